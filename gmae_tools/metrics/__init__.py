@@ -1,0 +1,1 @@
+"""Metrics on plain arrays; nothing here knows of Gaussians or models."""

@@ -1,0 +1,1 @@
+"""Pretraining: objective, schedule and loop."""

@@ -1,0 +1,1 @@
+"""What Gaussians say about a picture without training for any task: pure functions of `Gaussians`."""
