@@ -1,0 +1,404 @@
+"""Photographs for pretraining: folders, single files and tar shards, decoded once into a memory-mapped cache.
+
+Decoding costs more than a training step of a small model can wait for, and would be paid again every epoch.
+So `PhotoStore.open` decodes every photograph once, downscaled, and later runs map the pixels back at no cost.
+Everything random about a training sample follows from `(seed, sample number)` alone: the pictures stay the
+same however the work is cut over processes and wherever a run is resumed.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import sys
+import tarfile
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import click
+import numpy as np
+from PIL import Image
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import atomic_path
+from gmae_tools.images import IMAGE_SUFFIXES, to_rgb
+
+Item = TypeVar("Item")
+
+CACHE_VERSION = 1
+DECODING_CHUNK = 256  # photographs decoded ahead of the writer, to bound memory
+STALE_AFTER_SECONDS = 600.0  # a cache being built is written to all the time; this one's process is dead
+
+
+# --- what there is --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file that holds photographs: an image, or a tar shard of images."""
+
+    name: str
+    path: Path
+
+    @property
+    def is_shard(self) -> bool:
+        return self.path.suffix.lower() == ".tar"
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """Where the encoded bytes of one photograph lie: a whole file, or a range of an uncompressed tar."""
+
+    name: str
+    path: Path
+    offset: int = 0
+    size: int = -1
+
+    def read(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def _find_sources(inputs: Sequence[str | Path]) -> list[_Source]:
+    """The images and shards behind `inputs`, each once, sorted by name; the order of `inputs` is of no account."""
+    found: list[tuple[Path, str]] = []
+    for path in (path for text in inputs for path in _expand(str(text))):
+        if path.is_dir():
+            found += ((file.resolve(), file.relative_to(path).as_posix()) for file in _walk(path))
+        elif re.search(r"\.(tar\.\w+|tgz)$", path.name.lower()):
+            raise GmaeToolsError(f"{path}: a compressed tar cannot be read at random; decompress it to a .tar")
+        else:
+            found.append((path.resolve(), path.name))
+    if not found:
+        raise GmaeToolsError(f"no photographs or .tar shards in: {', '.join(map(str, inputs)) or 'no input'}")
+    names = dict(sorted(found))
+    uses = Counter(names.values())
+    sources = [_Source(name if uses[name] == 1 else path.as_posix(), path) for path, name in names.items()]
+    return sorted(sources, key=lambda source: source.name)
+
+
+def _expand(text: str) -> list[Path]:
+    """The paths meant by one input: itself, a glob, or a WebDataset range such as `photos-{000..012}.tar`."""
+    if (numbers := re.search(r"\{(\d+)\.\.(\d+)\}", text)) and not os.path.exists(text):
+        first, last = numbers.groups()
+        shards = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
+        head, tail = text[: numbers.start()], text[numbers.end() :]
+        return [path for shard in shards for path in _expand(f"{head}{shard}{tail}")]
+    path = Path(text).expanduser()
+    if path.exists():
+        return [path]
+    matches = sorted(glob.glob(str(path), recursive=True))
+    if not matches:
+        raise GmaeToolsError(f"{text}: no such file or folder")
+    return [Path(match) for match in matches]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Images and shards anywhere below `folder`; hidden files are no photographs (macOS's `._name.jpg`)."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(files) if _is_photo(name) or _is_shard(name))
+
+
+def _is_photo(name: str) -> bool:
+    base = os.path.basename(name)
+    return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES
+
+
+def _is_shard(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(".tar")
+
+
+def _list_photos(sources: Sequence[_Source]) -> list[_Photo]:
+    """Every photograph of every source, sorted by name."""
+    photos: dict[str, _Photo] = {}  # by name: of two members of one name the later is valid, as in any tar
+    for source in sources:
+        listed = _list_shard(source) if source.is_shard else [_Photo(source.name, source.path)]
+        photos.update((photo.name, photo) for photo in listed)
+    return [photos[name] for name in sorted(photos)]
+
+
+def _list_shard(shard: _Source) -> list[_Photo]:
+    try:
+        with tarfile.open(shard.path, "r:") as tar:
+            return [
+                _Photo(f"{shard.name}/{entry.name.removeprefix('./')}", shard.path, entry.offset_data, entry.size)
+                for entry in tar
+                if entry.isreg() and _is_photo(entry.name)
+            ]
+    except (tarfile.TarError, OSError) as error:
+        raise GmaeToolsError(f"{shard.path}: damaged tar ({error}); fetch it again or leave it out") from None
+
+
+def _fingerprint(sources: Sequence[_Source], max_side: int) -> str:
+    """Changes whenever a source file or the way of decoding does; reading no file makes reuse immediate."""
+    digest = hashlib.sha256(f"{CACHE_VERSION} {max_side}".encode())
+    for source in sources:
+        status = source.path.stat()
+        digest.update(f"\n{source.name}\0{source.path}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:24]
+
+
+# --- the store ------------------------------------------------------------------------------------
+
+
+class PhotoStore:
+    """Decoded photographs, mapped from one cache file; see `PhotoStore.open`.
+
+    Attributes:
+        names: unique names, sorted: the path relative to the folder given, or `shard.tar/member`. Where two
+            sources would share a name, their full paths take its place.
+        skipped: `(name, reason)` of every photograph that could not be decoded.
+        path: the cache file. Pixels come first, back to back; then the index (JSON); then its size (8 bytes,
+            little endian): one file, so that one rename makes the whole cache appear at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        index = _read_index(path)
+        self.path = path
+        self.names: list[str] = index["names"]
+        self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in index["skipped"]]
+        self._shapes = np.array(index["shapes"], dtype=np.int64).reshape(-1, 2)
+        self._ends = np.cumsum(self._shapes.prod(axis=1) * 3)
+        # A plain array over the map: slicing np.memmap itself is ten times slower.
+        self._pixels = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+
+    @classmethod
+    def open(
+        cls, sources: Sequence[str | Path], cache_dir: str | Path, max_side: int = 256, progress: bool = True
+    ) -> PhotoStore:
+        """Open the photographs of `sources`, decoding them into `cache_dir` unless that was done before.
+
+        A cache is reused at once if names, sizes and modification times of all source files and `max_side` are
+        the same. It appears under its name only when it is complete, so an interrupted one is simply built
+        again, and of two processes building the same one either may win.
+
+        Args:
+            sources: image files, folder trees of images and shards, tar shards, globs, `x-{00..09}.tar` ranges.
+            cache_dir: folder for cache files, made if missing; at most `3 * max_side ** 2` bytes a photograph.
+            max_side: longer side in pixels above which a photograph is downscaled (never upscaled).
+            progress: show a progress bar on stderr while decoding.
+
+        Raises:
+            GmaeToolsError: a source is missing or not readable, no photograph is found or none of them
+                decodes, the cache cannot be written.
+        """
+        files = _find_sources(sources)
+        path = Path(cache_dir) / f"photos-{_fingerprint(files, max_side)}.cache"
+        if not path.exists():
+            photos = _list_photos(files)
+            if not photos:
+                raise GmaeToolsError(f"no photographs inside: {', '.join(map(str, sources))}")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _remove_abandoned(path)
+                with atomic_path(path) as temporary, temporary.open("wb") as file:
+                    _write_cache(file, photos, max_side, progress)
+            except OSError as error:
+                raise GmaeToolsError(f"{path.parent}: cannot write the photograph cache ({error})") from None
+        return cls(path)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def photo(self, index: int) -> np.ndarray:
+        """Photograph number `index`: uint8 RGB `[h, w, 3]`, a read-only view of the mapped file."""
+        height, width = self._shapes[index]
+        end = self._ends[index]
+        return self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete what killed processes left of this cache: gigabytes that nobody else would ever look for."""
+    for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        if time.time() - leftover.stat().st_mtime > STALE_AFTER_SECONDS:
+            leftover.unlink(missing_ok=True)
+
+
+def _write_cache(file: IO[bytes], photos: Sequence[_Photo], max_side: int, progress: bool) -> None:
+    names: list[str] = []
+    shapes: list[tuple[int, int]] = []
+    skipped: list[tuple[str, str]] = []
+    for photo, decoded in zip(photos, _decode_all(photos, max_side, progress), strict=True):
+        if isinstance(decoded, str):
+            skipped.append((photo.name, decoded))
+            continue
+        file.write(decoded.tobytes())
+        names.append(photo.name)
+        shapes.append((decoded.shape[0], decoded.shape[1]))
+    if not names:
+        name, reason = skipped[0]
+        raise GmaeToolsError(f"none of {len(skipped)} photographs can be read; the first: {name}: {reason}")
+    index = json.dumps({"names": names, "shapes": shapes, "skipped": skipped}).encode()
+    file.write(index)
+    file.write(len(index).to_bytes(8, "little"))
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            file.seek(-8, os.SEEK_END)
+            size = int.from_bytes(file.read(8), "little")
+            file.seek(-8 - size, os.SEEK_END)
+            index: dict[str, Any] = json.loads(file.read(size))
+            return index
+    except (OSError, ValueError) as error:
+        raise GmaeToolsError(f"{path}: damaged cache ({error}); delete it to have it built again") from None
+
+
+def _decode_all(photos: Sequence[_Photo], max_side: int, progress: bool) -> Iterator[np.ndarray | str]:
+    """Decode in order, on all cores (Pillow releases the interpreter's lock)."""
+    shown_on = sys.stderr if progress else io.StringIO()
+    bar = click.progressbar(length=len(photos), label="decoding photographs", file=shown_on)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(photos), DECODING_CHUNK):
+            chunk = photos[start : start + DECODING_CHUNK]
+            yield from pool.map(lambda photo: _decode(photo, max_side), chunk)
+            bar.update(len(chunk))
+
+
+def _decode(photo: _Photo, max_side: int) -> np.ndarray | str:
+    """The pixels, uint8 `[h, w, 3]`, or the reason why there are none."""
+    try:
+        with Image.open(io.BytesIO(photo.read())) as image:
+            image.draft("RGB", (max_side, max_side))  # JPEG: decode at 1/2, 1/4, 1/8 if that is large enough
+            rgb = to_rgb(image)
+        rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        return np.asarray(rgb)
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, DecompressionBombError, ...
+        return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+# --- the held-out photographs ---------------------------------------------------------------------
+
+
+def held_out_split(names: Sequence[str], count: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """Split photographs into training and held out, by a rule that depends on nothing but their names.
+
+    Held out are the `count` photographs (at most a tenth of all) whose base names (the last part of the name,
+    with suffix, in UTF-8) have the smallest SHA-256 digests; ties are broken by the whole name. So neither the
+    order nor the sharding nor the machine matters.
+
+    Args:
+        names: as in `PhotoStore.names`.
+        count: number of photographs to hold out, >= 0.
+
+    Returns:
+        `(train, held_out)`: int64 indices into `names`, each ascending.
+    """
+
+    def key(index: int) -> tuple[bytes, str]:
+        base = names[index].rpartition("/")[2]
+        return hashlib.sha256(base.encode()).digest(), names[index]
+
+    order = np.array(sorted(range(len(names)), key=key), dtype=np.int64)
+    held_out = min(count, len(names) // 10)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+# --- from photographs to training pictures --------------------------------------------------------
+
+
+def random_crop_box(
+    height: int, width: int, rng: np.random.Generator, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """`(top, left, height, width)` in pixels, by the rule of torchvision's `RandomResizedCrop.get_params`.
+
+    Up to ten times a share of the area (uniform in `scale`) and an aspect ratio (width to height, log-uniform
+    in `ratio`) are drawn until the crop fits; else the largest central crop within `ratio` is taken.
+    """
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w = max(1, min(width, round(height * ratio[1])))
+    h = max(1, min(height, round(width / ratio[0])))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def random_resized_crop(
+    photo: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float] = (0.2, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: bool = True,
+) -> np.ndarray:
+    """A random part of `photo` (uint8 `[h, w, 3]`), resized (antialiased bicubic) to uint8 `[size, size, 3]`.
+
+    `scale` bounds the share of the area, `ratio` width to height; with `flip` half of the crops are mirrored.
+    """
+    crop = _resize(photo, random_crop_box(photo.shape[0], photo.shape[1], rng, scale, ratio), size)
+    return crop[:, ::-1] if flip and rng.random() < 0.5 else crop
+
+
+def center_crop(photo: np.ndarray, size: int) -> np.ndarray:
+    """The largest central square of `photo` (uint8 `[h, w, 3]`), resized to uint8 `[size, size, 3]`."""
+    height, width = photo.shape[:2]
+    side = min(height, width)
+    return _resize(photo, ((height - side) // 2, (width - side) // 2, side, side), size)
+
+
+def _resize(photo: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    # Cut before resizing: Pillow's own `box` lets pixels outside the box bleed in, and copies the whole photo.
+    top, left, height, width = box
+    crop = Image.fromarray(np.ascontiguousarray(photo[top : top + height, left : left + width]))
+    return np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def training_batch(
+    store: PhotoStore,
+    indices: Sequence[int] | np.ndarray,
+    sample_numbers: Sequence[int] | np.ndarray,
+    size: int,
+    seed: int = 0,
+    scale: tuple[float, float] = (0.2, 1.0),
+    flip: bool = True,
+) -> np.ndarray:
+    """Random crops of photographs, uint8 `[B, size, size, 3]`.
+
+    Args:
+        store: the photographs.
+        indices: `[B]`, which photograph each sample is of.
+        sample_numbers: `[B]`, the number of each sample since the run began, >= 0. Crop and flip of a sample
+            follow from `(seed, sample number)` alone, whichever process makes it, resumed or not.
+        size: side of the pictures in pixels.
+        seed: of the run, >= 0.
+        scale: bounds of the share of a photograph's area that a crop covers.
+        flip: mirror half of the crops.
+    """
+    batch = np.empty((len(indices), size, size, 3), dtype=np.uint8)
+    for row, index, number in zip(batch, indices, sample_numbers, strict=True):
+        rng = np.random.default_rng((seed, int(number)))
+        row[:] = random_resized_crop(store.photo(int(index)), size, rng, scale=scale, flip=flip)
+    return batch
+
+
+def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
+    """The same items in the same order, made by one background thread at most `depth` ahead.
+
+    The thread starts with the first item asked for and ends with the iterator (or its `close()`); an exception
+    of `items` is raised at its place in the sequence.
+    """
+    iterator, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    try:
+        pending = deque(pool.submit(next, iterator, end) for _ in range(depth))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, iterator, end))
+            yield item  # type: ignore[misc]  # mypy cannot tell the sentinel apart
+    finally:
+        pool.shutdown(cancel_futures=True)
