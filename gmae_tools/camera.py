@@ -1,0 +1,128 @@
+"""Cameras and `project()`: 3-D Gaussians become 2-D splats. The one place with geometry; all else is 2-D."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+
+CameraKind = Literal["gmae", "pinhole", "orthographic"]
+
+_NEAREST_VISIBLE_Z = 0.01  # scene units in front of the camera; gsplat's near plane
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A fixed camera on the z axis, looking at the middle of the cube [-1, 1]^3.
+
+    With x, y in [-1, 1], `z` the distance from the camera along its axis (`distance` + the Gaussian's own z), and the
+    half sizes (W/2, H/2) of the picture in pixels:
+
+    - `gmae`: centres project orthographically, (x, y) -> (W/2 (x+1), H/2 (y+1)); the footprint shrinks with distance,
+      sigma_px = W/2 * focal * scale / z. Depth therefore gets a gradient without moving anything sideways.
+    - `pinhole`: centres and footprints both in perspective, (x, y) -> (W/2 (focal x/z + 1), ...), with the local affine
+      approximation of EWA splatting (Zwicker et al. 2001) including its shear.
+    - `orthographic`: centres as `gmae`; footprints at the size they have at `distance`, so depth only decides the order.
+
+    Args:
+        kind: which of the three.
+        distance: camera to the cube's middle, scene units (half picture widths); more than 1.
+        focal: focal length in half picture widths. For `pinhole`, focal = distance shows the cube's middle at full size.
+        blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
+    """
+
+    kind: CameraKind = "gmae"
+    distance: float = 8.0
+    focal: float = 1.0
+    blur: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("gmae", "pinhole", "orthographic"):
+            raise GmaeToolsError(f"camera kind {self.kind!r} is unknown: use gmae, pinhole or orthographic")
+        if not (self.distance > 0 and self.focal > 0 and self.blur >= 0):
+            raise GmaeToolsError("camera: distance and focal must be positive, blur must not be negative")
+
+
+@dataclass(frozen=True)
+class Splats:
+    """2-D Gaussians on the picture plane, in the order of the Gaussians they came from (not sorted).
+
+    Attributes:
+        means: centres in pixels `[B, K, 2]`, x right and y down; the centre of the first pixel is (0.5, 0.5).
+        conics: inverse covariances (a, b, c) in 1/px^2 `[B, K, 3]`; sigma = (a dx^2 + c dy^2) / 2 + b dx dy.
+        depths: distance from the camera along its axis `[B, K]`.
+        colors: any number of channels `[B, K, C]`.
+        opacities: peak opacities in [0, 1] `[B, K]`.
+    """
+
+    means: Tensor
+    conics: Tensor
+    depths: Tensor
+    colors: Tensor
+    opacities: Tensor
+
+
+def quats_to_rotations(quats: Tensor) -> Tensor:
+    """Rotation matrices `[..., 3, 3]` of quaternions (w, x, y, z) `[..., 4]`, which need not have unit length."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    rows = (
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
+    )
+    return torch.stack(rows, -2)
+
+
+def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Splats:
+    """Project 3-D Gaussians onto a picture of `height` x `width` pixels; differentiable in every parameter.
+
+    The normalised square [-1, 1]^2 is stretched over the picture, so a prediction renders at any size and aspect ratio.
+    Gaussians behind the camera get opacity 0 (pinhole only: elsewhere their z is clamped to the near plane).
+
+    Returns:
+        Splats in the order of the Gaussians, with their colours.
+    """
+    half = gaussians.means.new_tensor([width / 2, height / 2])  # [2]
+    z = camera.distance + gaussians.means[..., 2]  # [B, K]
+    visible = z > _NEAREST_VISIBLE_Z
+    safe_z = z.clamp_min(_NEAREST_VISIBLE_Z)
+    axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]  # [B, K, 3, 3], columns = axes
+    flat, footprint = _flatten(gaussians.means, axes, safe_z, camera)
+    means = half * (flat + 1)
+    conics = _invert_covariance(footprint * half[:, None], camera.blur)
+    opacities = torch.where(visible, gaussians.opacities, 0.0)
+    return Splats(means, conics, z, gaussians.colors, opacities)
+
+
+def _flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+    """Centres `[B, K, 2]` and projected axes `[B, K, 2, 3]` in normalised picture units."""
+    centres = means[..., :2]
+    if camera.kind == "orthographic":
+        return centres, axes[..., :2, :] * (camera.focal / camera.distance)
+    inverse_z = (camera.focal / z)[..., None]  # [B, K, 1]
+    footprint = axes[..., :2, :] * inverse_z[..., None]
+    if camera.kind == "gmae":
+        return centres, footprint
+    projected = centres * inverse_z
+    # EWA: d(f x / z) = f/z dx - f x / z^2 dz
+    return projected, footprint - projected[..., None] * (axes[..., 2:, :] / z[..., None, None])
+
+
+def _invert_covariance(footprint: Tensor, blur: float) -> Tensor:
+    """Conics `[B, K, 3]` of the covariances M M^T + blur I, where M = `footprint` `[B, K, 2, 3]` in pixels.
+
+    The determinant is summed from positive terms (Cauchy-Binet), since xx * yy - xy^2 cancels for needles.
+    """
+    row_x, row_y = footprint.unbind(-2)
+    xx = (row_x * row_x).sum(-1)
+    yy = (row_y * row_y).sum(-1)
+    xy = (row_x * row_y).sum(-1)
+    minors = torch.linalg.cross(row_x, row_y)
+    determinant = (minors * minors).sum(-1) + blur * (xx + yy) + blur * blur
+    determinant = determinant.clamp_min(torch.finfo(determinant.dtype).tiny)
+    return torch.stack([(yy + blur) / determinant, -xy / determinant, (xx + blur) / determinant], -1)

@@ -1,0 +1,123 @@
+"""`Gaussians`: the one currency of the toolkit. A picture becomes Gaussians; every analysis is a function of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import atomic_path
+
+_LAST_DIMENSION = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": None}
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """A batch of B sets of K activated 3-D Gaussians in normalised units.
+
+    The picture spans [-1, 1] in x (to the right) and in y (downwards), whatever its size or aspect ratio; z grows
+    away from the viewer and lies in [-1, 1] for GMAE models.
+
+    Attributes:
+        means: centres `[B, K, 3]`.
+        scales: standard deviations along the principal axes `[B, K, 3]`, positive.
+        quats: rotations as quaternions (w, x, y, z) `[B, K, 4]`; need not have unit length.
+        colors: RGB in [0, 1] `[B, K, 3]`.
+        opacities: peak opacities in [0, 1] `[B, K]`.
+
+    Raises:
+        GmaeToolsError: the shapes do not fit together.
+    """
+
+    means: Tensor
+    scales: Tensor
+    quats: Tensor
+    colors: Tensor
+    opacities: Tensor
+
+    def __post_init__(self) -> None:
+        leading = tuple(self.means.shape[:2])
+        for name, last in _LAST_DIMENSION.items():
+            expected = leading if last is None else (*leading, last)
+            if tuple(getattr(self, name).shape) != expected:
+                shape = list(getattr(self, name).shape)
+                raise GmaeToolsError(f"Gaussians: {name} has shape {shape}, expected {list(expected)}")
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of sets."""
+        return self.means.shape[0]
+
+    @property
+    def k(self) -> int:
+        """K, the number of Gaussians in each set."""
+        return self.means.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors lie."""
+        return self.means.device
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Gaussians:
+        """Apply `function` to each of the five tensors."""
+        return Gaussians(*(function(getattr(self, field.name)) for field in fields(self)))
+
+    def __getitem__(self, item: int | slice) -> Gaussians:
+        """Sets chosen along the batch; a single index keeps the batch dimension, `[1, K, ...]`."""
+        if isinstance(item, int):
+            item = slice(item, item + 1 or None)
+        return self.map(lambda tensor: tensor[item])
+
+    def select(self, index: Tensor | slice) -> Gaussians:
+        """Gaussians chosen along K.
+
+        Args:
+            index: a slice, indices `[k]` or a boolean mask `[K]` for the whole batch, or indices `[B, k]` for each set.
+        """
+        if isinstance(index, Tensor) and index.ndim == 2:
+            rows = torch.arange(self.batch_size, device=index.device)[:, None]
+            return self.map(lambda tensor: tensor[rows, index])
+        return self.map(lambda tensor: tensor[:, index])
+
+    def sort_by_depth(self) -> Gaussians:
+        """The same Gaussians, nearest first; equal depths keep their order."""
+        return self.select(torch.argsort(self.means[..., 2], dim=1, stable=True))
+
+    def to(self, device: torch.device | str) -> Gaussians:
+        """Move all tensors to `device`."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def detach(self) -> Gaussians:
+        """The same values, cut from the autograd graph."""
+        return self.map(Tensor.detach)
+
+    @staticmethod
+    def stack(parts: Sequence[Gaussians]) -> Gaussians:
+        """Join batches of equal K along the batch dimension."""
+        if not parts:
+            raise GmaeToolsError("Gaussians.stack needs at least one set")
+        return Gaussians(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Gaussians)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a NumPy `.npz` with one float32 array an attribute."""
+        arrays = {f.name: getattr(self, f.name).detach().cpu().float().numpy() for f in fields(self)}
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Gaussians:
+        """Read what `save` wrote.
+
+        Raises:
+            GmaeToolsError: the file is missing or does not hold Gaussians.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return Gaussians(*(torch.from_numpy(archive[field.name]) for field in fields(Gaussians)))
+        except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
+            raise GmaeToolsError(f"{path}: not a file of Gaussians as written by gmae-tools ({error})") from error

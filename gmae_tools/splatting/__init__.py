@@ -1,0 +1,171 @@
+"""Rasterising 2-D splats: one signature, several backends, the same rules.
+
+The rules are gsplat's (1.5.3): pixel centres at +0.5; alpha = min(alpha_max, opacity exp(-sigma)), skipped below 1/255; a
+pixel is finished before its transmittance would fall to 1e-4; splats are composited by depth, ties by index; a capped alpha
+passes no gradient to geometry and opacity; what light is left falls on the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gmae_tools.camera import Splats
+from gmae_tools.errors import GmaeToolsError
+
+Backend = Literal["auto", "cpu", "dense"]
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A composited picture.
+
+    Attributes:
+        image: `[B, C, H, W]` over the background.
+        alpha: coverage `[B, 1, H, W]` in [0, 1].
+        depth: expected depth, the mean of the depths weighted by what is seen of them `[B, 1, H, W]`; 0 where nothing is.
+        owner: index of the splat with the largest weight in each pixel, -1 where there is none, int32 `[B, H, W]`.
+        owner_weight: that weight, `[B, H, W]`.
+    """
+
+    image: Tensor
+    alpha: Tensor
+    depth: Tensor | None = None
+    owner: Tensor | None = None
+    owner_weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class GroupRaster:
+    """What consecutive groups of splats, nearest first, contribute to one composited picture.
+
+    The picture of the first s + 1 groups is `images[:, : s + 1].sum(1) + (1 - alphas[:, : s + 1].sum(1)) * background`.
+
+    Attributes:
+        images: light from each group that reaches the viewer `[B, S, C, H, W]`, no background.
+        alphas: coverage that each group adds `[B, S, 1, H, W]`.
+    """
+
+    images: Tensor
+    alphas: Tensor
+
+
+def rasterize(
+    splats: Splats,
+    height: int,
+    width: int,
+    *,
+    background: Tensor | None = None,
+    alpha_max: float = 0.999,
+    depth: bool = False,
+    owners: bool = False,
+    backend: Backend = "auto",
+) -> Raster:
+    """Composite splats by depth; differentiable in means, conics, colors, opacities and background.
+
+    Args:
+        splats: any order, any number of channels C.
+        height, width: of the picture in pixels.
+        background: `[C]` or `[B, C]`; None is 0.
+        alpha_max: cap of a splat's alpha (gsplat 1.5.3: 0.999; its head: 0.99).
+        depth: also return the expected depth.
+        owners: also return each pixel's strongest splat.
+        backend: `cpu` (numba), `dense` (the short reference) or `auto`.
+
+    Raises:
+        GmaeToolsError: a parameter is NaN or infinite, or a shape or backend does not fit.
+    """
+    colors = torch.cat([splats.colors, splats.depths[..., None]], -1) if depth else splats.colors
+    shine = _background(background, splats, splats.colors.shape[-1])
+    if depth:
+        shine = torch.cat([shine, torch.zeros_like(shine[:, :1])], -1)
+    everything = (splats.means.shape[1],)
+    images, alphas, owner, weight = _composite(
+        splats, colors, shine, height, width, everything, alpha_max, owners, backend
+    )
+    image, alpha = images[:, 0], alphas[:, 0]
+    expected = image[:, -1:] / alpha.clamp_min(1e-10) if depth else None
+    return Raster(
+        image[:, :-1] if depth else image, alpha, expected, owner if owners else None, weight if owners else None
+    )
+
+
+def rasterize_groups(
+    splats: Splats,
+    height: int,
+    width: int,
+    group_sizes: Sequence[int],
+    *,
+    alpha_max: float = 0.999,
+    backend: Backend = "auto",
+) -> GroupRaster:
+    """Composite splats once and keep what each depth group contributes: all first-K pictures for the price of one.
+
+    Args:
+        group_sizes: sizes of consecutive groups in depth order, nearest first. Splats beyond their sum are not drawn.
+
+    Raises:
+        GmaeToolsError: as `rasterize`, or the groups ask for more splats than there are.
+    """
+    if not group_sizes or min(group_sizes) < 0 or sum(group_sizes) > splats.means.shape[1]:
+        raise GmaeToolsError(f"group sizes {list(group_sizes)} do not cut {splats.means.shape[1]} splats")
+    shine = _background(None, splats, splats.colors.shape[-1])
+    images, alphas, _, _ = _composite(
+        splats, splats.colors, shine, height, width, tuple(group_sizes), alpha_max, False, backend
+    )
+    return GroupRaster(images, alphas)
+
+
+def _background(background: Tensor | None, splats: Splats, channels: int) -> Tensor:
+    batch = splats.means.shape[0]
+    if background is None:
+        return splats.means.new_zeros(batch, channels)
+    if background.shape not in ((channels,), (batch, channels)):
+        raise GmaeToolsError(f"background has shape {list(background.shape)}, expected [{channels}] or [{batch}, {channels}]")
+    return background.expand(batch, channels)
+
+
+def _composite(
+    splats: Splats,
+    colors: Tensor,
+    background: Tensor,
+    height: int,
+    width: int,
+    group_sizes: tuple[int, ...],
+    alpha_max: float,
+    owners: bool,
+    backend: Backend,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Check, sort and hand over to the backend; returns images, alphas, owner, owner weight."""
+    if height < 1 or width < 1:
+        raise GmaeToolsError(f"cannot render a picture of {height} x {width} pixels")
+    for name in ("means", "conics", "depths", "opacities", "colors"):
+        if not torch.isfinite(getattr(splats, name)).all():
+            raise GmaeToolsError(f"splats: {name} has NaN or infinite values; is the model or the scene broken?")
+    order = torch.argsort(splats.depths.detach(), dim=1, stable=True)
+    if backend == "auto":
+        backend = "cpu"
+    if backend == "cpu":
+        from gmae_tools.splatting.cpu import composite_splats
+
+        return composite_splats(
+            splats.means, splats.conics, colors, splats.opacities, background, order,
+            height, width, group_sizes, alpha_max, owners,
+        )  # fmt: skip
+    if backend == "dense":
+        from gmae_tools.splatting.dense import rasterize_dense
+
+        def gather(tensor: Tensor) -> Tensor:
+            return tensor[torch.arange(order.shape[0])[:, None], order]
+
+        images, alphas, owner, weight = rasterize_dense(
+            gather(splats.means), gather(splats.conics), gather(colors), gather(splats.opacities), background,
+            height, width, group_sizes, alpha_max,
+        )  # fmt: skip
+        index = order.gather(1, owner.clamp_min(0).flatten(1).long()).view_as(owner)
+        return images, alphas, torch.where(owner < 0, -1, index).int(), weight
+    raise GmaeToolsError(f"splatting backend {backend!r} is unknown: use auto, cpu or dense")
