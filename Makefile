@@ -1,0 +1,43 @@
+# Each target sets up what it needs, once: a virtual environment (the active one, or else .venv) and the packages.
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+BIN := $(VENV)/bin
+# Stamp files: what is installed stays installed until pyproject.toml or the constraints change.
+INSTALLED := $(VENV)/.gmae-tools-installed
+INSTALLED_DEV := $(VENV)/.gmae-tools-installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## /make \1: /p' Makefile
+
+demo: $(INSTALLED)  ## layer pictures of a bundled photograph, in demo-output/
+	$(BIN)/gmae-tools layers gmae_tools/assets/demo.jpg --out demo-output
+	@echo "The pictures are in $(CURDIR)/demo-output"
+
+test: $(INSTALLED_DEV)  ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: $(INSTALLED_DEV)  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED_DEV)  ## time the renderer against a PyTorch one
+	$(BIN)/python evals/splatting_speed.py $(ARGS)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: $(PYTHON) is older than 3.10; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "error: no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[dev]'
+	@touch $@

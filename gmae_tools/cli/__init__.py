@@ -1,0 +1,62 @@
+"""The `gmae-tools` command: a group whose sub-commands are the modules of this package.
+
+A module `gmae_tools/cli/<name>.py` with a click command called `command` is the sub-command `<name>`, with
+dashes for underscores. Modules whose name begins with an underscore are not commands. A command is imported
+when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import click
+
+from gmae_tools import __version__
+from gmae_tools.errors import GmaeToolsError
+
+EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + SIGINT)
+
+
+def print_error(problem: object) -> None:
+    """Print `error: <problem>` as one line on stderr."""
+    click.echo(f"error: {' '.join(str(problem).splitlines())}", err=True)
+
+
+class ModuleGroup(click.Group):
+    """Sub-commands from the modules of this package; the user's mistakes end in one line, not in a traceback.
+
+    Exit codes: 0 done, 1 something failed, 2 wrong usage (click's), 130 interrupted.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        names = (module.name for module in pkgutil.iter_modules(__path__))
+        return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader of our output left (`| head`): click ends quietly
+        except (GmaeToolsError, OSError) as error:  # OSError: no such folder, no permission, disk full, ...
+            print_error(error)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            print_error("interrupted")
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+@click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gmae-tools")
+def main() -> None:
+    """Gaussian masked autoencoders on photographs: layers, pretraining, analyses.
+
+    Results go to stdout and into files, progress to stderr.
+    """

@@ -1,0 +1,39 @@
+"""What several test modules share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The first call of a numba kernel compiles it, which no deadline per example allows for.
+settings.register_profile("gmae-tools", parent=settings.default, deadline=None)
+settings.load_profile("gmae-tools")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout the tests run in."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data(repository: Path) -> Path:
+    """The research data beside the checkout ; the test is skipped where it is missing."""
+    folder = repository.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the research data in ../shared/data")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `cuda` on a machine without a CUDA GPU."""
+    marked = [item for item in items if "cuda" in item.keywords]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))

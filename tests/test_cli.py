@@ -1,0 +1,94 @@
+"""The group: finding commands, errors and exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import gmae_tools
+from gmae_tools import cli
+
+# A command that fails in the way it is told to.
+FAIL_SOME_HOW = """
+import click
+from gmae_tools.errors import GmaeToolsError
+
+FAILURES = {
+    "user": GmaeToolsError("no picture in 'x'\\nname a folder with pictures"),
+    "disk": PermissionError(13, "Permission denied", "out"),
+    "key": KeyboardInterrupt(),
+    "bug": ZeroDivisionError("ours"),
+}
+
+@click.command()
+@click.argument("how")
+def command(how):
+    '''Fail.'''
+    raise FAILURES[how]
+"""
+
+
+@pytest.fixture
+def fail_some_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the command `fail-some-how`, and a helper module that is none, to the group."""
+    (tmp_path / "fail_some_how.py").write_text(FAIL_SOME_HOW)
+    (tmp_path / "_helper.py").write_text("raise AssertionError('imported')")
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "gmae_tools.cli.fail_some_how", raising=False)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments)
+
+
+def test_version() -> None:
+    result = invoke("--version")
+    assert (result.exit_code, result.stdout.strip()) == (0, f"gmae-tools, version {gmae_tools.__version__}")
+
+
+@pytest.mark.usefixtures("fail_some_how")
+def test_help_lists_the_modules_as_commands() -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    assert "fail-some-how" in result.stdout
+    assert "helper" not in result.stdout
+
+
+@pytest.mark.usefixtures("fail_some_how")
+@pytest.mark.parametrize(
+    ("how", "exit_code", "stderr"),
+    [
+        ("user", 1, "error: no picture in 'x' name a folder with pictures\n"),
+        ("disk", 1, "error: [Errno 13] Permission denied: 'out'\n"),
+        ("key", 130, "error: interrupted\n"),
+    ],
+)
+def test_failures_end_in_one_line(how: str, exit_code: int, stderr: str) -> None:
+    result = invoke("fail-some-how", how)
+    assert (result.exit_code, result.stderr, result.stdout) == (exit_code, stderr, "")
+
+
+@pytest.mark.usefixtures("fail_some_how")
+def test_a_bug_of_ours_keeps_its_traceback() -> None:
+    assert isinstance(invoke("fail-some-how", "bug").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["--no-such-option"], ["_helper"]])
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_help_of_every_command_loads_nothing_heavy() -> None:
+    code = """if True:
+        import sys
+        from gmae_tools.cli import main
+        for name in main.list_commands(None):
+            main([name, "--help"], standalone_mode=False)
+        print(sorted({"torch", "numba", "matplotlib", "scipy", "pandas"} & set(sys.modules)), file=sys.stderr)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
