@@ -1,7 +1,7 @@
 """Makes `import torchvision` work where its compiled operators do not fit the installed torch.
 
 timm imports torchvision, but what this package uses of timm needs none of its compiled operators. Where these
-cannot be loaded (a CUDA build of torchvision beside a CPU build of torch, say) torchvision carries on until it
+cannot be loaded (a CUDA build of torchvision beside a CPU torch, say) torchvision carries on until it
 attaches shape functions to `nms` and `qnms` and the import dies: "operator torchvision::nms does not exist".
 Declaring these two operators, without an implementation, is the cure; calling them still ends in the message
 in which torchvision explains what is missing.
