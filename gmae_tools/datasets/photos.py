@@ -8,14 +8,12 @@ same however the work is cut over processes and wherever a run is resumed.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import json
 import math
 import os
 import re
-import sys
 import tarfile
 import time
 from collections import Counter, deque
@@ -25,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import click
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
-from gmae_tools.images import IMAGE_SUFFIXES, to_rgb
+from gmae_tools.images import is_image_name, matching_paths, one_line, resize, to_rgb
 
 Item = TypeVar("Item")
 
@@ -71,13 +69,13 @@ class _Photo:
 
 
 def _find_sources(inputs: Sequence[str | Path]) -> list[_Source]:
-    """The images and shards behind `inputs`, each once, sorted by name; the order of `inputs` is of no account."""
+    """The images and shards behind `inputs`, each once, sorted by name whatever the order of `inputs`."""
     found: list[tuple[Path, str]] = []
     for path in (path for text in inputs for path in _expand(str(text))):
         if path.is_dir():
             found += ((file.resolve(), file.relative_to(path).as_posix()) for file in _walk(path))
         elif re.search(r"\.(tar\.\w+|tgz)$", path.name.lower()):
-            raise GmaeToolsError(f"{path}: a compressed tar cannot be read at random; decompress it to a .tar")
+            raise GmaeToolsError(f"{path}: compressed shards cannot be read at random; decompress it to .tar")
         else:
             found.append((path.resolve(), path.name))
     if not found:
@@ -95,25 +93,14 @@ def _expand(text: str) -> list[Path]:
         shards = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
         head, tail = text[: numbers.start()], text[numbers.end() :]
         return [path for shard in shards for path in _expand(f"{head}{shard}{tail}")]
-    path = Path(text).expanduser()
-    if path.exists():
-        return [path]
-    matches = sorted(glob.glob(str(path), recursive=True))
-    if not matches:
-        raise GmaeToolsError(f"{text}: no such file or folder")
-    return [Path(match) for match in matches]
+    return matching_paths(text)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Images and shards anywhere below `folder`; hidden files are no photographs (macOS's `._name.jpg`)."""
+    """Images and shards anywhere below `folder`, except for hidden ones."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if _is_photo(name) or _is_shard(name))
-
-
-def _is_photo(name: str) -> bool:
-    base = os.path.basename(name)
-    return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES
+        yield from (Path(parent, name) for name in sorted(files) if is_image_name(name) or _is_shard(name))
 
 
 def _is_shard(name: str) -> bool:
@@ -132,13 +119,13 @@ def _list_photos(sources: Sequence[_Source]) -> list[_Photo]:
 def _list_shard(shard: _Source) -> list[_Photo]:
     try:
         with tarfile.open(shard.path, "r:") as tar:
-            return [
-                _Photo(f"{shard.name}/{entry.name.removeprefix('./')}", shard.path, entry.offset_data, entry.size)
-                for entry in tar
-                if entry.isreg() and _is_photo(entry.name)
-            ]
+            members = [member for member in tar if member.isreg() and is_image_name(member.name)]
     except (tarfile.TarError, OSError) as error:
         raise GmaeToolsError(f"{shard.path}: damaged tar ({error}); fetch it again or leave it out") from None
+    return [
+        _Photo(f"{shard.name}/{member.name.removeprefix('./')}", shard.path, member.offset_data, member.size)
+        for member in members
+    ]
 
 
 def _fingerprint(sources: Sequence[_Source], max_side: int) -> str:
@@ -161,7 +148,7 @@ class PhotoStore:
             sources would share a name, their full paths take its place.
         skipped: `(name, reason)` of every photograph that could not be decoded.
         path: the cache file. Pixels come first, back to back; then the index (JSON); then its size (8 bytes,
-            little endian): one file, so that one rename makes the whole cache appear at once.
+            little endian). One file, so that one rename makes the whole cache appear at once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -180,13 +167,13 @@ class PhotoStore:
     ) -> PhotoStore:
         """Open the photographs of `sources`, decoding them into `cache_dir` unless that was done before.
 
-        A cache is reused at once if names, sizes and modification times of all source files and `max_side` are
-        the same. It appears under its name only when it is complete, so an interrupted one is simply built
-        again, and of two processes building the same one either may win.
+        A cache is reused at once if names, sizes and modification times of all source files and `max_side`
+        are the same. It appears under its name only when it is complete, so an interrupted one is simply
+        built again, and of two processes building the same one either may win.
 
         Args:
-            sources: image files, folder trees of images and shards, tar shards, globs, `x-{00..09}.tar` ranges.
-            cache_dir: folder for cache files, made if missing; at most `3 * max_side ** 2` bytes a photograph.
+            sources: image files, folder trees of images and shards, shards, globs, ranges (`{00..12}.tar`).
+            cache_dir: folder for cache files, made if missing; up to `3 * max_side ** 2` bytes a picture.
             max_side: longer side in pixels above which a photograph is downscaled (never upscaled).
             progress: show a progress bar on stderr while decoding.
 
@@ -259,8 +246,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 def _decode_all(photos: Sequence[_Photo], max_side: int, progress: bool) -> Iterator[np.ndarray | str]:
     """Decode in order, on all cores (Pillow releases the interpreter's lock)."""
-    shown_on = sys.stderr if progress else io.StringIO()
-    bar = click.progressbar(length=len(photos), label="decoding photographs", file=shown_on)
+    bar = tqdm(total=len(photos), desc="decoding photographs", disable=None if progress else True)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(photos), DECODING_CHUNK):
             chunk = photos[start : start + DECODING_CHUNK]
@@ -277,7 +263,7 @@ def _decode(photo: _Photo, max_side: int) -> np.ndarray | str:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         return np.asarray(rgb)
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, DecompressionBombError, ...
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return one_line(error)
 
 
 # --- the held-out photographs ---------------------------------------------------------------------
@@ -287,8 +273,8 @@ def held_out_split(names: Sequence[str], count: int = 500) -> tuple[np.ndarray, 
     """Split photographs into training and held out, by a rule that depends on nothing but their names.
 
     Held out are the `count` photographs (at most a tenth of all) whose base names (the last part of the name,
-    with suffix, in UTF-8) have the smallest SHA-256 digests; ties are broken by the whole name. So neither the
-    order nor the sharding nor the machine matters.
+    with suffix, in UTF-8) have the smallest SHA-256 digests; ties are broken by the whole name. So neither
+    order nor sharding nor machine matters.
 
     Args:
         names: as in `PhotoStore.names`.
@@ -341,7 +327,7 @@ def random_resized_crop(
 
     `scale` bounds the share of the area, `ratio` width to height; with `flip` half of the crops are mirrored.
     """
-    crop = _resize(photo, random_crop_box(photo.shape[0], photo.shape[1], rng, scale, ratio), size)
+    crop = _cut(photo, random_crop_box(photo.shape[0], photo.shape[1], rng, scale, ratio), size)
     return crop[:, ::-1] if flip and rng.random() < 0.5 else crop
 
 
@@ -349,14 +335,13 @@ def center_crop(photo: np.ndarray, size: int) -> np.ndarray:
     """The largest central square of `photo` (uint8 `[h, w, 3]`), resized to uint8 `[size, size, 3]`."""
     height, width = photo.shape[:2]
     side = min(height, width)
-    return _resize(photo, ((height - side) // 2, (width - side) // 2, side, side), size)
+    return _cut(photo, ((height - side) // 2, (width - side) // 2, side, side), size)
 
 
-def _resize(photo: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    # Cut before resizing: Pillow's own `box` lets pixels outside the box bleed in, and copies the whole photo.
+def _cut(photo: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    # Cut before resizing: Pillow's own `box` lets pixels outside bleed in, and copies the whole photograph.
     top, left, height, width = box
-    crop = Image.fromarray(np.ascontiguousarray(photo[top : top + height, left : left + width]))
-    return np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC))
+    return resize(photo[top : top + height, left : left + width], size, size)
 
 
 def training_batch(
@@ -390,8 +375,8 @@ def training_batch(
 def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
     """The same items in the same order, made by one background thread at most `depth` ahead.
 
-    The thread starts with the first item asked for and ends with the iterator (or its `close()`); an exception
-    of `items` is raised at its place in the sequence.
+    The thread starts with the first item asked for and ends with the iterator (or its `close()`); an
+    exception of `items` is raised at its place in the sequence.
     """
     iterator, end = iter(items), object()
     pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")

@@ -1,0 +1,100 @@
+"""Likeness of two pictures: PSNR and SSIM, in a few megabytes of memory whatever the size of the pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+STRIP_PIXELS = 1 << 17  # per strip of rows: some megabytes of float64, which stay near the cache
+SSIM_WINDOW = 7  # pixels; with C1, C2 the defaults of skimage and of Wang et al. (2004), at data range 1
+C1 = 0.01**2
+C2 = 0.03**2
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB, for a peak of 1; higher is more alike, `inf` for equal pictures.
+
+    Args:
+        a: floating point in [0, 1], `[H, W, C]` or `[H, W]`; all channels count alike.
+        b: the same shape and range.
+
+    Raises:
+        ValueError: shapes differ, a picture is empty or not floating point.
+    """
+    _check(a, b)
+    squares = 0.0
+    for rows in _strips(a.shape[0], a.shape[1]):
+        difference = a[rows].astype(np.float64) - b[rows]
+        squares += float(np.vdot(difference, difference))
+    return math.inf if squares == 0.0 else -10.0 * math.log10(squares / a.size)
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean structural similarity, at most 1 (equal pictures); the mean over channels for colour.
+
+    Equal to `skimage.metrics.structural_similarity(a, b, channel_axis=-1, data_range=1)` in float64: uniform
+    window of 7 x 7 pixels, sample covariances, windows that fit inside the picture only. In a picture with a
+    side shorter than 7 pixels the window is the largest odd one that fits (6 -> 5, 4 -> 3); below 3 pixels
+    there is no structure to compare and the result is NaN.
+
+    Args:
+        a: floating point in [0, 1], `[H, W, C]` or `[H, W]`.
+        b: the same shape and range.
+
+    Raises:
+        ValueError: shapes differ, a picture is empty or not floating point.
+    """
+    _check(a, b)
+    height, width = a.shape[:2]
+    side = min(SSIM_WINDOW, height, width)
+    window = side - 1 + side % 2
+    if window < 3:
+        return math.nan
+    total: float = 0.0
+    for rows in _strips(height - window + 1, width):
+        overlapping = slice(rows.start, rows.stop + window - 1)
+        total += float(_ssim_map(a[overlapping], b[overlapping], window).sum())
+    windows = (height - window + 1) * (width - window + 1) * math.prod(a.shape[2:])
+    return total / windows
+
+
+def _ssim_map(a: np.ndarray, b: np.ndarray, window: int) -> np.ndarray:
+    """SSIM of every window that fits: `[H - window + 1, W - window + 1, ...]` (Wang et al. 2004, eq. 13)."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    mean_a, mean_b = _window_means(a, window), _window_means(b, window)
+    squares_of_means, product_of_means = mean_a**2 + mean_b**2, mean_a * mean_b
+    unbiased = window**2 / (window**2 - 1)  # sample rather than population (co)variances
+    variances = unbiased * (_window_means(a * a + b * b, window) - squares_of_means)
+    covariance = unbiased * (_window_means(a * b, window) - product_of_means)
+    luminance = (2 * product_of_means + C1) / (squares_of_means + C1)
+    contrast_and_structure = (2 * covariance + C2) / (variances + C2)
+    likeness: np.ndarray = luminance * contrast_and_structure
+    return likeness
+
+
+def _window_means(x: np.ndarray, window: int) -> np.ndarray:
+    """Means of all squares that fit: `[H, W, ...]` to `[H - window + 1, W - window + 1, ...]`."""
+    height, width = x.shape[0] - window + 1, x.shape[1] - window + 1
+    columns = x[:height].copy()
+    for shift in range(1, window):
+        columns += x[shift : shift + height]
+    sums = columns[:, :width].copy()
+    for shift in range(1, window):
+        sums += columns[:, shift : shift + width]
+    sums /= window**2
+    return sums
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Slices of rows that cover `height` rows of `width` pixels, each of about `STRIP_PIXELS`."""
+    rows = max(1, STRIP_PIXELS // width)
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _check(a: np.ndarray, b: np.ndarray) -> None:
+    if a.shape != b.shape or a.ndim not in (2, 3) or not a.size:
+        raise ValueError(f"pictures must be [H, W, C] or [H, W], both alike, not {a.shape} and {b.shape}")
+    if a.dtype.kind != "f" or b.dtype.kind != "f":
+        raise ValueError(f"pictures must be floating point in [0, 1], not {a.dtype} and {b.dtype}")
