@@ -1,0 +1,287 @@
+"""The Gaussian masked autoencoder, top to bottom.
+
+A ViT encoder sees the visible patches; a light ViT decoder sees its tokens and a set of learned queries; each query
+predicts a few 3-D Gaussians. Shapes: B pictures, N patches, V visible patches, Q queries, G Gaussians a query, K = Q G.
+Source: GMAE (arXiv 2501.03229), on MAE's encoder (arXiv 2111.06377).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmae_tools.camera import Camera
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.torchvision_ops import ensure_torchvision
+
+ensure_torchvision()
+from timm.layers import PatchEmbed  # type: ignore[attr-defined]  # noqa: E402
+from timm.models.vision_transformer import Block  # noqa: E402
+
+# ImageNet statistics of RGB in [0, 1], as MAE and timm use them.
+_RGB_MEAN = (0.485, 0.456, 0.406)
+_RGB_STD = (0.229, 0.224, 0.225)
+
+# What a query says about one Gaussian: centre, scales, rotation, colour, opacity (before activation).
+_PARAMETERS = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": 1}
+_RAW = sum(_PARAMETERS.values())  # 14
+
+_SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large footprints optimise badly at first
+
+
+@dataclass(frozen=True)
+class GMAEConfig:
+    """Everything needed to build a model again; it travels with the weights.
+
+    Args:
+        image_size: side in pixels of the squares trained on; the unit of the position embedding.
+        patch_size: side of a patch in pixels.
+        width, depth, heads: of the encoder.
+        decoder_width, decoder_depth, decoder_heads: of the decoder.
+        queries: learned query tokens Q. The decoder's cost grows with them.
+        gaussians_per_query: G; K = Q G Gaussians cost the decoder no more than Q.
+        max_scale: c in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
+        camera: how the Gaussians are looked at.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 192
+    depth: int = 8
+    heads: int = 3
+    decoder_width: int = 192
+    decoder_depth: int = 4
+    decoder_heads: int = 3
+    queries: int = 100
+    gaussians_per_query: int = 8
+    max_scale: float = 2.0
+    camera: Camera = field(default_factory=Camera)
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise GmaeToolsError(f"image size {self.image_size} is not a multiple of the patch size {self.patch_size}")
+        for width, heads in ((self.width, self.heads), (self.decoder_width, self.decoder_heads)):
+            if width % heads or width % 4:
+                raise GmaeToolsError(f"width {width} must be a multiple of 4 and of its {heads} heads")
+        if min(self.queries, self.gaussians_per_query) < 1:
+            raise GmaeToolsError("a model needs at least one query and one Gaussian a query")
+
+    @property
+    def k(self) -> int:
+        """Number of Gaussians a picture."""
+        return self.queries * self.gaussians_per_query
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> GMAEConfig:
+        """`nano` (for tests), `tiny`, `small`, or `base` (the paper's ViT-B with 256 single-Gaussian queries)."""
+        if name not in _PRESETS:
+            raise GmaeToolsError(f"preset {name!r} is unknown: use one of {', '.join(_PRESETS)}")
+        return cls(**{**_PRESETS[name], **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> GMAEConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            GmaeToolsError: a key is unknown or a value impossible.
+        """
+        try:
+            return cls(**{**values, "camera": Camera(**values.get("camera", {}))})
+        except TypeError as error:
+            raise GmaeToolsError(f"not a configuration of this version's GMAE: {error}") from error
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "nano": dict(image_size=64, width=48, depth=2, heads=3, decoder_width=48, decoder_depth=1, decoder_heads=3,
+                 queries=16, gaussians_per_query=4),
+    "tiny": {},
+    "small": dict(width=384, depth=12, heads=6, decoder_width=256, decoder_depth=4, decoder_heads=8, queries=256),
+    "base": dict(width=768, depth=12, heads=12, decoder_width=512, decoder_depth=8, decoder_heads=16,
+                 queries=256, gaussians_per_query=1, max_scale=1.0),
+}  # fmt: skip
+
+
+class Encoder(nn.Module):
+    """A plain ViT over the visible patches; its parameters are named as in timm and MAE."""
+
+    def __init__(self, config: GMAEConfig) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.patch_embed = PatchEmbed(
+            None, config.patch_size, embed_dim=config.width, strict_img_size=False, flatten=True
+        )
+        self.blocks = nn.ModuleList(_block(config.width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+
+    def forward(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        x = self.patch_embed(images) + positions  # [B, N, D]
+        if mask is not None:
+            x = _visible(x, mask)  # [B, V, D]
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)  # [B, 1 + V, D]
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class Decoder(nn.Module):
+    """Queries read Gaussians out of the encoder's tokens."""
+
+    def __init__(self, config: GMAEConfig) -> None:
+        super().__init__()
+        places = query_places(config.queries)  # [Q, 2] in [-1, 1]
+        grid = config.image_size // config.patch_size
+        self.embed = nn.Linear(config.width, config.decoder_width)
+        self.queries = nn.Parameter(sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)[None])
+        self.blocks = nn.ModuleList(
+            _block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
+        )
+        self.norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
+        self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * _RAW, bias=False)
+        # Only the place in the picture starts from the query: a depth of its own would print the queries' grid on
+        # the depth map.
+        self.anchors = nn.Parameter(torch.logit((places + 1) / 2, eps=1e-3)[:, None])  # [Q, 1, 2], raw x and y
+        self.bias = nn.Parameter(_starting_bias())  # [14]
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        x = self.embed(tokens)  # [B, 1 + V, D']
+        x = torch.cat([x[:, :1], x[:, 1:] + positions, self.queries.expand(len(x), -1, -1)], 1)  # [B, 1 + V + Q, D']
+        for block in self.blocks:
+            x = block(x)
+        queries = self.norm(x[:, -self.queries.shape[1] :])  # [B, Q, D']
+        raw = self.head(queries).float().unflatten(-1, (-1, _RAW)) + self.bias  # [B, Q, G, 14]
+        raw = torch.cat([raw[..., :2] + self.anchors, raw[..., 2:]], -1)
+        return raw.flatten(1, 2)  # [B, K, 14]
+
+
+class GMAE(nn.Module):
+    """Pictures in, Gaussians out: `gaussians = model(images)`."""
+
+    def __init__(self, config: GMAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.register_buffer("rgb_mean", torch.tensor(_RGB_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("rgb_std", torch.tensor(_RGB_STD)[:, None, None], persistent=False)
+        self.apply(_initialise)
+        nn.init.normal_(self.encoder.cls_token, std=0.02)
+
+    @property
+    def camera(self) -> Camera:
+        """The camera the model was trained with."""
+        return self.config.camera
+
+    def forward(self, images: Tensor, mask: Tensor | None = None) -> Gaussians:
+        """Predict Gaussians.
+
+        Args:
+            images: RGB in [0, 1] `[B, 3, H, W]`, sides multiples of the patch size, at any aspect ratio.
+            mask: True where a patch is hidden from the encoder, bool `[B, N]`, rows of equal sums; None hides none.
+        """
+        return self.decode(self.encode(images, mask), self.grid(images), mask)
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches.
+
+        Raises:
+            GmaeToolsError: the sides are not multiples of the patch size.
+        """
+        height, width = images.shape[-2:]
+        patch = self.config.patch_size
+        if height % patch or width % patch or not height or not width:
+            raise GmaeToolsError(f"pictures of {height} x {width} px: both sides must be multiples of {patch} px")
+        return height // patch, width // patch
+
+    def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order."""
+        positions = self._positions(self.grid(images), self.config.width)
+        return self.encoder((images - self.rgb_mean) / self.rgb_std, positions, mask)  # type: ignore[no-any-return]
+
+    def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:
+        """Gaussians from features; `grid` and `mask` say which patch each token is of."""
+        positions = self._positions(grid, self.config.decoder_width)[None].expand(len(tokens), -1, -1)
+        raw = self.decoder(tokens, positions if mask is None else _visible(positions, mask))
+        return activate(raw, self.config.max_scale)
+
+    def _positions(self, grid: tuple[int, int], width: int) -> Tensor:
+        side = self.config.image_size // self.config.patch_size
+        return patch_positions(grid, side, width).to(self.rgb_mean.device)  # type: ignore[arg-type]
+
+
+def activate(raw: Tensor, max_scale: float) -> Gaussians:
+    """Turn the head's `[B, K, 14]` into Gaussians: sigmoids, and a quaternion left for `project` to normalise."""
+    means, scales, quats, colors, opacities = raw.split(list(_PARAMETERS.values()), -1)
+    return Gaussians(
+        means=2 * means.sigmoid() - 1,
+        scales=max_scale * scales.sigmoid(),
+        quats=quats,
+        colors=colors.sigmoid(),
+        opacities=opacities[..., 0].sigmoid(),
+    )
+
+
+def sincos_embedding(places: Tensor, width: int) -> Tensor:
+    """Fixed 2-D sine-cosine embedding `[N, width]` of places `[N, 2]` (x, y) in patches, in MAE's channel order.
+
+    MAE's first half encodes the column (its `get_2d_sincos_pos_embed` builds the mesh with w first), sines before cosines.
+    """
+    quarter = width // 4
+    frequencies = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    angles = places.double()[..., None] * frequencies  # [N, 2, quarter]
+    return torch.cat([angles.sin(), angles.cos()], -1).flatten(1).float()
+
+
+@lru_cache(maxsize=32)
+def patch_positions(grid: tuple[int, int], side: int, width: int) -> Tensor:
+    """Position embeddings `[N, width]`: those of a `side` x `side` grid, evaluated between its points for other grids."""
+    rows, columns = grid
+    y = (torch.arange(rows) + 0.5) * side / rows - 0.5
+    x = (torch.arange(columns) + 0.5) * side / columns - 0.5
+    return sincos_embedding(torch.cartesian_prod(y, x).flip(-1), width)  # places as (x, y)
+
+
+def query_places(count: int) -> Tensor:
+    """`[count, 2]` places in [-1, 1]^2, evenly spread: rows of a grid whose lengths differ by at most one."""
+    rows = max(1, round(math.sqrt(count)))
+    lengths = [count // rows + (row < count % rows) for row in range(rows)]
+    places = [((column + 0.5) / length, (row + 0.5) / rows) for row, length in enumerate(lengths) for column in range(length)]
+    return torch.tensor(places) * 2 - 1
+
+
+def _visible(x: Tensor, mask: Tensor) -> Tensor:
+    """The rows of `x` `[B, N, D]` where `mask` `[B, N]` is False, in order: `[B, V, D]`."""
+    return x[~mask].view(len(x), -1, x.shape[-1])
+
+
+def _block(width: int, heads: int) -> nn.Module:
+    return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))  # type: ignore[arg-type]
+
+
+def _starting_bias() -> Tensor:
+    bias = torch.zeros(_RAW)
+    bias[3:6] = _SMALL_START
+    bias[6] = 1.0  # the identity rotation (w, x, y, z) = (1, 0, 0, 0)
+    return bias
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)  # MAE's initialisation
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    elif isinstance(module, Decoder):  # applied after its children
+        nn.init.normal_(module.head.weight, std=0.02)

@@ -1,0 +1,94 @@
+"""GMAE's objective: rebuild the picture from the Gaussians read out of its visible patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gmae_tools.camera import Camera, project
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.model import GMAEConfig
+from gmae_tools.splatting import rasterize
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is hidden and what is asked for.
+
+    Args:
+        mask_ratio: range (lowest, highest) of the share of hidden patches, drawn once a step; the paper: (0.75, 0.75).
+        loss_on: pixels that count: `all`, or those of the `masked` patches (the paper).
+        background: behind the Gaussians: `white` (the paper), `black`, or a `random` colour for every picture, which
+            leaves no region to the background.
+        slot_depth_weight: weight of `slot_depth_spread`, against the queries' grid showing in depth maps.
+    """
+
+    mask_ratio: tuple[float, float] = (0.0, 0.75)
+    loss_on: Literal["all", "masked"] = "all"
+    background: Literal["white", "black", "random"] = "random"
+    slot_depth_weight: float = 1e-3
+
+    def __post_init__(self) -> None:
+        low, high = self.mask_ratio
+        if not 0 <= low <= high <= 0.95:
+            raise GmaeToolsError(f"masking ratio {low}..{high}: must lie within 0..0.95, the lower one first")
+
+
+def draw_masks(config: ObjectiveConfig, patches: int, step: int, samples: np.ndarray, seed: int) -> Tensor:
+    """Hidden patches, bool `[B, N]`: the share follows from (seed, step), the patches from (seed, sample number)."""
+    ratio = np.random.default_rng((seed, 1, step)).uniform(*config.mask_ratio)
+    hidden = int(ratio * patches)
+    masks = np.zeros((len(samples), patches), bool)
+    for mask, sample in zip(masks, samples, strict=True):
+        mask[np.random.default_rng((seed, 2, int(sample))).permutation(patches)[:hidden]] = True
+    return torch.from_numpy(masks)
+
+
+def draw_backgrounds(config: ObjectiveConfig, samples: np.ndarray, seed: int) -> Tensor:
+    """Background colours `[B, 3]` in [0, 1]."""
+    if config.background != "random":
+        return torch.full((len(samples), 3), float(config.background == "white"))
+    colors = [np.random.default_rng((seed, 3, int(sample))).random(3) for sample in samples]
+    return torch.from_numpy(np.stack(colors)).float()
+
+
+def reconstruct(gaussians: Gaussians, camera: Camera, height: int, width: int, background: Tensor) -> Tensor:
+    """Pictures `[B, 3, H, W]` of Gaussians over `background` (`[3]` or `[B, 3]`)."""
+    return rasterize(project(gaussians, camera, height, width), height, width, background=background).image
+
+
+def reconstruction_loss(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
+    """Mean squared error per pixel and channel; over the masked patches only if a `mask` `[B, N]` is given."""
+    error = (pictures - images).square().mean(1)  # [B, H, W]
+    if mask is None or not mask.any():
+        return error.mean()
+    rows, columns = error.shape[1] // patch, error.shape[2] // patch
+    by_patch = error.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).mean((2, 4)).flatten(1)  # [B, N]
+    return by_patch[mask].mean()
+
+
+def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int) -> Tensor:
+    """Share of the depths' variance that is fixed by a Gaussian's slot within its query, in [0, 1].
+
+    With several Gaussians a query some slots tend to lie in front in every picture; the depth map then shows the grid
+    of queries instead of the scene.
+    """
+    depths = gaussians.means[..., 2].unflatten(1, (-1, gaussians_per_query))  # [B, Q, G]
+    return depths.mean((0, 1)).var(correction=0) / (depths.var(correction=0) + 1e-8)
+
+
+def gmae_loss(
+    model: nn.Module, images: Tensor, masks: Tensor, backgrounds: Tensor, config: ObjectiveConfig, model_config: GMAEConfig
+) -> tuple[Tensor, Tensor]:
+    """The loss to minimise and, for the log, the mean squared error in it."""
+    gaussians = model(images, masks)
+    pictures = reconstruct(gaussians, model_config.camera, *images.shape[-2:], backgrounds)
+    counted = masks if config.loss_on == "masked" else None
+    error = reconstruction_loss(pictures, images, counted, model_config.patch_size)
+    spread = slot_depth_spread(gaussians, model_config.gaussians_per_query)
+    return error + config.slot_depth_weight * spread, error.detach()

@@ -1,0 +1,56 @@
+"""How far along a run is, and what follows from it: learning rate and picture size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gmae_tools.errors import GmaeToolsError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Everything that changes during a run, as a function of progress in [0, 1].
+
+    Progress is the share of `samples` that were seen or, with a `time_budget`, the share of it that has passed: the
+    schedule then fits the clock, however fast the machine.
+
+    Args:
+        samples: pictures to train on; ignored with a time budget.
+        time_budget: seconds, or None.
+        warmup: share of the run in which the learning rate rises linearly.
+        resolutions: picture sizes in pixels, in the order in which they are used.
+        grow_at: the progress at which each but the first begins.
+    """
+
+    samples: int
+    time_budget: float | None = None
+    warmup: float = 0.02
+    resolutions: Sequence[int] = (224,)
+    grow_at: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.grow_at) != len(self.resolutions) - 1:
+            raise GmaeToolsError(
+                f"{len(self.resolutions)} resolutions need {len(self.resolutions) - 1} values of grow-at"
+            )
+        if list(self.grow_at) != sorted(self.grow_at) or any(not 0 < at < 1 for at in self.grow_at):
+            raise GmaeToolsError("grow-at must be an increasing list of numbers between 0 and 1")
+        if self.samples < 1 or (self.time_budget is not None and self.time_budget <= 0):
+            raise GmaeToolsError("a run needs a positive number of samples or a positive time budget")
+
+    def progress(self, samples: int, seconds: float) -> float:
+        """Progress in [0, 1] after so many samples and seconds."""
+        done = samples / self.samples if self.time_budget is None else seconds / self.time_budget
+        return min(done, 1.0)
+
+    def learning_rate_factor(self, progress: float) -> float:
+        """Linear warm-up, then half a cosine to zero; in [0, 1]."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+
+    def resolution(self, progress: float) -> int:
+        """Side of the training pictures in pixels."""
+        return self.resolutions[sum(progress >= at for at in self.grow_at)]
