@@ -1,0 +1,365 @@
+"""Every odd picture file is read as it looks, or refused in one line that names it."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import find_images, read_image, resize, to_tensor, write_image
+
+COLOURS = np.array(
+    [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [255, 255, 255], [90, 60, 30]]], np.uint8
+)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write_deep_png(path: Path, samples: np.ndarray) -> None:
+    """A PNG of 16-bit samples `[H, W, 3]` by hand: Pillow writes none."""
+    height, width, _ = samples.shape
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    path.write_bytes(data)
+
+
+# --- reading -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".gif", ".webp"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(COLOURS).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    pixels = read_image(path)
+    np.testing.assert_array_equal(pixels, COLOURS)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.writeable
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    """By the EXIF standard: where row 0 and column 0 of the stored picture lie in the picture as seen."""
+    stored_from_seen: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        1: lambda seen: seen,
+        2: lambda seen: seen[:, ::-1],
+        3: lambda seen: seen[::-1, ::-1],
+        4: lambda seen: seen[::-1],
+        5: lambda seen: seen.transpose(1, 0, 2),  # row 0 is the left side, column 0 the top
+        6: lambda seen: seen.transpose(1, 0, 2)[::-1],  # row 0 is the right side, column 0 the top
+        7: lambda seen: seen.transpose(1, 0, 2)[::-1, ::-1],  # row 0 is the right side, column 0 the bottom
+        8: lambda seen: seen.transpose(1, 0, 2)[:, ::-1],  # row 0 is the left side, column 0 the bottom
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(stored_from_seen[orientation](COLOURS))
+    Image.fromarray(stored).save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), COLOURS)
+
+
+def test_alpha_is_laid_on_white(tmp_path: Path) -> None:
+    rgba = np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [200, 0, 100, 51]]], np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "x.png")
+    np.testing.assert_allclose(
+        read_image(tmp_path / "x.png")[0], [[200, 0, 0], [255] * 3, [244, 204, 224]], atol=1
+    )
+
+
+def test_grey_with_alpha_and_palette_with_a_transparent_entry(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[[0, 255], [0, 0], [128, 255]]], np.uint8), "LA").save(tmp_path / "la.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "la.png")[0], [[0] * 3, [255] * 3, [128] * 3])
+    palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    palette.save(tmp_path / "p.png", transparency=1)
+    np.testing.assert_array_equal(read_image(tmp_path / "p.png")[0], [[10, 20, 30], [255] * 3, [70, 80, 90]])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
+def test_modes(tmp_path: Path, mode: str) -> None:
+    """Saved losslessly in this mode, the picture still looks as Pillow says that it does."""
+    image = Image.fromarray(COLOURS).convert(mode)
+    image.save(tmp_path / "x.tif")
+    np.testing.assert_allclose(
+        read_image(tmp_path / "x.tif").astype(int), np.asarray(image.convert("RGB")), atol=2
+    )
+
+
+def test_cmyk_jpeg_has_the_right_colours(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), (200, 60, 20)).convert("CMYK").save(tmp_path / "x.jpg", quality=95)
+    np.testing.assert_allclose(read_image(tmp_path / "x.jpg")[8, 8].astype(int), [200, 60, 20], atol=4)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
+    levels = np.array([[0, 257, 0x4040, 0x8080, 0xFFFF]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / f"x{suffix}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"x{suffix}")[0, :, 1], [0, 1, 0x40, 0x80, 0xFF])
+
+
+def test_sixteen_bit_colour_is_scaled_not_clipped(tmp_path: Path) -> None:
+    write_deep_png(tmp_path / "x.png", COLOURS.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        (np.array([[0.0, 0.2, 1.0]], np.float32), [0, 51, 255]),
+        (np.array([[0.0, 51.0, 255.0]], np.float32), [0, 51, 255]),
+        (np.array([[-5.0, 0.2 * 1e6, 1e6]], np.float32), [0, 51, 255]),
+        (np.array([[np.nan, 0.2, 1.0]], np.float32), [0, 51, 255]),
+        (np.array([[0, 13107, 65535]], np.int32), [0, 51, 255]),
+        (np.array([[0, 0, 0]], np.int32), [0, 0, 0]),
+    ],
+)
+def test_float_and_long_tiffs_are_scaled(tmp_path: Path, samples: np.ndarray, expected: list[int]) -> None:
+    Image.fromarray(samples).save(tmp_path / "x.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "x.tif")[0, :, 0], expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 8000), (8000, 1), (8000, 2000)])
+def test_one_pixel_and_8000_pixels(tmp_path: Path, shape: tuple[int, int]) -> None:
+    Image.new("RGB", shape[::-1], (1, 2, 3)).save(tmp_path / "x.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = read_image(tmp_path / "x.png")
+    assert pixels.shape == (*shape, 3)
+    assert pixels[-1, -1].tolist() == [1, 2, 3]
+
+
+def missing(path: Path) -> None:
+    pass
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_text("This is no picture.\nAnd it has two lines.\n")
+
+
+def truncated_jpeg(path: Path) -> None:
+    Image.fromarray(noise(200, 200, 3)).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def truncated_png(path: Path) -> None:
+    Image.fromarray(noise(200, 200, 3)).save(path, "PNG")
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def damaged_png(path: Path) -> None:
+    Image.fromarray(noise(50, 50, 3)).save(path, "PNG")
+    data = bytearray(path.read_bytes())
+    data[60:400] = b"\xff" * 340
+    path.write_bytes(data)
+
+
+def just_a_header(path: Path) -> None:
+    path.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF\x00")
+
+
+def bomb(side: int) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        """A valid PNG header of a gigantic picture."""
+        write_deep_png(path, np.zeros((1, 1, 3), np.uint16))
+        data = bytearray(path.read_bytes())
+        data[16:24] = struct.pack(">II", side, side)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        path.write_bytes(data)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        (missing, "no such file"),
+        (folder, "folder"),
+        (empty, "empty"),
+        (text, "not a picture"),
+        (truncated_jpeg, "damaged.*truncated"),
+        (truncated_png, "damaged"),
+        (damaged_png, "damaged"),
+        (just_a_header, "damaged|not a picture"),
+        (bomb(10_000), "10000 x 10000 is more than 89,478,485 pixels"),
+        (bomb(100_000), "more than 89,478,485 pixels"),
+    ],
+)
+def test_refused_in_one_line(tmp_path: Path, make: Callable[[Path], None], cause: str) -> None:
+    path = tmp_path / "some name.jpg"
+    make(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a warning would be a second line
+        with pytest.raises(GmaeToolsError, match=cause) as caught:
+            read_image(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_max_pixels_is_the_callers(tmp_path: Path) -> None:
+    Image.fromarray(noise(10, 10, 3)).save(tmp_path / "x.png")
+    assert read_image(tmp_path / "x.png", max_pixels=100).shape == (10, 10, 3)
+    with pytest.raises(GmaeToolsError, match="10 x 10 is more than 99 pixels"):
+        read_image(tmp_path / "x.png", max_pixels=99)
+
+
+def test_the_bundled_photograph(repository: Path) -> None:
+    pixels = read_image(repository / "gmae_tools" / "assets" / "demo.jpg")
+    assert pixels.shape == (300, 451, 3)
+    assert 40 < pixels.std() < 60
+
+
+def test_importing_does_not_import_torch() -> None:
+    code = "import sys, gmae_tools.images; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- converting --------------------------------------------------------------------------------------
+
+
+def test_to_tensor() -> None:
+    tensor = to_tensor(COLOURS)
+    assert tensor.shape == (1, 3, 2, 3)
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()
+    assert tensor[0, :, 1, 2].tolist() == pytest.approx([90 / 255, 60 / 255, 30 / 255])
+    assert tensor[0, 1, 0].tolist() == [0.0, 1.0, 0.0]
+
+
+def test_resize_is_antialiased() -> None:
+    stripes = np.tile(np.array([[[0] * 3, [255] * 3]], np.uint8), (64, 32, 1))
+    assert resize(stripes, 8, 8).shape == (8, 8, 3)
+    np.testing.assert_allclose(resize(stripes, 32, 8).astype(int), 127.5, atol=6)
+    np.testing.assert_array_equal(resize(COLOURS, 2, 3), COLOURS)
+
+
+# --- writing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 3), (5, 4, 4)])
+def test_png_round_trip(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path, pixels = tmp_path / "new" / "x.png", noise(*shape)
+    write_image(path, pixels)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), pixels)
+    write_image(path, pixels / 255.0)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), pixels)
+    assert [file.name for file in path.parent.iterdir()] == ["x.png"]
+
+
+def test_floats_are_clipped_and_rounded(tmp_path: Path) -> None:
+    write_image(tmp_path / "x.png", np.array([[-1.0, 0.4999 / 255, 0.5001 / 255, 7.0, np.nan, np.inf]]))
+    assert np.asarray(Image.open(tmp_path / "x.png"))[0].tolist() == [0, 0, 1, 255, 0, 255]
+    write_image(tmp_path / "x.png", np.array([[False, True]]))
+    assert np.asarray(Image.open(tmp_path / "x.png"))[0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 3), (1, 3, 2, 3), (1, 4, 2, 3), (1, 2, 3), (1, 1, 2, 3)])
+def test_tensors(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    tensor = torch.rand(shape, generator=torch.manual_seed(0), requires_grad=True)
+    write_image(tmp_path / "x.png", tensor)
+    written = np.asarray(Image.open(tmp_path / "x.png"))
+    expected = tensor.detach().reshape(-1, 2, 3).permute(1, 2, 0).squeeze(2) * 255
+    np.testing.assert_allclose(written, expected, atol=0.51)
+
+
+def test_jpeg(tmp_path: Path) -> None:
+    smooth = np.broadcast_to(np.linspace(0, 1, 64)[None, :, None], (32, 64, 3))
+    write_image(tmp_path / "x.JPG", smooth)
+    np.testing.assert_allclose(read_image(tmp_path / "x.JPG"), smooth * 255, atol=3)
+
+
+def test_unwritable_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(GmaeToolsError, match=r"x\.doc: .*name it \.png or \.jpg"):
+        write_image(tmp_path / "x.doc", COLOURS)
+    with pytest.raises(GmaeToolsError, match="transparency"):
+        write_image(tmp_path / "x.jpg", noise(4, 4, 4))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GmaeToolsError, match="cannot be written"):
+        write_image(tmp_path / "file" / "x.png", COLOURS)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("picture", [noise(4), noise(4, 4, 2), noise(4, 4, 3).astype(int), noise(0, 4, 3)])
+def test_other_arrays_are_refused(tmp_path: Path, picture: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="a picture is"):
+        write_image(tmp_path / "x.png", picture)
+    with pytest.raises(ValueError, match="a picture tensor is"):
+        write_image(tmp_path / "x.png", torch.zeros(2, 3, 4, 4))
+
+
+# --- finding -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    for name in (
+        "b.jpg",
+        "a.PNG",
+        "notes.txt",
+        "._a.png",
+        "c[1].webp",
+        "sub/d.tiff",
+        "sub/e.jpeg",
+        "folder.jpg/f.bmp",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (["."], ["a.PNG", "b.jpg", "c[1].webp"]),
+        (["sub", "b.jpg"], ["sub/d.tiff", "sub/e.jpeg", "b.jpg"]),
+        (["*"], ["a.PNG", "b.jpg", "c[1].webp"]),
+        (["*.jpg", "*.jpg", "b.jpg"], ["b.jpg"]),
+        (["**/*.[jt]*"], ["b.jpg", "sub/d.tiff", "sub/e.jpeg"]),
+        (["c[1].webp"], ["c[1].webp"]),
+        (["notes.txt"], ["notes.txt"]),  # named outright: to be read, and refused, by itself
+    ],
+)
+def test_find_images(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], expected: list[str]
+) -> None:
+    monkeypatch.chdir(gallery)
+    assert [path.as_posix() for path in find_images(inputs)] == expected
+
+
+@pytest.mark.parametrize("inputs", [[], ["nowhere.jpg"], ["*.gif"], ["*.txt"], ["b.jpg", "empty"]])
+def test_an_input_that_matches_nothing(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
+) -> None:
+    monkeypatch.chdir(gallery)
+    (gallery / "empty").mkdir()
+    with pytest.raises(GmaeToolsError) as caught:
+        find_images(inputs)
+    assert "\n" not in str(caught.value)
+    assert not inputs or inputs[-1] in str(caught.value)
