@@ -97,13 +97,14 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         if path.stat().st_size == 0:
             raise GmaeToolsError(f"{path}: the file is empty")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `max_pixels` decides
-            image = Image.open(path)
-        with image:
-            if image.width * image.height > max_pixels:
-                size = f"{image.width} x {image.height}"
-                raise GmaeToolsError(f"{path}: {size} is more than {max_pixels:,} pixels; downscale it first")
-            return np.array(to_rgb(image))
+            warnings.simplefilter("ignore")  # of size, which `max_pixels` decides, and of flawed metadata
+            with Image.open(path) as image:
+                if image.width * image.height > max_pixels:
+                    size = f"{image.width} x {image.height}"
+                    raise GmaeToolsError(
+                        f"{path}: {size} is more than {max_pixels:,} pixels; downscale it first"
+                    )
+                return np.array(to_rgb(image))
     except GmaeToolsError:
         raise
     except FileNotFoundError:

@@ -223,6 +223,24 @@ def test_refused_in_one_line(tmp_path: Path, make: Callable[[Path], None], cause
     assert "\n" not in str(caught.value)
 
 
+def test_flawed_metadata_do_no_harm(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "description"
+    Image.fromarray(COLOURS).save(tmp_path / "x.png", exif=exif)
+    data = (tmp_path / "x.png").read_bytes()
+    start = data.index(b"eXIf") - 4
+    size = int.from_bytes(data[start : start + 4], "big")
+    flawed = data[start + 4 : start + 20] + b"\xff" * (
+        size - 12
+    )  # the chunk with all but its header destroyed
+    rest = data[start + 12 + size :]
+    checksum = struct.pack(">I", zlib.crc32(flawed))
+    (tmp_path / "x.png").write_bytes(data[: start + 4] + flawed + checksum + rest)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_image(tmp_path / "x.png"), COLOURS)
+
+
 def test_max_pixels_is_the_callers(tmp_path: Path) -> None:
     Image.fromarray(noise(10, 10, 3)).save(tmp_path / "x.png")
     assert read_image(tmp_path / "x.png", max_pixels=100).shape == (10, 10, 3)

@@ -16,6 +16,7 @@ import os
 import re
 import tarfile
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -247,7 +248,8 @@ def _read_index(path: Path) -> dict[str, Any]:
 def _decode_all(photos: Sequence[_Photo], max_side: int, progress: bool) -> Iterator[np.ndarray | str]:
     """Decode in order, on all cores (Pillow releases the interpreter's lock)."""
     bar = tqdm(total=len(photos), desc="decoding photographs", disable=None if progress else True)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's of flawed metadata, which do no harm to the pixels
         for start in range(0, len(photos), DECODING_CHUNK):
             chunk = photos[start : start + DECODING_CHUNK]
             yield from pool.map(lambda photo: _decode(photo, max_side), chunk)
