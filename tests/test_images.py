@@ -225,20 +225,18 @@ def test_refused_in_one_line(tmp_path: Path, make: Callable[[Path], None], cause
 
 def test_flawed_metadata_do_no_harm(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x010E] = "description"
-    Image.fromarray(COLOURS).save(tmp_path / "x.png", exif=exif)
-    data = (tmp_path / "x.png").read_bytes()
-    start = data.index(b"eXIf") - 4
-    size = int.from_bytes(data[start : start + 4], "big")
-    flawed = data[start + 4 : start + 20] + b"\xff" * (
-        size - 12
-    )  # the chunk with all but its header destroyed
-    rest = data[start + 12 + size :]
-    checksum = struct.pack(">I", zlib.crc32(flawed))
-    (tmp_path / "x.png").write_bytes(data[: start + 4] + flawed + checksum + rest)
+    exif[0x010E] = "a description"
+    exif[0x0112] = 3
+    Image.fromarray(np.full((8, 8, 3), 77, np.uint8)).save(tmp_path / "x.jpg", exif=exif)
+    data = bytearray((tmp_path / "x.jpg").read_bytes())
+    first_entry = data.index(b"Exif\0\0") + 6 + 8 + 2  # after the TIFF header and the number of entries
+    data[first_entry + 4 : first_entry + 8] = b"\x7f" * 4  # the length of the description
+    (tmp_path / "x.jpg").write_bytes(data)
+    with pytest.warns(UserWarning, match="larger than file"), Image.open(tmp_path / "x.jpg") as image:
+        image.getexif().get(0x010E)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        np.testing.assert_array_equal(read_image(tmp_path / "x.png"), COLOURS)
+        assert (read_image(tmp_path / "x.jpg") == 77).all()
 
 
 def test_max_pixels_is_the_callers(tmp_path: Path) -> None:
