@@ -1,4 +1,4 @@
-"""Short differentiable reference renderer in plain torch: the oracle of the tests, and a backend for any device.
+"""Short differentiable renderer in plain torch: the oracle of the tests, and a backend for any device.
 
 Every pixel is compared with every splat, so cost and memory grow with H x W x K. It shares no code with the
 fast backends on purpose, and follows gsplat 1.5.3's rules in the order in which they are written there.
@@ -116,7 +116,7 @@ def _render_rows(
 def _alphas(
     means: Tensor, conics: Tensor, opacities: Tensor, xs: Tensor, ys: Tensor, alpha_max: float
 ) -> Tensor:
-    """Alpha `[B, H, W, K]` of every splat at the pixel centres `xs` `[W]`, `ys` `[H]`; 0 where it is skipped."""
+    """Alpha `[B, H, W, K]` of each splat at pixel centres `xs` `[W]`, `ys` `[H]`; 0 where it is skipped."""
     dx = xs[None, None, :, None] - means[:, None, None, :, 0]  # [B, 1, W, K]
     dy = ys[None, :, None, None] - means[:, None, None, :, 1]  # [B, H, 1, K]
     a, b, c = conics[:, None, None].unbind(-1)  # [B, 1, 1, K] each
