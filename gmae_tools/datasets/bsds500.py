@@ -1,0 +1,155 @@
+"""BSDS500, the Berkeley segmentation data set: photographs with boundaries drawn by several annotators.
+
+Arbelaez, Maire, Fowlkes and Malik, "Contour detection and hierarchical image segmentation", TPAMI 2011.
+200 images to train on, 100 to validate, 200 to test; 321 x 481 or 481 x 321 pixels; 4 to 9 annotators each.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmae_tools.errors import GmaeToolsError
+
+SPLITS = {"train": 200, "val": 100, "test": 200}  # name -> number of images
+
+# Where the data may lie under the root: as the official archive unpacks, or the short way.
+LAYOUTS = ("BSR/BSDS500/data", "bsds500", "BSDS500/data", ".")
+
+HOW_TO_GET = (
+    "run `gmae-tools datasets fetch bsds500 --root DIR`, or name the folder with --root or GMAE_TOOLS_DATA"
+)
+
+
+class BSDS500:
+    """The data set in a folder.
+
+    root: the folder that holds `BSR/BSDS500/data` or `bsds500`, or the folder with `images` and
+    `groundTruth` itself; by default the environment variable GMAE_TOOLS_DATA. Raises GmaeToolsError, saying
+    what to run, when it is not there.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        chosen = root or os.environ.get("GMAE_TOOLS_DATA")
+        if not chosen:
+            raise GmaeToolsError(f"BSDS500 not found, no data folder was named: {HOW_TO_GET}")
+        for layout in LAYOUTS:
+            folder = Path(chosen) / layout
+            if (folder / "images").is_dir() and (folder / "groundTruth").is_dir():
+                self.folder = folder
+                return
+        raise GmaeToolsError(f"BSDS500 not found under {chosen}: {HOW_TO_GET}")
+
+    def images(self, split: str) -> list[Path]:
+        """The photographs of a split ("train", "val" or "test"), by name."""
+        return self._files("images", split, ".jpg")
+
+    def ground_truth(self, split: str) -> list[Path]:
+        """The ground-truth files of a split, by name: one `<id>.mat` for each photograph `<id>.jpg`."""
+        return self._files("groundTruth", split, ".mat")
+
+    def ground_truth_folder(self, split: str) -> Path:
+        """The folder with the ground-truth files of a split."""
+        return self._folder("groundTruth", split)
+
+    def boundaries(self, name: str) -> list[np.ndarray]:
+        """The annotators' boundary maps of one image, bool [H, W] each; `name` is its id, such as "3063"."""
+        for split in SPLITS:
+            path = self.folder / "groundTruth" / split / f"{name}.mat"
+            if path.is_file():
+                return read_boundaries(path)
+        raise GmaeToolsError(f"no ground truth for image {name} in {self.folder / 'groundTruth'}")
+
+    def check(self) -> dict[str, int]:
+        """Count and read every file: the number of images of each split that is there.
+
+        Raises GmaeToolsError naming the first file that is missing, surplus, damaged or of the wrong size.
+        """
+        found = {split: self._check_split(split) for split in SPLITS if self._has(split)}
+        if not found:
+            raise GmaeToolsError(f"no split of BSDS500 in {self.folder}: {HOW_TO_GET}")
+        return found
+
+    def _check_split(self, split: str) -> int:
+        from PIL import Image
+
+        photographs = {path.stem: path for path in self.images(split)}
+        truths = {path.stem: path for path in self.ground_truth(split)}
+        if odd := sorted(photographs.keys() ^ truths.keys()):
+            raise GmaeToolsError(f"{split}: {odd[0]} lacks its photograph or its ground truth: {HOW_TO_GET}")
+        if len(photographs) != SPLITS[split]:
+            raise GmaeToolsError(
+                f"{split}: {len(photographs)} images instead of {SPLITS[split]}: {HOW_TO_GET}"
+            )
+        for name, path in photographs.items():
+            try:
+                with Image.open(path) as image:
+                    image.load()
+                    width, height = image.size
+            except OSError as error:
+                raise GmaeToolsError(f"{path} cannot be read ({error}): {HOW_TO_GET}") from None
+            for boundaries in read_boundaries(truths[name]):
+                if boundaries.shape != (height, width):
+                    raise GmaeToolsError(f"{truths[name]} is not of the size of {path}: {HOW_TO_GET}")
+        return len(photographs)
+
+    def _has(self, split: str) -> bool:
+        return (self.folder / "images" / split).is_dir()
+
+    def _files(self, kind: str, split: str, suffix: str) -> list[Path]:
+        return sorted(path for path in self._folder(kind, split).iterdir() if path.suffix.lower() == suffix)
+
+    def _folder(self, kind: str, split: str) -> Path:
+        if split not in SPLITS:
+            raise GmaeToolsError(f"BSDS500 has the splits {', '.join(SPLITS)}, not {split!r}")
+        folder = self.folder / kind / split
+        if not folder.is_dir():
+            raise GmaeToolsError(f"the {split} split of BSDS500 is missing in {self.folder}: {HOW_TO_GET}")
+        return folder
+
+
+def read_mat(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The variables of a MATLAB file (version 7.2 or older). Raises GmaeToolsError when it cannot be read."""
+    from scipy.io import loadmat
+
+    try:
+        variables: dict[str, Any] = loadmat(path)
+    except NotImplementedError:
+        raise GmaeToolsError(f"{path} is a MATLAB 7.3 file: save it with the option -v7") from None
+    except FileNotFoundError:
+        raise GmaeToolsError(f"{path} does not exist") from None
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        EOFError,
+        struct.error,
+        zlib.error,
+    ) as error:
+        raise GmaeToolsError(f"{path} is no MATLAB file, or a damaged one ({error})") from None
+    return {name: value for name, value in variables.items() if not name.startswith("__")}
+
+
+def read_boundaries(path: str | os.PathLike[str]) -> list[np.ndarray]:
+    """The annotators' boundary maps in a BSDS-style file, bool [H, W] each.
+
+    The file holds a cell array `groundTruth` of structures with a field `Boundaries`.
+    """
+    variables = read_mat(path)
+    if "groundTruth" not in variables:
+        raise GmaeToolsError(f"{path} holds no `groundTruth`: it is no BSDS-style ground-truth file")
+    try:
+        annotations = variables["groundTruth"].ravel()
+        maps = [np.asarray(annotation["Boundaries"][0, 0]) > 0 for annotation in annotations]
+    except (ValueError, TypeError, IndexError) as error:
+        raise GmaeToolsError(f"{path}: `groundTruth` has no `Boundaries` ({error})") from None
+    if not maps:
+        raise GmaeToolsError(f"{path} holds no annotation")
+    return maps
