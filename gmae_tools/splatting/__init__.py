@@ -129,6 +129,12 @@ def _background(background: Tensor | None, splats: Splats, channels: int) -> Ten
     return background.expand(batch, channels)
 
 
+def unsort(owner: Tensor, order: Tensor) -> Tensor:
+    """Turn sorted positions `[B, H, W]` into the caller's indices by `order` `[B, K]`; -1 stays."""
+    padded = torch.nn.functional.pad(order, (0, 1), value=-1)  # position -1 finds the padding
+    return padded.gather(1, (owner.long() % padded.shape[1]).flatten(1)).view_as(owner).int()
+
+
 def _composite(
     splats: Splats,
     colors: Tensor,
@@ -143,8 +149,9 @@ def _composite(
     """Check, sort and hand over to the backend; returns images, alphas, owner, owner weight."""
     if height < 1 or width < 1:
         raise GmaeToolsError(f"cannot render a picture of {height} x {width} pixels")
-    for name in ("means", "conics", "depths", "opacities", "colors"):
-        if not torch.isfinite(getattr(splats, name)).all():
+    named = {name: getattr(splats, name) for name in ("means", "conics", "depths", "opacities", "colors")}
+    for name, tensor in {**named, "background": background}.items():
+        if not torch.isfinite(tensor).all():
             raise GmaeToolsError(f"splats: {name} has NaN or infinite values; is the model or the scene broken?")
     order = torch.argsort(splats.depths.detach(), dim=1, stable=True)
     if backend == "auto":
@@ -166,6 +173,5 @@ def _composite(
             gather(splats.means), gather(splats.conics), gather(colors), gather(splats.opacities), background,
             height, width, group_sizes, alpha_max,
         )  # fmt: skip
-        index = order.gather(1, owner.clamp_min(0).flatten(1).long()).view_as(owner)
-        return images, alphas, torch.where(owner < 0, -1, index).int(), weight
+        return images, alphas, unsort(owner, order), weight
     raise GmaeToolsError(f"splatting backend {backend!r} is unknown: use auto, cpu or dense")
