@@ -21,24 +21,27 @@ import torch
 from numba import njit
 from torch import Tensor
 
-TILE = 16
+from gmae_tools.splatting.simd import LANES, empty_rows, full, lane_numbers, lane_sum, load, store, where
+
+TILE = LANES  # a row of a tile is one vector
 _BAND_TILES = 4
 _MIN_ALPHA = np.float32(1 / 255)
 _MIN_TRANSMITTANCE = np.float32(1e-4)
-_CUTOFF_SLACK = np.float32(1e-3)  # in units of sigma: keeps culling on the safe side of rounding
+_CUTOFF = np.float32(math.log(255))  # alpha >= 1/255 means -log(alpha) <= this
+_CULL = np.float32(math.log(255) + 1e-3)  # culling stays on the safe side of rounding
 _SMALL_SCENE = 3000  # (splat, tile) pairs below which threads cost more than they bring
 _GEOMETRY = 6  # sums kept a splat for the gradients of mean, conic and opacity
 
-# Fast maths is safe here: parameters are checked to be finite, and what overflows lies outside every tile.
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": True}
+# Contraction allows fused multiply-add. NaN and infinity keep their meaning: comparisons with them leave a pixel dark.
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 _INLINE = {**_OPTIONS, "cache": False, "inline": "always"}
 
 
 class Scene(NamedTuple):
     """Depth-sorted splats of a batch as the kernels want them, contiguous.
 
-    `shape` holds (centre x, centre y, a/2, b, c/2, opacity, sigma at alpha = 1/255, half height of the visible ellipse)
-    for every splat, `[B, K, 8]`; `colors` is `[B, K, C]`; `group` gives the group of every drawn position `[<= K]`.
+    `shape` holds (centre x, centre y, a/2, b, c/2, -log(opacity), half height of the visible ellipse) for every splat,
+    `[B, K, 7]`; `colors` is `[B, K, C]`; `group` gives the group of every drawn position `[<= K]`.
     """
 
     shape: np.ndarray
@@ -54,16 +57,16 @@ class Bins(NamedTuple):
 
 
 @njit(**_INLINE)
-def _exp_minus(sigma):
-    """exp(-sigma) for sigma in [0, 6], relative error below 2e-5: an eighth-power Taylor polynomial vectorises."""
-    z = sigma * np.float32(-0.125)
-    p = z * np.float32(1 / 5040) + np.float32(1 / 720)
-    p = p * z + np.float32(1 / 120)
-    p = p * z + np.float32(1 / 24)
-    p = p * z + np.float32(1 / 6)
-    p = p * z + np.float32(0.5)
-    p = p * z + np.float32(1)
-    p = p * z + np.float32(1)
+def _exp_minus(depth):
+    """exp(-depth), relative error below 2e-6 where 0 <= depth <= log(255), above 1 where depth < 0.
+
+    The eighth power of a minimax polynomial for exp(-depth / 8).
+    """
+    p = full(-1.7888673068405693e-07) * depth + 9.716052129938061e-06
+    p = p * depth + -0.0003241949294212432
+    p = p * depth + 0.007810715288453336
+    p = p * depth + -0.12499909960308057
+    p = p * depth + 0.9999999238550694
     p = p * p
     p = p * p
     return p * p
@@ -79,13 +82,11 @@ def _pack_shapes(means, conics, opacities, order, shape):
         row = shape[position]
         row[0], row[1] = means[k, 0], means[k, 1]
         row[2], row[3], row[4] = np.float32(0.5) * a, b, np.float32(0.5) * c
-        row[5] = opacity
-        row[6], row[7] = np.float32(0), np.float32(-1)
+        row[5], row[6] = np.float32(0), np.float32(-1)
         determinant = np.float64(a) * c - np.float64(b) * b
         if opacity >= _MIN_ALPHA and a > 0 and determinant > 0:
-            cutoff = np.float32(math.log(opacity * np.float32(255))) + _CUTOFF_SLACK
-            row[6] = cutoff
-            row[7] = np.float32(math.sqrt(2 * cutoff * a / determinant))
+            row[5] = -math.log(opacity)
+            row[6] = math.sqrt(2 * (_CULL - row[5]) * a / determinant)
 
 
 @njit(**_INLINE)
@@ -102,12 +103,16 @@ def _visit_tiles(shape, drawn, tiles_x, tiles_y, counts, splats, fill):
     closed form, so that slanted needles enter only the tiles they cross. `counts` holds the next free slot when filling.
     """
     for position in range(drawn):
-        half_height = np.float64(shape[position, 7])
+        half_height = np.float64(shape[position, 6])
         if half_height < 0:
             continue
         x, y = np.float64(shape[position, 0]), np.float64(shape[position, 1])
-        a, b, c = 2 * np.float64(shape[position, 2]), np.float64(shape[position, 3]), 2 * np.float64(shape[position, 4])
-        level = 2 * np.float64(shape[position, 6])
+        a, b, c = (
+            2 * np.float64(shape[position, 2]),
+            np.float64(shape[position, 3]),
+            2 * np.float64(shape[position, 4]),
+        )
+        level = 2 * (np.float64(_CULL) - shape[position, 5])
         determinant = a * c - b * b
         half_width = math.sqrt(level * c / determinant)
         first_row = max(_tile_index(y - half_height, tiles_y), 0)
@@ -147,34 +152,45 @@ def bin_splats(shape, drawn, tiles_x, tiles_y):
 
 
 @njit(**_INLINE)
-def _row_span(row, top, rows):
+def _row_span(y, half_height, top, rows):
     """First and one past the last of a tile's `rows` pixel rows that a splat can reach."""
-    first = math.floor(row[1] - row[7] - top - np.float32(0.5))
-    last = math.ceil(row[1] + row[7] - top - np.float32(0.5))
+    first = math.floor(y - half_height - top - np.float32(0.5))
+    last = math.ceil(y + half_height - top - np.float32(0.5))
     return int(max(first, np.float32(0))), int(min(last, np.float32(rows - 1))) + 1
 
 
 @njit(**_INLINE)
-def _row_is_dark(a_half, b_dy, c_dy2, dx_first, cutoff):
-    """True if sigma exceeds the cutoff along a whole row of the tile (dx falls from `dx_first` by 15)."""
-    nearest = min(max(np.float32(-0.5) * b_dy / a_half, dx_first - np.float32(TILE - 1)), dx_first)
-    return (a_half * nearest + b_dy) * nearest + c_dy2 > cutoff
+def _row_is_dark(a, b_dy, rest, slope_dy, dx_first):
+    """True if a splat is invisible along a whole row of the tile (dx falls from `dx_first` by 15)."""
+    nearest = min(max(slope_dy, dx_first - np.float32(TILE - 1)), dx_first)
+    return (a * nearest + b_dy) * nearest + rest > _CULL
 
 
 @njit(**_INLINE)
 def _write_group(images, alphas, index, total, left, left_before, background, top, side, rows, columns):
     """Store what one group contributed to a tile and make ready for the next; the last one gets the background."""
-    is_last = index == images.shape[0] - 1
-    for channel in range(total.shape[0]):
-        shine = background[channel] if is_last else np.float32(0)
+    groups, channels = images.shape[:2]
+    for channel in range(channels):
+        shine = background[channel] if index == groups - 1 else np.float32(0)
         for y in range(rows):
             for x in range(columns):
-                images[index, channel, top + y, side + x] = total[channel, y, x] + left[y, x] * shine
+                images[index, channel, top + y, side + x] = (
+                    total[y * channels + channel, x] + left[y, x] * shine
+                )
     for y in range(rows):
         for x in range(columns):
             alphas[index, top + y, side + x] = left_before[y, x] - left[y, x]
     total[:] = np.float32(0)
     left_before[:] = left
+
+
+@njit(**_INLINE)
+def _all_dark(light):
+    """True if no pixel of a tile can take more light."""
+    brightest = load(light, 0)
+    for y in range(1, TILE):
+        brightest = max(brightest, load(light, y))
+    return lane_sum(brightest) == np.float32(0)
 
 
 @njit(**_OPTIONS)
@@ -189,15 +205,16 @@ def composite(shape, colors, group, starts, splats, alpha_max, background, first
     """
     groups, channels, height, width = images.shape
     tiles_x = (width + TILE - 1) // TILE
-    light = np.empty((TILE, TILE), np.float32)  # transmittance; 0 once a pixel is finished
-    left = np.empty((TILE, TILE), np.float32)  # transmittance that goes on to the background
-    left_before = np.empty((TILE, TILE), np.float32)  # `left` where the current group began
-    total = np.empty((channels, TILE, TILE), np.float32)
-    weight = np.empty(TILE, np.float32)
-    best = np.empty((TILE, TILE), np.float32)
-    best_at = np.empty((TILE, TILE), np.int32)
+    light = empty_rows(TILE)  # transmittance; 0 once a pixel is finished
+    left = empty_rows(TILE)  # transmittance that goes on to the background
+    left_before = empty_rows(TILE)  # `left` where the current group began
+    total = empty_rows(TILE * channels)
+    best = empty_rows(TILE)
+    best_at = empty_rows(TILE)  # positions as floats: exact up to 2^24
     want_owner = owner.size > 0
-    for tile in range(first_band * _BAND_TILES * tiles_x, min(last_band * _BAND_TILES * tiles_x, starts.size - 1)):
+    for tile in range(
+        first_band * _BAND_TILES * tiles_x, min(last_band * _BAND_TILES * tiles_x, starts.size - 1)
+    ):
         top, side = tile // tiles_x * TILE, tile % tiles_x * TILE
         rows, columns = min(TILE, height - top), min(TILE, width - side)
         light[:] = np.float32(1)
@@ -210,43 +227,42 @@ def composite(shape, colors, group, starts, splats, alpha_max, background, first
         for visit in range(starts[tile], starts[tile + 1]):
             position = splats[visit]
             while current < group[position]:
-                _write_group(images, alphas, current, total, left, left_before, background, top, side, rows, columns)
+                _write_group(
+                    images, alphas, current, total, left, left_before, background, top, side, rows, columns
+                )
                 current += 1
-            row = shape[position]
-            a, b, c, opacity, cutoff = row[2], row[3], row[4], row[5], row[6]
-            dx_first = row[0] - np.float32(side + 0.5)
-            first, end = _row_span(row, np.float32(top), rows)
+            center_y, half_height = shape[position, 1], shape[position, 6]
+            a, b, c, offset = shape[position, 2], shape[position, 3], shape[position, 4], shape[position, 5]
+            dx_first, slope = shape[position, 0] - np.float32(side + 0.5), np.float32(-0.5) * b / a
+            dx = dx_first - lane_numbers()
+            first, end = _row_span(center_y, half_height, np.float32(top), rows)
             for y in range(first, end):
-                dy = row[1] - np.float32(top + y + 0.5)
-                b_dy, c_dy2 = b * dy, c * dy * dy
-                if _row_is_dark(a, b_dy, c_dy2, dx_first, cutoff):
+                dy = center_y - np.float32(top + y + 0.5)
+                b_dy, rest = b * dy, c * dy * dy + offset
+                if _row_is_dark(a, b_dy, rest, slope * dy, dx_first):
                     continue
-                light_row, left_row = light[y], left[y]
-                for x in range(TILE):
-                    dx = dx_first - np.float32(x)
-                    sigma = (a * dx + b_dy) * dx + c_dy2
-                    alpha = min(opacity * _exp_minus(min(sigma, np.float32(6))), alpha_max)
-                    alpha = alpha if (alpha >= _MIN_ALPHA) & (sigma >= np.float32(0)) else np.float32(0)
-                    here = light_row[x]
-                    after = here - here * alpha
-                    lit = after > _MIN_TRANSMITTANCE
-                    weight[x] = alpha * here if lit else np.float32(0)
-                    left_row[x] = after if lit else left_row[x]
-                    light_row[x] = after if lit else np.float32(0)
+                depth = (a * dx + b_dy) * dx + rest  # -log(alpha)
+                alpha = min(_exp_minus(depth), alpha_max)
+                alpha = where((depth >= offset) & (depth <= _CUTOFF), alpha, 0.0)
+                here = load(light, y)
+                after = here - here * alpha
+                lit = after > _MIN_TRANSMITTANCE
+                weight = where(lit, alpha * here, 0.0)
+                store(light, y, where(lit, after, 0.0))
+                store(left, y, where(lit, after, load(left, y)))
                 for channel in range(channels):
-                    value = colors[position, channel]
-                    total_row = total[channel, y]
-                    for x in range(TILE):
-                        total_row[x] += weight[x] * value
+                    at = y * channels + channel
+                    store(total, at, load(total, at) + weight * colors[position, channel])
                 if want_owner:
-                    for x in range(TILE):
-                        stronger = weight[x] > best[y, x]
-                        best_at[y, x] = position if stronger else best_at[y, x]
-                        best[y, x] = weight[x] if stronger else best[y, x]
-            if (visit & 15) == 15 and light.max() == np.float32(0):
+                    stronger = weight > load(best, y)
+                    store(best, y, where(stronger, weight, load(best, y)))
+                    store(best_at, y, where(stronger, np.float32(position), load(best_at, y)))
+            if (visit & 15) == 15 and _all_dark(light):
                 break
         while current < groups:
-            _write_group(images, alphas, current, total, left, left_before, background, top, side, rows, columns)
+            _write_group(
+                images, alphas, current, total, left, left_before, background, top, side, rows, columns
+            )
             current += 1
         if want_owner:
             for y in range(rows):
@@ -258,13 +274,13 @@ def composite(shape, colors, group, starts, splats, alpha_max, background, first
 @njit(**_INLINE)
 def _load_group(grad_images, grad_alphas, index, grad, grad_alpha, top, side, rows, columns):
     """Bring the upstream gradients of one group for one tile into cache."""
+    channels = grad_images.shape[1]
     for y in range(rows):
         for x in range(columns):
             grad_alpha[y, x] = grad_alphas[index, top + y, side + x]
-    for channel in range(grad.shape[0]):
-        for y in range(rows):
+        for channel in range(channels):
             for x in range(columns):
-                grad[channel, y, x] = grad_images[index, channel, top + y, side + x]
+                grad[y * channels + channel, x] = grad_images[index, channel, top + y, side + x]
 
 
 @njit(**_INLINE)
@@ -278,7 +294,8 @@ def _remainder(images, alphas, grad_images, grad_alphas, remainder, top, side, r
                 value += alphas[index, top + y, side + x] * grad_alphas[index, top + y, side + x]
                 for channel in range(channels):
                     value += (
-                        images[index, channel, top + y, side + x] * grad_images[index, channel, top + y, side + x]
+                        images[index, channel, top + y, side + x]
+                        * grad_images[index, channel, top + y, side + x]
                     )
             remainder[y, x] = value
 
@@ -294,16 +311,14 @@ def composite_backward(shape, colors, group, starts, splats, alpha_max, first_ba
     """
     groups, channels, height, width = images.shape
     tiles_x = (width + TILE - 1) // TILE
-    light = np.empty((TILE, TILE), np.float32)
-    remainder = np.empty((TILE, TILE), np.float32)
-    grad = np.zeros((channels, TILE, TILE), np.float32)
-    grad_alpha = np.zeros((TILE, TILE), np.float32)
-    product = np.empty(TILE, np.float32)
-    weight = np.empty(TILE, np.float32)
-    lanes = np.empty((_GEOMETRY + channels, TILE), np.float32)
-    sum_v, sum_v_dx, sum_v_dy = lanes[0], lanes[1], lanes[2]
-    sum_v_dx2, sum_v_dxdy, sum_v_dy2 = lanes[3], lanes[4], lanes[5]
-    for tile in range(first_band * _BAND_TILES * tiles_x, min(last_band * _BAND_TILES * tiles_x, starts.size - 1)):
+    light, remainder = empty_rows(TILE), empty_rows(TILE)
+    grad, grad_alpha = empty_rows(TILE * channels), empty_rows(TILE)
+    grad[:] = np.float32(0)
+    grad_alpha[:] = np.float32(0)
+    sum_color = empty_rows(channels)
+    for tile in range(
+        first_band * _BAND_TILES * tiles_x, min(last_band * _BAND_TILES * tiles_x, starts.size - 1)
+    ):
         top, side = tile // tiles_x * TILE, tile % tiles_x * TILE
         rows, columns = min(TILE, height - top), min(TILE, width - side)
         into = sums[tile // tiles_x // _BAND_TILES]
@@ -317,56 +332,49 @@ def composite_backward(shape, colors, group, starts, splats, alpha_max, first_ba
             if group[position] != current:
                 current = group[position]
                 _load_group(grad_images, grad_alphas, current, grad, grad_alpha, top, side, rows, columns)
-            row = shape[position]
-            a, b, c, opacity, cutoff = row[2], row[3], row[4], row[5], row[6]
-            dx_first = row[0] - np.float32(side + 0.5)
-            first, end = _row_span(row, np.float32(top), rows)
-            lanes[:] = np.float32(0)
+            center_y, half_height = shape[position, 1], shape[position, 6]
+            a, b, c, offset = shape[position, 2], shape[position, 3], shape[position, 4], shape[position, 5]
+            dx_first, slope = shape[position, 0] - np.float32(side + 0.5), np.float32(-0.5) * b / a
+            dx = dx_first - lane_numbers()
+            first, end = _row_span(center_y, half_height, np.float32(top), rows)
+            sum_v, sum_v_dy, sum_v_dy2 = full(0.0), full(0.0), full(0.0)
+            for channel in range(channels):
+                store(sum_color, channel, 0.0)
             for y in range(first, end):
-                dy = row[1] - np.float32(top + y + 0.5)
-                b_dy, c_dy2 = b * dy, c * dy * dy
-                if _row_is_dark(a, b_dy, c_dy2, dx_first, cutoff):
+                dy = center_y - np.float32(top + y + 0.5)
+                b_dy, rest = b * dy, c * dy * dy + offset
+                if _row_is_dark(a, b_dy, rest, slope * dy, dx_first):
                     continue
-                product[:] = grad_alpha[y]
+                product = load(grad_alpha, y)
                 for channel in range(channels):
-                    value = colors[position, channel]
-                    grad_row = grad[channel, y]
-                    for x in range(TILE):
-                        product[x] += value * grad_row[x]
-                light_row, remainder_row = light[y], remainder[y]
-                for x in range(TILE):
-                    dx = dx_first - np.float32(x)
-                    sigma = (a * dx + b_dy) * dx + c_dy2
-                    peak = opacity * _exp_minus(min(sigma, np.float32(6)))
-                    alpha = min(peak, alpha_max)
-                    alpha = alpha if (alpha >= _MIN_ALPHA) & (sigma >= np.float32(0)) else np.float32(0)
-                    here = light_row[x]
-                    after = here - here * alpha
-                    lit = after > _MIN_TRANSMITTANCE
-                    share = alpha * here if lit else np.float32(0)
-                    behind = remainder_row[x] - share * product[x]
-                    d_alpha = here * product[x] - behind / (np.float32(1) - alpha)
-                    v = -alpha * d_alpha if lit & (peak <= alpha_max) else np.float32(0)
-                    weight[x] = share
-                    remainder_row[x] = behind
-                    light_row[x] = after if lit else np.float32(0)
-                    v_dx = v * dx
-                    sum_v[x] += v
-                    sum_v_dx[x] += v_dx
-                    sum_v_dy[x] += v * dy
-                    sum_v_dx2[x] += v_dx * dx
-                    sum_v_dxdy[x] += v_dx * dy
-                    sum_v_dy2[x] += v * dy * dy
+                    product = product + load(grad, y * channels + channel) * colors[position, channel]
+                depth = (a * dx + b_dy) * dx + rest
+                peak = _exp_minus(depth)
+                alpha = where((depth >= offset) & (depth <= _CUTOFF), min(peak, alpha_max), 0.0)
+                here = load(light, y)
+                after = here - here * alpha
+                lit = after > _MIN_TRANSMITTANCE
+                weight = where(lit, alpha * here, 0.0)
+                behind = load(remainder, y) - weight * product
+                store(light, y, where(lit, after, 0.0))
+                store(remainder, y, behind)
+                d_alpha = here * product - behind / (1.0 - alpha)
+                v = where(lit & (peak <= alpha_max), alpha * d_alpha, 0.0)
+                sum_v = sum_v - v
+                sum_v_dy = sum_v_dy - v * dy
+                sum_v_dy2 = sum_v_dy2 - v * (dy * dy)
                 for channel in range(channels):
-                    lane, grad_row = lanes[_GEOMETRY + channel], grad[channel, y]
-                    for x in range(TILE):
-                        lane[x] += weight[x] * grad_row[x]
-            for index in range(_GEOMETRY + channels):
-                lane_sum = np.float32(0)
-                for x in range(TILE):
-                    lane_sum += lanes[index, x]
-                into[position, index] += lane_sum
-            if (visit & 15) == 15 and light.max() == np.float32(0):
+                    share = weight * load(grad, y * channels + channel)
+                    store(sum_color, channel, load(sum_color, channel) + share)
+            into[position, 0] += lane_sum(sum_v)
+            into[position, 1] += lane_sum(sum_v * dx)
+            into[position, 2] += lane_sum(sum_v_dy)
+            into[position, 3] += lane_sum(sum_v * dx * dx)
+            into[position, 4] += lane_sum(sum_v_dy * dx)
+            into[position, 5] += lane_sum(sum_v_dy2)
+            for channel in range(channels):
+                into[position, _GEOMETRY + channel] += lane_sum(load(sum_color, channel))
+            if (visit & 15) == 15 and _all_dark(light):
                 break
 
 
@@ -410,7 +418,7 @@ def _spans(batch: int, bands: int, threads: int) -> list[tuple[int, int, int]]:
 
 def _prepare(means: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor, order: np.ndarray, group_sizes: tuple[int, ...], height: int, width: int) -> tuple[Scene, list[Bins]]:  # fmt: skip  # noqa: E501
     """Sort, pack and bin the splats of a batch; only the first sum(group_sizes) in depth order are drawn."""
-    shape = np.empty((*order.shape, 8), np.float32)
+    shape = np.empty((*order.shape, 7), np.float32)
     plain = (_array(means), _array(conics), _array(opacities))
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
     bins = []
@@ -447,9 +455,8 @@ class _Composite(torch.autograd.Function):
 
         threads = _threads_for(bins)
         _run((lambda span=span: job(*span) for span in _spans(batch, _bands(height), threads)), threads)
-        if owners:  # from sorted positions back to the caller's indices; -1 stays
-            flat = np.take_along_axis(order, np.maximum(owner, 0).reshape(batch, -1), axis=1).reshape(owner.shape)
-            owner = np.where(owner < 0, -1, flat).astype(np.int32)
+        found = owner >= 0  # from sorted positions back to the caller's indices; -1 stays
+        owner[found] = order[np.nonzero(found)[0], owner[found]]
         ctx.scene, ctx.bins, ctx.order, ctx.cap = scene, bins, order, cap
         results = tuple(torch.from_numpy(array) for array in (images, alphas, owner, owner_weight))
         ctx.save_for_backward(conics, opacities, background, *results[:2])
@@ -507,5 +514,15 @@ def composite_splats(means: Tensor, conics: Tensor, colors: Tensor, opacities: T
         (the last two empty unless wanted), all float32 but owner.
     """
     return _Composite.apply(  # type: ignore[no-any-return,no-untyped-call]
-        means, conics, colors, opacities, background, order.numpy(), height, width, group_sizes, alpha_max, owners
+        means,
+        conics,
+        colors,
+        opacities,
+        background,
+        order.numpy(),
+        height,
+        width,
+        group_sizes,
+        alpha_max,
+        owners,
     )
