@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gmae_tools.datasets.download import Progress, checksum, download, unpack_tar
 from gmae_tools.errors import GmaeToolsError
+
+URL = "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
+SHA256 = "97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e"  # of the 70,763,455 bytes there
 
 SPLITS = {"train": 200, "val": 100, "test": 200}  # name -> number of images
 
@@ -113,26 +118,44 @@ class BSDS500:
         return folder
 
 
+def fetch(
+    root: str | os.PathLike[str],
+    *,
+    url: str | None = None,
+    keep_archive: bool = False,
+    progress: Progress | None = None,
+) -> BSDS500:
+    """Download the official archive, compare its checksum and unpack `BSR/BSDS500/data` under `root`.
+
+    url: another source of the same archive. keep_archive: leave the archive in `root`.
+    Data that are already there are not fetched again.
+    """
+    with suppress(GmaeToolsError):
+        return BSDS500(root)
+    archive = Path(root) / "BSR_bsds500.tgz"
+    if not (archive.is_file() and checksum(archive) == SHA256):
+        download(url or URL, archive, sha256=SHA256, progress=progress)
+    inside = LAYOUTS[0]
+    unpack_tar(archive, Path(root) / inside, inside=inside)
+    if not keep_archive:
+        archive.unlink()
+    return BSDS500(root)
+
+
 def read_mat(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The variables of a MATLAB file (version 7.2 or older). Raises GmaeToolsError when it cannot be read."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
+    damage = (MatReadError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error)
     try:
-        variables: dict[str, Any] = loadmat(path)
+        with open(path, "rb") as file:
+            variables: dict[str, Any] = loadmat(file)
     except NotImplementedError:
         raise GmaeToolsError(f"{path} is a MATLAB 7.3 file: save it with the option -v7") from None
-    except FileNotFoundError:
-        raise GmaeToolsError(f"{path} does not exist") from None
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        EOFError,
-        struct.error,
-        zlib.error,
-    ) as error:
+    except OSError as error:
+        raise GmaeToolsError(f"{path} cannot be read ({error.strerror or error})") from None
+    except damage as error:
         raise GmaeToolsError(f"{path} is no MATLAB file, or a damaged one ({error})") from None
     return {name: value for name, value in variables.items() if not name.startswith("__")}
 

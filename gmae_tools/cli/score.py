@@ -1,0 +1,150 @@
+"""`gmae-tools score`: score predictions of any method against ground truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gmae_tools.files import atomic_path
+
+if TYPE_CHECKING:
+    from gmae_tools.metrics.boundaries import BoundaryResult
+
+T = TypeVar("T")
+
+TABLE = (
+    ("ODS", "ods", "one threshold for all images"),
+    ("OIS", "ois", "the best threshold of each image"),
+    ("AP", "ap", "area under the curve"),
+    ("R50", "r50", "recall at half precision"),
+)
+PARTS = ("recall", "precision", "threshold")
+
+
+@click.group()
+def command() -> None:
+    """Score the predictions of any method."""
+
+
+@command.command()
+@click.argument("pred_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("gt_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--thresholds", type=click.IntRange(1), default=99, show_default=True, help="Number of thresholds."
+)
+@click.option("--jobs", type=click.IntRange(1), help="Images at a time.  [default: one a core]")
+@click.option(
+    "--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the curve, tables and counts.",
+)
+@click.option(
+    "--max-distance",
+    type=float,
+    default=0.0075,
+    show_default=True,
+    help="Distance matched pixels may have, as a fraction of the diagonal. A deviation from the benchmark.",
+)
+@click.option(
+    "--no-thin", is_flag=True, help="Match the binary maps unthinned. A deviation from the benchmark."
+)
+@click.option(
+    "--subset", is_flag=True, help="Score the images both folders have. A deviation from the benchmark."
+)
+@click.option("--no-human", is_flag=True, help="With --out, do without the agreement of the annotators.")
+def edges(
+    pred_dir: Path,
+    gt_dir: Path,
+    thresholds: int,
+    jobs: int | None,
+    format_: str,
+    out: Path | None,
+    max_distance: float,
+    no_thin: bool,
+    subset: bool,
+    no_human: bool,
+) -> None:
+    """Score soft boundary maps with the BSDS benchmark: ODS, OIS, AP and R50.
+
+    PRED_DIR holds one soft map an image (8- or 16-bit PNG, .npy, or .mat with `ucm2` or a single array),
+    GT_DIR the ground truth (.mat, as in BSDS500's groundTruth/test); files are matched by name. Maps are
+    scored as they are: apply non-maximum suppression before if you want it. With --out an interrupted run
+    goes on where it stopped.
+    """
+    from gmae_tools.metrics.boundaries import Protocol
+    from gmae_tools.metrics.boundary_files import count_files, count_human, pair_files, score
+
+    protocol = Protocol(thresholds, max_distance, not no_thin)
+    pairs = pair_files(pred_dir, gt_dir, subset=subset)
+    counts = count_files(pairs, protocol, jobs=jobs, cache=out and out / "counts")
+    result = score(progress(counts, len(pairs), "scoring"), protocol)
+    if subset:
+        result.protocol["deviations"].append(f"only the {len(pairs)} images both folders have")
+    if out:
+        agreement = None
+        if not no_human:
+            annotators = count_human(pairs, protocol, jobs=jobs, cache=out / "human")
+            once = Protocol(1, max_distance, not no_thin)
+            agreement = score(progress(annotators, len(pairs), "annotators"), once)
+        write(out, pred_dir.resolve().name, result, agreement)
+    click.echo(render(result.to_dict(), format_))
+
+
+def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
+    """Pass the items on, with a bar on stderr."""
+    from tqdm import tqdm
+
+    yield from tqdm(items, total=length, desc=label, unit="image", mininterval=0.5)
+
+
+def render(scores: dict[str, Any], format_: str) -> str:
+    """The scores as text: a table for the eye, or a CSV line under its header, or a JSON object."""
+    if format_ == "json":
+        return json.dumps(scores, indent=2)
+    if format_ == "csv":
+        import pandas as pd
+
+        table: str = pd.DataFrame([{**scores, "protocol": json.dumps(scores["protocol"])}]).to_csv(
+            index=False
+        )
+        return table.rstrip("\n")
+    lines = []
+    for title, key, meaning in TABLE:
+        parts = [f"{part} {scores[f'{key}_{part}']:.4f}" for part in PARTS if f"{key}_{part}" in scores]
+        lines.append(f"{title:<4} {scores[key]:.4f}  {meaning}" + (f" ({', '.join(parts)})" if parts else ""))
+    lines.append(f"{scores['images']} images, {scores['thresholds']} thresholds")
+    lines += [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in scores["protocol"].items()]
+    return "\n".join(lines)
+
+
+def _text(value: object) -> str:
+    return ("; ".join(value) or "none") if isinstance(value, list) else str(value)
+
+
+def write(out: Path, name: str, result: BoundaryResult, human: BoundaryResult | None) -> None:
+    """Write the scores, the table of the images, the curve and, if given, the human agreement into `out`."""
+    from gmae_tools.report.pr_curve import Curve, plot_pr_curves
+
+    out.mkdir(parents=True, exist_ok=True)
+    tables = {"scores.json": render(result.to_dict(), "json") + "\n"}
+    tables["images.csv"] = result.to_pandas().to_csv(index=False)
+    tables["curve.csv"] = result.curve().to_csv(index=False)
+    point = None
+    if human:
+        agreement = {"f": human.ods, "precision": human.ods_precision, "recall": human.ods_recall}
+        tables["human.json"] = json.dumps({**agreement, "images": human.images}, indent=2) + "\n"
+        point = human.ods_recall, human.ods_precision
+    for file, text in tables.items():
+        with atomic_path(out / file) as temporary:
+            temporary.write_text(text)
+    total = result.total
+    curve = Curve(name, total.recall, total.precision, (result.ods_recall, result.ods_precision))
+    plot_pr_curves(out / "curve.png", [curve], point)
