@@ -288,9 +288,13 @@ def average_precision(precision: Array, recall: Array) -> float:
 
 
 def recall_at_half_precision(precision: Array, recall: Array) -> float:
-    """R50: recall interpolated at precision 0.5, or at the lowest precision if higher; 0 out of reach."""
-    precisions, first = np.unique(precision, return_index=True)
-    return float(np.interp(max(precisions[0], 0.5), precisions, recall[first], right=0))
+    """R50: recall interpolated at precision 0.5, or at the lowest precision if higher; 0 out of reach.
+
+    A threshold that nothing passes counts as a point of precision and recall 0, as in `edgesEvalDir.m`.
+    """
+    recalls, first = np.unique(recall, return_index=True)
+    precisions, again = np.unique(precision[first], return_index=True)
+    return float(np.interp(max(precisions[0], 0.5), precisions, recalls[again], right=0))
 
 
 @dataclass(frozen=True)
