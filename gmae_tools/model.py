@@ -54,13 +54,13 @@ class GMAEConfig:
     image_size: int = 224
     patch_size: int = 16
     width: int = 192
-    depth: int = 8
+    depth: int = 6
     heads: int = 3
     decoder_width: int = 192
     decoder_depth: int = 4
     decoder_heads: int = 3
-    queries: int = 100
-    gaussians_per_query: int = 8
+    queries: int = 64
+    gaussians_per_query: int = 12
     max_scale: float = 2.0
     camera: Camera = field(default_factory=Camera)
 
@@ -83,7 +83,10 @@ class GMAEConfig:
         """`nano` (for tests), `tiny`, `small`, or `base` (the paper's ViT-B with 256 single-Gaussian queries)."""
         if name not in _PRESETS:
             raise GmaeToolsError(f"preset {name!r} is unknown: use one of {', '.join(_PRESETS)}")
-        return cls(**{**_PRESETS[name], **changes})
+        try:
+            return cls(**{**_PRESETS[name], **changes})
+        except TypeError as error:
+            raise GmaeToolsError(f"preset {name!r}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -103,12 +106,20 @@ class GMAEConfig:
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
-    "nano": dict(image_size=64, width=48, depth=2, heads=3, decoder_width=48, decoder_depth=1, decoder_heads=3,
-                 queries=16, gaussians_per_query=4),
+    "nano": {
+        "image_size": 64, "width": 48, "depth": 2, "heads": 3,
+        "decoder_width": 48, "decoder_depth": 1, "decoder_heads": 3, "queries": 16, "gaussians_per_query": 4,
+    },
     "tiny": {},
-    "small": dict(width=384, depth=12, heads=6, decoder_width=256, decoder_depth=4, decoder_heads=8, queries=256),
-    "base": dict(width=768, depth=12, heads=12, decoder_width=512, decoder_depth=8, decoder_heads=16,
-                 queries=256, gaussians_per_query=1, max_scale=1.0),
+    "small": {
+        "width": 384, "depth": 12, "heads": 6,
+        "decoder_width": 256, "decoder_depth": 4, "decoder_heads": 8, "queries": 128, "gaussians_per_query": 8,
+    },
+    "base": {
+        "width": 768, "depth": 12, "heads": 12,
+        "decoder_width": 512, "decoder_depth": 8, "decoder_heads": 16, "queries": 256, "gaussians_per_query": 1,
+        "max_scale": 1.0,
+    },
 }  # fmt: skip
 
 
@@ -167,6 +178,9 @@ class Decoder(nn.Module):
 class GMAE(nn.Module):
     """Pictures in, Gaussians out: `gaussians = model(images)`."""
 
+    rgb_mean: Tensor
+    rgb_std: Tensor
+
     def __init__(self, config: GMAEConfig) -> None:
         super().__init__()
         self.config = config
@@ -206,7 +220,7 @@ class GMAE(nn.Module):
     def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order."""
         positions = self._positions(self.grid(images), self.config.width)
-        return self.encoder((images - self.rgb_mean) / self.rgb_std, positions, mask)  # type: ignore[no-any-return]
+        return self.encoder((images - self.rgb_mean) / self.rgb_std, positions, mask)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:
         """Gaussians from features; `grid` and `mask` say which patch each token is of."""
@@ -216,7 +230,7 @@ class GMAE(nn.Module):
 
     def _positions(self, grid: tuple[int, int], width: int) -> Tensor:
         side = self.config.image_size // self.config.patch_size
-        return patch_positions(grid, side, width).to(self.rgb_mean.device)  # type: ignore[arg-type]
+        return patch_positions(grid, side, width).to(self.rgb_mean.device)
 
 
 def activate(raw: Tensor, max_scale: float) -> Gaussians:
@@ -255,7 +269,9 @@ def query_places(count: int) -> Tensor:
     """`[count, 2]` places in [-1, 1]^2, evenly spread: rows of a grid whose lengths differ by at most one."""
     rows = max(1, round(math.sqrt(count)))
     lengths = [count // rows + (row < count % rows) for row in range(rows)]
-    places = [((column + 0.5) / length, (row + 0.5) / rows) for row, length in enumerate(lengths) for column in range(length)]
+    places = [
+        ((column + 0.5) / length, (row + 0.5) / rows) for row, length in enumerate(lengths) for column in range(length)
+    ]
     return torch.tensor(places) * 2 - 1
 
 

@@ -83,11 +83,17 @@ def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int) -> Tensor:
 
 
 def gmae_loss(
-    model: nn.Module, images: Tensor, masks: Tensor, backgrounds: Tensor, config: ObjectiveConfig, model_config: GMAEConfig
+    model: nn.Module,
+    images: Tensor,
+    masks: Tensor,
+    backgrounds: Tensor,
+    config: ObjectiveConfig,
+    model_config: GMAEConfig,
 ) -> tuple[Tensor, Tensor]:
     """The loss to minimise and, for the log, the mean squared error in it."""
     gaussians = model(images, masks)
-    pictures = reconstruct(gaussians, model_config.camera, *images.shape[-2:], backgrounds)
+    height, width = images.shape[-2:]
+    pictures = reconstruct(gaussians, model_config.camera, height, width, backgrounds)
     counted = masks if config.loss_on == "masked" else None
     error = reconstruction_loss(pictures, images, counted, model_config.patch_size)
     spread = slot_depth_spread(gaussians, model_config.gaussians_per_query)

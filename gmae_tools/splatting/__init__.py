@@ -90,7 +90,11 @@ def rasterize(
     image, alpha = images[:, 0], alphas[:, 0]
     expected = image[:, -1:] / alpha.clamp_min(1e-10) if depth else None
     return Raster(
-        image[:, :-1] if depth else image, alpha, expected, owner if owners else None, weight if owners else None
+        image[:, :-1] if depth else image,
+        alpha,
+        expected,
+        owner if owners else None,
+        weight if owners else None,
     )
 
 
@@ -125,7 +129,9 @@ def _background(background: Tensor | None, splats: Splats, channels: int) -> Ten
     if background is None:
         return splats.means.new_zeros(batch, channels)
     if background.shape not in ((channels,), (batch, channels)):
-        raise GmaeToolsError(f"background has shape {list(background.shape)}, expected [{channels}] or [{batch}, {channels}]")
+        raise GmaeToolsError(
+            f"background has shape {list(background.shape)}, expected [{channels}] or [{batch}, {channels}]"
+        )
     return background.expand(batch, channels)
 
 

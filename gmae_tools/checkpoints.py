@@ -1,0 +1,165 @@
+"""Checkpoints: a folder with `config.json` and `model.safetensors`, encoder and decoder together.
+
+They are named by the name of an embedded one (`gmae-tiny`), by the path of a folder, or as `hf://ORG/NAME[@REVISION]` on the
+Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import atomic_path
+from gmae_tools.model import GMAE, GMAEConfig
+
+HUB_PREFIX = "hf://"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = "gmae-tools/1"
+_FILES = [CONFIG_FILE, WEIGHTS_FILE]
+_PACKAGE = Path(__file__).parent
+_EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
+
+
+def load(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> GMAE:
+    """Load a model in evaluation mode.
+
+    Args:
+        name: an embedded checkpoint, a folder, or `hf://ORG/NAME[@REVISION]` (downloaded once, then cached).
+
+    Raises:
+        GmaeToolsError: there is no such checkpoint, it cannot be fetched, or it is damaged.
+    """
+    return load_folder(find(name)).to(device)
+
+
+def find(name: str | os.PathLike[str]) -> Path:
+    """The folder of a checkpoint, fetched from the hub if need be; arguments and errors as for `load`."""
+    text = os.fspath(name)
+    if text.startswith(HUB_PREFIX):
+        return _fetch(text.removeprefix(HUB_PREFIX))
+    for folder in (*(root / text for root in _EMBEDDED_ROOTS), Path(text).expanduser()):
+        if folder.is_dir():
+            return folder
+    raise GmaeToolsError(
+        f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {', '.join(embedded()) or 'none embedded'}"
+    )
+
+
+def embedded() -> list[str]:
+    """Names of the checkpoints that come with the package."""
+    return sorted({path.parent.name for root in _EMBEDDED_ROOTS for path in root.glob(f"*/{CONFIG_FILE}")})
+
+
+def push(folder: str | os.PathLike[str], repository: str, *, private: bool = False) -> str:
+    """Upload a checkpoint folder to the hub as `ORG/NAME`; returns its address for `load`.
+
+    Raises:
+        GmaeToolsError: the folder is no valid checkpoint, or the hub refuses.
+    """
+    load_folder(folder)
+    api = huggingface_hub.HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=Path(folder), allow_patterns=[*_FILES, "README.md"])
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise GmaeToolsError(f"{HUB_PREFIX}{repository}: the hub refused: {_first_line(error)}") from None
+    return HUB_PREFIX + repository
+
+
+def _fetch(address: str) -> Path:
+    repository, _, revision = address.partition("@")
+    try:
+        fetched = huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=_FILES)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise GmaeToolsError(f"{HUB_PREFIX}{address}: cannot be fetched: {_first_line(error)}") from None
+    return Path(fetched)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def save(
+    model: GMAE, folder: str | os.PathLike[str], *, half: bool = False, training: dict[str, Any] | None = None
+) -> None:
+    """Write a checkpoint folder.
+
+    Args:
+        folder: made if missing; existing files are replaced whole, weights before configuration.
+        half: store weights as float16, half the size; loading turns them back into float32.
+        training: how the weights came to be (recipe, samples, figures), kept in `config.json` under `training`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = torch.float16 if half else torch.float32
+    weights = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        save_file(weights, temporary, metadata={"format": FORMAT})
+    document = {"format": FORMAT, "model": model.config.to_dict(), "training": training or {}}
+    with atomic_path(folder / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def load_folder(folder: str | os.PathLike[str]) -> GMAE:
+    """Read a checkpoint folder into a model in evaluation mode, float32, on the CPU.
+
+    Raises:
+        GmaeToolsError: a file is missing, damaged, or does not fit the configuration beside it.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / CONFIG_FILE)
+    path = folder / WEIGHTS_FILE
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise GmaeToolsError(
+            f"{path}: missing; a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE} in one folder"
+        ) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise GmaeToolsError(f"{path}: damaged or not safetensors ({error}); fetch it again") from None
+    model = GMAE(config)
+    _check_weights(path, weights, model.state_dict())
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _read_config(path: Path) -> GMAEConfig:
+    try:
+        document = json.loads(path.read_text())
+        if document["format"] != FORMAT:
+            raise GmaeToolsError(f"{path}: format {document['format']!r}, this version reads {FORMAT!r}")
+        return GMAEConfig.from_dict(document["model"])
+    except FileNotFoundError:
+        raise GmaeToolsError(f"{path}: missing; is this the folder of a checkpoint?") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GmaeToolsError(f"{path}: damaged ({error!r}); fetch the checkpoint again") from None
+    except GmaeToolsError as error:
+        raise GmaeToolsError(f"{path}: {error}") from None
+
+
+def _check_weights(path: Path, found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    """Weights must be those of the configuration, all of them, finite."""
+    for problem, names in (
+        ("lacks", wanted.keys() - found.keys()),
+        ("has unknown", found.keys() - wanted.keys()),
+    ):
+        if names:
+            raise GmaeToolsError(
+                f"{path}: {problem} {len(names)} tensors, such as {min(names)}; another model's weights?"
+            )
+    for name, tensor in found.items():
+        if tensor.shape != wanted[name].shape:
+            shapes = f"{list(tensor.shape)}, the configuration asks for {list(wanted[name].shape)}"
+            raise GmaeToolsError(f"{path}: {name} has shape {shapes}")
+        if not torch.isfinite(tensor).all():
+            raise GmaeToolsError(f"{path}: {name} has NaN or infinite values; the training run diverged")

@@ -1,0 +1,56 @@
+"""Optimisers: AdamW as in MAE, or Muon for the blocks' matrices with AdamW for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from gmae_tools.errors import GmaeToolsError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Peak learning rates and decay.
+
+    Args:
+        name: `muon` (small models learn faster with it) or `adamw`.
+        lr: of AdamW at its peak.
+        muon_lr: of Muon at its peak, for orthogonalised updates.
+        weight_decay: decoupled, of matrices only.
+    """
+
+    name: Literal["muon", "adamw"] = "muon"
+    lr: float = 1e-3
+    muon_lr: float = 0.02
+    weight_decay: float = 0.05
+
+
+def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
+    """One optimiser, or two for Muon; their groups keep the peak rate as `peak_lr`."""
+    matrices, block_matrices, others = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and ".blocks." in name and config.name == "muon":
+            block_matrices.append(parameter)
+        elif parameter.ndim >= 2 and name.endswith("weight"):
+            matrices.append(parameter)
+        else:
+            others.append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "peak_lr": config.lr},
+        {"params": others, "weight_decay": 0.0, "peak_lr": config.lr},
+    ]
+    optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=(0.9, 0.95))]
+    if block_matrices:
+        optimizers.append(_muon(block_matrices, config))
+    return optimizers
+
+
+def _muon(parameters: list[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise GmaeToolsError(f"torch {torch.__version__} has no Muon (2.9 has): use --optimizer adamw")
+    group = {"params": parameters, "peak_lr": config.muon_lr}
+    return torch.optim.Muon([group], lr=config.muon_lr, weight_decay=config.weight_decay)
