@@ -1,0 +1,62 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from gmae_tools.errors import GmaeToolsError
+
+checkpoint_option = click.option(
+    "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
+    help="The model: an embedded one, a folder, or one from the Hugging Face hub.",
+)  # fmt: skip
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU if there is one."
+)
+format_option = click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True,
+    help="Of the table on stdout.",
+)  # fmt: skip
+
+
+def output_folder(path: str) -> Path:
+    """Make the folder and make sure that files can be written in it, before any work is done.
+
+    Raises:
+        GmaeToolsError: it is a file, or there is no permission.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        problem = f"--out {path}: cannot write there ({error.strerror}); choose another folder"
+        raise GmaeToolsError(problem) from None
+    return folder
+
+
+def folder_names(paths: Iterable[Path]) -> list[str]:
+    """A folder name for each picture, all different even where case does not count.
+
+    The stem; the whole name (`a_jpg`) where stems meet; with a number (`a_jpg_2`) where these meet too.
+    """
+    paths = list(paths)
+    stems = [path.stem.casefold() for path in paths]
+    taken: set[str] = {stem for stem in stems if stems.count(stem) == 1}
+    names = []
+    for path, stem in zip(paths, stems, strict=True):
+        name = path.stem
+        if stems.count(stem) > 1:
+            name = base = path.name.replace(".", "_")
+            number = 1
+            while name.casefold() in taken:
+                number += 1
+                name = f"{base}_{number}"
+            taken.add(name.casefold())
+        names.append(name)
+    return names

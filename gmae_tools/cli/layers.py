@@ -1,0 +1,178 @@
+"""`gmae-tools layers`: the depth layers of photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from gmae_tools.cli import print_error
+from gmae_tools.cli._options import (
+    checkpoint_option,
+    device_option,
+    folder_names,
+    format_option,
+    output_folder,
+)
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import atomic_path
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gmae_tools.model import GMAE
+    from gmae_tools.report.layers import LayersRequest, Strips
+    from gmae_tools.report.tables import Row
+
+T = TypeVar("T")
+
+DEFAULT_KS = "32,64,128,256,512,all"
+LARGE = 1 << 22  # pixels from which a single picture gets a progress bar of its own
+TABLE = "layers.csv"
+
+
+@click.command()
+@click.argument("images", metavar="IMG...", nargs=-1, required=True)
+@click.option("--k", "ks", metavar="K,K,...", help=f"How many nearest Gaussians to draw.  [default: {DEFAULT_KS}]")
+@click.option(
+    "--layers",
+    metavar="N",
+    type=int,
+    default=8,
+    show_default=True,
+    help="How many depth groups to draw.",
+)
+@click.option("-o", "--out", metavar="DIR", default="layers", show_default=True, help="For the results.")
+@checkpoint_option
+@device_option
+@click.option(
+    "--background", type=click.Choice(["white", "black", "transparent"]), default="white", show_default=True,
+    help="Behind the Gaussians.",
+)  # fmt: skip
+@format_option
+def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, checkpoint: str, device: str, background: str, form: str) -> None:  # fmt: skip  # noqa: E501
+    """Take photographs apart into depth layers.
+
+    IMG is a picture, a folder of pictures or a glob. For each picture, DIR/<name>/ receives first_<K>.png
+    (the nearest K Gaussians), layer_<n>.png (each of N equal depth groups alone, 1 is the nearest), depth.png
+    (near is bright), sheet.png (all of these on one page) and gaussians.npz. The table (for each K: PSNR and
+    SSIM against the photograph, and coverage) goes to stdout and to DIR/layers.csv.
+
+    A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
+    """
+    wanted = parse_ks(DEFAULT_KS if ks is None else ks)
+    paths, failures = find_inputs(images)
+
+    from gmae_tools import checkpoints
+    from gmae_tools.predict import resolve_device
+    from gmae_tools.report.layers import COLUMNS, LayersRequest
+    from gmae_tools.report.tables import format_rows
+
+    model = checkpoints.load(checkpoint, device=resolve_device(device))
+    chosen = fit_ks(wanted, model.config.k, exact=ks is not None)
+    if not 1 <= layers <= model.config.k:
+        raise GmaeToolsError(f"--layers {layers}: use 1 to {model.config.k}, the number of Gaussians")
+    folder = output_folder(out)
+    request = LayersRequest(chosen, layers, background, Path(checkpoint).name)
+    rows: list[Row] = []
+    try:
+        for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+            try:
+                rows += take_apart(model, path, request, folder / name)
+            except (GmaeToolsError, OSError) as error:
+                print_error(error if str(path) in str(error) else f"{path}: {error}")
+                failures += 1
+    finally:  # an interrupted run keeps the table of what it has finished
+        if rows:
+            with atomic_path(folder / TABLE) as temporary:
+                temporary.write_text(format_rows(rows, COLUMNS, "csv"), encoding="utf-8")
+    click.echo(format_rows(rows, COLUMNS, form), nl=False)
+    if failures:
+        raise SystemExit(1)
+
+
+def take_apart(model: GMAE, path: Path, request: LayersRequest, folder: Path) -> list[Row]:
+    """Everything about one picture: read, predict, draw, write; returns its rows of the table."""
+    from gmae_tools.images import read_image
+    from gmae_tools.predict import predict
+    from gmae_tools.report.layers import write_layers
+
+    photo = read_image(path)
+    progress = strip_progress(photo, path.name)
+    return write_layers(photo, predict(model, photo), model.camera, request, folder, str(path), progress)
+
+
+def parse_ks(text: str) -> dict[str, int | None]:
+    """`32,all` as numbers by name, None for `all`, in rising order, each once.
+
+    Raises:
+        GmaeToolsError: an entry is neither a number of 1 or more nor `all`.
+    """
+    ks: set[int | None] = set()
+    for entry in text.split(","):
+        entry = entry.strip()
+        if entry != "all" and not (entry.isascii() and entry.isdigit() and int(entry) > 0):
+            raise GmaeToolsError(f"--k {text}: {entry!r} is not a number of 1 or more, nor 'all'")
+        ks.add(None if entry == "all" else int(entry))
+    return {str(k or "all"): k for k in sorted(ks, key=lambda k: (k is None, k))}
+
+
+def fit_ks(ks: dict[str, int | None], count: int, *, exact: bool) -> dict[str, int]:
+    """Numbers by name for a checkpoint of `count` Gaussians.
+
+    Args:
+        exact: refuse numbers beyond `count`; they are left out if False.
+
+    Raises:
+        GmaeToolsError: a number is beyond `count`.
+    """
+    beyond = [name for name, k in ks.items() if k is not None and k > count]
+    if beyond and exact:
+        raise GmaeToolsError(f"--k {beyond[0]}: there are {count} Gaussians; use 1 to {count}, or all")
+    return {name: k or count for name, k in ks.items() if name not in beyond}
+
+
+def find_inputs(inputs: tuple[str, ...]) -> tuple[list[Path], int]:
+    """The pictures that `inputs` name, each once, and how many inputs name none (reported on stderr).
+
+    Raises:
+        GmaeToolsError: there is no picture at all.
+    """
+    from gmae_tools.images import find_images
+
+    paths: dict[Path, None] = {}
+    failures = 0
+    for text in inputs:
+        try:
+            paths.update(dict.fromkeys(find_images([text])))
+        except GmaeToolsError as error:
+            print_error(error)
+            failures += 1
+    if not paths:
+        raise SystemExit(1)
+    return list(paths), failures
+
+
+def progress_over(items: list[T]) -> Iterable[T]:
+    """`items`, with a progress bar on a terminal if there are several."""
+    from tqdm import tqdm
+
+    return tqdm(items, unit="picture", disable=None if len(items) > 1 else True)
+
+
+def strip_progress(photo: np.ndarray, name: str) -> Callable[[Strips], Strips]:
+    """Wraps the strips of rows of `photo` in a progress bar, on a terminal and if the picture is large."""
+    from tqdm import tqdm
+
+    height, width = photo.shape[:2]
+    disable = None if height * width >= LARGE else True  # None: where stderr is not a terminal
+
+    def wrap(strips: Strips) -> Strips:
+        with tqdm(total=height, unit="row", desc=name, leave=False, disable=disable) as bar:
+            for rows, pictures in strips:
+                yield rows, pictures
+                bar.update(rows.stop - rows.start)
+
+    return wrap

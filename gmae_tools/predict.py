@@ -1,0 +1,50 @@
+"""From a photograph to its Gaussians: the one place where pictures meet the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import resize, to_tensor
+from gmae_tools.model import GMAE, GMAEConfig
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a CUDA GPU where there is one, and the CPU elsewhere.
+
+    Raises:
+        GmaeToolsError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise GmaeToolsError(f"device {name!r} is not available here: use auto, cpu or cuda") from None
+    return device
+
+
+@torch.inference_mode()
+def predict(model: GMAE, picture: np.ndarray) -> Gaussians:
+    """Gaussians of a photograph.
+
+    Args:
+        model: on any device, in evaluation mode.
+        picture: uint8 RGB `[H, W, 3]` of any size.
+
+    Returns:
+        One set `[1, K, ...]` on the CPU, in units of the picture's half width and half height: it can be
+        rendered at any size, the photograph's own first of all.
+    """
+    height, width = input_size(model.config, *picture.shape[:2])
+    device = next(model.parameters()).device
+    gaussians: Gaussians = model(to_tensor(resize(picture, height, width)).to(device))
+    return gaussians.to("cpu")
+
+
+def input_size(config: GMAEConfig, height: int, width: int) -> tuple[int, int]:
+    """Height and width in pixels at which the model sees a photograph of `height` x `width`."""
+    return config.image_size, config.image_size

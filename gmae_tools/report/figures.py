@@ -1,0 +1,51 @@
+"""The look that all figures share: colours, type, and the colour scale of depth."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from PIL import ImageFont
+
+# Okabe and Ito (2008): told apart by colour-blind readers too; in the order in which figures use them.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+
+INK = (28, 28, 30)
+MUTED = (110, 110, 115)
+HAIRLINE = (205, 205, 210)
+PAPER = (255, 255, 255)
+NO_DEPTH = (190, 190, 195)  # grey is not on the depth scale
+
+_DEPTH_COLORMAP = "inferno"  # perceptually uniform, safe for colour-blind readers, the usual one for depth
+
+
+@lru_cache(maxsize=16)
+def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own sans serif for text drawn by Pillow, `size` px high."""
+    from matplotlib import get_data_path
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/{name}", size)
+
+
+@lru_cache(maxsize=1)
+def depth_scale() -> np.ndarray:
+    """Colours from near (bright) to far (dark), uint8 RGB `[256, 3]`."""
+    from matplotlib import colormaps
+
+    scale: np.ndarray = colormaps[_DEPTH_COLORMAP](np.linspace(1.0, 0.0, 256), bytes=True)[:, :3]
+    return scale
+
+
+def depth_colors(depth: np.ndarray, alpha: np.ndarray, near: float, far: float) -> np.ndarray:
+    """A depth map as a picture, uint8 RGB `[H, W, 3]`: near is bright, grey is where nothing is.
+
+    Args:
+        depth: expected depth `[H, W]`, in any unit.
+        alpha: coverage in [0, 1] `[H, W]`; below one half the depth is not shown.
+        near, far: the ends of the scale; what lies beyond takes the colour of the end.
+    """
+    position = (depth - near) * (255 / max(far - near, 1e-6))
+    colors = depth_scale()[np.clip(position, 0, 255).astype(np.uint8)]
+    colors[alpha < 0.5] = NO_DEPTH
+    return colors

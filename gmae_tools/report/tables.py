@@ -1,0 +1,66 @@
+"""Tables as text: aligned for readers, CSV and JSON for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+FORMATS = ("table", "csv", "json")
+
+Row = Mapping[str, str | int | float | None]
+
+_DECIMALS = 6  # of numbers in CSV and JSON
+
+
+def format_rows(rows: Sequence[Row], columns: Mapping[str, int | None], form: str) -> str:
+    """Rows as text, with a line break at the end.
+
+    Args:
+        rows: all with the same keys.
+        columns: the keys in order, each with the decimals shown to readers (None: no decimals).
+        form: `table` (aligned), `csv`, or `json` (a list of objects). CSV and JSON keep six decimals. NaN is
+            `-` in a table and empty in CSV; JSON has null for NaN and for infinity, as it knows neither.
+    """
+    if form == "json":
+        return json.dumps([{key: _json_value(row[key]) for key in columns} for row in rows], indent=2) + "\n"
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_csv_value(row[key]) for key in columns] for row in rows)
+        return text.getvalue()
+    cells = [[_table_value(row[key], decimals) for key, decimals in columns.items()] for row in rows]
+    return _aligned([list(columns), *cells], [decimals is None for decimals in columns.values()])
+
+
+def _json_value(value: str | int | float | None) -> str | int | float | None:
+    if isinstance(value, float):
+        return round(value, _DECIMALS) if math.isfinite(value) else None
+    return value
+
+
+def _csv_value(value: str | int | float | None) -> str | int | float | None:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else round(value, _DECIMALS)
+    return value
+
+
+def _table_value(value: str | int | float | None, decimals: int | None) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:.{decimals}f}" if isinstance(value, float) and decimals is not None else str(value)
+
+
+def _aligned(lines: list[list[str]], left: list[bool]) -> str:
+    """Columns two spaces apart, text to the left and numbers to the right, a rule below the first line."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    justify = [str.ljust if to_left else str.rjust for to_left in left]
+    rows = (
+        "  ".join(to_side(cell, width) for to_side, cell, width in zip(justify, line, widths, strict=True))
+        for line in lines
+    )
+    return "".join(row.rstrip() + "\n" for row in rows)

@@ -1,0 +1,138 @@
+"""Depth layers: what the nearest K Gaussians draw together, and what each of N depth groups draws alone.
+
+Source: GMAE (arXiv 2501.03229), Figures 6 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from gmae_tools.camera import Camera, Splats, project
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.splatting import rasterize, rasterize_groups
+
+STRIP_PIXELS = 1 << 18  # a strip's pictures take about 60 MB with six prefixes and eight layers
+STRIP_ROWS = 16  # strips begin at rows of the renderer's tiles
+
+
+@dataclass(frozen=True)
+class LayerPictures:
+    """Pictures of one set of Gaussians, whole or a strip of rows.
+
+    Colours are in [0, 1], premultiplied by alpha, without background.
+
+    Attributes:
+        firsts, first_alphas: of the nearest k Gaussians for each k, `[S, 3, H, W]` and `[S, 1, H, W]`.
+        layers, layer_alphas: of each depth group alone, nearest first, `[N, 3, H, W]` and `[N, 1, H, W]`.
+        depth: expected distance of all Gaussians from the camera, scene units, 0 where nothing is, `[H, W]`.
+        alpha: coverage by all Gaussians `[H, W]`.
+    """
+
+    firsts: Tensor
+    first_alphas: Tensor
+    layers: Tensor
+    layer_alphas: Tensor
+    depth: Tensor
+    alpha: Tensor
+
+
+def over(images: Tensor, alphas: Tensor, background: Tensor) -> Tensor:
+    """Premultiplied `images` `[..., 3, H, W]` laid on a `background` colour `[3]`."""
+    return images + (1 - alphas) * background[:, None, None]
+
+
+def layer_sizes(k: int, layers: int) -> list[int]:
+    """Sizes of `layers` depth groups of `k` Gaussians, as equal as can be, the larger ones first."""
+    return [k // layers + (layer < k % layers) for layer in range(layers)]
+
+
+def render_layers(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int
+) -> LayerPictures:
+    """All pictures at `height` x `width` pixels in one piece; for large ones see `layer_strips`."""
+    strips = [strip for _, strip in layer_strips(gaussians, camera, height, width, ks, layers)]
+    parts = ([getattr(strip, field.name) for strip in strips] for field in fields(LayerPictures))
+    return LayerPictures(*(torch.cat(part, -2) for part in parts))
+
+
+def layer_strips(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int
+) -> Iterator[tuple[slice, LayerPictures]]:
+    """Render from top to bottom in strips, so that memory does not grow with the height of the picture.
+
+    All prefixes and the depth map cost one pass over the Gaussians, all layers another.
+
+    Args:
+        gaussians: a batch of one, in any order.
+        ks: numbers of nearest Gaussians to draw together, 1..K, in any order.
+        layers: number N of depth groups, 1..K.
+
+    Yields:
+        The rows of each strip and its pictures.
+
+    Raises:
+        GmaeToolsError: `ks` or `layers` do not fit, the batch is not one, or a parameter is not finite.
+    """
+    _check(gaussians, ks, layers)
+    splats = project(gaussians.sort_by_depth(), camera, height, width)
+    groups = _groups_as_batch(splats, layer_sizes(gaussians.k, layers))
+    splats = replace(splats, colors=torch.cat([splats.colors, splats.depths[..., None]], -1))
+    for rows in _strips(height, width):
+        size = (rows.stop - rows.start, width)
+        firsts, alphas, depth = _draw_prefixes(_scrolled(splats, rows.start), *size, ks)
+        alone = rasterize(_scrolled(groups, rows.start), *size)
+        yield rows, LayerPictures(firsts, alphas[:-1], alone.image, alone.alpha, depth, alphas[-1, 0])
+
+
+def _check(gaussians: Gaussians, ks: Sequence[int], layers: int) -> None:
+    if gaussians.batch_size != 1:
+        raise GmaeToolsError(f"layers are of one set of Gaussians, not of {gaussians.batch_size}")
+    for k in ks:
+        if not 1 <= k <= gaussians.k:
+            raise GmaeToolsError(f"cannot draw the nearest {k} of {gaussians.k} Gaussians")
+    if not 1 <= layers <= gaussians.k:
+        raise GmaeToolsError(f"cannot cut {gaussians.k} Gaussians into {layers} layers")
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    rows = max(STRIP_ROWS, STRIP_PIXELS // width // STRIP_ROWS * STRIP_ROWS)
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _scrolled(splats: Splats, top: int) -> Splats:
+    """The splats as seen from row `top` of the picture."""
+    return replace(splats, means=splats.means - splats.means.new_tensor([0.0, top]))
+
+
+def _draw_prefixes(splats: Splats, height: int, width: int, ks: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the nearest k for each k, and all, in one pass.
+
+    Args:
+        splats: one set, sorted, with the depth as fourth channel.
+
+    Returns:
+        Colours of the prefixes `[S, 3, H, W]`, alphas of these and of all `[S + 1, 1, H, W]`, and the
+        expected depth of all `[H, W]`.
+    """
+    k = splats.means.shape[1]
+    ends = sorted({*ks, k})
+    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    groups = rasterize_groups(splats, height, width, sizes)
+    images, alphas = groups.images[0].cumsum(0), groups.alphas[0].cumsum(0)
+    wanted = [ends.index(end) for end in (*ks, k)]
+    depth = images[-1, 3] / alphas[-1, 0].clamp_min(1e-10)
+    return images[wanted[:-1], :3], alphas[wanted], depth
+
+
+def _groups_as_batch(splats: Splats, sizes: Sequence[int]) -> Splats:
+    """Consecutive groups of one set as a batch `[N, M, ...]`, M the largest size; the rest is invisible."""
+    lengths = torch.tensor(sizes)[:, None]
+    offsets = torch.arange(max(sizes))
+    index = (lengths.cumsum(0) - lengths + offsets).clamp_max(splats.means.shape[1] - 1)  # [N, M]
+    batch = Splats(*(getattr(splats, field.name)[0, index] for field in fields(Splats)))
+    return replace(batch, opacities=batch.opacities * (offsets < lengths))

@@ -1,0 +1,250 @@
+"""`gmae-tools layers` from the command line, with a small model of random weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from gmae_tools import checkpoints
+from gmae_tools.cli import main
+from gmae_tools.cli._options import folder_names
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import read_image
+from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.zeroshot import layers as strips
+
+K = GMAEConfig.preset("nano").k
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A nano model whose Gaussians differ from each other and from picture to picture."""
+    torch.manual_seed(0)
+    model = GMAE(GMAEConfig.preset("nano", max_scale=6.0))
+    torch.nn.init.normal_(model.decoder.head.weight, std=0.4)
+    folder = tmp_path_factory.mktemp("checkpoints") / "nano-random"
+    checkpoints.save(model, folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with a wide and a tall photograph."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    write_photo(folder / "tall.jpg", 60, 41)
+    write_photo(folder / "wide.png", 37, 80)
+    return folder
+
+
+def write_photo(path: Path, height: int, width: int) -> None:
+    y, x = np.mgrid[:height, :width]
+    rgb = [x / width, y / height, (np.sin(x / 5) + 1) / 2]
+    Image.fromarray((np.stack(rgb, -1) * 255).astype(np.uint8)).save(path)
+
+
+def layers(checkpoint: Path, *arguments: str | Path) -> Result:
+    command = ["layers", "--checkpoint", str(checkpoint), *map(str, arguments)]
+    return CliRunner().invoke(main, command, catch_exceptions=False)
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_writes_everything_in_the_photographs_own_size(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    result = layers(checkpoint, photos, "-o", tmp_path / "out", "--k", "8,all", "--layers", "3")
+    assert (result.exit_code, result.stderr) == (0, "")
+    for name, size in (("tall", (60, 41)), ("wide", (37, 80))):
+        folder = tmp_path / "out" / name
+        own_size = ["depth.png", "first_008.png", "first_all.png", "layer_01.png", "layer_02.png", "layer_03.png"]
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*own_size, "gaussians.npz", "sheet.png"])
+        pictures = [read(folder / file) for file in own_size]
+        assert {picture.shape for picture in pictures} == {(*size, 3)}
+        assert len({picture.tobytes() for picture in pictures}) == len(own_size)
+        assert all(picture.std() > 1 for picture in pictures)
+        depths = Gaussians.load(folder / "gaussians.npz").means[0, :, 2]
+        assert len(depths) == K
+        assert (depths.diff() >= 0).all()
+
+
+def test_table_measures_the_files_that_were_written(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    result = layers(checkpoint, photos, "-o", tmp_path, "--k", "8,64,all", "--format", "json")
+    rows = json.loads(result.stdout)
+    assert [(Path(row["image"]).name, row["k"]) for row in rows] == [
+        (name, k) for name in ("tall.jpg", "wide.png") for k in (8, 64, "all")
+    ]
+    coverages = [row["coverage"] for row in rows[:3]]
+    assert 0 < coverages[0] < coverages[1] == coverages[2] <= 1
+    for row in rows:
+        photo = read_image(row["image"])
+        k = "all" if row["k"] == "all" else f"{row['k']:03}"
+        picture = read(tmp_path / Path(row["image"]).stem / f"first_{k}.png")
+        assert row["psnr"] == pytest.approx(peak_signal_noise_ratio(photo, picture), abs=1e-3)
+        assert row["ssim"] == pytest.approx(structural_similarity(photo, picture, channel_axis=-1), abs=1e-4)
+    with open(tmp_path / "layers.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [{**row, "k": str(row["k"])} for row in rows] == [
+        {**row, **{name: pytest.approx(float(row[name])) for name in ("psnr", "ssim", "coverage")}} for row in table
+    ]
+
+
+def test_csv_on_stdout_is_the_file(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    result = layers(checkpoint, photos / "tall.jpg", "-o", tmp_path, "--format", "csv")
+    assert result.stdout == (tmp_path / "layers.csv").read_text()
+    assert [line.split(",")[1] for line in result.stdout.splitlines()] == ["k", "32", "64", "all"]  # default, K = 64
+
+
+def test_backgrounds_show_where_nothing_is(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    pictures = {}
+    for background in ("white", "black", "transparent"):
+        out = tmp_path / background
+        result = layers(checkpoint, photos / "wide.png", "-o", out, "--k", "4", "--background", background)
+        assert result.exit_code == 0
+        pictures[background] = read(out / "wide" / "first_004.png").astype(float)
+    alpha = pictures["transparent"][..., 3:] / 255
+    assert pictures["transparent"].shape == (37, 80, 4)
+    assert alpha.min() < 0.1 < 0.5 < alpha.max()
+    for background, level in (("white", 255), ("black", 0)):
+        expected = pictures["transparent"][..., :3] * alpha + (1 - alpha) * level
+        assert abs(expected - pictures[background]).max() < 2.5  # 8 bits of colour times 8 bits of alpha
+
+
+def test_transparent_pictures_are_measured_on_white(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    tables = [
+        layers(checkpoint, photos, "-o", tmp_path / background, "--background", background).stdout
+        for background in ("white", "transparent")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_a_picture_in_many_strips_is_the_same(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for name, pixels in (("whole", 1 << 18), ("strips", 500)):
+        monkeypatch.setattr(strips, "STRIP_PIXELS", pixels)
+        results.append(layers(checkpoint, photos, "-o", tmp_path / name, "--format", "json"))
+    for a, b in zip(*(json.loads(result.stdout) for result in results), strict=True):
+        assert a == {**b, "psnr": pytest.approx(b["psnr"], abs=1e-3), "ssim": pytest.approx(b["ssim"], abs=1e-4)}
+    for path in (tmp_path / "whole").rglob("*.png"):
+        other = read(tmp_path / "strips" / path.relative_to(tmp_path / "whole"))
+        assert abs(read(path).astype(int) - other).max() <= 1
+
+
+def test_one_bad_picture_does_not_stop_the_others(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "text.jpg").write_text("not a picture")
+    broken = (photos / "tall.jpg").read_bytes()
+    (photos / "truncated.jpg").write_bytes(broken[: len(broken) // 2])
+    result = layers(checkpoint, photos, tmp_path / "missing.jpg", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    errors = result.stderr.splitlines()
+    assert len(errors) == 3
+    assert all(line.startswith("error: ") for line in errors)
+    for name in ("text.jpg", "truncated.jpg", "missing.jpg"):
+        assert sum(name in line for line in errors) == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["layers.csv", "tall", "wide"]
+
+
+def test_names_that_meet_do_not_overwrite_each_other(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    write_photo(photos / "wide.jpg", 20, 20)
+    result = layers(checkpoint, photos, "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["layers.csv", "tall", "wide_jpg", "wide_png"]
+    assert read(tmp_path / "out" / "wide_jpg" / "depth.png").shape[0] == 20
+
+
+def test_folder_names() -> None:
+    def names(*paths: str) -> list[str]:
+        return folder_names(Path(path) for path in paths)
+
+    assert names("x/a.jpg", "b.png") == ["a", "b"]
+    assert names("a.jpg", "A.png") == ["a_jpg", "A_png"]  # some file systems know no case
+    assert names("x/a.jpg", "y/a.jpg", "z/a.JPG") == ["a_jpg", "a_jpg_2", "a_JPG_3"]
+    assert names("a_jpg.png", "x/a.jpg", "y/a.jpg") == ["a_jpg", "a_jpg_2", "a_jpg_3"]
+
+
+def test_a_second_run_leaves_no_pictures_of_the_first(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    photo = photos / "tall.jpg"
+    layers(checkpoint, photo, "-o", tmp_path / "out", "--k", "8,16,all", "--layers", "4")
+    (tmp_path / "out" / "tall" / "layer_notes.txt").write_text("mine")
+    layers(checkpoint, photo, "-o", tmp_path / "out", "--k", "16", "--layers", "2")
+    names = [
+        "depth.png",
+        "first_016.png",
+        "gaussians.npz",
+        "layer_01.png",
+        "layer_02.png",
+        "layer_notes.txt",
+        "sheet.png",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out" / "tall").iterdir()) == names
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (3, 2)])
+def test_tiny_pictures(checkpoint: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    write_photo(tmp_path / "dot.png", *size)
+    result = layers(checkpoint, tmp_path / "dot.png", "-o", tmp_path / "out", "--k", "all", "--format", "json")
+    assert result.exit_code == 0
+    assert read(tmp_path / "out" / "dot" / "first_all.png").shape == (*size, 3)
+    row = json.loads(result.stdout)[0]
+    assert row["psnr"] > 0
+    assert row["ssim"] is None  # no window of 3 x 3 px fits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--k", "0"], "--k 0: '0' is not a number of 1 or more"),
+        (["--k", "8,-3"], "'-3' is not"),
+        (["--k", "eight"], "'eight' is not"),
+        (["--k", ""], "--k : '' is not"),
+        (["--k", "8,,16"], "'' is not"),
+        (["--k", "65"], "--k 65: there are 64 Gaussians"),
+        (["--layers", "0"], "--layers 0: use 1 to 64"),
+        (["--layers", "65"], "--layers 65: use 1 to 64"),
+        (["--device", "abacus"], "device 'abacus' is not available"),
+        (["--checkpoint", "no-such-checkpoint"], "no-such-checkpoint"),
+        (["--out", "photos/wide.png"], "--out photos/wide.png: cannot write there"),
+        (["--out", "/dev/null/deeper"], "--out /dev/null/deeper: cannot write there"),
+    ],
+)
+def test_mistakes_end_in_one_line_before_any_work(
+    checkpoint: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    result = layers(checkpoint, "photos", *(["-o", "out"] if "--out" not in arguments else []), *arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not (photos.parent / "out").exists()
+
+
+def test_no_picture_at_all(checkpoint: Path, tmp_path: Path) -> None:
+    result = layers(checkpoint, tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {tmp_path}: no pictures here")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_while_writing_leaves_nothing(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Gaussians, "save", full)
+    result = layers(checkpoint, photos / "tall.jpg", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "tall.jpg" in result.stderr
+    assert "No space left" in result.stderr
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

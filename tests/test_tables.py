@@ -1,0 +1,53 @@
+"""Tables as text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+from gmae_tools.report.tables import format_rows
+
+COLUMNS = {"image": None, "k": None, "psnr": 2}
+ROWS = [
+    {"image": 'a "b", c.jpg', "k": 32, "psnr": 12.3456789},
+    {"image": "d.jpg", "k": "all", "psnr": math.inf},
+    {"image": "é.jpg", "k": 7, "psnr": math.nan},
+]
+
+
+def test_table_aligns_text_left_and_numbers_right() -> None:
+    assert format_rows(ROWS, COLUMNS, "table") == (
+        "image         k     psnr\n"
+        "------------  ---  -----\n"
+        'a "b", c.jpg  32   12.35\n'
+        "d.jpg         all    inf\n"
+        "é.jpg         7        -\n"
+    )
+
+
+def test_csv_reads_back() -> None:
+    rows = list(csv.DictReader(io.StringIO(format_rows(ROWS, COLUMNS, "csv"))))
+    assert rows == [
+        {"image": 'a "b", c.jpg', "k": "32", "psnr": "12.345679"},
+        {"image": "d.jpg", "k": "all", "psnr": "inf"},
+        {"image": "é.jpg", "k": "7", "psnr": ""},
+    ]
+
+
+def test_json_is_a_list_of_objects_in_strict_json() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert json.loads(format_rows(ROWS, COLUMNS, "json"), parse_constant=refuse) == [
+        {"image": 'a "b", c.jpg', "k": 32, "psnr": 12.345679},
+        {"image": "d.jpg", "k": "all", "psnr": None},
+        {"image": "é.jpg", "k": 7, "psnr": None},
+    ]
+
+
+def test_without_rows_the_header_remains() -> None:
+    assert format_rows([], COLUMNS, "table") == "image  k  psnr\n-----  -  ----\n"
+    assert format_rows([], COLUMNS, "csv") == "image,k,psnr\n"
+    assert format_rows([], COLUMNS, "json") == "[]\n"
