@@ -282,7 +282,7 @@ class _Run:
         if not path.exists():
             return
         try:
-            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises anything on a damaged file
             raise GmaeToolsError(f"{path}: damaged ({error}); delete it to start the run again") from None
         self.bare_model.load_state_dict(state["model"])
