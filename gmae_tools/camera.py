@@ -27,12 +27,12 @@ class Camera:
       sigma_px = W/2 * focal * scale / z. Depth therefore gets a gradient without moving anything sideways.
     - `pinhole`: centres and footprints both in perspective, (x, y) -> (W/2 (focal x/z + 1), ...), with the local affine
       approximation of EWA splatting (Zwicker et al. 2001) including its shear.
-    - `orthographic`: centres as `gmae`; footprints at the size they have at `distance`, so depth only decides the order.
+    - `orthographic`: centres as `gmae`; footprints as if all lay at `distance`: depth decides only the order.
 
     Args:
         kind: which of the three.
         distance: camera to the cube's middle, scene units (half picture widths); more than 1.
-        focal: focal length in half picture widths. For `pinhole`, focal = distance shows the cube's middle at full size.
+        focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
         blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
     """
 

@@ -1,7 +1,7 @@
 """Checkpoints: a folder with `config.json` and `model.safetensors`, encoder and decoder together.
 
-They are named by the name of an embedded one (`gmae-tiny`), by the path of a folder, or as `hf://ORG/NAME[@REVISION]` on the
-Hugging Face hub.
+They are named by the name of an embedded one (`gmae-tiny`), by the path of a folder, or as `hf://ORG/NAME[@REVISION]`
+on the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ def find(name: str | os.PathLike[str]) -> Path:
     for folder in (*(root / text for root in _EMBEDDED_ROOTS), Path(text).expanduser()):
         if folder.is_dir():
             return folder
-    raise GmaeToolsError(
-        f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {', '.join(embedded()) or 'none embedded'}"
-    )
+    known = ", ".join(embedded()) or "none embedded"
+    raise GmaeToolsError(f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {known}")
 
 
 def embedded() -> list[str]:

@@ -248,7 +248,8 @@ def activate(raw: Tensor, max_scale: float) -> Gaussians:
 def sincos_embedding(places: Tensor, width: int) -> Tensor:
     """Fixed 2-D sine-cosine embedding `[N, width]` of places `[N, 2]` (x, y) in patches, in MAE's channel order.
 
-    MAE's first half encodes the column (its `get_2d_sincos_pos_embed` builds the mesh with w first), sines before cosines.
+    The first half encodes the column (MAE's `get_2d_sincos_pos_embed` builds its mesh with w first), sines before
+    cosines.
     """
     quarter = width // 4
     frequencies = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
@@ -258,7 +259,7 @@ def sincos_embedding(places: Tensor, width: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def patch_positions(grid: tuple[int, int], side: int, width: int) -> Tensor:
-    """Position embeddings `[N, width]`: those of a `side` x `side` grid, evaluated between its points for other grids."""
+    """Position embeddings `[N, width]`: those of a `side` x `side` grid, between its points for other grids."""
     rows, columns = grid
     y = (torch.arange(rows) + 0.5) * side / rows - 0.5
     x = (torch.arange(columns) + 0.5) * side / columns - 0.5

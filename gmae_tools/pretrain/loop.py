@@ -1,7 +1,8 @@
 """The pretraining loop: any number of processes, resumable at every saved state, with a log that anyone can plot.
 
 A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and held-out figures), `state.pt` (everything
-needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`), `samples.png` (held-out pictures), `cache/`.
+needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`), `samples.png` (held-out pictures) and
+`cache/` (decoded photographs).
 Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone; so neither
 the number of processes nor an interruption changes the loss curve.
 """

@@ -1,8 +1,8 @@
 """Rasterising 2-D splats: one signature, several backends, the same rules.
 
-The rules are gsplat's (1.5.3): pixel centres at +0.5; alpha = min(alpha_max, opacity exp(-sigma)), skipped below 1/255; a
-pixel is finished before its transmittance would fall to 1e-4; splats are composited by depth, ties by index; a capped alpha
-passes no gradient to geometry and opacity; what light is left falls on the background.
+The rules are gsplat's (1.5.3): pixel centres at +0.5; alpha = min(alpha_max, opacity exp(-sigma)), skipped below
+1/255; a pixel is finished before its transmittance would fall to 1e-4; splats are composited by depth, ties by index; a
+capped alpha passes no gradient to geometry and opacity; what light is left falls on the background.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Raster:
     Attributes:
         image: `[B, C, H, W]` over the background.
         alpha: coverage `[B, 1, H, W]` in [0, 1].
-        depth: expected depth, the mean of the depths weighted by what is seen of them `[B, 1, H, W]`; 0 where nothing is.
+        depth: expected depth `[B, 1, H, W]`: the mean of the depths weighted by what is seen of them, 0 where nothing is.
         owner: index of the splat with the largest weight in each pixel, -1 where there is none, int32 `[B, H, W]`.
         owner_weight: that weight, `[B, H, W]`.
     """
