@@ -105,7 +105,8 @@ def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ..
     """Train a GMAE on photographs, resumably.
 
     The folder RUN collects the log (log.jsonl), held-out pictures (samples.png) and the newest checkpoint (model/),
-    which every --checkpoint option takes. On several cores or GPUs: torchrun --nproc-per-node N -m gmae_tools pretrain ...
+    which every --checkpoint option takes. On several cores or GPUs:
+    torchrun --nproc-per-node N -m gmae_tools pretrain ...
     """
     from gmae_tools.model import GMAEConfig
     from gmae_tools.pretrain.loop import PretrainConfig, pretrain

@@ -31,7 +31,7 @@ class HeldOut:
         self.photos, self.indices = photos, indices[:: max(1, len(indices) // count)][:count]
 
     def psnr(self, model: GMAE, size: int, batch: int = 20) -> dict[str, float]:
-        """Mean PSNR in dB over pictures of `size` px, unmasked and with 75 % of the patches hidden; all pixels count."""
+        """Mean PSNR in dB over pictures of `size` px, unmasked and with 75 % of patches hidden; all pixels count."""
         figures: dict[str, list[Tensor]] = {"psnr": [], "psnr_masked": []}
         for start in range(0, len(self.indices), batch):
             numbers = np.arange(start, min(start + batch, len(self.indices)))

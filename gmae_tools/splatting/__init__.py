@@ -27,7 +27,7 @@ class Raster:
     Attributes:
         image: `[B, C, H, W]` over the background.
         alpha: coverage `[B, 1, H, W]` in [0, 1].
-        depth: expected depth `[B, 1, H, W]`: the mean of the depths weighted by what is seen of them, 0 where nothing is.
+        depth: expected depth `[B, 1, H, W]`: mean of the depths weighted by what is seen of them, 0 where nothing is.
         owner: index of the splat with the largest weight in each pixel, -1 where there is none, int32 `[B, H, W]`.
         owner_weight: that weight, `[B, H, W]`.
     """
