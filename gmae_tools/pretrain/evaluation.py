@@ -35,9 +35,9 @@ class HeldOut:
         figures: dict[str, list[Tensor]] = {"psnr": [], "psnr_masked": []}
         for start in range(0, len(self.indices), batch):
             numbers = np.arange(start, min(start + batch, len(self.indices)))
-            images = self._pictures(numbers, size)
+            images = self.pictures(numbers, size)
             for name, ratio in (("psnr", 0.0), ("psnr_masked", _MASKED)):
-                error = (self._render(model, images, ratio, numbers) - images).square().mean((1, 2, 3))
+                error = (self.render(model, images, ratio, numbers) - images).square().mean((1, 2, 3))
                 figures[name].append(-10 * torch.log10(error))
         return {name: float(torch.cat(values).mean()) for name, values in figures.items() if values}
 
@@ -46,7 +46,7 @@ class HeldOut:
         numbers = np.arange(min(_SHOWN, len(self.indices)))
         if not len(numbers):
             return
-        images = self._pictures(numbers, size)
+        images = self.pictures(numbers, size)
         patch = model.config.patch_size
         mask = draw_masks(ObjectiveConfig((_MASKED, _MASKED)), (size // patch) ** 2, 0, numbers, seed=0)
         side = size // patch
@@ -54,19 +54,21 @@ class HeldOut:
         columns = [
             images,
             torch.where(hidden, 0.5, images),
-            self._render(model, images, _MASKED, numbers),
-            self._render(model, images, 0.0, numbers),
+            self.render(model, images, _MASKED, numbers),
+            self.render(model, images, 0.0, numbers),
             self._depth(model, images),
         ]
         sheet = torch.cat([torch.cat(list(column), 1) for column in columns], 2)  # [3, rows * size, columns * size]
         write_image(path, sheet.permute(1, 2, 0).clamp(0, 1).numpy())
 
-    def _pictures(self, numbers: np.ndarray, size: int) -> Tensor:
+    def pictures(self, numbers: np.ndarray, size: int) -> Tensor:
+        """The central squares of the photographs with these `numbers` `[b]`, `[b, 3, size, size]` in [0, 1]."""
         crops = [center_crop(self.photos.photo(int(self.indices[number])), size) for number in numbers]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
 
     @torch.no_grad()
-    def _render(self, model: GMAE, images: Tensor, ratio: float, numbers: np.ndarray) -> Tensor:
+    def render(self, model: GMAE, images: Tensor, ratio: float, numbers: np.ndarray) -> Tensor:
+        """Reconstructions on white `[b, 3, H, W]` with a share `ratio` of the patches hidden, chosen by the numbers."""
         patches = (images.shape[-1] // model.config.patch_size) ** 2
         masks = draw_masks(ObjectiveConfig((ratio, ratio)), patches, 0, numbers, seed=0)
         device = model.rgb_mean.device
