@@ -150,16 +150,5 @@ def test_detector_maps_as_scipy(shared_data: Path) -> None:
         stage.show(TRUTH, truth)
         stage.show(PREDICTION, prediction)
         outcome = total_cost(stage.pairs())
-        assert outcome == total_cost(sparse_assign(prediction, truth, max_distance))
+        assert outcome == total_cost(assign(prediction, truth, max_distance))
         assert outcome[0] > 1000
-
-
-def sparse_assign(
-    prediction: np.ndarray, truth: np.ndarray, max_distance: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """`assign`, without the pixels that have no partner in range (they change nothing but the time)."""
-    from scipy.ndimage import distance_transform_edt
-
-    near_truth = prediction & (distance_transform_edt(~truth) <= max_distance)
-    near_prediction = truth & (distance_transform_edt(~prediction) <= max_distance)
-    return assign(near_truth, near_prediction, max_distance)
