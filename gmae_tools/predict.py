@@ -8,7 +8,7 @@ import torch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize, to_tensor
-from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.model import GMAE
 
 
 def resolve_device(name: str) -> torch.device:
@@ -28,23 +28,21 @@ def resolve_device(name: str) -> torch.device:
 
 
 @torch.inference_mode()
-def predict(model: GMAE, picture: np.ndarray) -> Gaussians:
+def predict(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = None) -> Gaussians:
     """Gaussians of a photograph.
 
     Args:
         model: on any device, in evaluation mode.
-        picture: uint8 RGB `[H, W, 3]` of any size.
+        picture: uint8 RGB `[H, W, 3]` of any size and aspect ratio.
+        size: height and width in pixels at which the model sees it, multiples of the patch size. By default the
+            square that the model was trained on, into which the photograph is squeezed: that rebuilds 3:2
+            photographs better than a grid of patches of their own shape (measured by `evals/input_shape.py`).
 
     Returns:
         One set `[1, K, ...]` on the CPU, in units of the picture's half width and half height: it can be
         rendered at any size, the photograph's own first of all.
     """
-    height, width = input_size(model.config, *picture.shape[:2])
+    height, width = size or (model.config.image_size, model.config.image_size)
     device = next(model.parameters()).device
     gaussians: Gaussians = model(to_tensor(resize(picture, height, width)).to(device))
     return gaussians.to("cpu")
-
-
-def input_size(config: GMAEConfig, height: int, width: int) -> tuple[int, int]:
-    """Height and width in pixels at which the model sees a photograph of `height` x `width`."""
-    return config.image_size, config.image_size

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+import gmae_tools
 from gmae_tools import checkpoints
 from gmae_tools.cli import main
 from gmae_tools.cli._options import folder_names
@@ -234,6 +235,19 @@ def test_no_picture_at_all(checkpoint: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {tmp_path}: no pictures here")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif("gmae-tiny" not in checkpoints.embedded(), reason="needs the embedded checkpoint")
+def test_the_embedded_checkpoint_on_the_bundled_photograph(tmp_path: Path) -> None:
+    photo = Path(gmae_tools.__file__).parent / "assets" / "demo.jpg"
+    arguments = ["layers", str(photo), "-o", str(tmp_path), "--device", "cpu", "--format", "json"]
+    rows = json.loads(CliRunner().invoke(main, arguments, catch_exceptions=False).stdout)
+    assert [row["k"] for row in rows] == [32, 64, 128, 256, 512, "all"]
+    for name in ("psnr", "ssim", "coverage"):
+        assert np.all(np.diff([row[name] for row in rows]) > 0)
+    assert rows[0]["psnr"] < 10
+    assert rows[-1]["psnr"] > 20
+    assert rows[-1]["coverage"] > 0.95
 
 
 def test_a_failure_while_writing_leaves_nothing(

@@ -38,5 +38,6 @@ def test_nothing_is_left_after_a_failure(tmp_path: Path) -> None:
             writer.write(np.zeros((2, 4, 3), np.uint8))
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fail)
+    with pytest.raises(RuntimeError):
+        fail()
     assert not list(tmp_path.iterdir())

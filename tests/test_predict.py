@@ -1,0 +1,57 @@
+"""From photographs to Gaussians."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.predict import predict, resolve_device
+
+
+@pytest.fixture(scope="module")
+def model() -> GMAE:
+    """A nano model whose output depends on its input."""
+    torch.manual_seed(0)
+    model = GMAE(GMAEConfig.preset("nano")).eval()
+    torch.nn.init.normal_(model.decoder.head.weight, std=0.4)
+    return model
+
+
+def photo(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return (np.stack([x / width, y / height, np.full_like(x, 0.3, float)], -1) * 255).astype(np.uint8)
+
+
+def test_a_picture_of_the_models_size_is_seen_as_it_is(model: GMAE) -> None:
+    picture = photo(64, 64)
+    found = predict(model, picture)
+    expected = model(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
+    torch.testing.assert_close(found.means, expected.means)
+    torch.testing.assert_close(found.colors, expected.colors)
+    assert not found.means.requires_grad
+
+
+def test_size_and_shape_of_the_picture_hardly_matter(model: GMAE) -> None:
+    reference = predict(model, photo(64, 64)).means
+    for height, width in ((128, 128), (480, 321), (33, 200)):
+        difference = predict(model, photo(height, width)).means - reference
+        assert 0 < difference.abs().max() < 0.05  # sampling of the gradients
+    assert (predict(model, 255 - photo(64, 64)).means - reference).abs().max() > 0.2
+
+
+@pytest.mark.parametrize("size", [(32, 96), (80, 64)])
+def test_other_grids_on_request(model: GMAE, size: tuple[int, int]) -> None:
+    gaussians = predict(model, photo(50, 75), size)
+    assert (gaussians.batch_size, gaussians.k) == (1, model.config.k)
+    assert not torch.equal(gaussians.means, predict(model, photo(50, 75)).means)
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("abacus", "cuda:99", ""):
+        with pytest.raises(GmaeToolsError, match="not available"):
+            resolve_device(name)
