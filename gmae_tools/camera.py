@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from gmae_tools.gaussians import Gaussians
 CameraKind = Literal["gmae", "pinhole", "orthographic"]
 
 _NEAREST_VISIBLE_Z = 0.01  # scene units in front of the camera; gsplat's near plane
+_DEGENERATE = 1e-12  # px^4, of the determinant of a covariance: a footprint without area, which only blur = 0 allows
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Camera:
 
     Args:
         kind: which of the three.
-        distance: camera to the cube's middle, scene units (half picture widths); more than 1.
+        distance: camera to the cube's middle, scene units (half picture widths); more than 1 keeps the cube in front.
         focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
         blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
     """
@@ -44,7 +46,7 @@ class Camera:
     def __post_init__(self) -> None:
         if self.kind not in ("gmae", "pinhole", "orthographic"):
             raise GmaeToolsError(f"camera kind {self.kind!r} is unknown: use gmae, pinhole or orthographic")
-        if not (self.distance > 0 and self.focal > 0 and self.blur >= 0):
+        if not (0 < self.distance < math.inf and 0 < self.focal < math.inf and 0 <= self.blur < math.inf):
             raise GmaeToolsError("camera: distance and focal must be positive, blur must not be negative")
 
 
@@ -82,7 +84,8 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     """Project 3-D Gaussians onto a picture of `height` x `width` pixels; differentiable in every parameter.
 
     The normalised square [-1, 1]^2 is stretched over the picture, so a prediction renders at any size and aspect ratio.
-    Gaussians behind the camera get opacity 0 (pinhole only: elsewhere their z is clamped to the near plane).
+    What cannot be seen keeps its place in the order but gets opacity 0: Gaussians behind the camera (their footprint is
+    computed at the near plane, so that it stays finite) and, without blur, footprints without area.
 
     Returns:
         Splats in the order of the Gaussians, with their colours.
@@ -94,8 +97,8 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]  # [B, K, 3, 3], columns = axes
     flat, footprint = _flatten(gaussians.means, axes, safe_z, camera)
     means = half * (flat + 1)
-    conics = _invert_covariance(footprint * half[:, None], camera.blur)
-    opacities = torch.where(visible, gaussians.opacities, 0.0)
+    conics, determinant = _invert_covariance(footprint * half[:, None], camera.blur)
+    opacities = torch.where(visible & (determinant > _DEGENERATE), gaussians.opacities, 0.0)
     return Splats(means, conics, z, gaussians.colors, opacities)
 
 
@@ -113,8 +116,8 @@ def _flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Te
     return projected, footprint - projected[..., None] * (axes[..., 2:, :] / z[..., None, None])
 
 
-def _invert_covariance(footprint: Tensor, blur: float) -> Tensor:
-    """Conics `[B, K, 3]` of the covariances M M^T + blur I, where M = `footprint` `[B, K, 2, 3]` in pixels.
+def _invert_covariance(footprint: Tensor, blur: float) -> tuple[Tensor, Tensor]:
+    """Conics `[B, K, 3]` and determinants `[B, K]` of M M^T + blur I, where M = `footprint` `[B, K, 2, 3]` in pixels.
 
     The determinant is summed from positive terms (Cauchy-Binet), since xx * yy - xy^2 cancels for needles.
     """
@@ -124,5 +127,5 @@ def _invert_covariance(footprint: Tensor, blur: float) -> Tensor:
     xy = (row_x * row_y).sum(-1)
     minors = torch.linalg.cross(row_x, row_y)
     determinant = (minors * minors).sum(-1) + blur * (xx + yy) + blur * blur
-    determinant = determinant.clamp_min(torch.finfo(determinant.dtype).tiny)
-    return torch.stack([(yy + blur) / determinant, -xy / determinant, (xx + blur) / determinant], -1)
+    safe = determinant.clamp_min(_DEGENERATE)
+    return torch.stack([(yy + blur) / safe, -xy / safe, (xx + blur) / safe], -1), determinant

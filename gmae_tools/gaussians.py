@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
+from gmae_tools.images import one_line
 
 _LAST_DIMENSION = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": None}
 
@@ -67,10 +70,13 @@ class Gaussians:
         """Apply `function` to each of the five tensors."""
         return Gaussians(*(function(getattr(self, field.name)) for field in fields(self)))
 
-    def __getitem__(self, item: int | slice) -> Gaussians:
+    def __getitem__(self, item: SupportsIndex | slice) -> Gaussians:
         """Sets chosen along the batch; a single index keeps the batch dimension, `[1, K, ...]`."""
-        if isinstance(item, int):
-            item = slice(item, item + 1 or None)
+        if not isinstance(item, slice):
+            index = operator.index(item)
+            if not -self.batch_size <= index < self.batch_size:
+                raise IndexError(f"set {index} of a batch of {self.batch_size}")  # also what ends a `for` loop
+            item = slice(index, index + 1 or None)
         return self.map(lambda tensor: tensor[item])
 
     def select(self, index: Tensor | slice) -> Gaussians:
@@ -98,9 +104,13 @@ class Gaussians:
 
     @staticmethod
     def stack(parts: Sequence[Gaussians]) -> Gaussians:
-        """Join batches of equal K along the batch dimension."""
-        if not parts:
-            raise GmaeToolsError("Gaussians.stack needs at least one set")
+        """Join batches of equal K along the batch dimension.
+
+        Raises:
+            GmaeToolsError: there is none, or K differs.
+        """
+        if len({part.k for part in parts}) != 1:
+            raise GmaeToolsError(f"Gaussians.stack needs sets of one size, not of K = {[part.k for part in parts]}")
         return Gaussians(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Gaussians)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -118,6 +128,12 @@ class Gaussians:
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return Gaussians(*(torch.from_numpy(archive[field.name]) for field in fields(Gaussians)))
-        except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
-            raise GmaeToolsError(f"{path}: not a file of Gaussians as written by gmae-tools ({error})") from error
+                arrays = [archive[field.name].astype(np.float32, casting="same_kind") for field in fields(Gaussians)]
+        except FileNotFoundError:
+            raise GmaeToolsError(f"{path}: no such file") from None
+        except Exception as error:  # np.load raises anything on a damaged file
+            raise GmaeToolsError(f"{path}: not Gaussians as written by gmae-tools ({one_line(error)})") from None
+        try:
+            return Gaussians(*map(torch.from_numpy, arrays))
+        except GmaeToolsError as error:
+            raise GmaeToolsError(f"{path}: {error}") from None

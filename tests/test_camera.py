@@ -1,0 +1,252 @@
+"""Projection: the facts of GMAE's camera, gradients, and comparisons with independent computations in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from gmae_tools.camera import Camera, CameraKind, project, quats_to_rotations
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+
+KINDS: tuple[CameraKind, ...] = ("gmae", "pinhole", "orthographic")
+CAMERAS = {
+    "gmae": Camera(),
+    "pinhole": Camera("pinhole", distance=3.0, focal=2.5),
+    "orthographic": Camera("orthographic", distance=8.0, focal=1.0),
+}
+
+
+def random_gaussians(k: int = 40, seed: int = 0, dtype: torch.dtype = torch.float64) -> Gaussians:
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int, low: float = -1.0, high: float = 1.0) -> torch.Tensor:
+        return (torch.rand(2, k, *shape, generator=generator, dtype=torch.float64) * (high - low) + low).to(dtype)
+
+    scales = torch.exp(uniform(3, low=math.log(0.01), high=0.0))
+    quats = torch.randn(2, k, 4, generator=generator, dtype=torch.float64).to(dtype)  # of any length
+    return Gaussians(uniform(3), scales, quats, uniform(3, low=0), uniform(low=0))
+
+
+def one(mean: tuple[float, float, float] = (0.0, 0.0, 0.0), scale: float | tuple[float, ...] = 1.0,
+        quat: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0), dtype: torch.dtype = torch.float32) -> Gaussians:  # fmt: skip
+    scales = torch.tensor([[scale if isinstance(scale, tuple) else (scale,) * 3]], dtype=dtype)
+    means, quats = torch.tensor([[mean]], dtype=dtype), torch.tensor([[quat]], dtype=dtype)
+    return Gaussians(means, scales, quats, torch.rand(1, 1, 3, dtype=dtype), torch.full((1, 1), 0.5, dtype=dtype))
+
+
+def covariances(conics: torch.Tensor) -> np.ndarray:
+    """`[..., 2, 2]` by numpy's inverse, from conics (a, b, c)."""
+    a, b, c = conics.detach().double().numpy().transpose(2, 0, 1)
+    return np.linalg.inv(np.stack([np.stack([a, b], -1), np.stack([b, c], -1)], -2))
+
+
+def expected_splats(gaussians: Gaussians, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and covariances with scipy's rotations and numpy, one Gaussian at a time, by the definitions.
+
+    The pinhole's covariance is J R S S R^T J^T, J being the derivative of the projection, taken numerically.
+    """
+
+    def pinhole(point: np.ndarray) -> np.ndarray:
+        x, y, z = point
+        z = z + camera.distance
+        return np.array([width / 2 * (camera.focal * x / z + 1), height / 2 * (camera.focal * y / z + 1)])
+
+    shape = gaussians.opacities.shape
+    centres, results = np.empty((*shape, 2)), np.empty((*shape, 2, 2))
+    for i, j in np.ndindex(*shape):
+        mean, quat = gaussians.means[i, j].double().numpy(), gaussians.quats[i, j].double().numpy()
+        rotation = Rotation.from_quat(np.roll(quat, -1)).as_matrix()  # scipy has w last
+        covariance = rotation @ np.diag(gaussians.scales[i, j].double().numpy() ** 2) @ rotation.T
+        if camera.kind == "pinhole":
+            step = 1e-5
+            columns = [(pinhole(mean + step * axis) - pinhole(mean - step * axis)) / (2 * step) for axis in np.eye(3)]
+            jacobian, centre = np.stack(columns, 1), pinhole(mean)
+        else:
+            z = camera.distance + (mean[2] if camera.kind == "gmae" else 0)
+            jacobian = np.array([[width / 2, 0, 0], [0, height / 2, 0]]) * camera.focal / z
+            centre = np.array([width / 2 * (mean[0] + 1), height / 2 * (mean[1] + 1)])
+        centres[i, j] = centre
+        results[i, j] = jacobian @ covariance @ jacobian.T + camera.blur * np.eye(2)
+    return centres, results
+
+
+# --- the facts ------------------------------------------------------------------------------------
+
+
+def test_footprint_of_the_default_camera() -> None:
+    """14 px at 224 px, scale 1, in the middle of the cube; larger in front and smaller behind, as 1 / z."""
+    for mean_z, sigma in ((0.0, 14.0), (-1.0, 16.0), (1.0, 112 / 9)):
+        splats = project(one((0.0, 0.0, mean_z)), Camera(), 224, 224)
+        covariance = covariances(splats.conics)[0, 0]
+        np.testing.assert_allclose(covariance, (sigma**2 + 0.3) * np.eye(2), rtol=1e-6)
+        assert float(splats.depths) == 8 + mean_z
+
+
+def test_centres_of_the_default_camera_do_not_depend_on_depth() -> None:
+    for z in (-1.0, 0.0, 0.9):
+        means = project(one((-1.0, 0.5, z)), Camera(), 100, 200).means
+        assert means.tolist() == [[[0.0, 75.0]]]  # the left edge; three quarters down
+
+
+def test_the_blur_is_a_variance_in_pixels() -> None:
+    for kind in KINDS:
+        splats = project(one(scale=1e-6), dataclasses.replace(CAMERAS[kind], blur=0.3), 64, 64)
+        np.testing.assert_allclose(covariances(splats.conics)[0, 0], 0.3 * np.eye(2), rtol=1e-6)
+
+
+def test_a_pinhole_moves_centres_with_depth() -> None:
+    camera = Camera("pinhole", distance=2.0, focal=2.0)
+    for z, x in ((0.0, 150.0), (-1.0, 200.0), (2.0, 125.0)):
+        assert project(one((0.5, 0.0, z)), camera, 200, 200).means.tolist() == [[[x, 100.0]]]
+
+
+def test_an_orthographic_footprint_does_not_depend_on_depth() -> None:
+    near, far = (project(one((0.0, 0.0, z)), CAMERAS["orthographic"], 224, 224) for z in (-1.0, 1.0))
+    assert torch.equal(near.conics, far.conics)
+    np.testing.assert_allclose(covariances(far.conics)[0, 0], (14**2 + 0.3) * np.eye(2), rtol=1e-6)
+    assert near.depths < far.depths  # but depth still decides the order
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_colours_and_opacities_are_kept(kind: CameraKind) -> None:
+    gaussians = random_gaussians()
+    splats = project(gaussians, CAMERAS[kind], 48, 64)
+    assert torch.equal(splats.colors, gaussians.colors)
+    assert torch.equal(splats.opacities, gaussians.opacities)
+    torch.testing.assert_close(splats.depths, CAMERAS[kind].distance + gaussians.means[..., 2])
+
+
+# --- against independent computations ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (321, 481), (481, 321), (1, 1)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_splats_agree_with_the_definitions(kind: CameraKind, height: int, width: int) -> None:
+    gaussians = random_gaussians()
+    splats = project(gaussians, CAMERAS[kind], height, width)
+    centres, expected = expected_splats(gaussians, CAMERAS[kind], height, width)
+    np.testing.assert_allclose(splats.means.numpy(), centres, rtol=1e-9, atol=1e-9)
+    scale = np.sqrt(np.einsum("...ii,...jj->...ij", expected, expected))  # of an entry: the product of both sigmas
+    assert (np.abs(covariances(splats.conics) - expected) / scale).max() < 1e-7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_precision_is_enough(kind: CameraKind) -> None:
+    gaussians = random_gaussians(200, dtype=torch.float32)
+    double = project(gaussians.map(torch.Tensor.double), CAMERAS[kind], 321, 481)
+    single = project(gaussians, CAMERAS[kind], 321, 481)
+    torch.testing.assert_close(single.means.double(), double.means, rtol=1e-6, atol=1e-3)
+    torch.testing.assert_close(single.conics.double(), double.conics, rtol=2e-4, atol=1e-6)
+
+
+@given(angle=st.floats(0, math.pi), thinness=st.floats(-5, -1), depth=st.floats(-1, 1))
+def test_needles_keep_an_accurate_determinant(angle: float, thinness: float, depth: float) -> None:
+    """Where xx yy - xy^2 in float32 would be wrong by percents: a footprint of 1,000 px by the blur alone."""
+    quat = (math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2))
+    needle = one((0.0, 0.0, depth), (2.0, 10.0**thinness, 10.0**thinness), quat)
+    single = project(needle, Camera(focal=40.0), 224, 224).conics.double()
+    double = project(needle.map(torch.Tensor.double), Camera(focal=40.0), 224, 224).conics
+    determinants = [(a * c - b * b).item() for a, b, c in (conics[0, 0] for conics in (single, double))]
+    assert single.isfinite().all()
+    torch.testing.assert_close(single, double, rtol=1e-3, atol=1e-5)
+    assert determinants[1] == pytest.approx(1 / np.linalg.det(covariances(double)[0, 0]), rel=1e-6)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=4, max_size=4).filter(lambda q: np.linalg.norm(q) > 1e-2))
+def test_rotations_agree_with_scipy(quat: list[float]) -> None:
+    w, x, y, z = quat
+    expected = Rotation.from_quat([x, y, z, w]).as_matrix()
+    actual = quats_to_rotations(torch.tensor(quat, dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
+
+
+def test_the_length_and_sign_of_a_quaternion_do_not_matter() -> None:
+    quats = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = quats_to_rotations(quats)
+    torch.testing.assert_close(quats_to_rotations(-7.5 * quats), expected)
+    assert torch.equal(quats_to_rotations(torch.zeros(4)), torch.eye(3))  # no rotation rather than NaN
+
+
+# --- gradients ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_every_parameter(kind: CameraKind) -> None:
+    inputs = [getattr(random_gaussians(3), f.name).requires_grad_() for f in dataclasses.fields(Gaussians)]
+
+    def splats(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        result = project(Gaussians(*tensors), CAMERAS[kind], 30, 50)
+        return tuple(getattr(result, field.name) for field in dataclasses.fields(result))
+
+    assert torch.autograd.gradcheck(splats, inputs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "centre_moves", "footprint_changes"),
+    [("gmae", False, True), ("pinhole", True, True), ("orthographic", False, False)],
+)
+def test_what_depth_gets_a_gradient_from(kind: CameraKind, centre_moves: bool, footprint_changes: bool) -> None:
+    """Under an orthographic camera depth is not learnt: it only decides the order."""
+    gaussians = random_gaussians()
+    for output, expected in (("means", centre_moves), ("conics", footprint_changes)):
+        means = gaussians.means.clone().requires_grad_()
+        splats = project(dataclasses.replace(gaussians, means=means), CAMERAS[kind], 64, 64)
+        ((getattr(splats, output) ** 2).sum() + 0 * means.sum()).backward()
+        assert means.grad is not None
+        assert (means.grad[..., 2] != 0).all() == expected
+        assert (means.grad[..., 2] == 0).all() == (not expected)
+
+
+# --- what cannot be seen ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_behind_the_camera_is_invisible_finite_and_without_gradient(kind: CameraKind) -> None:
+    camera = dataclasses.replace(CAMERAS[kind], distance=0.5)
+    gaussians = random_gaussians()
+    z = torch.linspace(-1, 1, 40, dtype=torch.float64).expand(2, -1)
+    gaussians = dataclasses.replace(gaussians, means=torch.cat([gaussians.means[..., :2], z[..., None]], -1))
+    gaussians = gaussians.map(lambda t: t.clone().requires_grad_())
+    splats = project(gaussians, camera, 64, 64)
+    behind = z <= -0.5
+    assert behind.any() and (splats.opacities[behind] == 0).all()
+    assert torch.equal(splats.opacities[z > -0.48], gaussians.opacities[z > -0.48])
+    for field in dataclasses.fields(splats):
+        assert getattr(splats, field.name).isfinite().all(), field.name
+    splats.opacities.sum().backward()
+    assert gaussians.opacities.grad is not None and (gaussians.opacities.grad[behind] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-8, (1.0, 0.0, 0.0)], ids=["point", "almost a point", "line"])
+def test_without_blur_what_has_no_area_is_invisible(scale: float | tuple[float, ...]) -> None:
+    splats = project(one(scale=scale), Camera(blur=0.0), 64, 64)
+    assert splats.opacities.item() == 0
+    assert splats.conics.isfinite().all()
+    assert project(one(scale=scale), Camera(), 64, 64).opacities.item() == 0.5  # the blur gives it one
+
+
+# --- settings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "fisheye"}, "camera kind 'fisheye' is unknown: use gmae, pinhole or orthographic"),
+        ({"distance": 0.0}, "must be positive"),
+        ({"distance": math.nan}, "must be positive"),
+        ({"distance": math.inf}, "must be positive"),
+        ({"focal": -1.0}, "must be positive"),
+        ({"blur": -0.1}, "must not be negative"),
+    ],
+)
+def test_impossible_cameras_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(GmaeToolsError, match=message):
+        Camera(**values)  # type: ignore[arg-type]
