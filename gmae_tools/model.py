@@ -65,13 +65,17 @@ class GMAEConfig:
     camera: Camera = field(default_factory=Camera)
 
     def __post_init__(self) -> None:
+        for field_ in dataclasses.fields(self):
+            value = getattr(self, field_.name)
+            if field_.type == "int" and not (type(value) is int and value > 0):
+                raise GmaeToolsError(f"{field_.name} is {value!r}, must be a whole number above 0")
+        if not (isinstance(self.max_scale, (int, float)) and 0 < self.max_scale < math.inf):
+            raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be a number above 0")
         if self.image_size % self.patch_size:
             raise GmaeToolsError(f"image size {self.image_size} is not a multiple of the patch size {self.patch_size}")
         for width, heads in ((self.width, self.heads), (self.decoder_width, self.decoder_heads)):
             if width % heads or width % 4:
                 raise GmaeToolsError(f"width {width} must be a multiple of 4 and of its {heads} heads")
-        if min(self.queries, self.gaussians_per_query) < 1:
-            raise GmaeToolsError("a model needs at least one query and one Gaussian a query")
 
     @property
     def k(self) -> int:
@@ -79,8 +83,12 @@ class GMAEConfig:
         return self.queries * self.gaussians_per_query
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> GMAEConfig:
-        """`nano` (for tests), `tiny`, `small`, or `base` (the paper's ViT-B with 256 single-Gaussian queries)."""
+    def preset(cls, name: str, /, **changes: Any) -> GMAEConfig:
+        """`nano` (for tests), `tiny`, `small`, or `base` (the paper's ViT-B with 256 single-Gaussian queries).
+
+        Raises:
+            GmaeToolsError: there is no such preset, or a change is impossible.
+        """
         if name not in _PRESETS:
             raise GmaeToolsError(f"preset {name!r} is unknown: use one of {', '.join(_PRESETS)}")
         try:
@@ -278,7 +286,12 @@ def query_places(count: int) -> Tensor:
 
 def _visible(x: Tensor, mask: Tensor) -> Tensor:
     """The rows of `x` `[B, N, D]` where `mask` `[B, N]` is False, in order: `[B, V, D]`."""
-    return x[~mask].view(len(x), -1, x.shape[-1])
+    if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+        raise GmaeToolsError(f"mask is {mask.dtype} {list(mask.shape)}, expected torch.bool {list(x.shape[:2])}")
+    visible = (~mask).sum(1)
+    if (visible != visible[:1]).any():
+        raise GmaeToolsError("mask: every picture of a batch must hide the same number of patches")
+    return x[~mask].view(len(x), int(visible[0]), x.shape[-1])
 
 
 def _block(width: int, heads: int) -> nn.Module:
