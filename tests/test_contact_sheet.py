@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
-from gmae_tools.report.figures import NO_DEPTH, depth_colors, depth_scale
+from gmae_tools.report.figures import NO_DEPTH, PALETTE, STYLE, depth_colors, depth_scale
 
 RED = np.full((30, 50, 3), (255, 0, 0), np.uint8)
 
@@ -81,6 +83,12 @@ def test_near_is_bright_and_nothing_is_grey() -> None:
     assert brightness[0] > brightness[1] > brightness[2]
     np.testing.assert_array_equal(colors[0, [0, 2]], colors[0, [3, 4]])
     assert tuple(colors[0, 5]) == NO_DEPTH
+
+
+def test_the_style_is_one_that_matplotlib_takes() -> None:
+    with matplotlib.rc_context(STYLE):
+        (line,) = Figure().add_subplot().plot([0, 1])
+        assert line.get_color() == PALETTE[0]
 
 
 @pytest.mark.parametrize("value", [8.0, 0.0])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
+from tqdm import tqdm
 
 from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
@@ -82,7 +83,8 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
             try:
                 rows += take_apart(model, path, request, folder / name)
             except (GmaeToolsError, OSError) as error:
-                print_error(error if str(path) in str(error) else f"{path}: {error}")
+                with tqdm.external_write_mode():  # on a line of its own
+                    print_error(error if str(path) in str(error) else f"{path}: {error}")
                 failures += 1
     finally:  # an interrupted run keeps the table of what it has finished
         if rows:
@@ -157,15 +159,11 @@ def find_inputs(inputs: tuple[str, ...]) -> tuple[list[Path], int]:
 
 def progress_over(items: list[T]) -> Iterable[T]:
     """`items`, with a progress bar on a terminal if there are several."""
-    from tqdm import tqdm
-
     return tqdm(items, unit="picture", disable=None if len(items) > 1 else True)
 
 
 def strip_progress(photo: np.ndarray, name: str) -> Callable[[Strips], Strips]:
     """Wraps the strips of rows of `photo` in a progress bar, on a terminal and if the picture is large."""
-    from tqdm import tqdm
-
     height, width = photo.shape[:2]
     disable = None if height * width >= LARGE else True  # None: where stderr is not a terminal
 

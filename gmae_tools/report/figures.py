@@ -10,6 +10,18 @@ from PIL import ImageFont
 # Okabe and Ito (2008): told apart by colour-blind readers too; in the order in which figures use them.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
+# Of Matplotlib figures: `with matplotlib.rc_context(STYLE): ...`.
+STYLE = {
+    "axes.prop_cycle": f"cycler(color={list(PALETTE)})",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+}
+
+# Of pictures drawn with Pillow, RGB.
 INK = (28, 28, 30)
 MUTED = (110, 110, 115)
 HAIRLINE = (205, 205, 210)

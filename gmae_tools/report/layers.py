@@ -218,7 +218,7 @@ def _sheet(
     layers = pixels(over(small.layers, small.layer_alphas, request.color))
     return contact_sheet(
         Path(str(table[0]["image"])).name,
-        f"{gaussians.k} Gaussians by {request.checkpoint}",
+        f"{request.checkpoint}, K = {gaussians.k} Gaussians",
         [
             Section("The nearest K Gaussians", [photograph, *nearest, depth_map]),
             Section(
@@ -236,7 +236,12 @@ def _layer_captions(gaussians: Gaussians, sizes: list[int]) -> tuple[list[str], 
         captions[0] += " (nearest)"
         captions[-1] += " (farthest)"
     depths = gaussians.means[0, :, 2].split(sizes)
-    return captions, [f"z = {group[0]:.2f} to {group[-1]:.2f}".replace("-", "−") for group in depths]
+    return captions, [f"z = {_signed(group[0])} to {_signed(group[-1])}" for group in depths]
+
+
+def _signed(value: Tensor) -> str:
+    """Two decimals with a typographic minus, none before zero."""
+    return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _remove_earlier(folder: Path, keep: set[str]) -> None:
