@@ -13,12 +13,17 @@ from typing import Any
 
 import huggingface_hub
 import torch
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors.torch import load_file, save_file
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
+from gmae_tools.images import one_line
 from gmae_tools.model import GMAE, GMAEConfig
 
 HUB_PREFIX = "hf://"
@@ -47,16 +52,22 @@ def find(name: str | os.PathLike[str]) -> Path:
     text = os.fspath(name)
     if text.startswith(HUB_PREFIX):
         return _fetch(text.removeprefix(HUB_PREFIX))
-    for folder in (*(root / text for root in _EMBEDDED_ROOTS), Path(text).expanduser()):
-        if folder.is_dir():
-            return folder
-    known = ", ".join(embedded()) or "none embedded"
-    raise GmaeToolsError(f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {known}")
+    folder = _embedded().get(text, Path(os.path.expanduser(text)))
+    if not folder.is_dir():
+        known = ", ".join(embedded()) or "none embedded"
+        raise GmaeToolsError(f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {known}")
+    return folder
 
 
 def embedded() -> list[str]:
     """Names of the checkpoints that come with the package."""
-    return sorted({path.parent.name for root in _EMBEDDED_ROOTS for path in root.glob(f"*/{CONFIG_FILE}")})
+    return sorted(_embedded())
+
+
+def _embedded() -> dict[str, Path]:
+    # What the package brings along comes before a neighbour of its folder.
+    files = [file for root in reversed(_EMBEDDED_ROOTS) for file in root.glob(f"*/{CONFIG_FILE}")]
+    return {file.parent.name: file.parent for file in files}
 
 
 def push(folder: str | os.PathLike[str], repository: str, *, private: bool = False) -> str:
@@ -66,12 +77,13 @@ def push(folder: str | os.PathLike[str], repository: str, *, private: bool = Fal
         GmaeToolsError: the folder is no valid checkpoint, or the hub refuses.
     """
     load_folder(folder)
+    repository = repository.removeprefix(HUB_PREFIX)
     api = huggingface_hub.HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=Path(folder), allow_patterns=[*_FILES, "README.md"])
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise GmaeToolsError(f"{HUB_PREFIX}{repository}: the hub refused: {_first_line(error)}") from None
+    except Exception as error:  # of the hub, its client, or the HTTP library below, another from version to version
+        raise GmaeToolsError(f"{HUB_PREFIX}{repository}: the hub refused: {_hub_problem(error)}") from None
     return HUB_PREFIX + repository
 
 
@@ -79,13 +91,22 @@ def _fetch(address: str) -> Path:
     repository, _, revision = address.partition("@")
     try:
         fetched = huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=_FILES)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise GmaeToolsError(f"{HUB_PREFIX}{address}: cannot be fetched: {_first_line(error)}") from None
+    except Exception as error:  # as for `push`
+        raise GmaeToolsError(f"{HUB_PREFIX}{address}: cannot be fetched: {_hub_problem(error)}") from None
     return Path(fetched)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _hub_problem(error: Exception) -> str:
+    """Why the hub did not do it, in a few words where the hub itself takes several lines."""
+    if isinstance(error, GatedRepoError):
+        return "access must be granted on its page first; then log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repository, or a private one; if so, log in with `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return "the repository has no such revision"
+    if isinstance(error, LocalEntryNotFoundError):
+        return "the hub cannot be reached, and no copy was fetched before; check the connection"
+    return one_line(error)
 
 
 def save(
@@ -124,8 +145,8 @@ def load_folder(folder: str | os.PathLike[str]) -> GMAE:
         raise GmaeToolsError(
             f"{path}: missing; a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE} in one folder"
         ) from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise GmaeToolsError(f"{path}: damaged or not safetensors ({error}); fetch it again") from None
+    except Exception as error:  # safetensors raises its own type, and others
+        raise GmaeToolsError(f"{path}: damaged or not safetensors ({one_line(error)}); fetch it again") from None
     model = GMAE(config)
     _check_weights(path, weights, model.state_dict())
     model.load_state_dict(weights)

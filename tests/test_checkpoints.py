@@ -1,0 +1,313 @@
+"""Checkpoints: what is saved comes back, from folders and from the hub; what is damaged is refused and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gmae_tools import checkpoints
+from gmae_tools.camera import Camera
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.model import GMAE, GMAEConfig
+from tests.oracles.hub import Hub, serve
+
+CONFIG = GMAEConfig.preset("nano", queries=9, max_scale=1.5, camera=Camera("pinhole", distance=3.0, focal=2.0))
+
+
+def made(seed: int) -> GMAE:
+    torch.manual_seed(seed)
+    return GMAE(CONFIG)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    checkpoints.save(made(0), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def assert_equal(actual: GMAE, expected: GMAE, **tolerance: float) -> None:
+    assert actual.config == expected.config
+    mine, theirs = actual.state_dict(), expected.state_dict()
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
+
+
+# --- folders ------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_comes_back_exactly(folder: Path) -> None:
+    model = checkpoints.load(folder)
+    assert not model.training
+    assert_equal(model, made(0))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(images).means, made(0).eval()(images).means)
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(folder: Path) -> None:
+    checkpoints.save(made(0), folder.parent / "half", half=True)
+    model = checkpoints.load(folder.parent / "half")
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+    assert_equal(model, made(0), rtol=2**-11, atol=2**-25)  # of float16: half a step of the mantissa, of subnormals
+    full, half = ((parent / "model.safetensors").stat().st_size for parent in (folder, folder.parent / "half"))
+    assert 0.45 < half / full < 0.6
+
+
+def test_saving_again_replaces(folder: Path) -> None:
+    checkpoints.save(made(1), folder)
+    assert_equal(checkpoints.load(folder), made(1))
+
+
+def test_the_training_is_told(tmp_path: Path) -> None:
+    checkpoints.save(made(0), tmp_path, training={"samples": 7})
+    document = json.loads((tmp_path / "config.json").read_text())
+    assert document["training"] == {"samples": 7}
+    assert document["model"]["camera"] == {"kind": "pinhole", "distance": 3.0, "focal": 2.0, "blur": 0.3}
+    assert_equal(checkpoints.load(tmp_path), made(0))
+
+
+def test_names_and_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.chdir(folder.parent)
+    for name in (str(folder), "model", "./model/", "~/model", Path("model")):
+        assert checkpoints.find(name).samefile(folder), name
+
+
+def test_embedded_checkpoints_go_by_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (roots := tmp_path / "roots").mkdir()
+    shutil.copytree(folder, roots / "gmae-ours")
+    (roots / "no-checkpoint").mkdir()
+    monkeypatch.setattr(checkpoints, "_EMBEDDED_ROOTS", (roots, tmp_path / "missing"))
+    monkeypatch.chdir(tmp_path)
+    assert checkpoints.embedded() == ["gmae-ours"]
+    assert_equal(checkpoints.load("gmae-ours"), made(0))
+    (tmp_path / "gmae-ours").mkdir()  # a folder of the user's does not stand in front of it
+    assert_equal(checkpoints.load("gmae-ours"), made(0))
+    with pytest.raises(GmaeToolsError, match="one of: gmae-ours"):
+        checkpoints.load("gmae-yours")
+
+
+def test_what_comes_with_the_package_loads() -> None:
+    if not checkpoints.embedded():
+        pytest.skip("no checkpoint is embedded yet")
+    for name in checkpoints.embedded():
+        model = checkpoints.load(name)
+        with torch.no_grad():
+            assert model(torch.rand(1, 3, 64, 64)).k == model.config.k
+
+
+# --- damage -------------------------------------------------------------------------------------------
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def reconfigure(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads((folder / "config.json").read_text())
+    change(document)
+    (folder / "config.json").write_text(json.dumps(document))
+
+
+def poison(value: float) -> Callable[[dict[str, torch.Tensor]], object]:
+    return lambda weights: weights["decoder.bias"].__setitem__(3, value)
+
+
+WEIGHTS_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda f: (f / "model.safetensors").unlink(), "missing"),
+    "truncated": (lambda f: os.truncate(f / "model.safetensors", 1000), "damaged or not safetensors"),
+    "short header": (lambda f: os.truncate(f / "model.safetensors", 4), "damaged or not safetensors"),
+    "empty": (lambda f: os.truncate(f / "model.safetensors", 0), "damaged or not safetensors"),
+    "text": (lambda f: (f / "model.safetensors").write_text("version https://git-lfs"), "damaged or not safetensors"),
+    "folder": (lambda f: ((f / "model.safetensors").unlink(), (f / "model.safetensors").mkdir()), "damaged or not"),
+    "NaN": (lambda f: rewrite(f, poison(float("nan"))), "decoder.bias has NaN or infinite values"),
+    "infinite": (lambda f: rewrite(f, poison(float("inf"))), "decoder.bias has NaN or infinite values"),
+    "shape": (
+        lambda f: rewrite(f, lambda w: w.update({"decoder.bias": torch.zeros(7)})),
+        r"decoder.bias has shape \[7\], the configuration asks for \[14\]",
+    ),
+    "lacking": (
+        lambda f: rewrite(f, lambda w: w.pop("encoder.norm.bias")),
+        "lacks 1 tensors, such as encoder.norm.bias",
+    ),
+    "surplus": (
+        lambda f: rewrite(f, lambda w: w.update({"head.bias": torch.zeros(1)})),
+        "has unknown 1 tensors, such as head.bias",
+    ),
+    "another width": (lambda f: reconfigure(f, lambda d: d["model"].update(width=96)), "has shape"),
+    "another depth": (lambda f: reconfigure(f, lambda d: d["model"].update(depth=3)), "lacks 12 tensors"),
+}
+CONFIG_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda f: (f / "config.json").unlink(), "missing; is this the folder of a checkpoint"),
+    "truncated": (lambda f: os.truncate(f / "config.json", 50), "damaged"),
+    "binary": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "damaged"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "damaged"),
+    "of something else": (lambda f: (f / "config.json").write_text('{"architectures": ["ViT"]}'), "damaged"),
+    "no model": (lambda f: reconfigure(f, lambda d: d.update(model=None)), "damaged|not a configuration"),
+    "later format": (lambda f: reconfigure(f, lambda d: d.update(format="gmae-tools/9")), "format 'gmae-tools/9'"),
+    "unknown setting": (lambda f: reconfigure(f, lambda d: d["model"].update(widht=3)), "widht"),
+    "impossible": (lambda f: reconfigure(f, lambda d: d["model"].update(heads=0)), "heads is 0"),
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "message"),
+    [
+        pytest.param(file, *case, id=f"{file}: {name}")
+        for file, cases in (("model.safetensors", WEIGHTS_DAMAGE), ("config.json", CONFIG_DAMAGE))
+        for name, case in cases.items()
+    ],
+)
+def test_damage_is_refused_in_one_line(folder: Path, file: str, damage: Callable[[Path], object], message: str) -> None:
+    damage(folder)
+    with pytest.raises(GmaeToolsError, match=message) as caught:
+        checkpoints.load(folder)
+    assert str(caught.value).startswith(f"{folder / file}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no-such-thing", "/no/such/thing", "~nobody-at-all/model", "", "../checkpoints-not"])
+def test_unknown_names_are_refused_in_one_line(name: str) -> None:
+    with pytest.raises(GmaeToolsError) as caught:
+        checkpoints.load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(weights: object, path: Path, **kwargs: object) -> None:
+        path.write_bytes(b"half a file")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoints, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.save(made(1), folder)
+    assert_equal(checkpoints.load(folder), made(0))
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+# --- the hub --------------------------------------------------------------------------------------------
+
+# Runs the real client, whose settings come from the environment when it is imported: one line of JSON an operation.
+CLIENT = """
+import json, sys, urllib.request
+from gmae_tools import checkpoints
+from gmae_tools.errors import GmaeToolsError
+
+for operation, argument, out in json.loads(sys.argv[1]):
+    try:
+        if operation == "load":
+            checkpoints.save(checkpoints.load(argument), out)
+            result = "loaded"
+        elif operation == "push":
+            result = checkpoints.push(argument, out)
+        else:
+            result = urllib.request.urlopen(argument).status
+    except GmaeToolsError as error:
+        result = f"error: {error}"
+    print(json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """One session of the real client with an imitated hub: its folder, and the results by operation."""
+    folder = tmp_path_factory.mktemp("hub")
+    files = []
+    for seed in range(2):
+        checkpoints.save(made(seed), folder / f"made-{seed}")
+        files.append({file.name: file.read_bytes() for file in sorted((folder / f"made-{seed}").iterdir())})
+    (folder / "made-0" / "README.md").write_text("# Nano\n")
+    (folder / "made-0" / "notes.txt").write_text("not for the hub")
+    hub = Hub()
+    hub.commit("org/nano", "v1", files[1])
+    hub.commit("org/nano", "main", {**files[0], "huge.bin": b"never fetched"})
+    hub.commit("org/cut", "main", {**files[0], "model.safetensors": files[0]["model.safetensors"][:5000]})
+    hub.commit("org/text-only", "main", {"README.md": b"hello"})
+    with serve(hub):
+        operations = [
+            ("load", "hf://org/nano", str(folder / "main")),
+            ("load", "hf://org/nano@v1", str(folder / "v1")),
+            ("load", "hf://org/nano@v9", "-"),
+            ("load", "hf://org/unknown", "-"),
+            ("load", "hf://org/cut", "-"),
+            ("load", "hf://org/text-only", "-"),
+            ("load", "hf://not//a name", "-"),
+            ("push", str(folder / "made-0"), "org/pushed"),
+            ("load", "hf://org/pushed", str(folder / "pushed")),
+            ("push", str(folder / "made-0"), "denied/pushed"),
+            ("push", str(folder), "org/nothing"),
+            ("down", f"{hub.url}/down", "-"),
+            ("load", "hf://org/nano@v1", str(folder / "cached")),
+            ("load", "hf://org/never-seen", "-"),
+            ("push", str(folder / "made-0"), "org/late"),
+        ]
+        environment = {
+            **os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": "hf_made_up", "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        environment.pop("HF_HUB_OFFLINE", None)
+        done = subprocess.run(
+            [sys.executable, "-c", CLIENT, json.dumps(operations)],
+            env=environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    named = {(o, a if o == "load" and out != str(folder / "cached") else out): r
+             for (o, a, out), r in zip(operations, results, strict=True)}  # fmt: skip
+    yield folder, {**{f"{o} {a}": r for (o, a), r in named.items()}, "repositories": hub.repositories}
+
+
+def test_load_from_the_hub(hub: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = hub
+    assert results["load hf://org/nano"] == results["load hf://org/nano@v1"] == "loaded"
+    assert_equal(checkpoints.load(folder / "main"), made(0))
+    assert_equal(checkpoints.load(folder / "v1"), made(1))
+    assert not list(folder.rglob("huge.bin"))  # only what a checkpoint is made of
+
+
+def test_push_to_the_hub_and_back(hub: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = hub
+    assert results["push org/pushed"] == "hf://org/pushed"
+    assert results["load hf://org/pushed"] == "loaded"
+    assert_equal(checkpoints.load(folder / "pushed"), made(0))
+    assert set(results["repositories"]["org/pushed"]["main"]) == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_what_was_fetched_loads_without_a_connection(hub: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = hub
+    assert results[f"load {folder / 'cached'}"] == "loaded"
+    assert_equal(checkpoints.load(folder / "cached"), made(1))
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        ("load hf://org/nano@v9", "hf://org/nano@v9: cannot be fetched: the repository has no such revision"),
+        ("load hf://org/unknown", "hf://org/unknown: cannot be fetched: no such repository, or a private one"),
+        ("load hf://org/never-seen", "hf://org/never-seen: cannot be fetched: the hub cannot be reached"),
+        ("load hf://org/cut", "model.safetensors: damaged"),
+        ("load hf://org/text-only", "config.json: missing"),
+        ("load hf://not//a name", "hf://not//a name: cannot be fetched: "),
+        ("push denied/pushed", "hf://denied/pushed: the hub refused: "),
+        ("push org/late", "hf://org/late: the hub refused: "),
+        ("push org/nothing", "config.json: missing"),
+    ],
+)
+def test_trouble_with_the_hub_is_one_line(hub: tuple[Path, dict[str, Any]], operation: str, message: str) -> None:
+    result = hub[1][operation]
+    assert result.startswith("error: ") and message in result
+    assert "\n" not in result and len(result) < 400
