@@ -1,19 +1,16 @@
-"""How fast is the boundary benchmark? Seconds for a whole split, and ratios to other solvers in the same
-run.
+"""How fast is the boundary benchmark? Seconds for a whole split, and ratios to other solvers in the same run.
 
-Protocol: the photographs of a split of BSDS500, two soft maps without non-maximum suppression (whose
-thinned maps change at every threshold, the hard case): `sobel`, scikit-image's magnitude of the grey
-picture times 2; `gradient`, the magnitude of Gaussian derivatives (sigma 2 px) times 5; both clipped to [0,
-1].
+Protocol: the photographs of a split of BSDS500, two soft maps without non-maximum suppression (their thinned
+maps change at every threshold, the hard case): `sobel`, scikit-image's magnitude of the grey picture times 2;
+`gradient`, the magnitude of Gaussian derivatives (sigma 2 px) times 5; both clipped to [0, 1].
 
-- `seconds`: wall clock for all images and thresholds with all annotators, and the CPU seconds of it that go
-  into thinning and into matching.
+- `seconds`: wall clock for all images and thresholds with all annotators; `thinning_s` and `matching_s`: the
+  CPU seconds that go into either.
 - `ours`: CPU milliseconds for one image and threshold with all annotators when all thresholds are scored,
   thinning included, on a sample of the images.
 - `scratch`: the same matching when every threshold is matched by itself, without thinning.
 - `scipy`: the same problem for `min_weight_full_bipartite_matching` (tests/oracles/assignment.py).
-- `official`: the official C++ `match.cc` as wrapped by pyEdgeEval (`pip install pyEdgeEval`), where
-installed.
+- `official`: the official C++ `match.cc` as wrapped by pyEdgeEval (`pip install pyEdgeEval`), if installed.
 
 The last three get the same thinned maps at nine thresholds, turn by turn with `ours`; a ratio is the median
 over the sample of (their time / ours). `difference` is the largest relative difference of an image's summed
@@ -40,6 +37,7 @@ sys.path.insert(0, str(ROOT))  # the oracle lives with the tests, which are not 
 
 from gmae_tools.datasets.bsds500 import BSDS500  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
+from gmae_tools.images import read_image  # noqa: E402
 from gmae_tools.metrics import boundaries, boundary_matching  # noqa: E402
 from gmae_tools.metrics.boundaries import Protocol, count_boundaries  # noqa: E402
 from gmae_tools.metrics.boundary_files import cores  # noqa: E402
@@ -68,9 +66,8 @@ DETECTORS = {"sobel": sobel, "gradient": gradient}
 
 def read_grey(path: Path) -> np.ndarray:
     from skimage.color import rgb2gray
-    from skimage.io import imread
 
-    return rgb2gray(imread(path))
+    return rgb2gray(read_image(path))
 
 
 def solve_from_scratch(binary: np.ndarray, truth: np.ndarray, distance: float) -> tuple[int, np.ndarray]:

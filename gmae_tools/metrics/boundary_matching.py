@@ -38,7 +38,7 @@ OUTLIER_DISTANCE = 100  # an outlier costs 100 times as much as the largest dist
 # distance for it.
 _SHIFT = 40
 _TIE_BITS = 28
-_MAX_OUTLIER_COST = 1 << 22  # keeps sums of two costs within 63 bits
+_MAX_OUTLIER_COST = 1 << 21  # keeps the sum of two dual values within 63 bits; a distance of 209 px
 
 PREDICTION, TRUTH = 0, 1  # the two sides of the matching
 
@@ -81,9 +81,7 @@ def reach(max_distance: float, stride: int) -> Reach:
     """The pairs at most `max_distance` px apart (inclusive) in a map with `stride` pixels a row."""
     outlier_cost = int(np.ceil(OUTLIER_DISTANCE * max_distance * DISTANCE_UNITS))
     if outlier_cost > _MAX_OUTLIER_COST:
-        raise GmaeToolsError(
-            f"matching over {max_distance:.0f} px is too far: lower the distance or the image size"
-        )
+        raise GmaeToolsError(f"matching over {max_distance:.0f} px is too far: lower the distance or the image size")
     radius = int(max_distance)
     rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1].reshape(2, -1)
     squared = rows**2 + columns**2
