@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -222,9 +222,12 @@ for operation, argument, out in json.loads(sys.argv[1]):
 """
 
 
+Session = tuple[Path, Hub, dict[str, str]]
+
+
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """One session of the real client with an imitated hub: its folder, and the results by operation."""
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """One session of the real client with an imitated hub: its folder, the hub afterwards, and the results."""
     folder = tmp_path_factory.mktemp("hub")
     files = []
     for seed in range(2):
@@ -238,76 +241,74 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[s
     hub.commit("org/cut", "main", {**files[0], "model.safetensors": files[0]["model.safetensors"][:5000]})
     hub.commit("org/text-only", "main", {"README.md": b"hello"})
     with serve(hub):
-        operations = [
-            ("load", "hf://org/nano", str(folder / "main")),
-            ("load", "hf://org/nano@v1", str(folder / "v1")),
-            ("load", "hf://org/nano@v9", "-"),
-            ("load", "hf://org/unknown", "-"),
-            ("load", "hf://org/cut", "-"),
-            ("load", "hf://org/text-only", "-"),
-            ("load", "hf://not//a name", "-"),
-            ("push", str(folder / "made-0"), "org/pushed"),
-            ("load", "hf://org/pushed", str(folder / "pushed")),
-            ("push", str(folder / "made-0"), "denied/pushed"),
-            ("push", str(folder), "org/nothing"),
-            ("down", f"{hub.url}/down", "-"),
-            ("load", "hf://org/nano@v1", str(folder / "cached")),
-            ("load", "hf://org/never-seen", "-"),
-            ("push", str(folder / "made-0"), "org/late"),
-        ]
+        made_0 = str(folder / "made-0")
+        operations = {
+            "newest": ("load", "hf://org/nano", str(folder / "newest")),
+            "revision": ("load", "hf://org/nano@v1", str(folder / "revision")),
+            "no such revision": ("load", "hf://org/nano@v9", ""),
+            "no such repository": ("load", "hf://org/unknown", ""),
+            "damaged weights": ("load", "hf://org/cut", ""),
+            "not a checkpoint": ("load", "hf://org/text-only", ""),
+            "not a name": ("load", "hf://not//a name", ""),
+            "push": ("push", made_0, "org/pushed"),
+            "pushed": ("load", "hf://org/pushed", str(folder / "pushed")),
+            "push without right": ("push", made_0, "denied/pushed"),
+            "push no checkpoint": ("push", str(folder), "org/nothing"),
+            "down": ("down", f"{hub.url}/down", ""),
+            "offline but cached": ("load", "hf://org/nano@v1", str(folder / "cached")),
+            "offline": ("load", "hf://org/never-seen", ""),
+            "push offline": ("push", made_0, "org/late"),
+        }
         environment = {
             **os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1",
-            "HF_TOKEN": "hf_made_up", "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_made_up", "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
-        environment.pop("HF_HUB_OFFLINE", None)
         done = subprocess.run(
-            [sys.executable, "-c", CLIENT, json.dumps(operations)],
+            [sys.executable, "-c", CLIENT, json.dumps(list(operations.values()))],
             env=environment, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    named = {(o, a if o == "load" and out != str(folder / "cached") else out): r
-             for (o, a, out), r in zip(operations, results, strict=True)}  # fmt: skip
-    yield folder, {**{f"{o} {a}": r for (o, a), r in named.items()}, "repositories": hub.repositories}
+    return folder, hub, dict(zip(operations, results, strict=True))
 
 
-def test_load_from_the_hub(hub: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = hub
-    assert results["load hf://org/nano"] == results["load hf://org/nano@v1"] == "loaded"
-    assert_equal(checkpoints.load(folder / "main"), made(0))
-    assert_equal(checkpoints.load(folder / "v1"), made(1))
+def test_load_from_the_hub(session: Session) -> None:
+    folder, _, results = session
+    assert results["newest"] == results["revision"] == "loaded"
+    assert_equal(checkpoints.load(folder / "newest"), made(0))
+    assert_equal(checkpoints.load(folder / "revision"), made(1))
     assert not list(folder.rglob("huge.bin"))  # only what a checkpoint is made of
 
 
-def test_push_to_the_hub_and_back(hub: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = hub
-    assert results["push org/pushed"] == "hf://org/pushed"
-    assert results["load hf://org/pushed"] == "loaded"
+def test_push_to_the_hub_and_back(session: Session) -> None:
+    folder, hub, results = session
+    assert (results["push"], results["pushed"]) == ("hf://org/pushed", "loaded")
     assert_equal(checkpoints.load(folder / "pushed"), made(0))
-    assert set(results["repositories"]["org/pushed"]["main"]) == {"config.json", "model.safetensors", "README.md"}
+    assert set(hub.repositories["org/pushed"]["main"]) == {"config.json", "model.safetensors", "README.md"}
+    assert "org/nothing" not in hub.repositories
 
 
-def test_what_was_fetched_loads_without_a_connection(hub: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = hub
-    assert results[f"load {folder / 'cached'}"] == "loaded"
+def test_what_was_fetched_loads_without_a_connection(session: Session) -> None:
+    folder, _, results = session
+    assert results["offline but cached"] == "loaded"
     assert_equal(checkpoints.load(folder / "cached"), made(1))
 
 
 @pytest.mark.parametrize(
     ("operation", "message"),
     [
-        ("load hf://org/nano@v9", "hf://org/nano@v9: cannot be fetched: the repository has no such revision"),
-        ("load hf://org/unknown", "hf://org/unknown: cannot be fetched: no such repository, or a private one"),
-        ("load hf://org/never-seen", "hf://org/never-seen: cannot be fetched: the hub cannot be reached"),
-        ("load hf://org/cut", "model.safetensors: damaged"),
-        ("load hf://org/text-only", "config.json: missing"),
-        ("load hf://not//a name", "hf://not//a name: cannot be fetched: "),
-        ("push denied/pushed", "hf://denied/pushed: the hub refused: "),
-        ("push org/late", "hf://org/late: the hub refused: "),
-        ("push org/nothing", "config.json: missing"),
+        ("no such revision", "hf://org/nano@v9: cannot be fetched: the repository has no such revision"),
+        ("no such repository", "hf://org/unknown: cannot be fetched: no such repository, or a private one"),
+        ("damaged weights", "model.safetensors: damaged"),
+        ("not a checkpoint", "config.json: missing"),
+        ("not a name", "hf://not//a name: cannot be fetched: "),
+        ("offline", "hf://org/never-seen: cannot be fetched: the hub cannot be reached"),
+        ("push without right", "hf://denied/pushed: the hub refused: "),
+        ("push no checkpoint", "config.json: missing"),
+        ("push offline", "hf://org/late: the hub refused: "),
     ],
 )
-def test_trouble_with_the_hub_is_one_line(hub: tuple[Path, dict[str, Any]], operation: str, message: str) -> None:
-    result = hub[1][operation]
+def test_trouble_with_the_hub_is_one_line(session: Session, operation: str, message: str) -> None:
+    result = session[2][operation]
     assert result.startswith("error: ") and message in result
     assert "\n" not in result and len(result) < 400
