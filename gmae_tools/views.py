@@ -1,0 +1,95 @@
+"""Looking at a photograph at several scales and mirrored, and joining what each look says into one map.
+
+A model has a fixed number of Gaussians a picture, so that it sees a part of a photograph more finely than the whole.
+Scale s cuts the photograph into s x s overlapping tiles; scale 1 is the photograph itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.model import GMAE
+from gmae_tools.predict import predict
+
+_OVERLAP = 0.5  # of neighbouring tiles, as a fraction of the stride: tiles are 1.5 strides long
+_LEAST_WEIGHT = 0.02  # at a tile's rim, so that no pixel is without any
+
+Readout = Callable[[Gaussians, int, int], np.ndarray]  # a set of Gaussians, height, width -> map [H, W]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How often and how closely to look.
+
+    Attributes:
+        scales: each s gives s x s tiles; the scales' maps are averaged.
+        flip: also look at everything mirrored, and average.
+    """
+
+    scales: tuple[int, ...] = (1,)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.scales) < 1 or len(set(self.scales)) < len(self.scales):
+            raise GmaeToolsError(f"scales {list(self.scales)}: give different numbers of 1 or more")
+
+
+@dataclass(frozen=True)
+class View:
+    """The Gaussians of one tile of a photograph: its rows and columns in px, and whether it was mirrored."""
+
+    scale: int
+    rows: slice
+    columns: slice
+    mirrored: bool
+    gaussians: Gaussians
+
+
+def look(model: GMAE, photo: np.ndarray, looks: Looks) -> list[View]:
+    """Predict the Gaussians of every tile of a photograph, uint8 RGB `[H, W, 3]`."""
+    height, width = photo.shape[:2]
+    views = []
+    for scale in looks.scales:
+        for rows in tiles(height, scale):
+            for columns in tiles(width, scale):
+                for mirrored in (False, True)[: 1 + looks.flip]:
+                    tile = photo[rows, columns][:, :: -1 if mirrored else 1]
+                    views.append(View(scale, rows, columns, mirrored, predict(model, np.ascontiguousarray(tile))))
+    return views
+
+
+def tiles(length: int, count: int) -> list[slice]:
+    """`count` overlapping pieces of equal length that cover `length` px."""
+    size = min(length, max(1, round(length * (1 + _OVERLAP) / (count + _OVERLAP))))
+    starts = np.linspace(0, length - size, count).round().astype(int).tolist() if count > 1 else [0]
+    return [slice(start, start + size) for start in starts]
+
+
+def join(views: Sequence[View], readout: Readout, height: int, width: int) -> np.ndarray:
+    """Read out every view and blend the maps, float32 `[H, W]`: tiles by a cross-fade, scales by their mean."""
+    total = np.zeros((height, width))
+    scales = sorted({view.scale for view in views})
+    for scale in scales:
+        values, weights = np.zeros_like(total), np.zeros_like(total)
+        for view in (view for view in views if view.scale == scale):
+            weight = np.outer(_fade(view.rows, height), _fade(view.columns, width))
+            part = readout(view.gaussians, *weight.shape)
+            values[view.rows, view.columns] += weight * part[:, :: -1 if view.mirrored else 1]
+            weights[view.rows, view.columns] += weight
+        total += values / weights
+    return (total / len(scales)).astype(np.float32)
+
+
+def _fade(piece: slice, length: int) -> np.ndarray:
+    """Weights along a side of a tile: 1, falling to nearly 0 over the overlap, but not at the border of the picture."""
+    size = piece.stop - piece.start
+    ramp = max(1.0, size * _OVERLAP / (1 + _OVERLAP))
+    place = np.arange(size) + 0.5
+    before = place if piece.start > 0 else np.full(size, np.inf)
+    after = place[::-1] if piece.stop < length else np.full(size, np.inf)
+    return np.clip(np.minimum(before, after) / ramp, _LEAST_WEIGHT, 1.0)

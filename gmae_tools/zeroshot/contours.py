@@ -1,0 +1,216 @@
+"""Contours of pictures and partitions: gradients, non-maximum suppression, region merging.
+
+Everything here works on NumPy arrays in pixels; nothing knows of Gaussians or models.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from scipy import ndimage
+
+Array = np.ndarray
+
+
+class Gradient(NamedTuple):
+    """Steepest change of a picture: `magnitude` per px and direction, unit vectors (`dx`, `dy`); all `[H, W]`."""
+
+    magnitude: Array
+    dx: Array
+    dy: Array
+
+
+def gradient(picture: Array, sigma: float) -> Gradient:
+    """Gradient of a picture by Gaussian derivatives.
+
+    Several channels are joined by their structure tensor: its larger eigenvalue is the squared magnitude, and the
+    eigenvector the direction, whose sign means nothing (Di Zenzo, "A note on the gradient of a multi-image", 1986).
+
+    Args:
+        picture: `[H, W]` or `[H, W, C]`.
+        sigma: of the Gaussian in px.
+    """
+    channels = np.atleast_3d(np.asarray(picture, np.float32))
+    xx = yy = xy = np.zeros(channels.shape[:2], np.float32)
+    for channel in np.moveaxis(channels, -1, 0):
+        across = ndimage.gaussian_filter(channel, sigma, order=(0, 1))
+        down = ndimage.gaussian_filter(channel, sigma, order=(1, 0))
+        xx, yy, xy = xx + across * across, yy + down * down, xy + across * down
+    largest = (xx + yy + np.hypot(xx - yy, 2 * xy)) / 2
+    angle = np.arctan2(2 * xy, xx - yy) / 2
+    return Gradient(np.sqrt(largest), np.cos(angle), np.sin(angle))
+
+
+def suppress_nonmaxima(slope: Gradient) -> Array:
+    """The magnitude `[H, W]` where it is a maximum along its own direction, 0 elsewhere.
+
+    Neighbours one pixel away are interpolated bilinearly. Of two equal neighbours the one up the direction is kept, so
+    that plateaus two pixels wide leave one line and a flat region none.
+    """
+    return _suppress(*(np.ascontiguousarray(array, np.float32) for array in slope))
+
+
+@numba.njit(cache=True, nogil=True)
+def _suppress(strength: Array, dx: Array, dy: Array) -> Array:
+    height, width = strength.shape
+    kept = np.zeros_like(strength)
+    for y in range(height):
+        for x in range(width):
+            s = strength[y, x]
+            ahead = _bilinear(strength, y + dy[y, x], x + dx[y, x])
+            behind = _bilinear(strength, y - dy[y, x], x - dx[y, x])
+            if s > ahead and s >= behind:
+                kept[y, x] = s
+    return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _bilinear(values: Array, y: float, x: float) -> float:
+    """`values` between pixels; beyond the border those of the border."""
+    height, width = values.shape
+    y = min(max(y, 0.0), height - 1.0)
+    x = min(max(x, 0.0), width - 1.0)
+    top, left = int(y), int(x)
+    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    v, u = y - top, x - left
+    upper = (1 - u) * values[top, left] + u * values[top, right]
+    lower = (1 - u) * values[bottom, left] + u * values[bottom, right]
+    return (1 - v) * upper + v * lower
+
+
+def jumps(labels: Array) -> Array:
+    """Size of the jumps of a map of numbers `[H, W]`: lines one pixel wide, 0 where nothing changes.
+
+    A pixel holds the larger difference to its right and lower neighbours (the convention of the BSDS ground truth,
+    `seg2bdry` at image size).
+    """
+    values = np.asarray(labels, np.float32)
+    size = np.zeros_like(values)
+    size[:, :-1] = np.abs(np.diff(values, axis=1))
+    np.maximum(size[:-1], np.abs(np.diff(values, axis=0)), out=size[:-1])
+    return size
+
+
+def merge_regions(labels: Array, features: Array, *, damping: float = 0.0) -> Array:
+    """Ultrametric contour map of a partition: at which level the regions on both sides of a boundary become one.
+
+    The two neighbouring regions most alike are merged, again and again. Their dissimilarity is the distance of their
+    mean features times sqrt(s / (s + damping)), s the area of the smaller one: small regions go early. The level of a
+    merge is the largest dissimilarity so far, so that thresholds of the map give nested partitions.
+
+    Args:
+        labels: int `[H, W]`; pixels of one label that touch at a side are one region.
+        features: `[H, W, C]`, such as the colour in a perceptually uniform space.
+        damping: area in px at which a region's weight is halved (squared); 0 for none.
+
+    Returns:
+        float32 `[H, W]`, one pixel wide lines as `jumps` draws them; 0 inside regions.
+    """
+    from skimage.measure import label
+
+    regions = label(labels, background=np.min(labels) - 1, connectivity=1).astype(np.int64) - 1
+    count = int(regions.max()) + 1
+    flat = np.ascontiguousarray(features, np.float64).reshape(regions.size, -1)
+    areas = np.bincount(regions.ravel(), minlength=count).astype(np.float64)
+    sums = np.stack([np.bincount(regions.ravel(), channel, count) for channel in flat.T], 1)
+    pairs = _adjacent(regions, count)
+    parents, levels = _merge(pairs, sums / areas[:, None], areas, damping)
+    return _paint(regions, parents, levels)
+
+
+def _adjacent(regions: Array, count: int) -> Array:
+    """Pairs of neighbouring regions `[E, 2]`, each once, the smaller number first."""
+    beside = [(regions[:, :-1], regions[:, 1:]), (regions[:-1], regions[1:])]
+    first, second = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*beside, strict=True))
+    keys = np.minimum(first, second) * count + np.maximum(first, second)
+    unique = np.unique(keys[first != second])
+    return np.stack([unique // count, unique % count], 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _dissimilarity(a: int, b: int, means: Array, areas: Array, damping: float) -> float:
+    squared = 0.0
+    for channel in range(means.shape[1]):
+        squared += (means[a, channel] - means[b, channel]) ** 2
+    smaller = min(areas[a], areas[b])
+    return np.sqrt(squared * smaller / (smaller + damping))
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -> tuple[Array, Array]:
+    """Merge to the end. Returns the tree: `parents` [2 n - 1] (n leaves, then the merges in order) and `levels` of all.
+
+    Each region has a linked list of neighbours; merged regions join their lists, and `seen` drops what comes twice. The
+    root of a region that was merged is found by following `parents`, with shortcuts kept in `roots`.
+    """
+    count, channels = leaf_means.shape
+    total = 2 * count - 1
+    parents, roots = np.arange(total), np.arange(total)
+    levels, areas, means = np.zeros(total), np.zeros(total), np.zeros((total, channels))
+    areas[:count], means[:count] = leaf_areas, leaf_means
+    head, tail = np.full(total, -1), np.full(total, -1)
+    following, neighbour = np.full(2 * len(pairs), -1), np.zeros(2 * len(pairs), np.int64)
+    heap = [(0.0, 0, 0) for _ in range(0)]
+    for index in range(len(pairs)):
+        a, b = pairs[index]
+        heap.append((_dissimilarity(a, b, means, areas, damping), a, b))
+        for link, mine, other in ((2 * index, a, b), (2 * index + 1, b, a)):
+            neighbour[link], following[link] = other, head[mine]
+            if head[mine] < 0:
+                tail[mine] = link
+            head[mine] = link
+    heapq.heapify(heap)
+    seen = np.full(total, -1)
+    node, level = count, 0.0
+    while heap:
+        dissimilarity, a, b = heapq.heappop(heap)
+        if roots[a] != a or roots[b] != b:
+            continue  # one of them is part of something larger by now, for which there is another entry
+        level = max(level, dissimilarity)
+        parents[a] = parents[b] = roots[a] = roots[b] = node
+        levels[node], areas[node] = level, areas[a] + areas[b]
+        means[node] = (means[a] * areas[a] + means[b] * areas[b]) / areas[node]
+        following[tail[a]] = head[b]
+        head[node], tail[node] = head[a], tail[b]
+        before, link = -1, head[node]
+        while link >= 0:
+            other = neighbour[link]
+            while roots[other] != other:
+                roots[other] = roots[roots[other]]
+                other = roots[other]
+            neighbour[link] = other
+            if other == node or seen[other] == node:  # within the new region, or met before: take it out
+                if before < 0:
+                    head[node] = following[link]
+                else:
+                    following[before] = following[link]
+            else:
+                seen[other] = node
+                heapq.heappush(heap, (_dissimilarity(node, other, means, areas, damping), other, node))
+                before = link
+            link = following[link]
+        tail[node] = before
+        node += 1
+    return parents, levels
+
+
+@numba.njit(cache=True, nogil=True)
+def _paint(regions: Array, parents: Array, levels: Array) -> Array:
+    """At each boundary the level of the lowest common ancestor: a parent's number is always the larger."""
+    height, width = regions.shape
+    contours = np.zeros((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
+            for below, right in ((0, 1), (1, 0)):
+                if y + below < height and x + right < width:
+                    a, b = regions[y, x], regions[y + below, x + right]
+                    while a != b:
+                        if a < b:
+                            a = parents[a]
+                        else:
+                            b = parents[b]
+                    contours[y, x] = max(contours[y, x], levels[a])  # 0 for a leaf: no boundary
+    return contours

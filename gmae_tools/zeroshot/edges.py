@@ -1,0 +1,224 @@
+"""Edges from Gaussians: l@N from depth layers, and the readouts to compare it with.
+
+Each readout is a function of one set of Gaussians, and gives a soft map `[H, W]` in [0, 1] of lines one pixel wide,
+whatever size the picture is drawn at. None of them looks at the photograph.
+
+Source of l@N: GMAE (arXiv 2501.03229); what it calls a significant change is defined by `Significance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmae_tools.camera import Camera, project
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.splatting import rasterize, rasterize_groups
+from gmae_tools.zeroshot.contours import gradient, jumps, merge_regions, suppress_nonmaxima
+from gmae_tools.zeroshot.layers import layer_sizes
+
+Order = Literal["back-to-front", "front-to-back"]
+Measure = Literal["color", "alpha", "share"]
+
+# Study of the choices: evals/README.md.
+DEPTH_SIGMA, RENDER_SIGMA = 1.0, 1.0  # of the Gaussian derivatives, px
+# Strengths that become 0.5: ranks a px, colours a px, and CIELAB / 100.
+DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.02, 0.05, 0.08
+DAMPING = 0.001  # regions of this share of the picture count at half their squared difference
+
+_STRIP_NUMBERS = 1 << 25  # floats in the pictures of all groups of a strip, 128 MB
+
+
+@dataclass(frozen=True)
+class Significance:
+    """When a depth group counts as having changed a pixel.
+
+    Attributes:
+        measure: what is compared with the threshold. `alpha`: the share of the light from behind that the group takes
+            (transmittance lost). `color`: the largest difference of an RGB channel that drawing the group makes, over
+            white. `share`: the group's weight in the finished picture (alpha taken).
+        thresholds: each in [0, 1]; a change must be larger. Several make the edges soft: what persists is strong.
+        order: in which the groups are drawn, and so which is the last to change a pixel: of all that do, the nearest
+            (`back-to-front`, as a painter works) or the farthest (`front-to-back`).
+    """
+
+    measure: Measure = "alpha"
+    thresholds: tuple[float, ...] = tuple(step / 10 for step in range(1, 10))
+    order: Order = "back-to-front"
+
+    def __post_init__(self) -> None:
+        if self.measure not in get_args(Measure) or self.order not in get_args(Order):
+            raise GmaeToolsError(f"significance: no measure {self.measure!r} or no order {self.order!r}")
+        if not self.thresholds or not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            raise GmaeToolsError(f"significance: thresholds lie in [0, 1], not {list(self.thresholds)}")
+
+
+DEFAULT_SIGNIFICANCE = Significance()
+
+
+def layer_index(
+    gaussians: Gaussians,
+    camera: Camera,
+    height: int,
+    width: int,
+    layers: int,
+    significance: Significance = DEFAULT_SIGNIFICANCE,
+) -> np.ndarray:
+    """Which of `layers` equal depth groups changed each pixel last, for each of T thresholds.
+
+    Memory beyond the result does not grow with the height of the picture.
+
+    Args:
+        gaussians: a batch of one, in any order.
+        layers: number N of groups, 1..K.
+
+    Returns:
+        int16 `[T, H, W]`: 1 is the nearest group, N the farthest, N + 1 the background, where none changed anything.
+
+    Raises:
+        GmaeToolsError: `layers` does not fit, the batch is not one, or a parameter is not finite.
+    """
+    _check(gaussians, layers)
+    splats = project(gaussians, camera, height, width)
+    rows = max(16, _STRIP_NUMBERS // (4 * layers * width))
+    strips = []
+    for top in range(0, height, rows):
+        strip = replace(splats, means=splats.means - splats.means.new_tensor([0.0, top]))
+        groups = rasterize_groups(strip, min(rows, height - top), width, layer_sizes(gaussians.k, layers))
+        strips.append(_last_changes(_changes(groups.images[0], groups.alphas[0], significance), significance))
+    return torch.cat(strips, 1).numpy()
+
+
+def _check(gaussians: Gaussians, layers: int) -> None:
+    if gaussians.batch_size != 1:
+        raise GmaeToolsError(f"edges are of one set of Gaussians, not of {gaussians.batch_size}")
+    if not 1 <= layers <= gaussians.k:
+        raise GmaeToolsError(f"cannot cut {gaussians.k} Gaussians into {layers} layers")
+
+
+def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tensor:
+    """How much each depth group changes each pixel when it is drawn, `[N, H, W]` in [0, 1].
+
+    Args:
+        images, alphas: what the groups, nearest first, contribute to the finished picture, `[N, 3, H, W]` and
+            `[N, 1, H, W]`.
+    """
+    if significance.measure == "share":
+        return alphas[:, 0]
+    arriving = (1 - (alphas.cumsum(0) - alphas)).clamp_min(1e-10)  # [N, 1, H, W], light that reaches each group
+    if significance.measure == "alpha":
+        return alphas[:, 0] / arriving[:, 0]
+    if significance.order == "front-to-back":
+        return (images - alphas).abs().amax(1)  # coloured light instead of white
+    # What lies behind, on white, as seen without the nearer groups.
+    farther = images.flip(0).cumsum(0).flip(0) - images + (1 - alphas.sum(0)).clamp_min(0)
+    behind = farther / (arriving - alphas).clamp_min(1e-10)
+    return ((images - alphas * behind) / arriving).abs().amax(1)
+
+
+def _last_changes(changes: Tensor, significance: Significance) -> Tensor:
+    """Number of the group that changed a pixel last, int16 `[T, H, W]`."""
+    layers = len(changes)
+    if significance.order == "back-to-front":
+        largest = changes.cummax(0).values  # the nearest significant group follows all at which this is still too small
+        return torch.stack([(largest <= threshold).sum(0).add(1).short() for threshold in significance.thresholds])
+    largest = changes.flip(0).cummax(0).values
+    behind = torch.stack([(largest <= threshold).sum(0).short() for threshold in significance.thresholds])
+    return torch.where(behind < layers, layers - behind, layers + 1).short()
+
+
+# --- readouts ----------------------------------------------------------------------------------------
+
+
+def layer_edges(
+    gaussians: Gaussians,
+    camera: Camera,
+    height: int,
+    width: int,
+    layers: Sequence[int],
+    significance: Significance = DEFAULT_SIGNIFICANCE,
+) -> np.ndarray:
+    """l@N: where the index map of `layer_index` jumps, made soft by persistence.
+
+    Args:
+        layers: any numbers N of depth groups, 1..K; several are a hierarchy.
+
+    Returns:
+        float32 `[H, W]`: the share of all pairs of N and threshold at which the index jumps there.
+    """
+    counted = np.zeros((height, width), np.float32)
+    for count in layers:
+        for index in layer_index(gaussians, camera, height, width, count, significance):
+            counted += jumps(index) > 0
+    return counted / (len(layers) * len(significance.thresholds))
+
+
+def depth_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) -> np.ndarray:
+    """Gradient of the expected depth rank: each Gaussian's place in the depth order, weighted by what is seen of it.
+
+    The rank, 0 (nearest) to 1, is the limit of ever thinner layers; unlike z it has the same spread in every picture.
+    """
+    splats = project(gaussians.sort_by_depth(), camera, height, width)
+    rank = torch.linspace(0, 1, gaussians.k)[None, :, None]
+    raster = rasterize(replace(splats, colors=rank), height, width)
+    depth = raster.image / raster.alpha.clamp_min(1e-10)
+    return _gradient_edges(depth[0].permute(1, 2, 0).numpy(), DEPTH_SIGMA, DEPTH_HALF)
+
+
+def render_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) -> np.ndarray:
+    """Gradient of the reconstruction's colours: what a render knows without depth. The baseline of the others."""
+    return _gradient_edges(_render(gaussians, camera, height, width)[0], RENDER_SIGMA, RENDER_HALF)
+
+
+def region_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) -> np.ndarray:
+    """Ultrametric contour map of the regions that the Gaussians own.
+
+    Each pixel belongs to its strongest Gaussian, which depth order and opacity decide; connected pixels of one owner
+    are a region; neighbouring regions merge by the difference of their rendered colours (CIELAB), small ones first.
+    The strength of a boundary is the level of the merge that removes it.
+    """
+    from skimage.color import rgb2lab
+
+    picture, owner = _render(gaussians, camera, height, width)
+    levels = merge_regions(owner, rgb2lab(picture) / 100, damping=DAMPING * height * width)
+    return _soften(levels, REGION_HALF)
+
+
+Readout = Callable[[Gaussians, Camera, int, int, Sequence[int]], np.ndarray]
+
+
+def _without_layers(readout: Callable[[Gaussians, Camera, int, int], np.ndarray]) -> Readout:
+    """A readout that has no use for numbers of layers, with the signature of those that have."""
+    return lambda gaussians, camera, height, width, _layers: readout(gaussians, camera, height, width)
+
+
+# By name: Gaussians, camera, height, width, numbers of layers -> soft map [H, W] in [0, 1].
+READOUTS: dict[str, Readout] = {
+    "layers": layer_edges,
+    "expected-depth": _without_layers(depth_edges),
+    "combined": _without_layers(region_edges),
+    "render-gradient": _without_layers(render_edges),
+}
+
+
+def _render(gaussians: Gaussians, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The picture on white, RGB `[H, W, 3]` in [0, 1], and the index of each pixel's strongest Gaussian `[H, W]`."""
+    splats = project(gaussians, camera, height, width)
+    raster = rasterize(splats, height, width, background=torch.ones(3), owners=True)
+    assert raster.owner is not None
+    return raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy(), raster.owner[0].numpy()
+
+
+def _gradient_edges(picture: np.ndarray, sigma: float, half: float) -> np.ndarray:
+    return _soften(suppress_nonmaxima(gradient(picture, sigma)), half)
+
+
+def _soften(strength: np.ndarray, half: float) -> np.ndarray:
+    """Strengths in [0, inf) as s / (s + half), in [0, 1): no strong edge is clipped, no weak one lost in rounding."""
+    return (strength / (strength + half)).astype(np.float32)

@@ -1,0 +1,208 @@
+"""Edges from Gaussians, on scenes whose edges are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gmae_tools.camera import Camera, project
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.splatting import rasterize
+from gmae_tools.zeroshot.contours import jumps
+from gmae_tools.zeroshot.edges import READOUTS, Significance, layer_edges, layer_index
+
+SIZE = 96
+CAMERA = Camera("orthographic", distance=8.0, focal=8.0, blur=0.0)  # sigma = SIZE / 2 * scale at any depth
+RIM = 0.5  # opacity at which a disc ends
+SIGMA = 12.0  # px
+OPACITY = 0.95
+RADIUS = SIGMA * np.sqrt(2 * np.log(OPACITY / RIM))  # where a Gaussian of this opacity has fallen to RIM
+NEAR, FAR = (40.0, 44.0), (56.0, 50.0)  # centres of the discs, x and y in px
+
+
+def discs(
+    *centers: tuple[float, float], depths: tuple[float, ...], colors: tuple[tuple[float, float, float], ...]
+) -> Gaussians:
+    """One round Gaussian a disc."""
+    count = len(centers)
+    xy = torch.tensor(centers) / (SIZE / 2) - 1
+    means = torch.cat([xy, torch.tensor(depths)[:, None]], 1)
+    scales = torch.full((count, 3), SIGMA / (SIZE / 2))
+    quats = torch.tensor([1.0, 0, 0, 0]).expand(count, 4)
+    return Gaussians(*(t[None] for t in (means, scales, quats, torch.tensor(colors), torch.full((count,), OPACITY))))
+
+
+def two_discs() -> Gaussians:
+    """The farther one first: the order of the Gaussians must not matter."""
+    return discs(FAR, NEAR, depths=(0.6, -0.6), colors=((0.1, 0.2, 0.9), (0.9, 0.1, 0.1)))
+
+
+def disc(center: tuple[float, float]) -> np.ndarray:
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    return np.hypot(x - center[0], y - center[1]) < RADIUS
+
+
+def visible_index() -> np.ndarray:
+    """1 on the near disc, 2 on what it leaves of the far one, 3 elsewhere: geometry, no rendering."""
+    return np.where(disc(NEAR), 1, np.where(disc(FAR), 2, 3))
+
+
+def outlines(index: np.ndarray) -> np.ndarray:
+    """Pixels that differ from their right or their lower neighbour, one by one."""
+    lines = np.zeros(index.shape, bool)
+    for y in range(SIZE):
+        for x in range(SIZE):
+            right = x + 1 < SIZE and index[y, x] != index[y, x + 1]
+            below = y + 1 < SIZE and index[y, x] != index[y + 1, x]
+            lines[y, x] = right or below
+    return lines
+
+
+def test_two_overlapping_discs_yield_exactly_their_visible_outlines() -> None:
+    rim = Significance("alpha", (RIM,))
+    index = layer_index(two_discs(), CAMERA, SIZE, SIZE, 2, rim)
+    np.testing.assert_array_equal(index[0], visible_index())
+    edges = layer_edges(two_discs(), CAMERA, SIZE, SIZE, [2], rim)
+    expected = outlines(visible_index())
+    assert 100 < expected.sum() < 250
+    np.testing.assert_array_equal(edges, expected.astype(np.float32))
+    hidden = outlines(disc(FAR).astype(int)) & disc(NEAR)
+    assert hidden.sum() > 10
+    assert not (edges.astype(bool) & hidden & ~outlines(disc(NEAR).astype(int))).any()
+
+
+def test_by_color_only_what_can_be_told_from_its_background_has_an_outline() -> None:
+    """Over white, black changes every channel by its alpha, and white changes nothing."""
+    significance = Significance("color", (RIM,))
+    black, white = (discs(NEAR, depths=(0.0,), colors=((level,) * 3,)) for level in (0.0, 1.0))
+    index = layer_index(black, CAMERA, SIZE, SIZE, 1, significance)[0]
+    np.testing.assert_array_equal(index, np.where(disc(NEAR), 1, 2))
+    assert (layer_index(white, CAMERA, SIZE, SIZE, 1, significance) == 2).all()
+
+
+@pytest.mark.parametrize("measure", ["color", "alpha", "share"])
+@pytest.mark.parametrize("order", ["back-to-front", "front-to-back"])
+def test_last_change_agrees_with_drawing_group_by_group(measure: str, order: str) -> None:
+    """The definition word for word: draw one more group each time, compare the pictures."""
+    gaussians = scattered(24)
+    layers, threshold = 4, 0.15
+    ordered = gaussians.sort_by_depth()
+    groups = [ordered.select(slice(start, start + 6)) for start in range(0, 24, 6)]
+
+    def draw(chosen: list[Gaussians]) -> tuple[torch.Tensor, torch.Tensor]:
+        if not chosen:
+            return torch.ones(3, SIZE, SIZE), torch.zeros(SIZE, SIZE)
+        joined = Gaussians(*(torch.cat(parts, 1) for parts in zip(*(vars(g).values() for g in chosen), strict=True)))
+        raster = rasterize(project(joined, CAMERA, SIZE, SIZE), SIZE, SIZE, background=torch.ones(3), backend="dense")
+        return raster.image[0], raster.alpha[0, 0]
+
+    expected = torch.full((SIZE, SIZE), layers + 1)
+    numbers = range(layers) if order == "front-to-back" else range(layers - 1, -1, -1)
+    for number in numbers:
+        drawn, with_it = (groups[:number], groups[: number + 1])
+        if order == "back-to-front":
+            drawn, with_it = groups[number + 1 :], groups[number:]
+        change = {
+            "color": (draw(with_it)[0] - draw(drawn)[0]).abs().amax(0),
+            "alpha": draw([groups[number]])[1],
+            "share": draw(groups[: number + 1])[1] - draw(groups[:number])[1],
+        }[measure]
+        expected[change > threshold] = number + 1
+    significance = Significance(measure, (threshold,), order)  # type: ignore[arg-type]
+    index = layer_index(gaussians, CAMERA, SIZE, SIZE, layers, significance)[0]
+    assert len(np.unique(expected)) == layers + 1
+    assert (index != expected.numpy()).mean() < 0.001  # rounding right at the threshold
+
+
+def scattered(count: int, seed: int = 0) -> Gaussians:
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int, low: float, high: float) -> torch.Tensor:
+        return torch.rand(1, count, *shape, generator=generator) * (high - low) + low
+
+    return Gaussians(
+        uniform(3, low=-1, high=1), uniform(3, low=0.05, high=0.2), uniform(4, low=-1, high=1),
+        uniform(3, low=0, high=1), uniform(low=0.3, high=0.99),
+    )  # fmt: skip
+
+
+def test_strength_is_persistence_over_thresholds_and_numbers_of_layers() -> None:
+    gaussians = scattered(24)
+    thresholds = (0.2, 0.5, 0.8)
+    parts = [
+        layer_edges(gaussians, CAMERA, SIZE, SIZE, [layers], Significance("alpha", (threshold,)))
+        for layers in (3, 8)
+        for threshold in thresholds
+    ]
+    assert all(set(np.unique(part)) == {0, 1} for part in parts)
+    whole = layer_edges(gaussians, CAMERA, SIZE, SIZE, [3, 8], Significance("alpha", thresholds))
+    np.testing.assert_allclose(whole, np.mean(parts, 0), atol=1e-6)
+    assert len(np.unique(whole.round(4))) > 4
+
+
+def test_tall_pictures_are_drawn_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    gaussians = scattered(24)
+    whole = layer_index(gaussians, CAMERA, SIZE, SIZE, 4)
+    monkeypatch.setattr("gmae_tools.zeroshot.edges._STRIP_NUMBERS", 1)
+    np.testing.assert_array_equal(layer_index(gaussians, CAMERA, SIZE, SIZE, 4), whole)
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_every_readout_finds_the_visible_outlines(name: str) -> None:
+    """The strongest edges lie on the outlines or at most 3 px beside, as the discs' rims are soft."""
+    nearly_hard = two_discs()
+    strength = READOUTS[name](nearly_hard, CAMERA, SIZE, SIZE, [2])
+    assert strength.dtype == np.float32
+    assert strength.shape == (SIZE, SIZE)
+    assert 0 <= strength.min() < strength.max() <= 1
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    between = np.hypot(x - NEAR[0], y - NEAR[1]) - RADIUS  # crossing line of the discs, along the near one's rim
+    crossing = disc(FAR) & (np.abs(between) < 3)
+    assert strength[crossing].max() > 0.3 * strength.max()
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_readouts_say_the_same_of_a_mirrored_scene(name: str) -> None:
+    gaussians = scattered(40, seed=2)
+    mirror = torch.tensor([-1.0, 1.0, 1.0])
+    reflect = torch.tensor([1.0, 1.0, -1.0, -1.0])  # a rotation seen in the mirror of x
+    mirrored = Gaussians(
+        gaussians.means * mirror, gaussians.scales, gaussians.quats * reflect, gaussians.colors, gaussians.opacities
+    )
+    plain = READOUTS[name](gaussians, CAMERA, SIZE, SIZE, [8])
+    turned = READOUTS[name](mirrored, CAMERA, SIZE, SIZE, [8])[:, ::-1]
+    assert plain.max() > 0.1
+    # Lines between two pixels are drawn on the left one, in the mirror on the right one.
+    assert np.abs(np.maximum(plain[:, 1:], plain[:, :-1]).sum() - np.maximum(turned[:, 1:], turned[:, :-1]).sum()) < (
+        0.05 * plain.sum()
+    )
+
+
+def test_nothing_drawn_has_no_edges() -> None:
+    invisible = two_discs()
+    invisible = Gaussians(*list(vars(invisible).values())[:4], torch.zeros(1, 2))
+    for name, readout in READOUTS.items():
+        assert not readout(invisible, CAMERA, 20, 30, [2]).any(), name
+
+
+def test_jumps_of_the_index_are_the_outlines() -> None:
+    np.testing.assert_array_equal(jumps(visible_index()) > 0, outlines(visible_index()))
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"), [(0, "cut 2 Gaussians into 0 layers"), (3, "cut 2 Gaussians into 3 layers")]
+)
+def test_refuses_impossible_numbers_of_layers(layers: int, message: str) -> None:
+    with pytest.raises(GmaeToolsError, match=message):
+        layer_index(two_discs(), CAMERA, 8, 8, layers)
+
+
+def test_refuses_several_sets_and_unknown_significance() -> None:
+    pair = Gaussians.stack([two_discs(), two_discs()])
+    with pytest.raises(GmaeToolsError, match="one set of Gaussians, not of 2"):
+        layer_index(pair, CAMERA, 8, 8, 2)
+    for wrong in ({"measure": "colour"}, {"order": "sideways"}, {"thresholds": ()}, {"thresholds": (1.5,)}):
+        with pytest.raises(GmaeToolsError, match="significance"):
+            Significance(**wrong)  # type: ignore[arg-type]
