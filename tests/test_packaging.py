@@ -28,9 +28,7 @@ def test_module_imports(name: str) -> None:
 
 
 def test_importing_the_package_is_cheap() -> None:
-    code = (
-        "import sys; before = set(sys.modules); import gmae_tools; print(sorted(set(sys.modules) - before))"
-    )
+    code = "import sys; before = set(sys.modules); import gmae_tools; print(sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['gmae_tools']\n"
 
