@@ -63,9 +63,12 @@ def test_marked_blocks_run(language: str, code: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", gmae_commands())
 def test_commands_and_options_exist(line: str) -> None:
-    name, *arguments = line.split()[1:]
-    command = main.get_command(click.Context(main), name)
-    assert command is not None, f"no command {name}"
+    command: click.Command | None = main
+    arguments = line.split()[1:]
+    while isinstance(command, click.Group):  # `gmae-tools score edges ...`
+        name, *arguments = arguments
+        command = command.get_command(click.Context(command), name)
+    assert command is not None, f"no such command: {line}"
     known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
     used = {argument.split("=")[0] for argument in arguments if re.match(r"--?[a-zA-Z]", argument)}
     assert used <= known
