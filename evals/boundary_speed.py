@@ -112,7 +112,7 @@ def score_split(data: list[tuple[np.ndarray, list[np.ndarray]]], protocol: Proto
 
     with ThreadPoolExecutor(jobs) as executor:
         start = time.perf_counter()
-        list(executor.map(lambda item: count_boundaries(*item, protocol), data))
+        list(executor.map(lambda item: count_boundaries(item[0], item[1], protocol), data))
         seconds = time.perf_counter() - start
         thinning, matching = np.sum(list(executor.map(work, data)), axis=0)
     return {"seconds": seconds, "thinning_s": float(thinning), "matching_s": float(matching)}
@@ -188,14 +188,13 @@ def main(root: str | None, split: str, every: int, thresholds: int, jobs: int | 
         click.echo(f"{name}: {len(photographs)} images", err=True)
         data = [(detect(read_grey(path)), dataset.boundaries(path.stem)) for path in photographs]
         compare(data[:1], Protocol(1), {"scratch": solve_from_scratch})  # nobody pays for compiling
-        row = {"detector": name, "images": len(data), "thresholds": thresholds, "jobs": jobs}
+        row: dict[str, str | float] = {"detector": name, "images": len(data), "thresholds": thresholds, "jobs": jobs}
         row |= score_split(data, protocol, jobs)
         row |= compare(data[:: max(1, len(data) // sample)][:sample], protocol, solvers)
         rows.append(row)
     table = pd.DataFrame(rows).round(4)
     report = f"# Speed of the boundary benchmark\n\n{(__doc__ or '').strip()}\n\n{about}\n\n"
-    for row in table.to_dict("records"):
-        report += "".join(f"- {name}: {value}\n" for name, value in row.items()) + "\n"
+    report += f"```\n{table.set_index('detector').T.to_string()}\n```\n"
     click.echo(report)
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / "boundary_speed.md") as path:

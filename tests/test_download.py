@@ -156,9 +156,7 @@ def test_no_server_and_no_address(tmp_path: Path) -> None:
         download("archive.tgz", tmp_path / "archive")
 
 
-def test_a_full_disk_is_said_before_it_is_full(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_said_before_it_is_full(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SPARE", 1 << 60)
     with pytest.raises(GmaeToolsError, match="MB free"):
         download(server.url, tmp_path / "archive")
@@ -200,9 +198,7 @@ def test_unpack_the_part_asked_for(tmp_path: Path) -> None:
         ("top/code/run.m", b"code"),
     )
     unpack_tar(archive, tmp_path / "out" / "data", inside="top/data")
-    files = {
-        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
-    }
+    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert files == {"data/images/1.jpg", "data/empty"}
     assert (tmp_path / "out" / "data" / "images" / "1.jpg").read_bytes() == b"picture"
 
@@ -221,9 +217,7 @@ def test_unpack_the_part_asked_for(tmp_path: Path) -> None:
         special("top/pipe", tarfile.FIFOTYPE),
     ],
 )
-def test_archives_that_try_to_escape_are_refused(
-    tmp_path: Path, member: tarfile.TarInfo | tuple[str, bytes]
-) -> None:
+def test_archives_that_try_to_escape_are_refused(tmp_path: Path, member: tarfile.TarInfo | tuple[str, bytes]) -> None:
     archive = make_archive(tmp_path / "a.tgz", ("top/file", b"good"), member)
     with pytest.raises(GmaeToolsError, match="refusing to unpack"):
         unpack_tar(archive, tmp_path / "deep" / "out")

@@ -15,9 +15,7 @@ from skimage.morphology import thin as reference_thin
 from gmae_tools.metrics.thinning import thin
 
 
-@given(
-    st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60), st.floats(0.0, 3.0), st.floats(0, 1)
-)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60), st.floats(0.0, 3.0), st.floats(0, 1))
 def test_random_maps_as_scikit_image(seed: int, height: int, width: int, blur: float, level: float) -> None:
     noise = np.random.default_rng(seed).random((height, width))
     smooth = gaussian_filter(noise, blur) if blur > 0 else noise

@@ -33,13 +33,9 @@ def command() -> None:
 @command.command()
 @click.argument("pred_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("gt_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--thresholds", type=click.IntRange(1), default=99, show_default=True, help="Number of thresholds."
-)
+@click.option("--thresholds", type=click.IntRange(1), default=99, show_default=True, help="Number of thresholds.")
 @click.option("--jobs", type=click.IntRange(1), help="Images at a time.  [default: one a core]")
-@click.option(
-    "--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
-)
+@click.option("--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @click.option(
     "-o",
     "--out",
@@ -53,12 +49,8 @@ def command() -> None:
     show_default=True,
     help="Distance matched pixels may have, as a fraction of the diagonal. A deviation from the benchmark.",
 )
-@click.option(
-    "--no-thin", is_flag=True, help="Match the binary maps unthinned. A deviation from the benchmark."
-)
-@click.option(
-    "--subset", is_flag=True, help="Score the images both folders have. A deviation from the benchmark."
-)
+@click.option("--no-thin", is_flag=True, help="Match the binary maps unthinned. A deviation from the benchmark.")
+@click.option("--subset", is_flag=True, help="Score the images both folders have. A deviation from the benchmark.")
 @click.option("--no-human", is_flag=True, help="With --out, do without the agreement of the annotators.")
 def edges(
     pred_dir: Path,
@@ -112,9 +104,7 @@ def render(scores: dict[str, Any], format_: str) -> str:
     if format_ == "csv":
         import pandas as pd
 
-        table: str = pd.DataFrame([{**scores, "protocol": json.dumps(scores["protocol"])}]).to_csv(
-            index=False
-        )
+        table: str = pd.DataFrame([{**scores, "protocol": json.dumps(scores["protocol"])}]).to_csv(index=False)
         return table.rstrip("\n")
     lines = []
     for title, key, meaning in TABLE:

@@ -26,9 +26,7 @@ SPLITS = {"train": 200, "val": 100, "test": 200}  # name -> number of images
 # Where the data may lie under the root: as the official archive unpacks, or the short way.
 LAYOUTS = ("BSR/BSDS500/data", "bsds500", "BSDS500/data", ".")
 
-HOW_TO_GET = (
-    "run `gmae-tools datasets fetch bsds500 --root DIR`, or name the folder with --root or GMAE_TOOLS_DATA"
-)
+HOW_TO_GET = "run `gmae-tools datasets fetch bsds500 --root DIR`, or name the folder with --root or GMAE_TOOLS_DATA"
 
 
 class BSDS500:
@@ -88,9 +86,7 @@ class BSDS500:
         if odd := sorted(photographs.keys() ^ truths.keys()):
             raise GmaeToolsError(f"{split}: {odd[0]} lacks its photograph or its ground truth: {HOW_TO_GET}")
         if len(photographs) != SPLITS[split]:
-            raise GmaeToolsError(
-                f"{split}: {len(photographs)} images instead of {SPLITS[split]}: {HOW_TO_GET}"
-            )
+            raise GmaeToolsError(f"{split}: {len(photographs)} images instead of {SPLITS[split]}: {HOW_TO_GET}")
         for name, path in photographs.items():
             try:
                 with Image.open(path) as image:

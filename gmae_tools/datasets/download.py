@@ -161,9 +161,7 @@ def unpack_tar(
         os.replace(unpacked, folder)
 
 
-def _unpack_members(
-    tar: tarfile.TarFile, folder: Path, inside: PurePosixPath, max_bytes: int, label: str
-) -> None:
+def _unpack_members(tar: tarfile.TarFile, folder: Path, inside: PurePosixPath, max_bytes: int, label: str) -> None:
     total = 0
     for member in tar:
         name = PurePosixPath(member.name)
@@ -177,9 +175,7 @@ def _unpack_members(
             continue
         source = tar.extractfile(member) if member.isreg() else None
         if source is None:
-            raise GmaeToolsError(
-                f"{label}: refusing to unpack {member.name!r}, which is neither file nor folder"
-            )
+            raise GmaeToolsError(f"{label}: refusing to unpack {member.name!r}, which is neither file nor folder")
         total += member.size
         if total > max_bytes:
             raise GmaeToolsError(f"{label}: refusing to unpack more than {max_bytes >> 20} MB")

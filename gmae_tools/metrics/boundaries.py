@@ -51,9 +51,7 @@ class Protocol:
         if self.thresholds < 1:
             raise GmaeToolsError(f"the number of thresholds must be at least 1, not {self.thresholds}")
         if not 0 < self.max_distance < 1:
-            raise GmaeToolsError(
-                f"max_distance is a fraction of the diagonal such as 0.0075, not {self.max_distance}"
-            )
+            raise GmaeToolsError(f"max_distance is a fraction of the diagonal such as 0.0075, not {self.max_distance}")
 
     def levels(self) -> Array:
         """The thresholds [n], ascending, with the official `linspace`'s rounding.
@@ -127,9 +125,7 @@ def f_measure(precision: Array, recall: Array) -> Array:
 # --- counting -------------------------------------------------------------------------------------
 
 
-def count_boundaries(
-    soft: Array, truths: Sequence[Array], protocol: Protocol | None = None
-) -> BoundaryCounts:
+def count_boundaries(soft: Array, truths: Sequence[Array], protocol: Protocol | None = None) -> BoundaryCounts:
     """Score one soft map [H, W] in [0, 1] against the annotators' maps, bool [H, W], at every threshold.
 
     Raises GmaeToolsError if shapes differ, `truths` is empty, or the soft map is not finite or not in [0, 1].
@@ -176,9 +172,7 @@ def _checked(soft: Array, truths: Sequence[Array]) -> tuple[Array, list[Array]]:
     for truth in checked:
         if truth.shape != soft.shape:
             mine, its = list(soft.shape), list(truth.shape)
-            raise GmaeToolsError(
-                f"the map has shape {mine}, its ground truth {its}: score it at the image's size"
-            )
+            raise GmaeToolsError(f"the map has shape {mine}, its ground truth {its}: score it at the image's size")
     return soft, checked
 
 

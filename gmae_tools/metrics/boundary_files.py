@@ -145,9 +145,7 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
 def _refuse(names: list[str], what: str, folder: str | os.PathLike[str]) -> None:
     if names:
         others = f" (nor have {len(names) - 1} others)" if len(names) > 1 else ""
-        raise GmaeToolsError(
-            f"image {names[0]} {what} {folder}{others}; --subset scores what both folders have"
-        )
+        raise GmaeToolsError(f"image {names[0]} {what} {folder}{others}; --subset scores what both folders have")
 
 
 # --- counting -------------------------------------------------------------------------------------
@@ -177,9 +175,7 @@ def count_human(
     cache: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, BoundaryCounts]]:
     """The same for the annotators, each against the others (`count_agreement`), at a single threshold."""
-    yield from count_files(
-        [Pair(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache
-    )
+    yield from count_files([Pair(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache)
 
 
 def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: Protocol) -> BoundaryResult:
