@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -91,8 +92,9 @@ def layer_index(
     for top in range(0, height, rows):
         strip = replace(splats, means=splats.means - splats.means.new_tensor([0.0, top]))
         groups = rasterize_groups(strip, min(rows, height - top), width, layer_sizes(gaussians.k, layers))
-        strips.append(_last_changes(_changes(groups.images[0], groups.alphas[0], significance), significance))
-    return torch.cat(strips, 1).numpy()
+        changes = _changes(groups.images[0], groups.alphas[0], significance)
+        strips.append(_last_changes(changes.numpy(), significance))
+    return np.concatenate(strips, 1)
 
 
 def _check(gaussians: Gaussians, layers: int) -> None:
@@ -122,15 +124,28 @@ def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tens
     return ((images - alphas * behind) / arriving).abs().amax(1)
 
 
-def _last_changes(changes: Tensor, significance: Significance) -> Tensor:
+def _last_changes(changes: np.ndarray, significance: Significance) -> np.ndarray:
     """Number of the group that changed a pixel last, int16 `[T, H, W]`."""
     layers = len(changes)
+    thresholds = np.array(significance.thresholds, changes.dtype)
     if significance.order == "back-to-front":
-        largest = changes.cummax(0).values  # the nearest significant group follows all at which this is still too small
-        return torch.stack([(largest <= threshold).sum(0).add(1).short() for threshold in significance.thresholds])
-    largest = changes.flip(0).cummax(0).values
-    behind = torch.stack([(largest <= threshold).sum(0).short() for threshold in significance.thresholds])
-    return torch.where(behind < layers, layers - behind, layers + 1).short()
+        return _first_above(changes, thresholds) + np.int16(1)
+    skipped = _first_above(changes[::-1], thresholds)
+    return np.where(skipped < layers, layers - skipped, layers + 1).astype(np.int16)
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Along the first axis of `values` `[N, H, W]`: where each of T thresholds is first exceeded, N for nowhere."""
+    count, height, width = values.shape
+    first = np.full((len(thresholds), height, width), count, np.int16)
+    for number in range(count - 1, -1, -1):
+        for index in range(len(thresholds)):
+            for y in range(height):
+                for x in range(width):
+                    if values[number, y, x] > thresholds[index]:
+                        first[index, y, x] = number
+    return first
 
 
 # --- readouts ----------------------------------------------------------------------------------------

@@ -1,0 +1,217 @@
+"""`gmae-tools edges`: edge maps of photographs, and their scores on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gmae_tools.cli import print_error
+from gmae_tools.cli._options import checkpoint_option, device_option, folder_names, format_option, output_folder
+from gmae_tools.errors import GmaeToolsError
+
+if TYPE_CHECKING:
+    from gmae_tools.detectors import Detector, GaussianEdges
+    from gmae_tools.report.edges import EdgeRow
+
+GAUSSIAN = ("layers", "expected-depth", "combined", "render-gradient")
+CLASSICAL = ("sobel", "sobel-nms", "canny", "soft-canny")
+HIERARCHY, SINGLE = (32, 16, 8, 4), (16,)  # layers of the pictures, and of the benchmark
+SHEET = "sheet.png"
+
+
+class Numbers(click.ParamType):
+    """`32,16,8` as a tuple of different numbers of 1 or more."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        entries = [entry.strip() for entry in value.split(",")]
+        if not all(entry.isascii() and entry.isdigit() and int(entry) > 0 for entry in entries):
+            self.fail(f"{value!r} is not a list of numbers of 1 or more, such as 16,8", param, ctx)
+        return tuple(dict.fromkeys(map(int, entries)))
+
+
+@click.command()
+@click.argument("images", metavar="[IMG]...", nargs=-1)
+@click.option(
+    "--dataset", type=click.Choice(["bsds500"]), help="Score the maps of a data set instead of drawing pictures."
+)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
+@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets.")
+@click.option(
+    "--readout", "readouts", type=click.Choice([*GAUSSIAN, *CLASSICAL]), multiple=True,
+    help="How edges are read out; for pictures, more than once for several.  [default: layers]",
+)  # fmt: skip
+@click.option(
+    "--layers", type=Numbers(), metavar="N,N,...",
+    help="Numbers of depth groups. With --dataset several make one map of what persists."
+    "  [default: 32,16,8,4; with --dataset 16]",
+)  # fmt: skip
+@click.option(
+    "--scales", type=Numbers(), metavar="S,S,...", default="3", show_default=True,
+    help="Look at S x S overlapping tiles of the photograph, and average over several S; 1 is the whole.",
+)  # fmt: skip
+@click.option("--flip", is_flag=True, help="Look at everything mirrored too, and average.")
+@click.option(
+    "--thresholds", type=click.IntRange(1), default=99, show_default=True, help="Number of thresholds of the benchmark."
+)
+@click.option("--jobs", type=click.IntRange(1), help="Images scored at a time.  [default: one a core]")
+@click.option("--overwrite", is_flag=True, help="Remove the results of other settings from DIR.")
+@click.option("-o", "--out", metavar="DIR", default="edges", show_default=True, help="For the results.")
+@checkpoint_option
+@device_option
+@format_option
+def command(
+    images: tuple[str, ...], dataset: str | None, split: str, root: str | None, readouts: tuple[str, ...],
+    layers: tuple[int, ...] | None, scales: tuple[int, ...], flip: bool, thresholds: int, jobs: int | None,
+    overwrite: bool, out: str, checkpoint: str, device: str, form: str,
+) -> None:  # fmt: skip
+    """Find edges without training for it.
+
+    With IMG (pictures, folders or globs) DIR/<name>/ receives a soft map for each readout and number of layers
+    (white is strong), and DIR/sheet.png a row for each picture: photograph, ground truth if the picture lies in
+    a copy of BSDS500, maps.
+
+    With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ what the benchmark counts in it, and DIR
+    the scores, the precision-recall curve, a table of the images and the settings. An interrupted run goes on where it
+    stopped; other settings are refused without --overwrite. The scores also go to stdout.
+
+    Readouts of the Gaussians: layers (l@N), expected-depth, combined (regions of the strongest Gaussian, merged),
+    render-gradient (the baseline without depth). On the photograph: sobel, sobel-nms, canny, soft-canny.
+    """
+    if bool(images) == bool(dataset):
+        raise click.UsageError("give pictures, or --dataset")
+    if dataset:
+        if len(readouts) > 1:
+            raise click.UsageError("--dataset scores one --readout at a time")
+        benchmark(
+            readouts[0] if readouts else "layers", split, root, layers or SINGLE, scales, flip, thresholds, jobs,
+            overwrite, output_folder(out), checkpoint, device, form,
+        )  # fmt: skip
+    else:
+        draw(images, readouts or ("layers",), layers or HIERARCHY, scales, flip, output_folder(out), checkpoint, device)
+
+
+def draw(
+    images: tuple[str, ...], readouts: tuple[str, ...], layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
+    folder: Path, checkpoint: str, device: str,
+) -> None:  # fmt: skip
+    """Maps and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
+    from gmae_tools.cli.layers import find_inputs, progress_over
+    from gmae_tools.images import write_image
+    from gmae_tools.report.edges import edge_sheet
+
+    paths, failures = find_inputs(images)
+    source = open_model(checkpoint, device, scales, flip) if set(readouts) & set(GAUSSIAN) else None
+    detectors = captioned(readouts, layers, source)
+    rows = []
+    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+        try:
+            rows.append(find_edges(path, detectors, folder / name))
+        except (GmaeToolsError, OSError) as error:
+            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            failures += 1
+    if rows:
+        looks = f"scales {', '.join(map(str, scales))}" + (" and mirrored" if flip else "")
+        subtitle = f"read from Gaussians by {Path(checkpoint).name}, {looks}" if source else "on the photographs"
+        write_image(folder / SHEET, edge_sheet("Edges", subtitle, rows))
+        click.echo(str(folder / SHEET))
+    if failures:
+        raise SystemExit(1)
+
+
+def find_edges(path: Path, detectors: Mapping[str, Detector], folder: Path) -> EdgeRow:
+    """The maps of one picture, written to `folder`, as a row of the sheet."""
+    import numpy as np
+
+    from gmae_tools.datasets.bsds500 import read_boundaries
+    from gmae_tools.images import read_image, write_image
+    from gmae_tools.report.edges import EdgeRow
+
+    photo = read_image(path)
+    maps = {}
+    truth = truth_beside(path)
+    if truth is not None:
+        maps["ground truth"] = np.mean(read_boundaries(truth), axis=0)
+    for caption, detect in detectors.items():
+        maps[caption] = detect(photo)
+        write_image(folder / f"{caption.replace('@', '_')}.png", maps[caption])
+    return EdgeRow(path.name, photo, maps)
+
+
+def truth_beside(path: Path) -> Path | None:
+    """The ground truth of a photograph in the layout of BSDS500: `groundTruth/<split>/<id>.mat`, if it is there."""
+    place = path.resolve()
+    truth = (
+        place.parents[2] / "groundTruth" / place.parent.name / f"{place.stem}.mat" if len(place.parents) > 2 else None
+    )
+    return truth if truth and truth.is_file() else None
+
+
+def captioned(readouts: tuple[str, ...], layers: tuple[int, ...], source: GaussianEdges | None) -> dict[str, Detector]:
+    """The detectors by their names on the sheet: `edge@32` for layers, the readout's own name for the others."""
+    from gmae_tools import detectors
+
+    found: dict[str, Detector] = {}
+    for readout in readouts:
+        if readout in detectors.CLASSICAL:
+            found[readout] = detectors.CLASSICAL[readout]
+            continue
+        assert source is not None
+        if readout == "layers":
+            found |= {f"edge@{count}": source.detector(readout, (count,)) for count in layers}
+        else:
+            found[readout] = source.detector(readout, layers)
+    return found
+
+
+def open_model(checkpoint: str, device: str, scales: tuple[int, ...], flip: bool) -> GaussianEdges:
+    """The detectors of a checkpoint."""
+    from gmae_tools import checkpoints
+    from gmae_tools.detectors import GaussianEdges
+    from gmae_tools.predict import resolve_device
+    from gmae_tools.views import Looks
+
+    return GaussianEdges(checkpoints.load(checkpoint, device=resolve_device(device)), Looks(scales, flip))
+
+
+def benchmark(
+    readout: str, split: str, root: str | None, layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
+    thresholds: int, jobs: int | None, overwrite: bool, folder: Path, checkpoint: str, device: str, form: str,
+) -> None:  # fmt: skip
+    """Both stages for one readout; prints the scores."""
+    from gmae_tools import detectors, edge_benchmark
+    from gmae_tools.checkpoints import WEIGHTS_FILE, find
+    from gmae_tools.cli.score import progress, render, write
+    from gmae_tools.datasets.bsds500 import BSDS500
+
+    data = BSDS500(root)
+    photos, truths = data.images(split), data.ground_truth_folder(split)
+    gaussian = readout in GAUSSIAN
+    settings = edge_benchmark.Settings(
+        dataset="bsds500",
+        split=split,
+        readout=readout,
+        layers=layers if readout == "layers" else None,
+        checkpoint=Path(checkpoint).name if gaussian else None,
+        weights=edge_benchmark.fingerprint(find(checkpoint) / WEIGHTS_FILE) if gaussian else None,
+        scales=scales if gaussian else None,
+        flip=flip if gaussian else None,
+        thresholds=thresholds,
+    )
+    edge_benchmark.claim(folder, settings, overwrite=overwrite)
+    detect = detectors.CLASSICAL.get(readout) or open_model(checkpoint, device, scales, flip).detector(readout, layers)
+    for _ in progress(edge_benchmark.predict_maps(photos, {folder: detect}), len(photos), "maps"):
+        pass
+    result = edge_benchmark.score_maps(folder, truths, thresholds, jobs=jobs, progress=progress)
+    human = edge_benchmark.score_annotators(folder, truths, folder / "human", jobs=jobs, progress=progress)
+    write(folder, readout, result, human)
+    scores = result.to_dict() | {"readout": readout, "layers": settings.layers, "checkpoint": settings.checkpoint}
+    click.echo(render(scores, form))

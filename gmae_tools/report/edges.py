@@ -1,0 +1,70 @@
+"""Edge maps on a contact sheet, as on GMAE's project page: photograph, ground truth, then the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from gmae_tools.images import resize
+from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
+from gmae_tools.report.figures import PAPER
+
+_PANEL = 264  # longest side of a picture on the sheet, px
+_FULL_INK = 0.98  # this quantile of a map's edges, and what is above, is black
+
+
+@dataclass(frozen=True)
+class EdgeRow:
+    """A photograph's row.
+
+    Attributes:
+        name: its heading.
+        photo: uint8 RGB `[H, W, 3]`.
+        maps: soft maps in [0, 1] `[H, W]` by their captions; ground truth is one of them.
+    """
+
+    name: str
+    photo: np.ndarray
+    maps: Mapping[str, np.ndarray]
+
+
+def edge_sheet(title: str, subtitle: str, rows: Sequence[EdgeRow]) -> np.ndarray:
+    """Draw a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph, all rows with the same captions."""
+    sizes = [_panel_size(*row.photo.shape[:2]) for row in rows]
+    box = tuple(np.max(sizes, axis=0))
+    sections = []
+    for row, size in zip(rows, sizes, strict=True):
+        photograph = Panel(_in_box(resize(row.photo, *size), box), "photograph")
+        drawn = [Panel(_in_box(ink(strength, *size), box), caption) for caption, strength in row.maps.items()]
+        sections.append(Section(row.name, [photograph, *drawn]))
+    return contact_sheet(title, subtitle, sections, columns=1 + max(len(row.maps) for row in rows))
+
+
+def ink(strength: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A soft map as dark lines on white, uint8 `[height, width, 3]`; shrinking does not thin out their strength."""
+    shrink = (max(1, round(strength.shape[0] / height)), max(1, round(strength.shape[1] / width)))
+    rows, columns = (
+        np.minimum((np.arange(count) + 0.5) * length / count, length - 1).astype(int)
+        for count, length in zip((height, width), strength.shape, strict=True)
+    )
+    small = ndimage.maximum_filter(strength, size=shrink)[np.ix_(rows, columns)]
+    edges = strength[strength > 0]
+    full = float(np.quantile(edges, _FULL_INK)) if len(edges) else 1.0
+    grey = (255 * (1 - np.clip(small / full, 0, 1))).round().astype(np.uint8)
+    return np.repeat(grey[..., None], 3, 2)
+
+
+def _panel_size(height: int, width: int) -> tuple[int, int]:
+    scale = _PANEL / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _in_box(picture: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
+    """In the middle of a sheet of paper of the size of the box."""
+    page = np.full((*box, 3), PAPER, np.uint8)
+    top, left = (box[0] - picture.shape[0]) // 2, (box[1] - picture.shape[1]) // 2
+    page[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return page
