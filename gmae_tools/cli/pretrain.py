@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -108,6 +107,8 @@ def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ..
     which every --checkpoint option takes. On several cores or GPUs:
     torchrun --nproc-per-node N -m gmae_tools pretrain ...
     """
+    from accelerate import PartialState
+
     from gmae_tools.model import GMAEConfig
     from gmae_tools.pretrain.loop import PretrainConfig, pretrain
     from gmae_tools.pretrain.objective import ObjectiveConfig
@@ -143,7 +144,8 @@ def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ..
                                             "save_every", "evaluate_every")},
     )  # fmt: skip
     checkpoint = pretrain(config, output_folder(out), resume=resume, device=device)
-    click.echo(Path(checkpoint))
+    if PartialState().is_main_process:
+        click.echo(checkpoint)
 
 
 def _parse_change(text: str) -> tuple[str, int | float]:

@@ -4,15 +4,18 @@ A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and he
 needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`), `samples.png` (held-out pictures) and
 `cache/` (decoded photographs).
 Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone; so neither
-the number of processes nor an interruption changes the loss curve.
+the number of processes nor an interruption changes the loss curve. (One small term does depend on the processes: each
+takes `slot_depth_spread` over its own share of a batch. And a time budget leaves the schedule to the clock.)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +31,9 @@ from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch, training_batch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
+from gmae_tools.images import one_line
 from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.predict import resolve_device
 from gmae_tools.pretrain.evaluation import HeldOut
 from gmae_tools.pretrain.objective import ObjectiveConfig, draw_backgrounds, draw_masks, gmae_loss
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
@@ -71,48 +76,74 @@ class PretrainConfig:
     save_every: float = 60.0
     evaluate_every: float = 600.0
 
+    def __post_init__(self) -> None:
+        for size in self.schedule.resolutions:
+            if size < 1 or size % self.model.patch_size:
+                raise GmaeToolsError(f"resolution {size} is not a multiple of the patch size {self.model.patch_size}")
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise GmaeToolsError(f"crop scale {low}..{high}: must lie within 0..1, the lower one first")
+        if min(self.batch_size, self.log_every) < 1 or not self.clip > 0:
+            raise GmaeToolsError("batch size, log-every and clip must be above 0")
+        if min(self.held_out, self.seed, self.save_every, self.evaluate_every) < 0:
+            raise GmaeToolsError("held-out, seed, save-every and evaluate-every must not be negative")
+
     def to_json(self) -> str:
         """For `pretrain.json`, and to tell whether two runs are the same."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
 
 def pretrain(config: PretrainConfig, out: Path, *, resume: bool = False, device: str = "auto") -> Path:
-    """Run or continue a run; returns the folder of the finished checkpoint.
+    """Run or continue a run; returns the folder of the finished checkpoint. A finished run is left as it is.
+
+    Args:
+        config: all choices.
+        out: folder of the run, made if missing.
+        resume: continue the run in `out`, from the start if nothing was saved yet; without it, `out` must hold none.
+        device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        GmaeToolsError: the folder holds another run, the data cannot be read, or the loss became NaN.
+        GmaeToolsError: the folder holds another run, the data cannot be read, or training diverged.
     """
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=_precision(config.precision, device))
+    where = resolve_device(device)
+    accelerator = Accelerator(cpu=where.type == "cpu", mixed_precision=_precision(config.precision, where))
     if accelerator.is_main_process:
-        _claim_folder(config, out, resume)
+        _check_folder(config, out, resume)
     accelerator.wait_for_everyone()
-    return _Run(config, out, accelerator).train()
+    run = _Run(config, out, accelerator)
+    if accelerator.is_main_process:  # only now: settings that cannot work leave nothing behind
+        with atomic_path(out / CONFIG_FILE) as temporary:
+            temporary.write_text(config.to_json() + "\n")
+    return run.train()
 
 
-def _precision(wanted: str, device: str) -> str:
+def _precision(wanted: str, device: torch.device) -> str:
     """Accelerate's name for the arithmetic."""
-    if wanted != "auto":
-        return {"bf16": "bf16", "float32": "no"}[wanted]
-    on_cuda = device != "cpu" and torch.cuda.is_available()
-    fast = torch.cuda.is_bf16_supported() if on_cuda else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bf16" if fast else "no"
+    bf16 = wanted == "bf16" or (wanted == "auto" and _has_bf16(device))
+    return "bf16" if bf16 else "no"
 
 
-def _claim_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
-    """Make the run's folder, or check that what lies there is this run."""
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the hardware computes in bf16; where torch merely emulates it, float32 is faster."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
+    """Make the run's folder; what lies there must be this run."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / CONFIG_FILE
-    if path.exists():
-        if not resume:
-            raise GmaeToolsError(f"{out} already holds a run: add --resume to continue it, or choose another --out")
-        changed = _differences(json.loads(path.read_text()), json.loads(config.to_json()))
-        if changed:
-            raise GmaeToolsError(
-                f"{out} was begun with other settings ({', '.join(changed)}); use those, or another --out"
-            )
+    if not path.exists():
         return
-    with atomic_path(path) as temporary:
-        temporary.write_text(config.to_json() + "\n")
+    if not resume:
+        raise GmaeToolsError(f"{out} already holds a run: add --resume to continue it, or choose another --out")
+    try:
+        changed = _differences(json.loads(path.read_text()), json.loads(config.to_json()))
+    except (ValueError, AttributeError) as error:
+        raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); choose another --out") from None
+    if changed:
+        raise GmaeToolsError(f"{out} was begun with other settings ({', '.join(changed)}); use those, or another --out")
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -139,6 +170,7 @@ class _Run:
             self.photos = PhotoStore.open(config.data, out / "cache", progress=accelerator.is_main_process)
         self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
         self.held_out = HeldOut(self.photos, held_out)
+        self._say(_describe(self.photos, len(self.train_indices), len(held_out)))
         torch.manual_seed(config.seed)
         self.bare_model = GMAE(config.model)
         if config.warm_start:
@@ -147,13 +179,29 @@ class _Run:
         self.model, *self.optimizers = accelerator.prepare(self.bare_model, *optimizers)
         self.step, self.seconds = 0, 0.0
         self._restore()
+        self.saved_step = self.step
 
     def train(self) -> Path:
-        """Run to the end of the schedule."""
+        """Run to the end of the schedule; a state saved at the end means that nothing is left to do."""
         progress = self._progress()
-        batches = prefetch(self._batches(), depth=3)
-        bar = tqdm(total=100.0, unit="%", disable=not self.accelerator.is_main_process,
-                   bar_format="{l_bar}{bar}| [{elapsed}<{remaining}] {postfix}")  # fmt: skip
+        if progress < 1:
+            bar = tqdm(initial=round(100 * progress, 2), total=100.0, disable=not self.accelerator.is_main_process,
+                       bar_format="{l_bar}{bar}| [{elapsed}<{remaining}] {postfix}")  # fmt: skip
+            try:
+                with bar, closing(prefetch(self._batches(), depth=3)) as batches:  # type: ignore[type-var]
+                    self._train(batches, bar)
+                self._evaluate(self.config.schedule.resolutions[-1])
+                self._save()
+            except KeyboardInterrupt:
+                again = f"the same command with --resume continues from step {self.saved_step}"
+                self._say(f"interrupted at step {self.step}: {again}")
+                raise
+            self.accelerator.wait_for_everyone()
+        return self.out / MODEL_FOLDER
+
+    def _train(self, batches: Iterator[tuple[np.ndarray, Tensor]], bar: tqdm[Any]) -> None:
+        """All steps, and what is due between them."""
+        progress = self.latest_progress
         losses: list[Tensor] = []
         clock = saved = evaluated = logged = time.monotonic()
         while progress < 1:
@@ -175,17 +223,12 @@ class _Run:
                 )
                 bar.n = round(100 * progress, 2)
                 bar.set_postfix_str(f"loss {loss:.5f}, {rate:.0f} images/s, {images.shape[-1]} px", refresh=True)
-                if now - evaluated > self.config.evaluate_every:
+                if progress < 1 and now - evaluated > self.config.evaluate_every:
                     self._evaluate(images.shape[-1])
                     evaluated = time.monotonic()
-                if now - saved > self.config.save_every:
+                if progress < 1 and now - saved > self.config.save_every:
                     self._save()
                     saved = time.monotonic()
-        bar.close()
-        batches.close()  # type: ignore[attr-defined]
-        self._evaluate(self.config.schedule.resolutions[-1])
-        self._save()
-        return self.out / MODEL_FOLDER
 
     def _progress(self) -> float:
         """Progress as the main process sees it, so that all processes stop at the same step."""
@@ -230,17 +273,21 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.zero_grad()
-        loss, error = gmae_loss(self.model, images, masks, backgrounds, config.objective, config.model)
+        try:
+            loss, error = gmae_loss(self.model, images, masks, backgrounds, config.objective, config.model)
+        except GmaeToolsError as problem:  # the renderer draws no NaN
+            raise GmaeToolsError(f"diverged at step {self.step} ({problem}): lower the learning rates") from None
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
         for optimizer in self.optimizers:
             optimizer.step()
-        if not torch.isfinite(error):
-            raise GmaeToolsError(f"the loss is {float(error)} at step {self.step}: lower the learning rate")
         return error
 
     def _evaluate(self, size: int) -> None:
-        """Held-out figures into the log, a contact sheet and the newest checkpoint into the folder."""
+        """Held-out figures into the log, a contact sheet and the newest checkpoint into the folder.
+
+        The main process alone does it, by its own clock; the others wait for it in their next step.
+        """
         if self.accelerator.is_main_process:
             self.bare_model.eval()
             figures = self.held_out.psnr(self.bare_model, size)
@@ -250,12 +297,18 @@ class _Run:
             training = {
                 "samples": self.step * self.config.batch_size,
                 "seconds": round(self.seconds),
+                "photographs": len(self.train_indices),
+                "skipped": len(self.photos.skipped),
                 **figures,
             }
             training["recipe"] = json.loads(self.config.to_json())
             checkpoints.save(self.bare_model, self.out / MODEL_FOLDER, half=True, training=training)
-            tqdm.write(", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
-        self.accelerator.wait_for_everyone()
+            shown = ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items())
+            self._say(f"step {self.step}: {shown or 'no photographs are held out'}")
+
+    def _say(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(text, file=sys.stderr)
 
     def _log(self, **values: float) -> None:
         if self.accelerator.is_main_process:
@@ -277,25 +330,38 @@ class _Run:
             }
             with atomic_path(self.out / STATE_FILE) as temporary:
                 torch.save(state, temporary)
+        self.saved_step = self.step
 
     def _restore(self) -> None:
         path = self.out / STATE_FILE
-        if not path.exists():
-            return
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises anything on a damaged file
-            raise GmaeToolsError(f"{path}: damaged ({error}); delete it to start the run again") from None
-        self.bare_model.load_state_dict(state["model"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.step, self.seconds = state["step"], state["seconds"]
+        if path.exists():
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                self.bare_model.load_state_dict(state["model"])
+                for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                    optimizer.load_state_dict(saved)
+                self.step, self.seconds = state["step"], state["seconds"]
+            except Exception as error:  # torch.load raises anything on a damaged file
+                problem = f"{path}: damaged ({one_line(error)}); delete it to start the run again"
+                raise GmaeToolsError(problem) from None
         if self.accelerator.is_main_process:
-            _cut_log(self.out / LOG_FILE, self.step)
+            _clear_up(self.out, self.step)
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Drop what a killed process logged after its last saved state."""
+def _describe(photos: PhotoStore, training: int, held_out: int) -> str:
+    """How many photographs there are, and of those that cannot be read how many and one example."""
+    text = f"{training} photographs to train on, {held_out} held out"
+    if photos.skipped:
+        name, reason = photos.skipped[0]
+        text += f", {len(photos.skipped)} skipped as unreadable (the first: {name}: {reason})"
+    return text
+
+
+def _clear_up(out: Path, step: int) -> None:
+    """Drop what a killed process logged after its last saved state, and a state that it was just writing."""
+    for leftover in out.glob(f".{Path(STATE_FILE).stem}.*.tmp*"):
+        leftover.unlink()
+    path = out / LOG_FILE
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
     with atomic_path(path) as temporary:

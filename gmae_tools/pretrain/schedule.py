@@ -31,13 +31,17 @@ class Schedule:
     grow_at: Sequence[float] = ()
 
     def __post_init__(self) -> None:
+        if not self.resolutions:
+            raise GmaeToolsError("a run needs at least one resolution")
         if len(self.grow_at) != len(self.resolutions) - 1:
             raise GmaeToolsError(
                 f"{len(self.resolutions)} resolutions need {len(self.resolutions) - 1} values of grow-at"
             )
         if list(self.grow_at) != sorted(self.grow_at) or any(not 0 < at < 1 for at in self.grow_at):
             raise GmaeToolsError("grow-at must be an increasing list of numbers between 0 and 1")
-        if self.samples < 1 or (self.time_budget is not None and self.time_budget <= 0):
+        if not 0 <= self.warmup < 1:
+            raise GmaeToolsError(f"warm-up is {self.warmup}, must be a share of the run, at least 0 and below 1")
+        if self.samples < 1 or (self.time_budget is not None and not self.time_budget > 0):
             raise GmaeToolsError("a run needs a positive number of samples or a positive time budget")
 
     def progress(self, samples: int, seconds: float) -> float:

@@ -47,8 +47,7 @@ def _file_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise GmaeToolsError(f"{path}: no such file") from None
     except Exception as error:  # torch.load raises anything on a damaged or hostile file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GmaeToolsError(f"{path}: not a file of plain weights ({reason})") from None
+        raise GmaeToolsError(f"{path}: not a file of plain weights ({_first_line(error)})") from None
     weights = document.get("model", document) if isinstance(document, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the official MAE checkpoints")
@@ -62,4 +61,9 @@ def _timm_weights(source: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # unknown name, no network, a hub that refuses
-        raise GmaeToolsError(f"{source}: cannot be loaded by timm ({str(error).splitlines()[0]})") from None
+        raise GmaeToolsError(f"{source}: cannot be loaded by timm ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    """torch and timm add pages of advice."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

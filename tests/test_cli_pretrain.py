@@ -1,0 +1,240 @@
+"""`gmae-tools pretrain`: killed, interrupted or shared by two processes, a run keeps its loss curve."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage
+import torch
+from accelerate.state import AcceleratorState
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from gmae_tools import checkpoints
+from gmae_tools.cli import main
+from gmae_tools.pretrain import loop
+
+# Twelve steps of 8 pictures, of which the last half are larger; a line of the log every second step.
+RUN = [
+    "--preset", "nano", "--samples", "96", "--batch-size", "8", "--resolution", "32,48", "--log-every", "2",
+    "--save-every", "0", "--precision", "float32", "--device", "cpu", "--slot-depth-weight", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Details of a photograph that comes with scikit-image, one of them damaged."""
+    folder = tmp_path_factory.mktemp("photographs")
+    photo = Image.open(Path(skimage.data_dir) / "astronaut.png").convert("RGB")
+    for i in range(11):
+        photo.crop((30 * i, 20 * i, 30 * i + 200, 20 * i + 200)).resize((64, 64)).save(folder / f"detail-{i:02}.png")
+    os.truncate(folder / "detail-00.png", 3000)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps its first settings for the life of the process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["pretrain", *map(str, arguments)])
+
+
+def python(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Another process that computes with as many threads as this one, so that it rounds alike."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+
+
+def losses(out: Path) -> list[tuple[float, ...]]:
+    """The loss curve: step, samples, picture size and loss of each line."""
+    lines = [json.loads(line) for line in (out / loop.LOG_FILE).read_text().splitlines()]
+    return [(line["step"], line["samples"], line["size"], line["loss"]) for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def whole(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A run without interruption."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return out, invoke("--data", photographs, "--out", out, *RUN)
+
+
+def test_a_run_prints_its_checkpoint_and_tells_of_skipped_photographs(whole: tuple[Path, Result]) -> None:
+    out, result = whole
+    assert (result.exit_code, result.stdout) == (0, f"{out / 'model'}\n")
+    assert "9 photographs to train on, 1 held out, 1 skipped as unreadable (the first: detail-00.png: " in result.stderr
+    assert "images/s" in result.stderr and "psnr " in result.stderr
+    assert [line[:3] for line in losses(out)] == [(s, 8 * s, 32 if s <= 6 else 48) for s in (2, 4, 6, 8, 10, 12)]
+    assert {path.name for path in out.iterdir()} == {
+        "pretrain.json", "log.jsonl", "state.pt", "model", "samples.png", "cache"
+    }  # fmt: skip
+    assert json.loads((out / "model" / "config.json").read_text())["training"]["skipped"] == 1
+    model = checkpoints.load(out / "model")
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, 48, 48)).k == 64
+
+
+# Dies by kill -9 while it writes the state of step 10: half of it is on disk, the log ahead of the last whole one.
+KILLED = """
+import os, signal, sys, torch
+save = torch.save
+def dying_save(state, path):
+    if state["step"] == 10:
+        path.write_bytes(b"half a state")
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(state, path)
+torch.save = dying_save
+from gmae_tools.cli import main
+main()
+"""
+
+
+def test_a_killed_run_resumes_with_the_same_loss_curve(
+    photographs: Path, whole: tuple[Path, Result], tmp_path: Path
+) -> None:
+    arguments = ["--data", photographs, "--out", tmp_path / "run", *RUN]
+    killed = python("-c", KILLED, "pretrain", *arguments)
+    assert killed.returncode == -9, killed.stderr
+    assert [line[0] for line in losses(tmp_path / "run")] == [2, 4, 6, 8, 10]
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 8
+    resumed = invoke(*arguments, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert losses(tmp_path / "run") == losses(whole[0])
+    weights = [(out / "model" / "model.safetensors").read_bytes() for out in (tmp_path / "run", whole[0])]
+    assert weights[0] == weights[1]
+    assert not list((tmp_path / "run").glob(".*"))  # the half state is gone
+
+
+def test_ctrl_c_says_how_to_go_on(
+    photographs: Path, whole: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step = loop._Run._train_step
+
+    def interrupted_step(self: loop._Run, *arguments: Any) -> torch.Tensor:
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return train_step(self, *arguments)
+
+    arguments = ["--data", photographs, "--out", tmp_path / "run", *RUN]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "_train_step", interrupted_step)
+        result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "interrupted at step 5: the same command with --resume continues from step 4\n" in result.stderr
+    assert invoke(*arguments, "--resume").exit_code == 0
+    assert losses(tmp_path / "run") == losses(whole[0])
+
+
+def test_two_processes_have_the_loss_curve_of_one(
+    photographs: Path, whole: tuple[Path, Result], tmp_path: Path
+) -> None:
+    """To rounding, which differs because each process adds up its half of a batch first."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    done = python(*torchrun, "-m", "gmae_tools", "pretrain", "--data", photographs, "--out", tmp_path / "run", *RUN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'run' / 'model'}\n"  # said once
+    one, two = (np.array(losses(out)) for out in (whole[0], tmp_path / "run"))
+    np.testing.assert_array_equal(two[:, :3], one[:, :3])
+    np.testing.assert_allclose(two[:, 3], one[:, 3], rtol=1e-4)
+    assert np.ptp(one[:, 3]) > 0.1 * one[:, 3].mean()  # of a curve that moves
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "no-such-folder"], "no-such-folder"),
+        (["--preset", "huge"], "preset 'huge' is unknown: use one of nano, tiny, small, base"),
+        (["--set", "queries"], "--set queries: expected KEY=NUMBER"),
+        (["--set", "queries=many"], "--set queries=many: expected KEY=NUMBER"),
+        (["--set", "queries=2.5"], "queries is 2.5, must be a whole number above 0"),
+        (["--set", "wdith=3"], "wdith"),
+        (["--set", "name=3"], "name"),
+        (["--mask-ratio", "0.5,0.6,0.7"], "--mask-ratio takes one or two numbers"),
+        (["--mask-ratio", ""], "--mask-ratio takes one or two numbers"),
+        (["--mask-ratio", "0.99"], "masking ratio 0.99..0.99: must lie within 0..0.95"),
+        (["--crop-scale", "0.5"], "--crop-scale two"),
+        (["--resolution", "100"], "resolution 100 is not a multiple of the patch size 16"),
+        (["--resolution", ""], "at least one resolution"),
+        (["--grow-at", "0.5,0.6"], "2 resolutions need 1 values of grow-at"),
+        (["--time-budget", "0"], "positive time budget"),
+        (["--samples", "0"], "positive number of samples"),
+        (["--device", "abacus"], "device 'abacus' is not available here"),
+        (["--warm-start", "no-such.pth"], "no-such.pth: no such file"),
+    ],
+    ids=lambda value: "-" if isinstance(value, str) else " ".join(value),
+)
+def test_bad_input_ends_in_one_line(photographs: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    data = [] if "--data" in arguments else ["--data", photographs]
+    result = invoke(*data, "--out", tmp_path / "run", *RUN, *arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    assert result.stderr.endswith(f"{errors[0]}\n") and "Traceback" not in result.stderr
+    assert not (tmp_path / "run" / "pretrain.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--mask-ratio", "half"], ["--optimizer", "sgd"], ["--samples", "x"], ["--out"], ["--loss-on", "none"]],
+)
+def test_wrong_usage_exits_with_2(photographs: Path, tmp_path: Path, arguments: list[str]) -> None:
+    assert invoke("--data", photographs, "--out", tmp_path / "run", *arguments).exit_code == 2
+
+
+def test_only_unreadable_photographs(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jpg").write_text("not a photograph")
+    result = invoke("--data", tmp_path / "data", "--out", tmp_path / "run", *RUN)
+    assert result.exit_code == 1
+    assert "error: none of 1 photographs can be read; the first: a.jpg: " in result.stderr
+
+
+def test_out_is_a_file(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    result = invoke("--data", photographs, "--out", tmp_path / "run", *RUN)
+    assert result.exit_code == 1 and result.stderr.startswith("error: --out ")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> None:
+    """All options at values that are not their defaults, as they are kept in `pretrain.json`."""
+    arguments = [
+        "--preset", "nano", "--set", "queries=9", "--set", "max_scale=1.5", "--samples", "8", "--batch-size", "4",
+        "--resolution", "32,48,64", "--grow-at", "0.5,0.6", "--optimizer", "adamw", "--lr", "0.002",
+        "--muon-lr", "0.01", "--weight-decay", "0.1", "--warmup", "0.3", "--clip", "0.5", "--mask-ratio", "0.75",
+        "--loss-on", "masked",
+        "--background", "white", "--slot-depth-weight", "0.5", "--crop-scale", "0.3,0.9", "--precision", "float32",
+        "--held-out", "0", "--seed", "7", "--log-every", "1", "--save-every", "5", "--evaluate-every", "6",
+        "--device", "cpu",
+    ]  # fmt: skip
+    result = invoke("--data", photographs, "--data", photographs, "--out", tmp_path / "run", *arguments)
+    assert result.exit_code == 0, result.stderr
+    kept = json.loads((tmp_path / "run" / "pretrain.json").read_text())
+    assert (kept["model"]["queries"], kept["model"]["max_scale"], kept["model"]["width"]) == (9, 1.5, 48)
+    assert kept["schedule"] == {
+        "samples": 8, "time_budget": None, "warmup": 0.3, "resolutions": [32, 48, 64], "grow_at": [0.5, 0.6]
+    }  # fmt: skip
+    assert kept["objective"] == {
+        "mask_ratio": [0.75, 0.75], "loss_on": "masked", "background": "white", "slot_depth_weight": 0.5
+    }  # fmt: skip
+    assert kept["optimizer"] == {"name": "adamw", "lr": 0.002, "muon_lr": 0.01, "weight_decay": 0.1}
+    rest = {name: kept[name] for name in kept.keys() - {"model", "schedule", "objective", "optimizer"}}
+    assert rest == {
+        "data": [str(photographs)] * 2, "batch_size": 4, "crop_scale": [0.3, 0.9], "clip": 0.5, "precision": "float32",
+        "held_out": 0, "warm_start": None, "seed": 7, "log_every": 1, "save_every": 5.0, "evaluate_every": 6.0,
+    }  # fmt: skip
+    assert "no photographs are held out" in result.stderr
