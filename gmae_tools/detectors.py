@@ -57,7 +57,7 @@ def canny(photo: np.ndarray) -> np.ndarray:
     strength = np.zeros(photo.shape[:2], np.float32)
     for level in _CANNY_LEVELS:  # edges at a higher threshold are edges at the lower ones too
         high = _CANNY_FULL * level
-        strength[cv2.Canny(smooth, _CANNY_LOW * high, high) > 0] = level
+        strength[cv2.Canny(smooth, _CANNY_LOW * high, high) > 0] = level + 0.002  # passes `>= level` when rounded
     return strength
 
 

@@ -12,20 +12,19 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from gmae_tools import __version__
 from gmae_tools.detectors import Detector
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import read_image, write_image
-from gmae_tools.metrics.boundaries import BoundaryResult, Protocol
+from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryResult, Protocol
 from gmae_tools.metrics.boundary_files import count_files, count_human, pair_files, score
 
 SETTINGS, MAPS, COUNTS = "settings.json", "maps", "counts"
 
-T = TypeVar("T")
-Progress = Callable[[Iterable[T], int, str], Iterator[T]]  # items, how many, what is being done -> the items
+Counted = tuple[str, BoundaryCounts]
+Progress = Callable[[Iterable[Counted], int, str], Iterator[Counted]]  # items, how many, what they are -> the items
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, object]:
         """Plain types, for JSON."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(asdict(self)))
 
 
 def fingerprint(path: Path) -> str:

@@ -142,7 +142,7 @@ def test_one_region_has_no_contours() -> None:
 
 
 def test_thresholds_of_the_map_are_nested_partitions_with_closed_contours() -> None:
-    """Cutting the map at any level, regions on both sides of a line that is left differ: no line ends inside a region."""
+    """At any level the regions on both sides of a line that is left differ: no line ends inside a region."""
     generator = np.random.default_rng(3)
     partition = np.kron(generator.integers(0, 40, (8, 9)), np.ones((5, 5), int))
     contours = merge_regions(partition, generator.random((*partition.shape, 3)), damping=20)

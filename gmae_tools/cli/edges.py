@@ -22,7 +22,7 @@ HIERARCHY, SINGLE = (32, 16, 8, 4), (16,)  # layers of the pictures, and of the 
 SHEET = "sheet.png"
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
     """`32,16,8` as a tuple of different numbers of 1 or more."""
 
     name = "numbers"

@@ -166,10 +166,10 @@ def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -
     seen = np.full(total, -1)
     node, level = count, 0.0
     while heap:
-        dissimilarity, a, b = heapq.heappop(heap)
+        cheapest, a, b = heapq.heappop(heap)
         if roots[a] != a or roots[b] != b:
             continue  # one of them is part of something larger by now, for which there is another entry
-        level = max(level, dissimilarity)
+        level = max(level, cheapest)
         parents[a] = parents[b] = roots[a] = roots[b] = node
         levels[node], areas[node] = level, areas[a] + areas[b]
         means[node] = (means[a] * areas[a] + means[b] * areas[b]) / areas[node]
