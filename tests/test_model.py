@@ -131,6 +131,21 @@ def test_each_picture_has_its_own_mask_and_does_not_see_the_others(model: GMAE) 
             assert_same(together[i], model(images[i : i + 1], mask[i : i + 1]), rtol=1e-4, atol=1e-5)
 
 
+def test_the_decoder_is_told_where_the_visible_patches_are(model: GMAE) -> None:
+    images, mask = pictures(2, 64, 96), random_masks(2, 24, 18)
+    inputs: list[torch.Tensor] = []
+    hook = model.decoder.blocks[0].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    with torch.no_grad():
+        model(images, mask)
+        embedded = model.decoder.embed(model.encode(images, mask))
+    hook.remove()
+    torch.testing.assert_close(inputs[0][:, 0], embedded[:, 0])  # the class token has no place
+    positions = patch_positions((4, 6), 4, model.config.decoder_width)
+    for i in range(2):
+        torch.testing.assert_close(inputs[0][i, 1:7], embedded[i, 1:] + positions[~mask[i]])
+        torch.testing.assert_close(inputs[0][i, 7:], model.decoder.queries[0])
+
+
 def test_hiding_nothing_is_no_mask(model: GMAE) -> None:
     with torch.no_grad():
         assert_same(model(pictures(), torch.zeros(2, 16, dtype=torch.bool)), model(pictures()), rtol=0, atol=0)
