@@ -86,9 +86,7 @@ CONTENDERS: dict[str, Renderer] = {
     "tight": partial(draw_tiled, tight=True),
     "dense": draw_dense,
 }
-COLUMNS = (
-    CASE + [f"{name}_ms" for name in CONTENDERS] + [f"{name}_ratio" for name in CONTENDERS if name != "cpu"]
-)
+COLUMNS = CASE + [f"{name}_ms" for name in CONTENDERS] + [f"{name}_ratio" for name in CONTENDERS if name != "cpu"]
 
 
 def workload(batch: int, k: int, size: int, seed: int = 0) -> Splats:
@@ -114,9 +112,7 @@ def forward_call(renderer: Renderer, splats: Splats, size: int) -> Callable[[], 
 
 
 def training_call(renderer: Renderer, splats: Splats, size: int) -> Callable[[], None]:
-    leaves = [
-        t.clone().requires_grad_() for t in (splats.means, splats.conics, splats.colors, splats.opacities)
-    ]
+    leaves = [t.clone().requires_grad_() for t in (splats.means, splats.conics, splats.colors, splats.opacities)]
     means, conics, colors, opacities = leaves
     scene = Splats(means, conics, splats.depths, colors, opacities)
     shape = (len(means), colors.shape[-1], size, size)
@@ -149,15 +145,11 @@ def compare(calls: dict[str, Callable[[], None]], rounds: int) -> Row:
     turns = [{name: take_turn(call) for name, call in calls.items()} for _ in range(rounds)]
     first, *others = calls
     milliseconds = {f"{name}_ms": statistics.median(turn[name] for turn in turns) for name in calls}
-    ratios = {
-        f"{name}_ratio": statistics.median(turn[name] / turn[first] for turn in turns) for name in others
-    }
+    ratios = {f"{name}_ratio": statistics.median(turn[name] / turn[first] for turn in turns) for name in others}
     return {**milliseconds, **ratios}
 
 
-def speed_rows(
-    batches: list[int], ks: list[int], threads: list[int], size: int, rounds: int
-) -> Iterator[Row]:
+def speed_rows(batches: list[int], ks: list[int], threads: list[int], size: int, rounds: int) -> Iterator[Row]:
     """One row for each combination; `dense` takes part only in the smallest."""
     for count, batch, k, measure in itertools.product(threads, batches, ks, MEASURES):
         click.echo(f"{measure}: threads {count}, batch {batch}, K {k}", err=True)

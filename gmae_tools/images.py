@@ -101,9 +101,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
             with Image.open(path) as image:
                 if image.width * image.height > max_pixels:
                     size = f"{image.width} x {image.height}"
-                    raise GmaeToolsError(
-                        f"{path}: {size} is more than {max_pixels:,} pixels; downscale it first"
-                    )
+                    raise GmaeToolsError(f"{path}: {size} is more than {max_pixels:,} pixels; downscale it first")
                 return np.array(to_rgb(image))
     except GmaeToolsError:
         raise

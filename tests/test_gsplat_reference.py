@@ -43,9 +43,7 @@ def leaves(gaussians: Gaussians) -> Gaussians:
     return gaussians.map(lambda tensor: tensor.double().requires_grad_())
 
 
-def gsplat_projection(
-    gaussians: Gaussians, camera: Camera, model: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def gsplat_projection(gaussians: Gaussians, camera: Camera, model: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Radii, means, depths and conics of gsplat for the same view."""
     view = torch.eye(4, dtype=torch.float64)[None, None]
     view[..., 2, 3] = camera.distance
@@ -55,9 +53,7 @@ def gsplat_projection(
     intrinsics = torch.eye(3, dtype=torch.float64)
     intrinsics[[0, 1], [0, 1]] = focal
     intrinsics[:2, 2] = half
-    covariances, _ = _torch_impl._quat_scale_to_covar_preci(
-        gaussians.quats, gaussians.scales, compute_preci=False
-    )
+    covariances, _ = _torch_impl._quat_scale_to_covar_preci(gaussians.quats, gaussians.scales, compute_preci=False)
     radii, means, depths, conics, _ = _torch_impl._fully_fused_projection(
         gaussians.means, covariances, view, intrinsics[None, None], WIDTH, HEIGHT,
         eps2d=camera.blur, camera_model=model,
@@ -140,9 +136,7 @@ def render_weight_from_alpha(alphas: Tensor, *, ray_indices: Tensor, n_rays: int
     return alphas * light, light
 
 
-def accumulate_along_rays(
-    weights: Tensor, values: Tensor | None, *, ray_indices: Tensor, n_rays: int
-) -> Tensor:
+def accumulate_along_rays(weights: Tensor, values: Tensor | None, *, ray_indices: Tensor, n_rays: int) -> Tensor:
     weighted = weights[:, None] if values is None else weights[:, None] * values
     return weighted.new_zeros(n_rays, weighted.shape[-1]).index_add(0, ray_indices, weighted)
 

@@ -60,9 +60,7 @@ def mixture(tmp_path: Path) -> Path:
     (root / "tree" / "deep" / "b.PNG").write_bytes(encoded(picture(1)))
     (root / "tree" / "._a.png").write_bytes(b"resource fork")
     (root / "tree" / "notes.txt").write_text("no picture")
-    write_tar(
-        root / "s-00.tar", {"./c.png": encoded(picture(2)), "c.json": b"{}", "x/d.e.png": encoded(picture(3))}
-    )
+    write_tar(root / "s-00.tar", {"./c.png": encoded(picture(2)), "c.json": b"{}", "x/d.e.png": encoded(picture(3))})
     write_tar(root / "s-01.tar", {"f.png": encoded(picture(4))})
     return root
 
@@ -111,9 +109,7 @@ def test_sources_that_share_a_name_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / folder / "a.png").write_bytes(encoded(picture(len(folder))))
     store = store_of(tmp_path, tmp_path / "one", tmp_path / "two")
     assert len(set(store.names)) == 2
-    assert all(
-        name.endswith(f"{folder}/a.png") for name, folder in zip(store.names, ("one", "two"), strict=True)
-    )
+    assert all(name.endswith(f"{folder}/a.png") for name, folder in zip(store.names, ("one", "two"), strict=True))
 
 
 def test_corrupt_photographs_are_skipped_and_counted(mixture: Path, tmp_path: Path) -> None:
@@ -163,9 +159,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path) -> None:
         np.testing.assert_allclose(store.photo(index).astype(int), 100, atol=2)
 
 
-def test_a_second_opening_decodes_nothing(
-    mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_opening_decodes_nothing(mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = store_of(tmp_path, mixture)
 
     def refuse(*_: object) -> None:
@@ -277,9 +271,7 @@ def compressed_shard(tmp_path: Path) -> list[str]:
         (compressed_shard, "decompress"),
     ],
 )
-def test_unusable_sources_are_one_line(
-    tmp_path: Path, make: Callable[[Path], list[str]], message: str
-) -> None:
+def test_unusable_sources_are_one_line(tmp_path: Path, make: Callable[[Path], list[str]], message: str) -> None:
     with pytest.raises(GmaeToolsError, match=message) as caught:
         store_of(tmp_path, *make(tmp_path))
     assert "\n" not in str(caught.value)
@@ -331,9 +323,7 @@ def test_crop_boxes_are_distributed_as_torchvisions(shape: tuple[int, int]) -> N
 @pytest.mark.parametrize("shape", [(10, 400), (400, 10), (1, 1), (2, 1), (1, 50)])
 def test_crop_boxes_fit_pictures_of_any_shape(shape: tuple[int, int]) -> None:
     for seed in range(50):
-        top, left, height, width = random_crop_box(
-            *shape, np.random.default_rng(seed), (0.9, 1.0), (0.75, 4 / 3)
-        )
+        top, left, height, width = random_crop_box(*shape, np.random.default_rng(seed), (0.9, 1.0), (0.75, 4 / 3))
         assert 0 <= top <= top + height <= shape[0]
         assert 0 <= left <= left + width <= shape[1]
         assert height >= 1
@@ -347,17 +337,13 @@ def test_a_crop_shows_the_part_it_was_cut_from() -> None:
     mirrored = 0
     for seed in range(200):
         crop = random_resized_crop(photo, 32, np.random.default_rng(seed)).astype(float)
-        top, left, height, width = random_crop_box(
-            100, 200, np.random.default_rng(seed), (0.2, 1.0), (3 / 4, 4 / 3)
-        )
+        top, left, height, width = random_crop_box(100, 200, np.random.default_rng(seed), (0.2, 1.0), (3 / 4, 4 / 3))
         columns = left - 0.5 + (np.arange(32) + 0.5) * width / 32
         rows = top - 0.5 + (np.arange(32) + 0.5) * height / 32
         flipped = bool(crop[0, 0, 0] > crop[0, -1, 0])
         mirrored += flipped
         inner = slice(3, -3)  # at the border the filter is one-sided
-        np.testing.assert_allclose(
-            crop[5, inner, 0], (columns[::-1] if flipped else columns)[inner], atol=1.01
-        )
+        np.testing.assert_allclose(crop[5, inner, 0], (columns[::-1] if flipped else columns)[inner], atol=1.01)
         np.testing.assert_allclose(crop[inner, 5, 1], rows[inner], atol=1.01)
     assert 70 < mirrored < 130
     never = [random_resized_crop(photo, 8, np.random.default_rng(seed), flip=False) for seed in range(20)]
@@ -426,9 +412,7 @@ def test_prefetch_ends_its_thread_when_closed() -> None:
 
 
 def test_real_shards(shared_data: Path, tmp_path: Path) -> None:
-    store = PhotoStore.open(
-        [shared_data / "pretrain" / "photos-0.tar"], tmp_path, max_side=64, progress=False
-    )
+    store = PhotoStore.open([shared_data / "pretrain" / "photos-0.tar"], tmp_path, max_side=64, progress=False)
     with tarfile.open(shared_data / "pretrain" / "photos-0.tar") as tar:
         assert len(store) == len(tar.getmembers())
     assert store.skipped == []

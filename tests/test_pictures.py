@@ -15,9 +15,7 @@ from gmae_tools.metrics import pictures
 from gmae_tools.metrics.pictures import psnr, ssim
 
 
-def pair(
-    height: int, width: int, *channels: int, seed: int = 0, noise: float = 0.1
-) -> tuple[np.ndarray, np.ndarray]:
+def pair(height: int, width: int, *channels: int, seed: int = 0, noise: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
     """A smooth random picture and a noisy copy of it."""
     rng = np.random.default_rng(seed)
     a = rng.random((height, width, *channels)).cumsum(0).cumsum(1)
@@ -46,9 +44,7 @@ def test_float32_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
     b = (0.9 + 0.001 * rng.random((50, 60, 3))).astype(np.float32)
     oracle = structural_similarity(a.astype(float), b.astype(float), channel_axis=-1, data_range=1)
     assert ssim(a, b) == pytest.approx(oracle, abs=1e-9)
-    assert psnr(a, b) == pytest.approx(
-        peak_signal_noise_ratio(a.astype(float), b.astype(float), data_range=1)
-    )
+    assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a.astype(float), b.astype(float), data_range=1))
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))

@@ -58,18 +58,14 @@ def random_splats(
     size = torch.tensor([width, height])
     return Splats(
         means=uniform(-0.1, 1.1, 2) * size,
-        conics=conics_of(
-            uniform(math.log(sigmas[0]), math.log(sigmas[1]), 2).exp(), uniform(0, math.pi), blur=0.3
-        ),
+        conics=conics_of(uniform(math.log(sigmas[0]), math.log(sigmas[1]), 2).exp(), uniform(0, math.pi), blur=0.3),
         depths=uniform(7.0, 9.0),
         colors=uniform(0.0, 1.0, channels),
         opacities=uniform(*opacities),
     )
 
 
-def one_splat(
-    mean: tuple[float, float], sigma: float, color: float, opacity: float, depth: float = 1.0
-) -> Splats:
+def one_splat(mean: tuple[float, float], sigma: float, color: float, opacity: float, depth: float = 1.0) -> Splats:
     """A single round splat of one channel."""
     return Splats(
         torch.tensor([[mean]]),
@@ -82,9 +78,7 @@ def one_splat(
 
 def merge(*parts: Splats) -> Splats:
     """All splats of several scenes in one."""
-    return Splats(
-        *(torch.cat([getattr(part, f.name) for part in parts], 1) for f in dataclasses.fields(Splats))
-    )
+    return Splats(*(torch.cat([getattr(part, f.name) for part in parts], 1) for f in dataclasses.fields(Splats)))
 
 
 def select(splats: Splats, index: slice | Tensor) -> Splats:
@@ -95,9 +89,7 @@ def select(splats: Splats, index: slice | Tensor) -> Splats:
 def off_screen() -> Splats:
     """Half of the splats outside: just touching, far, and so far that squares overflow."""
     splats = random_splats(1, k=24)
-    outside = torch.tensor(
-        [[-3.0, 5], [70, 20], [30, -9], [20, 60], [-1e4, 0], [10, 1e6], [-1e9, 3], [1e30, 1e30]]
-    )
+    outside = torch.tensor([[-3.0, 5], [70, 20], [30, -9], [20, 60], [-1e4, 0], [10, 1e6], [-1e9, 3], [1e30, 1e30]])
     splats.means[:, ::3] = outside
     return splats
 
@@ -189,14 +181,10 @@ def undoubted(splats: Splats, height: int, width: int, sizes: list[int], alpha_m
             mock.patch.object(dense, "ALPHA_MIN", dense.ALPHA_MIN * factor),
             mock.patch.object(dense, "TRANSMITTANCE_MIN", dense.TRANSMITTANCE_MIN * factor**5),
         ):
-            pictures.append(
-                dense_truth(splats, torch.zeros(1, 1), height, width, sizes, alpha_max).alphas.sum(1)
-            )
+            pictures.append(dense_truth(splats, torch.zeros(1, 1), height, width, sizes, alpha_max).alphas.sum(1))
     clear = pictures[0] == pictures[1]
     doubted = (~clear).sum().item()
-    assert doubted <= max(2, 1e-3 * clear.numel()), (
-        f"{doubted} of {clear.numel()} pixels are near a threshold"
-    )
+    assert doubted <= max(2, 1e-3 * clear.numel()), f"{doubted} of {clear.numel()} pixels are near a threshold"
     return clear
 
 
@@ -216,9 +204,7 @@ def assert_pictures_close(actual: Tensor, expected: Tensor, mask: Tensor) -> Non
     """Equal within 1e-5 at the pixels of `mask`."""
     error = (actual.detach().double() - expected.detach().double()).abs() * mask
     assert expected.abs().max() > 0.01, "an empty picture proves nothing"
-    assert error.max() < PICTURE_TOLERANCE, (
-        f"{(error > PICTURE_TOLERANCE).sum()} values, up to {error.max():.2e}"
-    )
+    assert error.max() < PICTURE_TOLERANCE, f"{(error > PICTURE_TOLERANCE).sum()} values, up to {error.max():.2e}"
 
 
 def assert_gradients_close(actual: list[Tensor], expected: list[Tensor]) -> None:
@@ -236,9 +222,7 @@ def assert_matches_dense(splats: Splats, height: int, width: int, alpha_max: flo
     mask = undoubted(exact, height, width, everything, alpha_max)
     expected = gradients(image, alpha, [*tensors(exact), exact_background], mask)
     single, single_background = leaves(splats), background.clone().requires_grad_()
-    raster = rasterize(
-        single, height, width, background=single_background, alpha_max=alpha_max, backend="cpu"
-    )
+    raster = rasterize(single, height, width, background=single_background, alpha_max=alpha_max, backend="cpu")
     assert_pictures_close(raster.image, image, mask)
     assert_pictures_close(raster.alpha, alpha, mask)
     actual = gradients(raster.image, raster.alpha, [*tensors(single), single_background], mask)
@@ -297,9 +281,7 @@ def test_the_tiled_baseline_of_the_benchmark_is_correct(tight: bool) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_splat_is_a_gaussian_around_its_centre(backend: str) -> None:
     raster = rasterize(one_splat((4.5, 2.5), sigma=2.0, color=0.8, opacity=0.6), 8, 12, backend=backend)
-    assert raster.image[0, 0, 2, 4].item() == pytest.approx(
-        0.8 * 0.6, abs=1e-6
-    )  # pixel (4, 2) has its centre there
+    assert raster.image[0, 0, 2, 4].item() == pytest.approx(0.8 * 0.6, abs=1e-6)  # pixel (4, 2) has its centre there
     assert raster.image[0, 0, 2, 7].item() == pytest.approx(0.8 * 0.6 * math.exp(-9 / 8), abs=1e-6)
     assert raster.alpha[0, 0, 5, 4].item() == pytest.approx(0.6 * math.exp(-9 / 8), abs=1e-6)
     far = 0.6 * math.exp(-(6.0**2 + 5.0**2) / 8)
@@ -327,9 +309,7 @@ def test_a_pixel_stops_before_its_light_is_gone(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_capped_alpha_passes_gradient_to_the_colour_only(backend: str) -> None:
     splat = leaves(one_splat((0.6, 0.3), sigma=50, color=0.5, opacity=1.0))
-    rasterize(
-        splat, 1, 1, background=torch.tensor([0.9]), alpha_max=0.99, backend=backend
-    ).image.sum().backward()
+    rasterize(splat, 1, 1, background=torch.tensor([0.9]), alpha_max=0.99, backend=backend).image.sum().backward()
     assert splat.colors.grad is not None and splat.colors.grad.item() == pytest.approx(0.99)
     for field in ("means", "conics", "opacities"):
         gradient = getattr(splat, field).grad
@@ -378,9 +358,7 @@ def test_a_background_may_be_one_for_all_or_one_each() -> None:
     shared = rasterize(splats, 48, 64, background=colour)
     each = rasterize(splats, 48, 64, background=colour.expand(2, 3))
     assert torch.equal(shared.image, each.image)
-    torch.testing.assert_close(
-        shared.image, plain.image + (1 - plain.alpha) * colour[:, None, None], atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(shared.image, plain.image + (1 - plain.alpha) * colour[:, None, None], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -479,10 +457,7 @@ def test_groups_that_do_not_fit_are_refused(sizes: list[int]) -> None:
 def test_strided_inputs_are_drawn_like_compact_ones() -> None:
     splats = random_splats(20)
     strided = Splats(
-        *(
-            getattr(splats, f.name).movedim(0, -1).contiguous().movedim(-1, 0)
-            for f in dataclasses.fields(Splats)
-        )
+        *(getattr(splats, f.name).movedim(0, -1).contiguous().movedim(-1, 0) for f in dataclasses.fields(Splats))
     )
     assert not strided.means.is_contiguous()
     results = []
@@ -495,9 +470,7 @@ def test_strided_inputs_are_drawn_like_compact_ones() -> None:
         assert torch.equal(compact, other)
 
 
-@pytest.mark.parametrize(
-    "wanted", [["means"], ["conics"], ["colors"], ["opacities"], ["conics", "colors"]], ids=str
-)
+@pytest.mark.parametrize("wanted", [["means"], ["conics"], ["colors"], ["opacities"], ["conics", "colors"]], ids=str)
 def test_only_the_gradients_asked_for_are_computed(wanted: list[str]) -> None:
     splats, everything = random_splats(21), leaves(random_splats(21))
     some = dataclasses.replace(splats, **{f: getattr(splats, f).clone().requires_grad_() for f in wanted})
@@ -644,9 +617,7 @@ def test_invisible_splats_change_nothing(
 
 @properties
 @given(scenes(), st.integers(0, 20), st.integers(0, 20))
-def test_moving_splats_by_whole_pixels_moves_the_picture(
-    scene: tuple[Splats, int, int], x: int, y: int
-) -> None:
+def test_moving_splats_by_whole_pixels_moves_the_picture(scene: tuple[Splats, int, int], x: int, y: int) -> None:
     splats, height, width = scene
     moved = dataclasses.replace(splats, means=splats.means + torch.tensor([float(x), float(y)]))
     torch.testing.assert_close(

@@ -67,8 +67,7 @@ def rasterize_dense(
         return DenseRaster(*render_rows(0, height))
     # Each band is computed again in the backward pass, so that only one is held in memory at a time.
     bands = [
-        checkpoint(render_rows, top, min(top + rows, height), use_reentrant=False)
-        for top in range(0, height, rows)
+        checkpoint(render_rows, top, min(top + rows, height), use_reentrant=False) for top in range(0, height, rows)
     ]
     images, alphas, owners, owner_weights = zip(*bands, strict=True)
     return DenseRaster(
@@ -113,9 +112,7 @@ def _render_rows(
     return torch.stack(images, 1), torch.stack(alphas, 1), owners - 1, owner_weights
 
 
-def _alphas(
-    means: Tensor, conics: Tensor, opacities: Tensor, xs: Tensor, ys: Tensor, alpha_max: float
-) -> Tensor:
+def _alphas(means: Tensor, conics: Tensor, opacities: Tensor, xs: Tensor, ys: Tensor, alpha_max: float) -> Tensor:
     """Alpha `[B, H, W, K]` of each splat at pixel centres `xs` `[W]`, `ys` `[H]`; 0 where it is skipped."""
     dx = xs[None, None, :, None] - means[:, None, None, :, 0]  # [B, 1, W, K]
     dy = ys[None, :, None, None] - means[:, None, None, :, 1]  # [B, H, 1, K]

@@ -85,9 +85,7 @@ def _tight_reach(conics: Tensor, opacities: Tensor) -> Tensor:
     """Half size `[K, 2]` of the box in which alpha can reach 1/255 (a hair larger, against rounding)."""
     a, b, c = conics.unbind(-1)
     variances = torch.stack([c, a], -1) / (a * c - b * b)[:, None]
-    return (
-        torch.sqrt(variances * 2 * torch.log(255 * opacities)[:, None]) + 1e-2
-    )  # NaN: never seen, in no tile
+    return torch.sqrt(variances * 2 * torch.log(255 * opacities)[:, None]) + 1e-2  # NaN: never seen, in no tile
 
 
 def _render_tile(
