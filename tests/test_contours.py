@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from gmae_tools.zeroshot.contours import Gradient, gradient, jumps, merge_regions, suppress_nonmaxima
+from gmae_tools.zeroshot.contours import Gradient, gradient, jumps, merge_regions, suppress_nonmaxima, thin_ridges
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -171,3 +171,33 @@ def components(contours: np.ndarray, level: float) -> np.ndarray:
     steps = np.concatenate([np.full(len(open_links[0][0]), 1), np.full(len(open_links[1][0]), contours.shape[1])])
     graph = coo_array((np.ones(len(starts)), (starts, starts + steps)), shape=(contours.size,) * 2)
     return connected_components(graph, directed=False)[1].reshape(contours.shape)
+
+
+# --- ridges ------------------------------------------------------------------------------------------
+
+
+def test_lines_side_by_side_become_one_and_the_stronger_stay_stronger() -> None:
+    strength = np.zeros((40, 60), np.float32)
+    strength[:, 20] = strength[:, 22] = 0.6  # the same edge, seen a little apart
+    strength[:, 40] = 0.3
+    ridges = thin_ridges(strength, 1.0)
+    rows = ridges[5:35]
+    assert [list(np.flatnonzero(row)) for row in rows] == [[21, 40]] * 30
+    np.testing.assert_allclose(rows[:, 40], 0.3 * ndimage.gaussian_filter1d(np.eye(9)[4], 1.0)[4], rtol=1e-3)
+    assert rows[:, 21].min() > 2 * rows[:, 40].max()
+
+
+@pytest.mark.parametrize("angle", [0.3, 1.2, 2.0])
+def test_a_slanted_line_stays_one_line(angle: float) -> None:
+    y, x = np.mgrid[:60, :60] - 29.5
+    line = (np.abs(np.cos(angle) * x + np.sin(angle) * y) < 1).astype(np.float32)
+    ridge = thin_ridges(line, 1.0) > 0.3
+    distance = np.abs(np.cos(angle) * x + np.sin(angle) * y)
+    assert distance[ridge].max() < 1.1
+    labels, count = ndimage.label(ridge[8:-8, 8:-8], np.ones((3, 3)))
+    assert count == 1
+    assert 40 <= (labels > 0).sum() <= 70
+
+
+def test_no_ridges_on_a_plain() -> None:
+    assert not thin_ridges(np.full((20, 20), 0.5, np.float32), 1.0).any()

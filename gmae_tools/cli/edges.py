@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gmae_tools.detectors import Detector, GaussianEdges
     from gmae_tools.report.edges import EdgeRow
 
-GAUSSIAN = ("layers", "expected-depth", "combined", "render-gradient")
+GAUSSIAN = ("layers", "expected-depth", "regions", "combined", "render-gradient")
 CLASSICAL = ("sobel", "sobel-nms", "canny", "soft-canny")
 HIERARCHY, SINGLE = (32, 16, 8, 4), (16,)  # layers of the pictures, and of the benchmark
 SHEET = "sheet.png"
@@ -83,8 +83,9 @@ def command(
     the scores, the precision-recall curve, a table of the images and the settings. An interrupted run goes on where it
     stopped; other settings are refused without --overwrite. The scores also go to stdout.
 
-    Readouts of the Gaussians: layers (l@N), expected-depth, combined (regions of the strongest Gaussian, merged),
-    render-gradient (the baseline without depth). On the photograph: sobel, sobel-nms, canny, soft-canny.
+    Readouts of the Gaussians: layers (l@N), expected-depth, regions (of the strongest Gaussian, merged step by step),
+    render-gradient (the baseline without depth), combined (the last two). On the photograph: sobel, sobel-nms, canny,
+    soft-canny.
     """
     if bool(images) == bool(dataset):
         raise click.UsageError("give pictures, or --dataset")

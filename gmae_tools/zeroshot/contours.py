@@ -81,6 +81,22 @@ def _bilinear(values: Array, y: float, x: float) -> float:
     return (1 - v) * upper + v * lower
 
 
+def thin_ridges(strength: Array, sigma: float) -> Array:
+    """Blur a soft map `[H, W]` of lines, and keep the crests: lines side by side become one, strong ones stay strong.
+
+    The direction across a ridge is that of the most negative second derivative.
+
+    Args:
+        sigma: of the Gaussian in px.
+    """
+    smooth, xx, yy, xy = (
+        ndimage.gaussian_filter(strength.astype(np.float32), scale, order=order)
+        for scale, order in ((sigma, (0, 0)), *((1.5 * sigma, order) for order in ((0, 2), (2, 0), (1, 1))))
+    )
+    angle = (np.arctan2(2 * xy, xx - yy) + np.pi) / 2
+    return suppress_nonmaxima(Gradient(smooth, np.cos(angle), np.sin(angle)))
+
+
 def jumps(labels: Array) -> Array:
     """Size of the jumps of a map of numbers `[H, W]`: lines one pixel wide, 0 where nothing changes.
 
@@ -157,11 +173,11 @@ def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -
     for index in range(len(pairs)):
         a, b = pairs[index]
         heap.append((_dissimilarity(a, b, means, areas, damping), a, b))
-        for link, mine, other in ((2 * index, a, b), (2 * index + 1, b, a)):
-            neighbour[link], following[link] = other, head[mine]
+        for slot, mine, other in ((2 * index, a, b), (2 * index + 1, b, a)):
+            neighbour[slot], following[slot] = other, head[mine]
             if head[mine] < 0:
-                tail[mine] = link
-            head[mine] = link
+                tail[mine] = slot
+            head[mine] = slot
     heapq.heapify(heap)
     seen = np.full(total, -1)
     node, level = count, 0.0
@@ -175,7 +191,7 @@ def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -
         means[node] = (means[a] * areas[a] + means[b] * areas[b]) / areas[node]
         following[tail[a]] = head[b]
         head[node], tail[node] = head[a], tail[b]
-        before, link = -1, head[node]
+        before, link = -1, int(head[node])
         while link >= 0:
             other = neighbour[link]
             while roots[other] != other:
@@ -191,7 +207,7 @@ def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -
                 seen[other] = node
                 heapq.heappush(heap, (_dissimilarity(node, other, means, areas, damping), other, node))
                 before = link
-            link = following[link]
+            link = int(following[link])
         tail[node] = before
         node += 1
     return parents, levels

@@ -198,11 +198,13 @@ def region_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) 
     are a region; neighbouring regions merge by the difference of their rendered colours (CIELAB), small ones first.
     The strength of a boundary is the level of the merge that removes it.
     """
-    from skimage.color import rgb2lab
+    return _region_edges(*_render(gaussians, camera, height, width))
 
+
+def combined_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) -> np.ndarray:
+    """Mean of `region_edges` and `render_edges`: where colours change, and which regions that change keeps apart."""
     picture, owner = _render(gaussians, camera, height, width)
-    levels = merge_regions(owner, rgb2lab(picture) / 100, damping=DAMPING * height * width)
-    return _soften(levels, REGION_HALF)
+    return (_region_edges(picture, owner) + _gradient_edges(picture, RENDER_SIGMA, RENDER_HALF)) / 2
 
 
 Readout = Callable[[Gaussians, Camera, int, int, Sequence[int]], np.ndarray]
@@ -217,7 +219,8 @@ def _without_layers(readout: Callable[[Gaussians, Camera, int, int], np.ndarray]
 READOUTS: dict[str, Readout] = {
     "layers": layer_edges,
     "expected-depth": _without_layers(depth_edges),
-    "combined": _without_layers(region_edges),
+    "regions": _without_layers(region_edges),
+    "combined": _without_layers(combined_edges),
     "render-gradient": _without_layers(render_edges),
 }
 
@@ -228,6 +231,12 @@ def _render(gaussians: Gaussians, camera: Camera, height: int, width: int) -> tu
     raster = rasterize(splats, height, width, background=torch.ones(3), owners=True)
     assert raster.owner is not None
     return raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy(), raster.owner[0].numpy()
+
+
+def _region_edges(picture: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    from skimage.color import rgb2lab
+
+    return _soften(merge_regions(owner, rgb2lab(picture) / 100, damping=DAMPING * owner.size), REGION_HALF)
 
 
 def _gradient_edges(picture: np.ndarray, sigma: float, half: float) -> np.ndarray:

@@ -1,0 +1,221 @@
+"""Edges on BSDS500: every readout of the Gaussians, the render's own gradient and classical detectors in one table.
+
+Protocol: the official benchmark with exact matching (`gmae_tools.metrics.boundaries`), 33 thresholds, soft maps of 8
+bits in the photographs' own size. `layers` is l@N (several N: what persists over them). `looks` is how the photograph
+was shown to the model: 1 as a whole, 3 as 3 x 3 overlapping tiles, several: their mean. All defaults were chosen on
+val; test is only reported.
+
+`difference` compares a readout of the Gaussians with `render-gradient` at the same looks: ODS minus ODS, and its
+standard deviation over 1,000 bootstrap samples of the images. Depth layers beat the render's own gradient where it is
+positive.
+
+    python evals/bsds500.py --root DATA            # both splits; goes on where it stopped
+    python evals/bsds500.py --root DATA --splits val --every 4 --results runs/quick
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import numpy as np
+
+from gmae_tools import checkpoints, edge_benchmark
+from gmae_tools.datasets.bsds500 import BSDS500
+from gmae_tools.detectors import CLASSICAL, Detector, GaussianEdges
+from gmae_tools.edge_benchmark import Settings
+from gmae_tools.files import atomic_path
+from gmae_tools.metrics.boundaries import BoundaryResult, best_point
+from gmae_tools.report.pr_curve import Curve, plot_pr_curves
+from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.views import Looks
+from gmae_tools.zeroshot.edges import READOUTS
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ((32,), (16,), (8,), (4,), (32, 16, 8, 4))
+LOOKS = (Looks((1,)), Looks((2, 3, 4)))
+COLUMNS = {
+    "readout": None, "layers": None, "looks": None, "ods": 3, "ois": 3, "ap": 3, "r50": 3, "recall": 3, "precision": 3,
+    "threshold": 2, "difference": 3, "deviation": 3,
+}  # fmt: skip
+BASELINE = "render-gradient"
+SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table to be: a detector, and what it is called."""
+
+    readout: str
+    detect: Detector
+    layers: tuple[int, ...] | None = None
+    looks: Looks | None = None
+
+    @property
+    def folder(self) -> str:
+        parts = [self.readout, *(self.layers or ())]
+        if self.looks:
+            parts += ["looks", *self.looks.scales]
+        return "-".join(map(str, parts))
+
+
+def entries(checkpoint: str) -> list[Entry]:
+    """All readouts at all looks, then the classical detectors."""
+    model = checkpoints.load(checkpoint)
+    found = []
+    for looks in LOOKS:
+        source = GaussianEdges(model, looks)
+        found += [Entry("layers", source.detector("layers", n), n, looks) for n in LAYERS]
+        others = [name for name in READOUTS if name != "layers"]
+        found += [Entry(name, source.detector(name, ()), None, looks) for name in others]
+    return [*found, *(Entry(name, detect) for name, detect in CLASSICAL.items())]
+
+
+def evaluate(
+    data: BSDS500, split: str, every: int, checkpoint: str, thresholds: int, out: Path, overwrite: bool
+) -> tuple[dict[Entry, BoundaryResult], BoundaryResult]:
+    """The scores of each entry, and of the annotators."""
+    weights = edge_benchmark.fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
+    rows = entries(checkpoint)
+    for entry in rows:
+        of_model = entry.looks is not None
+        settings = Settings(
+            dataset="bsds500",
+            split=split,
+            readout=entry.readout,
+            layers=entry.layers,
+            checkpoint=Path(checkpoint).name if of_model else None,
+            weights=weights if of_model else None,
+            scales=entry.looks.scales if entry.looks else None,
+            flip=entry.looks.flip if entry.looks else None,
+            thresholds=thresholds,
+        )
+        edge_benchmark.claim(out / entry.folder, settings, overwrite=overwrite)
+    photos = data.images(split)[::every]
+    for _ in progress(
+        edge_benchmark.predict_maps(photos, {out / entry.folder: entry.detect for entry in rows}), len(photos), split
+    ):
+        pass
+    truths, subset = data.ground_truth_folder(split), every > 1
+    results = {}
+    for entry in rows:
+        results[entry] = edge_benchmark.score_maps(
+            out / entry.folder, truths, thresholds, subset=subset, progress=named_progress(entry.folder)
+        )
+    human = edge_benchmark.score_annotators(
+        out / rows[0].folder, truths, out / "human", subset=subset, progress=progress
+    )
+    return results, human
+
+
+def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
+    """Pass the items on, with a bar on stderr."""
+    from tqdm import tqdm
+
+    yield from tqdm(items, total=length, desc=label, unit="image", mininterval=1.0)
+
+
+def named_progress(name: str) -> edge_benchmark.Progress:
+    """The same, under the name of an entry."""
+    return lambda items, length, _label: progress(items, length, name)
+
+
+def tabulate(results: dict[Entry, BoundaryResult], human: BoundaryResult) -> list[Row]:
+    """Rows of `COLUMNS`, best first within their looks."""
+    rows: list[Row] = []
+    baselines = {entry.looks: result for entry, result in results.items() if entry.readout == BASELINE}
+    for entry, result in results.items():
+        difference: tuple[float | None, float | None] = (None, None)
+        if entry.looks and entry.readout != BASELINE:
+            difference = compare(result, baselines[entry.looks])
+        rows.append(
+            {
+                "readout": entry.readout,
+                "layers": ",".join(map(str, entry.layers)) if entry.layers else None,
+                "looks": ",".join(map(str, entry.looks.scales)) if entry.looks else None,
+                "ods": result.ods,
+                "ois": result.ois,
+                "ap": result.ap,
+                "r50": result.r50,
+                "recall": result.ods_recall,
+                "precision": result.ods_precision,
+                "threshold": result.ods_threshold,
+                "difference": difference[0],
+                "deviation": difference[1],
+            }
+        )
+    agreement = {"ods": human.ods, "recall": human.ods_recall, "precision": human.ods_precision}
+    return [*rows, {**dict.fromkeys(COLUMNS), "readout": "human", **agreement}]
+
+
+def compare(result: BoundaryResult, baseline: BoundaryResult) -> tuple[float, float]:
+    """Difference of ODS and its standard deviation when the images are drawn anew, with replacement."""
+    names = list(result.counts)
+    chosen = np.random.default_rng(0).integers(0, len(names), (SAMPLES, len(names)))
+    weights = np.stack([np.bincount(draw, minlength=len(names)) for draw in chosen])  # [SAMPLES, images]
+    ours, theirs = (resampled_ods(each, names, weights) for each in (result, baseline))
+    return result.ods - baseline.ods, float(np.std(ours - theirs))
+
+
+def resampled_ods(result: BoundaryResult, names: Sequence[str], weights: np.ndarray) -> np.ndarray:
+    """ODS `[samples]` with image counts weighted by `weights` `[samples, images]`."""
+    counts = np.array([result.counts[name].arrays() for name in names])  # [images, 4, T]
+    found, truth, hits, predicted = np.moveaxis(np.tensordot(weights, counts, 1), 1, 0)  # each [samples, T]
+    recall, precision = found / np.maximum(truth, 1), hits / np.maximum(predicted, 1)
+    return np.array([best_point(result.levels, p, r).f for p, r in zip(precision, recall, strict=True)])
+
+
+def draw_curves(path: Path, results: dict[Entry, BoundaryResult], human: BoundaryResult) -> None:
+    """Precision and recall of the best layers, the other readouts at the same looks, and the classical detectors."""
+    best_layers = max((entry for entry in results if entry.readout == "layers"), key=lambda entry: results[entry].ods)
+    chosen = [
+        entry
+        for entry in results
+        if entry == best_layers or (entry.readout != "layers" and entry.looks in (None, best_layers.looks))
+    ]
+    curves = []
+    for entry in chosen:
+        result = results[entry]
+        name = f"l@{','.join(map(str, entry.layers))}" if entry.layers else entry.readout
+        best = (result.ods_recall, result.ods_precision)
+        curves.append(Curve(name, result.total.recall, result.total.precision, best))
+    plot_pr_curves(path, curves, (human.ods_recall, human.ods_precision))
+
+
+@click.command()
+@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@click.option("--splits", default="val,test", show_default=True)
+@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth image.")
+@click.option("--thresholds", type=click.IntRange(1), default=33, show_default=True)
+@click.option("--checkpoint", default="gmae-tiny", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "bsds500", help="Maps and counts.")
+@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="Tables, curves.")
+@click.option("--overwrite", is_flag=True, help="Remove maps made with other settings.")
+def main(
+    root: str | None, splits: str, every: int, thresholds: int, checkpoint: str, out: Path, results: Path,
+    overwrite: bool,
+) -> None:  # fmt: skip
+    """Write the tables and curves of each split into the folder of results, and print the tables."""
+    data = BSDS500(root)
+    results.mkdir(parents=True, exist_ok=True)
+    for split in splits.split(","):
+        folder = out / (split if every == 1 else f"{split}-every-{every}")
+        scores, human = evaluate(data, split, every, checkpoint, thresholds, folder, overwrite)
+        rows = tabulate(scores, human)
+        with atomic_path(results / f"bsds500-{split}.csv") as temporary:
+            temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+        table = format_rows(rows, COLUMNS, "table")
+        heading = f"BSDS500 {split}, {human.images} images, {thresholds} thresholds, {Path(checkpoint).name}\n\n"
+        with atomic_path(results / f"bsds500-{split}.txt") as temporary:
+            temporary.write_text(heading + table)
+        draw_curves(results / f"bsds500-{split}.png", scores, human)
+        click.echo(heading + table)
+
+
+if __name__ == "__main__":
+    main()
