@@ -1,11 +1,14 @@
+# mypy: allow-untyped-defs
 """The CPU backend: numba kernels that composite sorted 2-D splats in 16-px tiles, and their analytic gradients.
 
-How it is laid out. `bin_splats` lists, for every tile, the splats whose visible ellipse touches it, nearest first. A
-*band* is `_BAND_TILES` rows of tiles; bands are the unit of parallel work, and gradients are summed band by band in a fixed
-order, so results are bitwise the same for any number of threads and any way of splitting a batch.
+How it is laid out. `bin_splats` lists, for every tile, the splats whose visible ellipse touches it, nearest
+first. A *band* is `_BAND_TILES` rows of tiles; bands are the unit of parallel work, and gradients are summed band
+by band in a fixed order, so results are bitwise the same for any number of threads and any way of splitting a
+batch. A tile is composited row by row: 16 pixels are one vector of `simd.py`. Kernels only know whole tiles;
+pictures of other sizes are padded and cropped around them.
 
-Threads are Python threads running kernels that release the interpreter lock: nothing spins between calls, nothing fights
-torch's own threads, and small scenes run on the calling thread without paying for any.
+Threads are Python threads running kernels that release the interpreter lock: nothing spins between calls, nothing
+fights torch's own threads, and small scenes run on the calling thread without paying for any.
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gmae_tools.splatting.simd import LANES, empty_rows, full, lane_numbers, lane_sum, load, store, where
 
@@ -27,12 +31,12 @@ TILE = LANES  # a row of a tile is one vector
 _BAND_TILES = 4
 _MIN_ALPHA = np.float32(1 / 255)
 _MIN_TRANSMITTANCE = np.float32(1e-4)
-_CUTOFF = np.float32(math.log(255))  # alpha >= 1/255 means -log(alpha) <= this
-_CULL = np.float32(math.log(255) + 1e-3)  # culling stays on the safe side of rounding
+_CUTOFF = np.float32(math.log(255))  # alpha >= 1/255 where -log(alpha) is no more than this
+_CULL = math.log(255) + 1e-3  # culling stays on the safe side of rounding
 _SMALL_SCENE = 3000  # (splat, tile) pairs below which threads cost more than they bring
 _GEOMETRY = 6  # sums kept a splat for the gradients of mean, conic and opacity
 
-# Contraction allows fused multiply-add. NaN and infinity keep their meaning: comparisons with them leave a pixel dark.
+# Contraction allows fused multiply-add. NaN and infinity keep their meaning: what compares with them stays dark.
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 _INLINE = {**_OPTIONS, "cache": False, "inline": "always"}
 
@@ -40,8 +44,9 @@ _INLINE = {**_OPTIONS, "cache": False, "inline": "always"}
 class Scene(NamedTuple):
     """Depth-sorted splats of a batch as the kernels want them, contiguous.
 
-    `shape` holds (centre x, centre y, a/2, b, c/2, -log(opacity), half height of the visible ellipse) for every splat,
-    `[B, K, 7]`; `colors` is `[B, K, C]`; `group` gives the group of every drawn position `[<= K]`.
+    `shape` holds (centre x, centre y, a/2, b, c/2, -log(opacity)) for every splat, `[B, K, 6]`; -log(opacity) is
+    infinite for splats that can never be seen. `colors` is `[B, K, C]`; `group` gives the group of every drawn
+    position `[<= K]`.
     """
 
     shape: np.ndarray
@@ -50,10 +55,102 @@ class Scene(NamedTuple):
 
 
 class Bins(NamedTuple):
-    """For one image: `splats[starts[t]:starts[t + 1]]` are the sorted positions that touch tile t (row-major)."""
+    """For one image: visits `starts[t]` to `starts[t + 1]` belong to tile t (row-major), nearest splat first.
+
+    `splats` holds the sorted position, `rows` the first and one past the last row of the tile that the splat
+    reaches.
+    """
 
     starts: np.ndarray
     splats: np.ndarray
+    rows: np.ndarray
+
+
+@njit(**_OPTIONS)
+def _pack(means, conics, colors, opacities, order, shape, sorted_colors):
+    """Fill `Scene.shape` and `Scene.colors` of one image in depth order."""
+    for position in range(order.size):
+        k = order[position]
+        row = shape[position]
+        row[0], row[1] = means[k, 0], means[k, 1]
+        row[2], row[3], row[4] = np.float32(0.5) * conics[k, 0], conics[k, 1], np.float32(0.5) * conics[k, 2]
+        is_ellipse = row[2] > 0 and np.float64(row[2]) * row[4] > 0.25 * np.float64(row[3]) * row[3]
+        row[5] = -math.log(opacities[k]) if is_ellipse and opacities[k] >= _MIN_ALPHA else np.inf
+        for channel in range(colors.shape[1]):
+            sorted_colors[position, channel] = colors[k, channel]
+
+
+@njit(**_INLINE)
+def _reach(a, b, c, level, low, high):
+    """Least and greatest x of the ellipse a x^2 + 2 b x y + c y^2 <= level where it crosses low <= y <= high."""
+    determinant = a * c - b * b
+    half_width, half_height = math.sqrt(level * c / determinant), math.sqrt(level * a / determinant)
+    middle, rightmost_at = -b / a, -b * half_width / c
+    widest, narrowing = level / a, determinant / (a * a)  # of the squared half chord at height y
+    low, high = max(low, -half_height), min(high, half_height)
+    half_low = math.sqrt(max(0.0, widest - narrowing * low * low))
+    half_high = math.sqrt(max(0.0, widest - narrowing * high * high))
+    least = min(middle * low - half_low, middle * high - half_high)
+    greatest = max(middle * low + half_low, middle * high + half_high)
+    return (
+        -half_width if low <= -rightmost_at <= high else least,
+        half_width if low <= rightmost_at <= high else greatest,
+    )
+
+
+@njit(**_INLINE)
+def _span(low, high, count):
+    """First and one past the last of `count` unit intervals from 0 on that low to high touches; any size will do."""
+    return math.floor(min(max(low, 0.0), float(count))), math.floor(min(max(high + 1.0, 0.0), float(count)))
+
+
+@njit(**_OPTIONS)
+def _visit_tiles(shape, drawn, tiles_x, tiles_y, slots, splats, rows, fill):
+    """Count (fill False) or list (fill True) the splats that touch each tile; `slots[tile]` moves up with each.
+
+    The ellipse {sigma <= cutoff} is followed exactly, in double precision, through rows of tiles and through a
+    tile's rows of pixels, so that slanted needles enter only what they cross.
+    """
+    for position in range(drawn):
+        level = _CULL - np.float64(shape[position, 5])
+        if level <= 0:
+            continue
+        x, y = np.float64(shape[position, 0]), np.float64(shape[position, 1])
+        a, b, c = np.float64(shape[position, 2]), 0.5 * shape[position, 3], np.float64(shape[position, 4])
+        half_height = math.sqrt(level * a / (a * c - b * b))
+        first_row, end_row = _span((y - half_height) / TILE, (y + half_height) / TILE, tiles_y)
+        for tile_y in range(first_row, end_row):
+            top = tile_y * TILE - y
+            left, right = _reach(a, b, c, level, top, top + TILE)
+            first_column, end_column = _span((x + left) / TILE, (x + right) / TILE, tiles_x)
+            for tile_x in range(first_column, end_column):
+                tile = tile_y * tiles_x + tile_x
+                if fill:
+                    slot, side = slots[tile], tile_x * TILE - x
+                    upper, lower = _reach(c, b, a, level, side, side + TILE)
+                    splats[slot] = position
+                    rows[slot, 0], rows[slot, 1] = _span(upper - top - 0.5, lower - top - 0.5, TILE)
+                slots[tile] += 1
+
+
+@njit(**_OPTIONS)
+def bin_splats(shape, drawn, tiles_x, tiles_y):
+    """`Bins` of one image, for its first `drawn` splats."""
+    starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
+    splats, rows = np.empty(0, np.int32), np.empty((0, 2), np.uint8)
+    _visit_tiles(shape, drawn, tiles_x, tiles_y, starts[1:], splats, rows, False)
+    for tile in range(tiles_x * tiles_y):
+        starts[tile + 1] += starts[tile]
+    splats, rows = np.empty(starts[-1], np.int32), np.empty((starts[-1], 2), np.uint8)
+    _visit_tiles(shape, drawn, tiles_x, tiles_y, starts[:-1].copy(), splats, rows, True)
+    return starts, splats, rows
+
+
+@njit(**_INLINE)
+def _enter_tile(splat, top, side):
+    """dx `[x]`, dy of the first row, and the parts of -log(alpha) = (c dy + b dx) dy + (a dx^2 - log(opacity))."""
+    dx = splat[0] - np.float32(side + 0.5) - lane_numbers()
+    return dx, splat[1] - np.float32(top + 0.5), splat[4], splat[3] * dx, splat[2] * dx * dx + splat[5]
 
 
 @njit(**_INLINE)
@@ -72,288 +169,193 @@ def _exp_minus(depth):
     return p * p
 
 
-@njit(**_OPTIONS)
-def _pack_shapes(means, conics, opacities, order, shape):
-    """Fill `Scene.shape` of one image in depth order. Splats that can never be seen get half height -1."""
-    for position in range(order.shape[0]):
-        k = order[position]
-        a, b, c = conics[k, 0], conics[k, 1], conics[k, 2]
-        opacity = opacities[k]
-        row = shape[position]
-        row[0], row[1] = means[k, 0], means[k, 1]
-        row[2], row[3], row[4] = np.float32(0.5) * a, b, np.float32(0.5) * c
-        row[5], row[6] = np.float32(0), np.float32(-1)
-        determinant = np.float64(a) * c - np.float64(b) * b
-        if opacity >= _MIN_ALPHA and a > 0 and determinant > 0:
-            row[5] = -math.log(opacity)
-            row[6] = math.sqrt(2 * (_CULL - row[5]) * a / determinant)
-
-
 @njit(**_INLINE)
-def _tile_index(pixel, tiles):
-    """Tile that holds a pixel coordinate, clipped to -1..tiles so that far-away splats do not overflow an integer."""
-    return int(math.floor(min(max(pixel / TILE, -1.0), float(tiles))))
+def _absorb(light, depth, offset, alpha_max):
+    """What a splat does to a row of pixels that `light` reaches.
 
+    Args:
+        depth: -log(alpha) before the cap `[x]`; offset: its value at the splat's centre.
 
-@njit(**_OPTIONS)
-def _visit_tiles(shape, drawn, tiles_x, tiles_y, counts, splats, fill):
-    """Count (fill False) or list (fill True) the splats that touch each tile.
-
-    A row of tiles is crossed by the ellipse {sigma <= cutoff} between the extreme x it reaches inside the row: found in
-    closed form, so that slanted needles enter only the tiles they cross. `counts` holds the next free slot when filling.
+    Returns:
+        peak: alpha before the cap; alpha: after it, 0 where the splat is invisible; after: the light that goes on;
+        lit: where that is enough for the splat to count.
     """
-    for position in range(drawn):
-        half_height = np.float64(shape[position, 6])
-        if half_height < 0:
-            continue
-        x, y = np.float64(shape[position, 0]), np.float64(shape[position, 1])
-        a, b, c = (
-            2 * np.float64(shape[position, 2]),
-            np.float64(shape[position, 3]),
-            2 * np.float64(shape[position, 4]),
-        )
-        level = 2 * (np.float64(_CULL) - shape[position, 5])
-        determinant = a * c - b * b
-        half_width = math.sqrt(level * c / determinant)
-        first_row = max(_tile_index(y - half_height, tiles_y), 0)
-        last_row = min(_tile_index(y + half_height, tiles_y), tiles_y - 1)
-        for row in range(first_row, last_row + 1):
-            top = max(row * TILE - y, -half_height)
-            bottom = min((row + 1) * TILE - y, half_height)
-            root_top = math.sqrt(max(0.0, a * level - determinant * top * top))
-            root_bottom = math.sqrt(max(0.0, a * level - determinant * bottom * bottom))
-            right = max((-b * top + root_top) / a, (-b * bottom + root_bottom) / a)
-            left = min((-b * top - root_top) / a, (-b * bottom - root_bottom) / a)
-            rightmost_at = -b * half_width / c
-            if top <= rightmost_at <= bottom:
-                right = half_width
-            if top <= -rightmost_at <= bottom:
-                left = -half_width
-            first = max(_tile_index(x + left, tiles_x), 0)
-            last = min(_tile_index(x + right, tiles_x), tiles_x - 1)
-            for column in range(first, last + 1):
-                tile = row * tiles_x + column
-                if fill:
-                    splats[counts[tile]] = position
-                counts[tile] += 1
-
-
-@njit(**_OPTIONS)
-def bin_splats(shape, drawn, tiles_x, tiles_y):
-    """`Bins` of one image: starts `[tiles + 1]` and sorted positions, for its first `drawn` splats."""
-    starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
-    nothing = np.empty(0, np.int32)
-    _visit_tiles(shape, drawn, tiles_x, tiles_y, starts[1:], nothing, False)
-    for tile in range(tiles_x * tiles_y):
-        starts[tile + 1] += starts[tile]
-    splats = np.empty(starts[-1], np.int32)
-    _visit_tiles(shape, drawn, tiles_x, tiles_y, starts[:-1].copy(), splats, True)
-    return starts, splats
+    peak = _exp_minus(depth)
+    alpha = where((depth >= offset) & (depth <= _CUTOFF), min(peak, alpha_max), 0.0)
+    after = light - light * alpha
+    return peak, alpha, after, after > _MIN_TRANSMITTANCE
 
 
 @njit(**_INLINE)
-def _row_span(y, half_height, top, rows):
-    """First and one past the last of a tile's `rows` pixel rows that a splat can reach."""
-    first = math.floor(y - half_height - top - np.float32(0.5))
-    last = math.ceil(y + half_height - top - np.float32(0.5))
-    return int(max(first, np.float32(0))), int(min(last, np.float32(rows - 1))) + 1
-
-
-@njit(**_INLINE)
-def _row_is_dark(a, b_dy, rest, slope_dy, dx_first):
-    """True if a splat is invisible along a whole row of the tile (dx falls from `dx_first` by 15)."""
-    nearest = min(max(slope_dy, dx_first - np.float32(TILE - 1)), dx_first)
-    return (a * nearest + b_dy) * nearest + rest > _CULL
-
-
-@njit(**_INLINE)
-def _write_group(images, alphas, index, total, left, left_before, background, top, side, rows, columns):
-    """Store what one group contributed to a tile and make ready for the next; the last one gets the background."""
-    groups, channels = images.shape[:2]
-    for channel in range(channels):
-        shine = background[channel] if index == groups - 1 else np.float32(0)
-        for y in range(rows):
-            for x in range(columns):
-                images[index, channel, top + y, side + x] = (
-                    total[y * channels + channel, x] + left[y, x] * shine
-                )
-    for y in range(rows):
-        for x in range(columns):
-            alphas[index, top + y, side + x] = left_before[y, x] - left[y, x]
-    total[:] = np.float32(0)
-    left_before[:] = left
-
-
-@njit(**_INLINE)
-def _all_dark(light):
-    """True if no pixel of a tile can take more light."""
-    brightest = load(light, 0)
-    for y in range(1, TILE):
+def _all_finished(light):
+    """True if no pixel of a tile has light to give."""
+    brightest = full(0.0)
+    for y in range(TILE):
         brightest = max(brightest, load(light, y))
     return lane_sum(brightest) == np.float32(0)
 
 
+@njit(**_INLINE)
+def _write_group(images, alphas, group, top, side, total, light, light_before, background):
+    """Store what one group contributed to a tile and make ready for the next; the last one gets the background."""
+    groups, channels = images.shape[:2]
+    for y in range(TILE):
+        left = load(light, y)
+        left = max(left, 0.0 - left)
+        store(alphas, (group, top + y, side), load(light_before, y) - left)
+        store(light_before, y, left)
+        for channel in range(channels):
+            value = load(total, y * channels + channel)
+            if group == groups - 1:
+                value = value + left * background[channel]
+            store(images, (group, channel, top + y, side), value)
+            store(total, y * channels + channel, 0.0)
+
+
 @njit(**_OPTIONS)
-def composite(shape, colors, group, starts, splats, alpha_max, background, first_band, last_band, images, alphas, owner, owner_weight):  # fmt: skip  # noqa: E501
-    """Composite the tiles of bands [first_band, last_band) of one image, front to back.
+def composite(
+    shape,
+    colors,
+    group,
+    starts,
+    splats,
+    rows,
+    alpha_max,
+    bands,
+    background,
+    images,
+    alphas,
+    owner,
+    owner_weight,
+):
+    """Composite the tiles of bands [bands[0], bands[1]) of one image, front to back.
 
     Args:
-        shape, colors, group: one image of a `Scene`; starts, splats: its `Bins`.
+        shape, colors, group: one image of a `Scene`; starts, splats, rows: its `Bins`.
         background: `[C]`, added to the last group with the transmittance that is left.
-        images `[S, C, H, W]`, alphas `[S, H, W]`: written: what each group contributes.
-        owner `[H, W]`, owner_weight `[H, W]`: written unless empty: the splat of the largest weight, and the weight.
+        images `[S, C, H, W]`, alphas `[S, H, W]`: written: what each group contributes. H, W are whole tiles.
+        owner `[H, W]`, owner_weight `[H, W]`: written unless empty: sorted position (as a float, exact up to 2^24;
+            -1 for none) and weight of the splat of the largest weight.
     """
-    groups, channels, height, width = images.shape
-    tiles_x = (width + TILE - 1) // TILE
-    light = empty_rows(TILE)  # transmittance; 0 once a pixel is finished
-    left = empty_rows(TILE)  # transmittance that goes on to the background
-    left_before = empty_rows(TILE)  # `left` where the current group began
+    groups, channels, _, width = images.shape
+    tiles_x = width // TILE
+    light = empty_rows(TILE)  # transmittance; negative once a pixel is finished
+    light_before = empty_rows(TILE)  # where the current group began
     total = empty_rows(TILE * channels)
-    best = empty_rows(TILE)
-    best_at = empty_rows(TILE)  # positions as floats: exact up to 2^24
-    want_owner = owner.size > 0
-    for tile in range(
-        first_band * _BAND_TILES * tiles_x, min(last_band * _BAND_TILES * tiles_x, starts.size - 1)
-    ):
+    total[:] = np.float32(0)
+    for tile in range(bands[0] * _BAND_TILES * tiles_x, min(bands[1] * _BAND_TILES * tiles_x, starts.size - 1)):
         top, side = tile // tiles_x * TILE, tile % tiles_x * TILE
-        rows, columns = min(TILE, height - top), min(TILE, width - side)
         light[:] = np.float32(1)
-        left[:] = np.float32(1)
-        left_before[:] = np.float32(1)
-        total[:] = np.float32(0)
-        best[:] = np.float32(0)
-        best_at[:] = -1
+        light_before[:] = np.float32(1)
+        if owner.size > 0:
+            owner[top : top + TILE, side : side + TILE] = np.float32(-1)
+            owner_weight[top : top + TILE, side : side + TILE] = np.float32(0)
         current = 0
         for visit in range(starts[tile], starts[tile + 1]):
             position = splats[visit]
             while current < group[position]:
-                _write_group(
-                    images, alphas, current, total, left, left_before, background, top, side, rows, columns
-                )
+                _write_group(images, alphas, current, top, side, total, light, light_before, background)
                 current += 1
-            center_y, half_height = shape[position, 1], shape[position, 6]
-            a, b, c, offset = shape[position, 2], shape[position, 3], shape[position, 4], shape[position, 5]
-            dx_first, slope = shape[position, 0] - np.float32(side + 0.5), np.float32(-0.5) * b / a
-            dx = dx_first - lane_numbers()
-            first, end = _row_span(center_y, half_height, np.float32(top), rows)
-            for y in range(first, end):
-                dy = center_y - np.float32(top + y + 0.5)
-                b_dy, rest = b * dy, c * dy * dy + offset
-                if _row_is_dark(a, b_dy, rest, slope * dy, dx_first):
-                    continue
-                depth = (a * dx + b_dy) * dx + rest  # -log(alpha)
-                alpha = min(_exp_minus(depth), alpha_max)
-                alpha = where((depth >= offset) & (depth <= _CUTOFF), alpha, 0.0)
-                here = load(light, y)
-                after = here - here * alpha
-                lit = after > _MIN_TRANSMITTANCE
+            offset = shape[position, 5]
+            _, dy_first, c, b_dx, a_dx2 = _enter_tile(shape[position], top, side)
+            for y in range(rows[visit, 0], rows[visit, 1]):
+                dy = full(dy_first - np.float32(y))
+                left = load(light, y)
+                here = max(left, 0.0)
+                _, alpha, after, lit = _absorb(here, (dy * c + b_dx) * dy + a_dx2, offset, alpha_max)
                 weight = where(lit, alpha * here, 0.0)
-                store(light, y, where(lit, after, 0.0))
-                store(left, y, where(lit, after, load(left, y)))
+                store(light, y, where(lit, after, min(left, 0.0 - left)))
                 for channel in range(channels):
                     at = y * channels + channel
                     store(total, at, load(total, at) + weight * colors[position, channel])
-                if want_owner:
-                    stronger = weight > load(best, y)
-                    store(best, y, where(stronger, weight, load(best, y)))
-                    store(best_at, y, where(stronger, np.float32(position), load(best_at, y)))
-            if (visit & 15) == 15 and _all_dark(light):
+                if owner.size > 0:
+                    best = load(owner_weight, (top + y, side))
+                    best_at = load(owner, (top + y, side))
+                    store(owner_weight, (top + y, side), max(weight, best))
+                    store(owner, (top + y, side), where(weight > best, np.float32(position), best_at))
+            if (visit & 15) == 15 and _all_finished(light):
                 break
-        while current < groups:
-            _write_group(
-                images, alphas, current, total, left, left_before, background, top, side, rows, columns
-            )
-            current += 1
-        if want_owner:
-            for y in range(rows):
-                for x in range(columns):
-                    owner[top + y, side + x] = best_at[y, x]
-                    owner_weight[top + y, side + x] = best[y, x]
+        for index in range(current, groups):
+            _write_group(images, alphas, index, top, side, total, light, light_before, background)
 
 
 @njit(**_INLINE)
-def _load_group(grad_images, grad_alphas, index, grad, grad_alpha, top, side, rows, columns):
+def _load_group(grad_images, grad_alphas, group, top, side, grad, grad_alpha):
     """Bring the upstream gradients of one group for one tile into cache."""
     channels = grad_images.shape[1]
-    for y in range(rows):
-        for x in range(columns):
-            grad_alpha[y, x] = grad_alphas[index, top + y, side + x]
+    for y in range(TILE):
+        store(grad_alpha, y, load(grad_alphas, (group, top + y, side)))
         for channel in range(channels):
-            for x in range(columns):
-                grad[y * channels + channel, x] = grad_images[index, channel, top + y, side + x]
+            store(grad, y * channels + channel, load(grad_images, (group, channel, top + y, side)))
 
 
 @njit(**_INLINE)
-def _remainder(images, alphas, grad_images, grad_alphas, remainder, top, side, rows, columns):
+def _set_remainder(images, alphas, grad_images, grad_alphas, top, side, remainder):
     """Per pixel: the whole picture's product with its upstream gradient, background included."""
     groups, channels = images.shape[:2]
-    for y in range(rows):
-        for x in range(columns):
-            value = np.float32(0)
-            for index in range(groups):
-                value += alphas[index, top + y, side + x] * grad_alphas[index, top + y, side + x]
-                for channel in range(channels):
-                    value += (
-                        images[index, channel, top + y, side + x]
-                        * grad_images[index, channel, top + y, side + x]
-                    )
-            remainder[y, x] = value
+    for y in range(TILE):
+        product = full(0.0)
+        for group in range(groups):
+            at = (group, top + y, side)
+            product = product + load(alphas, at) * load(grad_alphas, at)
+            for channel in range(channels):
+                here = (group, channel, top + y, side)
+                product = product + load(images, here) * load(grad_images, here)
+        store(remainder, y, product)
 
 
 @njit(**_OPTIONS)
-def composite_backward(shape, colors, group, starts, splats, alpha_max, first_band, last_band, images, alphas, grad_images, grad_alphas, sums):  # fmt: skip  # noqa: E501
+def composite_backward(
+    shape,
+    colors,
+    group,
+    starts,
+    splats,
+    rows,
+    alpha_max,
+    bands,
+    images,
+    alphas,
+    grad_images,
+    grad_alphas,
+    sums,
+):
     """Add to `sums[band] [K, 6 + C]` what the tiles of each band contribute to the gradients of the sorted splats.
 
-    The six geometric sums are those of v, v dx, v dy, v dx^2, v dx dy, v dy^2, where v = dL/dsigma of a pixel; the rest is
-    dL/dcolor. Walking front to back needs one scalar a pixel: the product of what is still to come with the upstream
-    gradient starts as (picture . gradient) and loses each splat's share as it passes, so that
+    The six geometric sums are those of v, v dx, v dy, v dx^2, v dx dy, v dy^2, where v = dL/dsigma of a pixel; the
+    rest is dL/dcolor. Walking front to back needs one scalar a pixel: the product of what is still to come with the
+    upstream gradient starts as (picture . gradient) and loses each splat's share as it passes, so that
     dL/dalpha = T (color . gradient) - remainder / (1 - alpha).
     """
-    groups, channels, height, width = images.shape
-    tiles_x = (width + TILE - 1) // TILE
-    light, remainder = empty_rows(TILE), empty_rows(TILE)
+    _, channels, _, width = images.shape
+    tiles_x = width // TILE
+    light = empty_rows(TILE)  # transmittance; 0 once a pixel is finished
+    remainder = empty_rows(TILE)
     grad, grad_alpha = empty_rows(TILE * channels), empty_rows(TILE)
-    grad[:] = np.float32(0)
-    grad_alpha[:] = np.float32(0)
     sum_color = empty_rows(channels)
-    for tile in range(
-        first_band * _BAND_TILES * tiles_x, min(last_band * _BAND_TILES * tiles_x, starts.size - 1)
-    ):
+    for tile in range(bands[0] * _BAND_TILES * tiles_x, min(bands[1] * _BAND_TILES * tiles_x, starts.size - 1)):
         top, side = tile // tiles_x * TILE, tile % tiles_x * TILE
-        rows, columns = min(TILE, height - top), min(TILE, width - side)
         into = sums[tile // tiles_x // _BAND_TILES]
-        light[:] = np.float32(0)  # pixels outside the picture stay dark
-        light[:rows, :columns] = np.float32(1)
-        remainder[:] = np.float32(0)
-        _remainder(images, alphas, grad_images, grad_alphas, remainder, top, side, rows, columns)
+        light[:] = np.float32(1)
+        _set_remainder(images, alphas, grad_images, grad_alphas, top, side, remainder)
         current = -1
         for visit in range(starts[tile], starts[tile + 1]):
             position = splats[visit]
             if group[position] != current:
                 current = group[position]
-                _load_group(grad_images, grad_alphas, current, grad, grad_alpha, top, side, rows, columns)
-            center_y, half_height = shape[position, 1], shape[position, 6]
-            a, b, c, offset = shape[position, 2], shape[position, 3], shape[position, 4], shape[position, 5]
-            dx_first, slope = shape[position, 0] - np.float32(side + 0.5), np.float32(-0.5) * b / a
-            dx = dx_first - lane_numbers()
-            first, end = _row_span(center_y, half_height, np.float32(top), rows)
-            sum_v, sum_v_dy, sum_v_dy2 = full(0.0), full(0.0), full(0.0)
+                _load_group(grad_images, grad_alphas, current, top, side, grad, grad_alpha)
+            offset = shape[position, 5]
+            dx, dy_first, c, b_dx, a_dx2 = _enter_tile(shape[position], top, side)
+            sum_v, sum_v_dy, sum_v_dy2 = full(0.0), full(0.0), full(0.0)  # dx is the same in every row: see below
             for channel in range(channels):
                 store(sum_color, channel, 0.0)
-            for y in range(first, end):
-                dy = center_y - np.float32(top + y + 0.5)
-                b_dy, rest = b * dy, c * dy * dy + offset
-                if _row_is_dark(a, b_dy, rest, slope * dy, dx_first):
-                    continue
+            for y in range(rows[visit, 0], rows[visit, 1]):
                 product = load(grad_alpha, y)
                 for channel in range(channels):
                     product = product + load(grad, y * channels + channel) * colors[position, channel]
-                depth = (a * dx + b_dy) * dx + rest
-                peak = _exp_minus(depth)
-                alpha = where((depth >= offset) & (depth <= _CUTOFF), min(peak, alpha_max), 0.0)
+                dy = full(dy_first - np.float32(y))
                 here = load(light, y)
-                after = here - here * alpha
-                lit = after > _MIN_TRANSMITTANCE
+                peak, alpha, after, lit = _absorb(here, (dy * c + b_dx) * dy + a_dx2, offset, alpha_max)
                 weight = where(lit, alpha * here, 0.0)
                 behind = load(remainder, y) - weight * product
                 store(light, y, where(lit, after, 0.0))
@@ -362,7 +364,7 @@ def composite_backward(shape, colors, group, starts, splats, alpha_max, first_ba
                 v = where(lit & (peak <= alpha_max), alpha * d_alpha, 0.0)
                 sum_v = sum_v - v
                 sum_v_dy = sum_v_dy - v * dy
-                sum_v_dy2 = sum_v_dy2 - v * (dy * dy)
+                sum_v_dy2 = sum_v_dy2 - v * dy * dy
                 for channel in range(channels):
                     share = weight * load(grad, y * channels + channel)
                     store(sum_color, channel, load(sum_color, channel) + share)
@@ -374,8 +376,25 @@ def composite_backward(shape, colors, group, starts, splats, alpha_max, first_ba
             into[position, 5] += lane_sum(sum_v_dy2)
             for channel in range(channels):
                 into[position, _GEOMETRY + channel] += lane_sum(load(sum_color, channel))
-            if (visit & 15) == 15 and _all_dark(light):
+            if (visit & 15) == 15 and _all_finished(light):
                 break
+
+
+@njit(**_OPTIONS)
+def _apply_chain_rule(sums, order, conics, opacities, to_means, to_conics, to_colors, to_opacities):
+    """Write the gradients of one image's splats, in the caller's order, given `sums [bands, K, 6 + C]`."""
+    for position in range(order.size):
+        k = order[position]
+        for band in range(1, sums.shape[0]):
+            for index in range(sums.shape[2]):
+                sums[0, position, index] += sums[band, position, index]
+        total = sums[0, position]
+        a, b, c = conics[k, 0], conics[k, 1], conics[k, 2]
+        to_means[k, 0], to_means[k, 1] = a * total[1] + b * total[2], b * total[1] + c * total[2]
+        to_conics[k, 0], to_conics[k, 1], to_conics[k, 2] = total[3] / 2, total[4], total[5] / 2
+        to_opacities[k] = -total[0] / max(opacities[k], _MIN_ALPHA)  # the sum is 0 where a splat is invisible
+        for channel in range(to_colors.shape[1]):
+            to_colors[k, channel] = total[_GEOMETRY + channel]
 
 
 @lru_cache(maxsize=1)
@@ -385,10 +404,6 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 def _run(jobs: Iterable[Callable[[], None]], threads: int) -> None:
     """Run jobs on `threads` threads, this one included; the first exception is raised."""
-    if threads == 1:
-        for job in jobs:
-            job()
-        return
     queue = iter(list(jobs))
 
     def work() -> None:
@@ -402,103 +417,153 @@ def _run(jobs: Iterable[Callable[[], None]], threads: int) -> None:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float32)
+    return tensor.detach().float().contiguous().numpy()
+
+
+def _tiles(length: int) -> int:
+    return -(-length // TILE)
 
 
 def _bands(height: int) -> int:
-    return -(-height // (TILE * _BAND_TILES))
+    return -(-_tiles(height) // _BAND_TILES)
 
 
-def _spans(batch: int, bands: int, threads: int) -> list[tuple[int, int, int]]:
-    """Work items (image, first band, last band): whole images where there are enough of them for the threads."""
+def _whole_tiles(pictures: Tensor) -> Tensor:
+    """Pictures `[..., H, W]` padded with zeros to whole tiles; themselves if nothing is missing."""
+    height, width = pictures.shape[-2:]
+    missing = (0, -width % TILE, 0, -height % TILE)
+    return pad(pictures, missing) if any(missing) else pictures
+
+
+def _spans(batch: int, bands: int, threads: int) -> list[tuple[int, tuple[int, int]]]:
+    """Work items (image, bands): whole images where there are enough of them for the threads."""
     if threads == 1 or batch >= 4 * threads:
-        return [(image, 0, bands) for image in range(batch)]
-    return [(image, band, band + 1) for image in range(batch) for band in range(bands)]
-
-
-def _prepare(means: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor, order: np.ndarray, group_sizes: tuple[int, ...], height: int, width: int) -> tuple[Scene, list[Bins]]:  # fmt: skip  # noqa: E501
-    """Sort, pack and bin the splats of a batch; only the first sum(group_sizes) in depth order are drawn."""
-    shape = np.empty((*order.shape, 7), np.float32)
-    plain = (_array(means), _array(conics), _array(opacities))
-    tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
-    bins = []
-    for image in range(order.shape[0]):
-        _pack_shapes(*(array[image] for array in plain), order[image], shape[image])
-        bins.append(Bins(*bin_splats(shape[image], sum(group_sizes), tiles_x, tiles_y)))
-    sorted_colors = np.take_along_axis(_array(colors), order[..., None], axis=1)
-    group = np.repeat(np.arange(len(group_sizes), dtype=np.int32), group_sizes)
-    return Scene(shape, sorted_colors, group), bins
+        return [(image, (0, bands)) for image in range(batch)]
+    return [(image, (band, band + 1)) for image in range(batch) for band in range(bands)]
 
 
 def _threads_for(bins: list[Bins]) -> int:
-    pairs = sum(len(b.splats) for b in bins)
-    return 1 if pairs < _SMALL_SCENE else torch.get_num_threads()
+    visits = sum(b.splats.size for b in bins)
+    return 1 if visits < _SMALL_SCENE else torch.get_num_threads()
+
+
+def _prepare(
+    means: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    order: np.ndarray,
+    group_sizes: tuple[int, ...],
+    height: int,
+    width: int,
+) -> tuple[Scene, list[Bins]]:
+    """Sort, pack and bin the splats of a batch; only the first sum(group_sizes) in depth order are drawn."""
+    inputs = [_array(tensor) for tensor in (means, conics, colors, opacities)]
+    group = np.repeat(np.arange(len(group_sizes), dtype=np.int32), group_sizes)
+    scene = Scene(np.empty((*order.shape, 6), np.float32), np.empty(colors.shape, np.float32), group)
+    bins = []
+    for image in range(order.shape[0]):
+        shape = scene.shape[image]
+        _pack(*(array[image] for array in inputs), order[image], shape, scene.colors[image])
+        bins.append(Bins(*bin_splats(shape, group.size, _tiles(width), _tiles(height))))
+    return scene, bins
+
+
+def _to_indices(owner: Tensor, order: np.ndarray) -> Tensor:
+    """From sorted positions `[B, H, W]` to the caller's indices, int32; -1 stays."""
+    if not order.size:
+        return owner.int()
+    indices = torch.from_numpy(order).gather(1, owner.clamp_min(0).long().flatten(1)).view_as(owner)
+    return torch.where(owner < 0, -1, indices).int()
+
+
+def _gradients(sums: np.ndarray, order: np.ndarray, conics: Tensor, opacities: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of means, conics, colors and opacities from `sums [B, bands, K, 6 + C]`, which it uses up."""
+    sizes = ((2,), (3,), (sums.shape[-1] - _GEOMETRY,), ())
+    results = [np.empty((*order.shape, *size), np.float32) for size in sizes]
+    inputs = [order, _array(conics), _array(opacities), *results]
+    for image in range(order.shape[0]):
+        _apply_chain_rule(sums[image], *(array[image] for array in inputs))
+    return tuple(torch.from_numpy(result).to(conics.dtype) for result in results)
 
 
 class _Composite(torch.autograd.Function):
     """The kernels as a differentiable operation; see `composite_splats` for the arguments."""
 
     @staticmethod
-    def forward(ctx, means, conics, colors, opacities, background, order, height, width, group_sizes, alpha_max, owners):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
+    def forward(
+        ctx,
+        means,
+        conics,
+        colors,
+        opacities,
+        background,
+        order,
+        height,
+        width,
+        group_sizes,
+        alpha_max,
+        owners,
+    ):
         scene, bins = _prepare(means, conics, colors, opacities, order, group_sizes, height, width)
         batch, channels, groups = order.shape[0], colors.shape[2], len(group_sizes)
-        images = np.empty((batch, groups, channels, height, width), np.float32)
-        alphas = np.empty((batch, groups, 1, height, width), np.float32)
-        owner = np.empty((batch, height, width) if owners else (batch, 0, 0), np.int32)
-        owner_weight = np.empty(owner.shape, np.float32)
-        shine = _array(background)
-        cap = np.float32(alpha_max)
+        size = (_tiles(height) * TILE, _tiles(width) * TILE)
+        images = torch.empty(batch, groups, channels, *size)
+        alphas = torch.empty(batch, groups, *size)
+        owner, owner_weight = torch.empty(2, batch, *(size if owners else (0, 0)))
+        outputs = [tensor.numpy() for tensor in (images, alphas, owner, owner_weight)]
+        shine, cap = _array(background), np.float32(alpha_max)
 
-        def job(image: int, first: int, last: int) -> None:
-            composite(scene.shape[image], scene.colors[image], scene.group, *bins[image], cap, shine[image], first, last,
-                      images[image], alphas[image, :, 0], owner[image], owner_weight[image])  # fmt: skip
+        def job(image: int, span: tuple[int, int]) -> None:
+            splats = (scene.shape[image], scene.colors[image], scene.group, *bins[image])
+            composite(*splats, cap, span, shine[image], *(array[image] for array in outputs))
 
         threads = _threads_for(bins)
-        _run((lambda span=span: job(*span) for span in _spans(batch, _bands(height), threads)), threads)
-        found = owner >= 0  # from sorted positions back to the caller's indices; -1 stays
-        owner[found] = order[np.nonzero(found)[0], owner[found]]
+        _run((partial(job, *span) for span in _spans(batch, _bands(height), threads)), threads)
+        images, alphas, owner, owner_weight = (
+            picture[..., :height, :width].contiguous() for picture in (images, alphas, owner, owner_weight)
+        )
+        alphas, owner = alphas[:, :, None], _to_indices(owner, order)
         ctx.scene, ctx.bins, ctx.order, ctx.cap = scene, bins, order, cap
-        results = tuple(torch.from_numpy(array) for array in (images, alphas, owner, owner_weight))
-        ctx.save_for_backward(conics, opacities, background, *results[:2])
-        ctx.mark_non_differentiable(*results[2:])
-        return results
+        ctx.save_for_backward(conics, opacities, background, images, alphas)
+        ctx.mark_non_differentiable(owner, owner_weight)
+        return images, alphas, owner, owner_weight
 
     @staticmethod
-    def backward(ctx, grad_images, grad_alphas, _owner, _weight):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad_images, grad_alphas, _grad_owner, _grad_owner_weight):
         conics, opacities, background, images, alphas = ctx.saved_tensors
         scene, bins, order = ctx.scene, ctx.bins, ctx.order
         batch, _, channels, height, _ = images.shape
-        bands = _bands(height)
-        sums = np.zeros((batch, bands, order.shape[1], _GEOMETRY + channels), np.float32)
-        arrays = tuple(_array(t) for t in (images, alphas[:, :, 0], grad_images, grad_alphas[:, :, 0]))
+        sums = np.zeros((batch, _bands(height), order.shape[1], _GEOMETRY + channels), np.float32)
+        pictures = (images, alphas[:, :, 0], grad_images, grad_alphas[:, :, 0])
+        arrays = [*(_array(_whole_tiles(picture)) for picture in pictures), sums]
 
-        def job(image: int, first: int, last: int) -> None:
-            composite_backward(scene.shape[image], scene.colors[image], scene.group, *bins[image], ctx.cap, first, last,
-                               *(array[image] for array in arrays), sums[image])  # fmt: skip
+        def job(image: int, span: tuple[int, int]) -> None:
+            splats = (scene.shape[image], scene.colors[image], scene.group, *bins[image])
+            composite_backward(*splats, ctx.cap, span, *(array[image] for array in arrays))
 
         threads = _threads_for(bins)
-        _run((lambda span=span: job(*span) for span in _spans(batch, bands, threads)), threads)
-        unsorted = np.empty((batch, order.shape[1], _GEOMETRY + channels), np.float32)
-        np.put_along_axis(unsorted, order[..., None], sums.sum(axis=1), axis=1)
-        gradients = _geometry_gradients(torch.from_numpy(unsorted), conics, opacities)
-        # The background shines through what all groups leave.
-        through = 1 - alphas[:, :, 0].sum(1)
-        grad_background = torch.einsum("bchw,bhw->bc", grad_images[:, -1], through).to(background.dtype)
-        return *gradients, grad_background, None, None, None, None, None, None
+        _run((partial(job, *span) for span in _spans(batch, _bands(height), threads)), threads)
+        grad_background = None
+        if ctx.needs_input_grad[4]:  # it shines through what all groups leave
+            left = 1 - alphas[:, :, 0].sum(1)
+            grad_background = torch.einsum("bchw,bhw->bc", grad_images[:, -1], left).to(background.dtype)
+        return *_gradients(sums, order, conics, opacities), grad_background, *(None,) * 6
 
 
-def _geometry_gradients(sums: Tensor, conics: Tensor, opacities: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of means, conics, colors, opacities from the sums of `composite_backward` in the caller's order."""
-    v, v_dx, v_dy, v_dx2, v_dxdy, v_dy2 = sums[..., :_GEOMETRY].unbind(-1)
-    a, b, c = conics.unbind(-1)
-    means = torch.stack([a * v_dx + b * v_dy, b * v_dx + c * v_dy], -1)
-    shapes = torch.stack([0.5 * v_dx2, v_dxdy, 0.5 * v_dy2], -1)
-    peaks = -v / opacities.clamp_min(1e-12)  # v is 0 where a splat is invisible
-    colors = sums[..., _GEOMETRY:].contiguous()
-    return means.to(conics.dtype), shapes.to(conics.dtype), colors.to(conics.dtype), peaks.to(opacities.dtype)
-
-
-def composite_splats(means: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor, background: Tensor, order: Tensor, height: int, width: int, group_sizes: tuple[int, ...], alpha_max: float, owners: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip  # noqa: E501
+def composite_splats(
+    means: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    background: Tensor,
+    order: Tensor,
+    height: int,
+    width: int,
+    group_sizes: tuple[int, ...],
+    alpha_max: float,
+    owners: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Composite unsorted splats on the CPU; differentiable in the first five arguments.
 
     Args:
@@ -506,23 +571,13 @@ def composite_splats(means: Tensor, conics: Tensor, colors: Tensor, opacities: T
         background: `[B, C]`, added to the last group.
         order: `[B, K]` indices that sort by depth.
         group_sizes: sizes of consecutive groups in depth order; splats beyond their sum are not drawn.
-        alpha_max: cap of a splat's alpha.
+        alpha_max: cap of a splat's alpha, at most 1.
         owners: whether to find each pixel's strongest splat.
 
     Returns:
         images `[B, S, C, H, W]`, alphas `[B, S, 1, H, W]`, owner `[B, H, W]` int32, owner_weight `[B, H, W]`
         (the last two empty unless wanted), all float32 but owner.
     """
-    return _Composite.apply(  # type: ignore[no-any-return,no-untyped-call]
-        means,
-        conics,
-        colors,
-        opacities,
-        background,
-        order.numpy(),
-        height,
-        width,
-        group_sizes,
-        alpha_max,
-        owners,
+    return _Composite.apply(
+        means, conics, colors, opacities, background, order.numpy(), height, width, group_sizes, alpha_max, owners
     )

@@ -1,9 +1,13 @@
+# mypy: allow-untyped-defs
 """A vector of 16 floats as a type for numba kernels, so that arithmetic on a row of a tile reads like arithmetic.
 
-Loops over short arrays leave it to the compiler to find out that nothing overlaps, and it often gives up. A `Lanes` value
-is one LLVM vector instead: it lives in registers whatever the instruction set (one AVX-512 register, two of AVX2, four of
-NEON). Inside a kernel, `+ - * /` and the comparisons work between `Lanes`, and between `Lanes` and floats, which are
-broadcast; a comparison gives a `Mask` for `where`, masks combine with `&`, and `min` and `max` work lane by lane.
+Loops over short arrays leave it to the compiler to find out that nothing overlaps, and it often gives up. A `Lanes`
+value is one LLVM vector instead: it lives in registers whatever the instruction set (one of AVX-512, two of AVX2,
+four of NEON). Inside a kernel, `+ - * /` and comparisons work between lanes, and between lanes and floats, which are
+broadcast; a comparison gives a `Mask` for `where`, masks combine with `&`, `min` and `max` choose lane by lane (the
+second argument where one is NaN).
+
+numba's cache on disk watches the file of a kernel, not this one: after a change here, touch the kernels.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = 16
@@ -77,10 +82,8 @@ def _define(function: Callable[..., Any], result: types.Type, emit: Callable[[An
         return result if fits else None
 
     def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return emit(
-            builder,
-            *(_broadcast(context, builder, *pair) for pair in zip(values, signature.args, strict=True)),
-        )
+        operands = zip(values, signature.args, strict=True)
+        return emit(builder, *(_broadcast(context, builder, *operand) for operand in operands))
 
     type_callable(function)(lambda _context: typer)
     for operands in ((Lanes, Lanes), (Lanes, types.Float), (types.Float, Lanes)):
@@ -118,20 +121,18 @@ def _lower_and(_context: Any, builder: Any, _signature: Any, values: Any) -> Any
 
 
 @intrinsic
-def where(_context, condition, if_true, if_false):  # type: ignore[no-untyped-def]
+def where(_context, condition, if_true, if_false):
     """Lanes of `if_true` where the mask `condition` is set, of `if_false` elsewhere; either may be a float."""
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        choices = (
-            _broadcast(context, builder, *pair) for pair in zip(values[1:], signature.args[1:], strict=True)
-        )
+        choices = (_broadcast(context, builder, *pair) for pair in zip(values[1:], signature.args[1:], strict=True))
         return builder.select(values[0], *choices)
 
     return lanes(condition, if_true, if_false), emit
 
 
 @intrinsic
-def full(_context, value):  # type: ignore[no-untyped-def]
+def full(_context, value):
     """Lanes that all hold `value`."""
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -141,13 +142,13 @@ def full(_context, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def lane_numbers(_context):  # type: ignore[no-untyped-def]
+def lane_numbers(_context):
     """Lanes that hold 0, 1, ..., 15."""
     return lanes(), lambda *_: ir.Constant(_VECTOR, [float(lane) for lane in range(LANES)])
 
 
 @intrinsic
-def lane_sum(_context, values):  # type: ignore[no-untyped-def]
+def lane_sum(_context, values):
     """Sum of all lanes, a float32."""
 
     def emit(_target: Any, builder: Any, _signature: Any, values: Any) -> Any:
@@ -160,36 +161,44 @@ def lane_sum(_context, values):  # type: ignore[no-untyped-def]
     return types.float32(values), emit
 
 
-def _row_pointer(context: Any, builder: Any, array_type: Any, array: Any, row: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    offset = builder.mul(row, ir.Constant(row.type, LANES))
-    return builder.bitcast(builder.gep(data, [offset]), _VECTOR.as_pointer())
+def _pointer(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    """Address of `array[index]`, where index is an integer or a tuple; what is left out of it is 0."""
+    array_type, index_type = signature.args[:2]
+    if isinstance(index_type, types.BaseTuple):
+        kinds, indices = list(index_type), cgutils.unpack_tuple(builder, values[1])
+    else:
+        kinds, indices = [index_type], [values[1]]
+    whole = [context.cast(builder, *pair, types.intp) for pair in zip(indices, kinds, strict=True)]
+    whole += [context.get_constant(types.intp, 0)] * (array_type.ndim - len(whole))
+    array = context.make_array(array_type)(context, builder, values[0])
+    start = cgutils.get_item_pointer(context, builder, array_type, array, whole)
+    return builder.bitcast(start, _VECTOR.as_pointer())
 
 
 @intrinsic
-def load(_context, array, row):  # type: ignore[no-untyped-def]
-    """Row of a contiguous float32 array `[rows, 16]`, unchecked."""
+def load(_context, array, index):
+    """The 16 values of a float32 array that begin at `array[index]` and follow each other in memory, unchecked."""
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(_row_pointer(context, builder, signature.args[0], *values), align=4)
+        return builder.load(_pointer(context, builder, signature, values), align=4)
 
-    return lanes(array, row), emit
+    return lanes(array, index), emit
 
 
 @intrinsic
-def store(_context, array, row, values):  # type: ignore[no-untyped-def]
-    """Write lanes to a row of a contiguous float32 array `[rows, 16]`, unchecked."""
+def store(_context, array, index, values):
+    """Write lanes, or a float to 16 places, where `load` would read."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _row_pointer(context, builder, signature.args[0], *args[:2])
-        builder.store(_broadcast(context, builder, args[2], signature.args[2]), pointer, align=4)
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        vector = _broadcast(context, builder, values[2], signature.args[2])
+        builder.store(vector, _pointer(context, builder, signature, values), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, row, values), emit
+    return types.void(array, index, values), emit
 
 
-@njit(nogil=True)
-def empty_rows(rows):  # type: ignore[no-untyped-def]
+@njit(inline="always")
+def empty_rows(rows):
     """Uninitialised float32 array `[rows, 16]` whose rows do not straddle cache lines of 64 bytes."""
     spare = np.empty(rows * LANES + LANES - 1, np.float32)
     skip = (-spare.ctypes.data // 4) % LANES
