@@ -39,6 +39,7 @@ from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.splatting import rasterize
 
 SAMPLES = np.arange(6)
+HAS_MUON = hasattr(torch.optim, "Muon")  # since torch 2.9
 
 
 # --- masks and backgrounds ------------------------------------------------------------------------------
@@ -205,7 +206,9 @@ def test_impossible_schedules_are_refused(values: dict[str, Any], message: str) 
         Schedule(**{"samples": 100, **values})
 
 
-@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("muon", marks=pytest.mark.skipif(not HAS_MUON, reason="needs torch 2.9")), "adamw"]
+)
 def test_every_parameter_has_one_optimiser(name: Any) -> None:
     model = GMAE(GMAEConfig.preset("nano"))
     config = OptimizerConfig(name, lr=1e-3, muon_lr=0.02, weight_decay=0.05)
@@ -285,7 +288,7 @@ def small_run(photographs: Path, steps: int = 12, **changes: Any) -> PretrainCon
     values: dict[str, Any] = {
         "data": (str(photographs),), "model": GMAEConfig.preset("nano", image_size=32),
         "schedule": Schedule(8 * steps, resolutions=(32,)), "batch_size": 8, "precision": "float32", "log_every": 2,
-        "save_every": 0.0, "evaluate_every": 1e9,
+        "save_every": 0.0, "evaluate_every": 1e9, "optimizer": OptimizerConfig("muon" if HAS_MUON else "adamw"),
     }  # fmt: skip
     return PretrainConfig(**{**values, **changes})
 
@@ -340,12 +343,12 @@ def test_resolutions_grow_during_a_run(photographs: Path, tmp_path: Path) -> Non
 
 def test_a_time_budget_is_kept(photographs: Path, tmp_path: Path) -> None:
     pretrain(small_run(photographs, 2), tmp_path / "warm-up", device="cpu")  # compiles the kernels, if need be
-    schedule = Schedule(1, time_budget=2.0, resolutions=(32, 64), grow_at=(0.5,))
+    schedule = Schedule(1, time_budget=3.0, resolutions=(32, 64), grow_at=(0.3,))
     pretrain(small_run(photographs, schedule=schedule, log_every=1), tmp_path / "run", device="cpu")
     lines = [line for line in log(tmp_path / "run") if "loss" in line]
-    assert lines[-1]["seconds"] >= 2.0 and lines[-2]["progress"] < 1  # no step begins after the end
+    assert lines[-1]["seconds"] >= 3.0 and lines[-2]["progress"] < 1  # no step begins after the end
     for line in lines[:-1]:
-        assert line["progress"] == pytest.approx(line["seconds"] / 2.0, abs=0.03)
+        assert line["progress"] == pytest.approx(line["seconds"] / 3.0, abs=0.03)
     assert lines[-1]["progress"] == 1 and {line["size"] for line in lines} == {32, 64}
 
 
