@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from gmae_tools.errors import GmaeToolsError
@@ -264,6 +264,8 @@ def _decode(photo: _Photo, max_side: int) -> np.ndarray | str:
             rgb = to_rgb(image)
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         return np.asarray(rgb)
+    except UnidentifiedImageError:  # its message shows the address of a buffer
+        return "not a picture in a known format"
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, DecompressionBombError, ...
         return one_line(error)
 
