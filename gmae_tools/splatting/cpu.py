@@ -346,7 +346,7 @@ def composite_backward(
                 _load_group(grad_images, grad_alphas, current, top, side, grad, grad_alpha)
             offset = shape[position, 5]
             dx, dy_first, c, b_dx, a_dx2 = _enter_tile(shape[position], top, side)
-            sum_v, sum_v_dy, sum_v_dy2 = full(0.0), full(0.0), full(0.0)  # dx is the same in every row: see below
+            sum_v, sum_v_dy, sum_v_dy2 = full(0.0), full(0.0), full(0.0)  # dx, a lane's own, is multiplied in last
             for channel in range(channels):
                 store(sum_color, channel, 0.0)
             for y in range(rows[visit, 0], rows[visit, 1]):
@@ -471,7 +471,7 @@ def _prepare(
 
 def _to_indices(owner: Tensor, order: np.ndarray) -> Tensor:
     """From sorted positions `[B, H, W]` to the caller's indices, int32; -1 stays."""
-    if not order.size:
+    if not owner.numel() or not order.size:
         return owner.int()
     indices = torch.from_numpy(order).gather(1, owner.clamp_min(0).long().flatten(1)).view_as(owner)
     return torch.where(owner < 0, -1, indices).int()
