@@ -16,12 +16,15 @@ positive.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import click
 import numpy as np
+import torch
 
 from gmae_tools import checkpoints, edge_benchmark
 from gmae_tools.datasets.bsds500 import BSDS500
@@ -29,6 +32,7 @@ from gmae_tools.detectors import CLASSICAL, Detector, GaussianEdges
 from gmae_tools.edge_benchmark import Settings
 from gmae_tools.files import atomic_path
 from gmae_tools.metrics.boundaries import BoundaryResult, best_point
+from gmae_tools.metrics.boundary_files import cores
 from gmae_tools.report.pr_curve import Curve, plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.views import Looks
@@ -38,7 +42,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ((32,), (16,), (8,), (4,), (32, 16, 8, 4))
-LOOKS = (Looks((1,)), Looks((2, 3, 4)))
+TILES, WHOLE = Looks(), Looks((1,))
 COLUMNS = {
     "readout": None, "layers": None, "looks": None, "ods": 3, "ois": 3, "ap": 3, "r50": 3, "recall": 3, "precision": 3,
     "threshold": 2, "difference": 3, "deviation": 3,
@@ -65,23 +69,22 @@ class Entry:
 
 
 def entries(checkpoint: str) -> list[Entry]:
-    """All readouts at all looks, then the classical detectors."""
+    """All readouts of the joined tiles, some of the whole photograph, then the classical detectors."""
     model = checkpoints.load(checkpoint)
-    found = []
-    for looks in LOOKS:
-        source = GaussianEdges(model, looks)
-        found += [Entry("layers", source.detector("layers", n), n, looks) for n in LAYERS]
-        others = [name for name in READOUTS if name != "layers"]
-        found += [Entry(name, source.detector(name, ()), None, looks) for name in others]
-    return [*found, *(Entry(name, detect) for name, detect in CLASSICAL.items())]
+    tiles, whole = GaussianEdges(model, TILES), GaussianEdges(model, WHOLE)
+    others = [name for name in READOUTS if name != "layers"]
+    return [
+        *(Entry("layers", tiles.detector("layers", n), n, TILES) for n in LAYERS),
+        *(Entry(name, tiles.detector(name, ()), None, TILES) for name in others),
+        *(Entry("layers", whole.detector("layers", n), n, WHOLE) for n in LAYERS[:2]),
+        *(Entry(name, whole.detector(name, ()), None, WHOLE) for name in others),
+        *(Entry(name, detect) for name, detect in CLASSICAL.items()),
+    ]
 
 
-def evaluate(
-    data: BSDS500, split: str, every: int, checkpoint: str, thresholds: int, out: Path, overwrite: bool
-) -> tuple[dict[Entry, BoundaryResult], BoundaryResult]:
-    """The scores of each entry, and of the annotators."""
+def claim(rows: Sequence[Entry], split: str, checkpoint: str, thresholds: int, out: Path, overwrite: bool) -> None:
+    """Note the settings of every entry beside its results."""
     weights = edge_benchmark.fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
-    rows = entries(checkpoint)
     for entry in rows:
         of_model = entry.looks is not None
         settings = Settings(
@@ -96,20 +99,42 @@ def evaluate(
             thresholds=thresholds,
         )
         edge_benchmark.claim(out / entry.folder, settings, overwrite=overwrite)
+
+
+class Worker:
+    """Predicts all maps of a photograph, in a process of its own; the model is loaded once a process."""
+
+    detectors: ClassVar[dict[Path, Detector]] = {}
+
+    @classmethod
+    def start(cls, checkpoint: str, out: Path) -> None:
+        torch.set_num_threads(1)
+        cls.detectors = {out / entry.folder: entry.detect for entry in entries(checkpoint)}
+
+    @classmethod
+    def predict(cls, photo: Path) -> None:
+        list(edge_benchmark.predict_maps([photo], cls.detectors))
+
+
+def evaluate(
+    data: BSDS500, split: str, every: int, checkpoint: str, thresholds: int, out: Path, overwrite: bool
+) -> tuple[dict[Entry, BoundaryResult], BoundaryResult]:
+    """The scores of each entry, and of the annotators."""
+    rows = entries(checkpoint)
+    claim(rows, split, checkpoint, thresholds, out, overwrite)
     photos = data.images(split)[::every]
-    for _ in progress(
-        edge_benchmark.predict_maps(photos, {out / entry.folder: entry.detect for entry in rows}), len(photos), split
-    ):
-        pass
+    with ProcessPoolExecutor(cores(), get_context("spawn"), Worker.start, (checkpoint, out)) as pool:
+        for _ in progress(pool.map(Worker.predict, photos), len(photos), f"maps of {split}"):
+            pass
     truths, subset = data.ground_truth_folder(split), every > 1
-    results = {}
-    for entry in rows:
-        results[entry] = edge_benchmark.score_maps(
+    results = {
+        entry: edge_benchmark.score_maps(
             out / entry.folder, truths, thresholds, subset=subset, progress=named_progress(entry.folder)
         )
-    human = edge_benchmark.score_annotators(
-        out / rows[0].folder, truths, out / "human", subset=subset, progress=progress
-    )
+        for entry in rows
+    }
+    first = out / rows[0].folder
+    human = edge_benchmark.score_annotators(first, truths, out / "human", subset=subset, progress=progress)
     return results, human
 
 
@@ -126,7 +151,7 @@ def named_progress(name: str) -> edge_benchmark.Progress:
 
 
 def tabulate(results: dict[Entry, BoundaryResult], human: BoundaryResult) -> list[Row]:
-    """Rows of `COLUMNS`, best first within their looks."""
+    """Rows of `COLUMNS`, in the order of the entries, then the annotators."""
     rows: list[Row] = []
     baselines = {entry.looks: result for entry, result in results.items() if entry.readout == BASELINE}
     for entry, result in results.items():
@@ -171,20 +196,41 @@ def resampled_ods(result: BoundaryResult, names: Sequence[str], weights: np.ndar
 
 
 def draw_curves(path: Path, results: dict[Entry, BoundaryResult], human: BoundaryResult) -> None:
-    """Precision and recall of the best layers, the other readouts at the same looks, and the classical detectors."""
+    """Precision and recall of the readouts of the tiles, of layers only the best, and of the classical detectors."""
     best_layers = max((entry for entry in results if entry.readout == "layers"), key=lambda entry: results[entry].ods)
-    chosen = [
-        entry
-        for entry in results
-        if entry == best_layers or (entry.readout != "layers" and entry.looks in (None, best_layers.looks))
-    ]
     curves = []
-    for entry in chosen:
-        result = results[entry]
+    for entry, result in results.items():
+        if entry.looks == WHOLE or (entry.readout == "layers" and entry != best_layers):
+            continue
         name = f"l@{','.join(map(str, entry.layers))}" if entry.layers else entry.readout
         best = (result.ods_recall, result.ods_precision)
         curves.append(Curve(name, result.total.recall, result.total.precision, best))
     plot_pr_curves(path, curves, (human.ods_recall, human.ods_precision))
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Whether depth layers beat the render's own gradient, in a sentence."""
+    looks = ",".join(map(str, TILES.scales))
+    layers = [row for row in rows if row["readout"] == "layers" and row["looks"] == looks]
+    best = max(layers, key=lambda row: row["ods"])  # type: ignore[arg-type, return-value]
+    answer = "beat" if float(best["difference"] or 0) > 0 else "do not beat"
+    return (
+        f"Depth layers {answer} the render's own gradient: the best, l@{best['layers']}, is at {best['ods']:.3f}, "
+        f"a difference of {best['difference']:+.3f} (standard deviation {best['deviation']:.3f})."
+    )
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """The table for the lab book."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for row in rows:
+        cells = []
+        for name, decimals in COLUMNS.items():
+            value = row[name]
+            shown = f"{value:.{decimals}f}" if isinstance(value, float) else str(value or "")
+            cells.append(shown)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 @click.command()
@@ -200,21 +246,20 @@ def main(
     root: str | None, splits: str, every: int, thresholds: int, checkpoint: str, out: Path, results: Path,
     overwrite: bool,
 ) -> None:  # fmt: skip
-    """Write the tables and curves of each split into the folder of results, and print the tables."""
+    """Write tables and curves of each split into the folder of results, and print them."""
     data = BSDS500(root)
     results.mkdir(parents=True, exist_ok=True)
     for split in splits.split(","):
         folder = out / (split if every == 1 else f"{split}-every-{every}")
         scores, human = evaluate(data, split, every, checkpoint, thresholds, folder, overwrite)
         rows = tabulate(scores, human)
-        with atomic_path(results / f"bsds500-{split}.csv") as temporary:
-            temporary.write_text(format_rows(rows, COLUMNS, "csv"))
-        table = format_rows(rows, COLUMNS, "table")
-        heading = f"BSDS500 {split}, {human.images} images, {thresholds} thresholds, {Path(checkpoint).name}\n\n"
-        with atomic_path(results / f"bsds500-{split}.txt") as temporary:
-            temporary.write_text(heading + table)
+        title = f"BSDS500 {split}: {human.images} images, {thresholds} thresholds, checkpoint {Path(checkpoint).name}"
+        page = f"# {title}\n\n{verdict(rows)}\n\n{as_markdown(rows)}\n![precision and recall](bsds500-{split}.png)\n"
+        for name, text in ((f"bsds500-{split}.csv", format_rows(rows, COLUMNS, "csv")), (f"bsds500-{split}.md", page)):
+            with atomic_path(results / name) as temporary:
+                temporary.write_text(text)
         draw_curves(results / f"bsds500-{split}.png", scores, human)
-        click.echo(heading + table)
+        click.echo(f"{title}\n\n{format_rows(rows, COLUMNS, 'table')}\n{verdict(rows)}\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from gmae_tools.zeroshot.edges import READOUTS
 Detector = Callable[[np.ndarray], np.ndarray]
 
 _CANNY_SIGMA, _CANNY_LOW, _CANNY_FULL = 1.4, 0.4, 500.0  # px, low / high threshold, high threshold at strength 1
-_RIDGE_SIGMA = 1.0  # px; views of a photograph agree on an edge to about a pixel
+RIDGE_SIGMA = 1.0  # px; views of a photograph agree on an edge to about a pixel
 _HALF = 0.25
 _CANNY_LEVELS = np.arange(1, 100) / 100  # the thresholds of the benchmark
 
@@ -89,7 +89,7 @@ class GaussianEdges:
                 lambda gaussians, height, width: read(gaussians, camera, height, width, layers),
                 *photo.shape[:2],
             )
-            return _stretch(thin_ridges(strength, _RIDGE_SIGMA))
+            return finish(strength)
 
         return detect
 
@@ -100,16 +100,20 @@ class GaussianEdges:
         return self._latest[1]
 
 
+def finish(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
+    """Joined views `[H, W]` in [0, 1] thinned to their crests, and stretched.
+
+    Stretching moves weak edges apart, which the benchmark's even thresholds would lump together; 0 and 1 stay.
+    """
+    crests = thin_ridges(strength, sigma)
+    return crests * (1 + _HALF) / (crests + _HALF)
+
+
 def _grey(photo: np.ndarray) -> np.ndarray:
     from skimage.color import rgb2gray
 
     grey: np.ndarray = rgb2gray(photo)
     return grey
-
-
-def _stretch(strength: np.ndarray) -> np.ndarray:
-    """Weak edges more apart, which the benchmark's even thresholds would lump together; 0 and 1 stay."""
-    return strength * (1 + _HALF) / (strength + _HALF)
 
 
 def _unit(strength: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal, get_args
 
 import numba
@@ -113,15 +114,20 @@ def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tens
     """
     if significance.measure == "share":
         return alphas[:, 0]
-    arriving = (1 - (alphas.cumsum(0) - alphas)).clamp_min(1e-10)  # [N, 1, H, W], light that reaches each group
+    arriving = (1 - (_running_sum(alphas) - alphas)).clamp_min(1e-10)  # [N, 1, H, W], light that reaches each group
     if significance.measure == "alpha":
         return alphas[:, 0] / arriving[:, 0]
     if significance.order == "front-to-back":
         return (images - alphas).abs().amax(1)  # coloured light instead of white
     # What lies behind, on white, as seen without the nearer groups.
-    farther = images.flip(0).cumsum(0).flip(0) - images + (1 - alphas.sum(0)).clamp_min(0)
+    farther = _running_sum(images.flip(0)).flip(0) - images + (1 - alphas.sum(0)).clamp_min(0)
     behind = farther / (arriving - alphas).clamp_min(1e-10)
     return ((images - alphas * behind) / arriving).abs().amax(1)
+
+
+def _running_sum(maps: Tensor) -> Tensor:
+    """`cumsum(0)`, an order of magnitude faster where the first axis is short and the others are long."""
+    return torch.stack(list(accumulate(maps)))
 
 
 def _last_changes(changes: np.ndarray, significance: Significance) -> np.ndarray:
