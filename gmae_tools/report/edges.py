@@ -13,7 +13,8 @@ from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import PAPER
 
 _PANEL = 264  # longest side of a picture on the sheet, px
-_FULL_INK = 0.98  # this quantile of a map's edges, and what is above, is black
+_FULL_INK = 0.99  # this quantile of a map's edges, and what is above, is black
+_CONTRAST = 2.0  # exponent: the eye should see the strong edges first
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,22 @@ class EdgeRow:
 
 
 def edge_sheet(title: str, subtitle: str, rows: Sequence[EdgeRow]) -> np.ndarray:
-    """Draw a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph, all rows with the same captions."""
+    """Draw a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph."""
     sizes = [_panel_size(*row.photo.shape[:2]) for row in rows]
     box = tuple(np.max(sizes, axis=0))
+    captions = max((list(row.maps) for row in rows), key=len)
     sections = []
     for row, size in zip(rows, sizes, strict=True):
-        photograph = Panel(_in_box(resize(row.photo, *size), box), "photograph")
-        drawn = [Panel(_in_box(ink(strength, *size), box), caption) for caption, strength in row.maps.items()]
-        sections.append(Section(row.name, [photograph, *drawn]))
-    return contact_sheet(title, subtitle, sections, columns=1 + max(len(row.maps) for row in rows))
+        panels = [Panel(_in_box(resize(row.photo, *size), box), "photograph")]
+        for caption in captions:  # a row without ground truth keeps its place free
+            strength = row.maps.get(caption)
+            panels.append(
+                Panel(_in_box(ink(strength, *size), box), caption)
+                if strength is not None
+                else Panel(np.full((*box, 3), PAPER, np.uint8), f"no {caption}")
+            )
+        sections.append(Section(row.name, panels))
+    return contact_sheet(title, subtitle, sections, columns=1 + len(captions))
 
 
 def ink(strength: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -53,7 +61,7 @@ def ink(strength: np.ndarray, height: int, width: int) -> np.ndarray:
     small = ndimage.maximum_filter(strength, size=shrink)[np.ix_(rows, columns)]
     edges = strength[strength > 0]
     full = float(np.quantile(edges, _FULL_INK)) if len(edges) else 1.0
-    grey = (255 * (1 - np.clip(small / full, 0, 1))).round().astype(np.uint8)
+    grey = (255 * (1 - np.clip(small / full, 0, 1) ** _CONTRAST)).round().astype(np.uint8)
     return np.repeat(grey[..., None], 3, 2)
 
 

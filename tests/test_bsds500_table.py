@@ -1,0 +1,94 @@
+"""The script that tabulates edges on BSDS500, on a data set of two pictures."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from scipy.io import savemat
+
+from gmae_tools import checkpoints
+from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, Protocol
+from gmae_tools.model import GMAE, GMAEConfig
+
+SHAPE = (40, 56)
+
+
+@pytest.fixture(scope="module")
+def script(repository: Path) -> Iterator[ModuleType]:
+    folder = str(repository / "evals")
+    sys.path.insert(0, folder)  # its worker processes import it by name
+    try:
+        yield importlib.import_module("bsds500")
+    finally:
+        sys.path.remove(folder)
+
+
+def column(place: int) -> np.ndarray:
+    lines = np.zeros(SHAPE, bool)
+    lines[:, place] = True
+    return lines
+
+
+def scored(*strengths: float) -> BoundaryResult:
+    """An image for each strength: its line found that strongly, and a false one found at 0.5."""
+    scores = BoundaryScores(Protocol(9))
+    for number, strength in enumerate(strengths):
+        scores.update(str(number), np.maximum(strength * column(10), 0.5 * column(40)), [column(10)])
+    return scores.compute()
+
+
+def test_bootstrap_compares_the_same_images(script: ModuleType) -> None:
+    better, worse = scored(0.9, 0.9, 0.9, 0.9), scored(0.9, 0.9, 0.3, 0.3)
+    assert script.compare(better, better) == (0, 0)
+    difference, deviation = script.compare(better, worse)
+    assert difference == pytest.approx(better.ods - worse.ods)
+    assert 0.01 < deviation < difference
+    assert script.compare(worse, better) == (-difference, pytest.approx(deviation))
+
+
+def test_bootstrap_of_one_sample_that_is_the_set_itself_is_its_ods(script: ModuleType) -> None:
+    result = scored(0.9, 0.3, 0.7)
+    names = list(result.counts)
+    assert script.resampled_ods(result, names, np.ones((1, 3), int)) == pytest.approx([result.ods])
+    only_first = script.resampled_ods(result, names, np.array([[1, 0, 0]]))
+    assert only_first == pytest.approx([scored(0.9).ods])
+
+
+def test_writes_tables_and_curves(script: ModuleType, tmp_path: Path) -> None:
+    data = tmp_path / "data" / "bsds500"
+    for kind in ("images", "groundTruth"):
+        (data / kind / "val").mkdir(parents=True)
+    for name, place in (("12", 20), ("34", 33)):
+        picture = np.where(np.arange(SHAPE[1])[None, :, None] > place, [220, 210, 90], [30, 60, 90]).astype(np.uint8)
+        Image.fromarray(np.repeat(picture, SHAPE[0], 0)).save(data / "images" / "val" / f"{name}.jpg", quality=95)
+        cells = np.empty((1, 2), object)
+        cells[0, 0] = cells[0, 1] = {"Boundaries": (column(place) | column(place + 1)).astype(np.uint8)}
+        savemat(data / "groundTruth" / "val" / f"{name}.mat", {"groundTruth": cells})
+    torch.manual_seed(0)
+    model = GMAE(GMAEConfig.preset("nano", max_scale=6.0))
+    torch.nn.init.normal_(model.decoder.head.weight, std=0.4)
+    checkpoints.save(model, tmp_path / "nano-random")
+    arguments = ["--root", tmp_path / "data", "--splits", "val", "--thresholds", 5, "--out", tmp_path / "maps"]
+    arguments += ["--results", tmp_path / "results", "--checkpoint", tmp_path / "nano-random"]
+    first = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
+    assert first.exit_code == 0
+    table = pd.read_csv(tmp_path / "results" / "bsds500-val.csv")
+    assert list(table.columns) == list(script.COLUMNS)
+    assert list(table["layers"].dropna())[:5] == ["32", "16", "8", "4", "32,16,8,4"]
+    assert {"soft-canny", "human", "combined", "render-gradient"} <= set(table["readout"])
+    assert table.set_index("readout").loc["soft-canny", "ods"] > 0.6  # of a line two pixels wide
+    assert table.loc[table["readout"] == "layers", "difference"].notna().all()
+    page = (tmp_path / "results" / "bsds500-val.md").read_text()
+    assert "beat the render's own gradient" in page
+    assert page.count("\n| ") == len(table) + 1
+    assert (tmp_path / "results" / "bsds500-val.png").stat().st_size > 10_000
