@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import maximum_filter
 
 from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
@@ -175,9 +176,8 @@ def test_readouts_say_the_same_of_a_mirrored_scene(name: str) -> None:
     turned = READOUTS[name](mirrored, CAMERA, SIZE, SIZE, [8])[:, ::-1]
     assert plain.max() > 0.1
     # Lines between two pixels are drawn on the left one, in the mirror on the right one.
-    assert np.abs(np.maximum(plain[:, 1:], plain[:, :-1]).sum() - np.maximum(turned[:, 1:], turned[:, :-1]).sum()) < (
-        0.05 * plain.sum()
-    )
+    nearby = maximum_filter(turned, 3)
+    assert (plain <= nearby + 0.1).mean() > 0.98
 
 
 def test_nothing_drawn_has_no_edges() -> None:

@@ -159,12 +159,11 @@ def _dissimilarity(a: int, b: int, means: Array, areas: Array, damping: float) -
 def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -> tuple[Array, Array]:
     """Merge to the end. Returns the tree: `parents` [2 n - 1] (n leaves, then the merges in order) and `levels` of all.
 
-    Each region has a linked list of neighbours; merged regions join their lists, and `seen` drops what comes twice. The
-    root of a region that was merged is found by following `parents`, with shortcuts kept in `roots`.
+    The neighbours of a region are a linked list: link l leads to region `neighbour[l]` and on to link `following[l]`.
     """
     count, channels = leaf_means.shape
     total = 2 * count - 1
-    parents, roots = np.arange(total), np.arange(total)
+    parents, roots, seen = np.arange(total), np.arange(total), np.full(total, -1)
     levels, areas, means = np.zeros(total), np.zeros(total), np.zeros((total, channels))
     areas[:count], means[:count] = leaf_areas, leaf_means
     head, tail = np.full(total, -1), np.full(total, -1)
@@ -173,13 +172,12 @@ def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -
     for index in range(len(pairs)):
         a, b = pairs[index]
         heap.append((_dissimilarity(a, b, means, areas, damping), a, b))
-        for slot, mine, other in ((2 * index, a, b), (2 * index + 1, b, a)):
-            neighbour[slot], following[slot] = other, head[mine]
+        for link, mine, other in ((2 * index, a, b), (2 * index + 1, b, a)):
+            neighbour[link], following[link] = other, head[mine]
             if head[mine] < 0:
-                tail[mine] = slot
-            head[mine] = slot
+                tail[mine] = link
+            head[mine] = link
     heapq.heapify(heap)
-    seen = np.full(total, -1)
     node, level = count, 0.0
     while heap:
         cheapest, a, b = heapq.heappop(heap)
@@ -191,26 +189,40 @@ def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -
         means[node] = (means[a] * areas[a] + means[b] * areas[b]) / areas[node]
         following[tail[a]] = head[b]
         head[node], tail[node] = head[a], tail[b]
-        before, link = -1, int(head[node])
-        while link >= 0:
-            other = neighbour[link]
-            while roots[other] != other:
-                roots[other] = roots[roots[other]]
-                other = roots[other]
-            neighbour[link] = other
-            if other == node or seen[other] == node:  # within the new region, or met before: take it out
-                if before < 0:
-                    head[node] = following[link]
-                else:
-                    following[before] = following[link]
-            else:
-                seen[other] = node
-                heapq.heappush(heap, (_dissimilarity(node, other, means, areas, damping), other, node))
-                before = link
-            link = int(following[link])
-        tail[node] = before
+        for other in _tidy_neighbours(node, head, tail, following, neighbour, roots, seen):
+            heapq.heappush(heap, (_dissimilarity(node, other, means, areas, damping), other, node))
         node += 1
     return parents, levels
+
+
+@numba.njit(cache=True, nogil=True)
+def _tidy_neighbours(
+    node: int, head: Array, tail: Array, following: Array, neighbour: Array, roots: Array, seen: Array
+) -> list[int]:
+    """The regions beside a new one, each once; links that lead back into it or to one met before are taken out.
+
+    `roots` leads from a region to the one it is part of by now, with shortcuts; `seen` says for which new region a
+    neighbour was met last.
+    """
+    found = [0 for _ in range(0)]
+    before, link = -1, int(head[node])
+    while link >= 0:
+        other = neighbour[link]
+        while roots[other] != other:
+            roots[other] = roots[roots[other]]
+            other = roots[other]
+        neighbour[link] = other
+        if other != node and seen[other] != node:
+            seen[other] = node
+            found.append(other)
+            before = link
+        elif before < 0:
+            head[node] = following[link]
+        else:
+            following[before] = following[link]
+        link = int(following[link])
+    tail[node] = before
+    return found
 
 
 @numba.njit(cache=True, nogil=True)
