@@ -301,7 +301,8 @@ class _Run:
                 "skipped": len(self.photos.skipped),
                 **figures,
             }
-            training["recipe"] = json.loads(self.config.to_json())
+            sources = [Path(source).name for source in self.config.data]  # checkpoints are shared: nobody's paths
+            training["recipe"] = {**json.loads(self.config.to_json()), "data": sources}
             checkpoints.save(self.bare_model, self.out / MODEL_FOLDER, half=True, training=training)
             shown = ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items())
             self._say(f"step {self.step}: {shown or 'no photographs are held out'}")
