@@ -294,7 +294,7 @@ class _Run:
             self.held_out.contact_sheet(self.bare_model, size, self.out / "samples.png")
             self.bare_model.train()
             self._log(size=size, **figures)
-            training = {
+            training: dict[str, Any] = {
                 "samples": self.step * self.config.batch_size,
                 "seconds": round(self.seconds),
                 "photographs": len(self.train_indices),
