@@ -76,8 +76,8 @@ def entries(checkpoint: str) -> list[Entry]:
     return [
         *(Entry("layers", tiles.detector("layers", n), n, TILES) for n in LAYERS),
         *(Entry(name, tiles.detector(name, ()), None, TILES) for name in others),
-        *(Entry("layers", whole.detector("layers", n), n, WHOLE) for n in LAYERS[:2]),
-        *(Entry(name, whole.detector(name, ()), None, WHOLE) for name in others),
+        *(Entry("layers", whole.detector("layers", n), n, WHOLE) for n in LAYERS[1:2]),
+        *(Entry(name, whole.detector(name, ()), None, WHOLE) for name in ("combined", BASELINE)),
         *(Entry(name, detect) for name, detect in CLASSICAL.items()),
     ]
 

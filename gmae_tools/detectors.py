@@ -68,7 +68,7 @@ NAMES = (*READOUTS, *CLASSICAL)
 
 
 class GaussianEdges:
-    """Edge detectors of one model; they share its prediction of the photograph at hand.
+    """Edge detectors of one model; they share what they find out about the photograph at hand.
 
     Args:
         model: in evaluation mode.
@@ -77,27 +77,39 @@ class GaussianEdges:
 
     def __init__(self, model: GMAE, looks: Looks | None = None) -> None:
         self.model, self.looks = model, looks or Looks()
-        self._latest: tuple[bytes, list[View]] = (b"", [])
+        self._digest = b""
+        self._views: list[View] = []
+        self._joined: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
 
     def detector(self, readout: str, layers: Sequence[int]) -> Detector:
-        """The detector of a readout's name (`zeroshot.edges.READOUTS`): views joined, then thinned to their crests."""
-        read, camera = READOUTS[readout], self.model.camera
+        """The detector of a readout's name (`zeroshot.edges.READOUTS`): views joined, then thinned to their crests.
+
+        Args:
+            layers: numbers of depth groups, for `layers`; their maps are averaged.
+        """
+        parts: list[tuple[int, ...]] = [(count,) for count in layers] if readout == "layers" else [()]
 
         def detect(photo: np.ndarray) -> np.ndarray:
-            strength = join(
-                self._views(photo),
-                lambda gaussians, height, width: read(gaussians, camera, height, width, layers),
-                *photo.shape[:2],
-            )
-            return finish(strength)
+            self._turn_to(photo)
+            strengths = [self._strength(readout, part, *photo.shape[:2]) for part in parts]
+            return finish(np.mean(strengths, axis=0))
 
         return detect
 
-    def _views(self, photo: np.ndarray) -> list[View]:
+    def _turn_to(self, photo: np.ndarray) -> None:
+        """Look at a photograph, unless it was the last."""
         digest = hashlib.sha256(repr(photo.shape).encode() + photo.tobytes()).digest()
-        if self._latest[0] != digest:
-            self._latest = digest, look(self.model, photo, self.looks)
-        return self._latest[1]
+        if digest != self._digest:
+            self._views, self._joined = look(self.model, photo, self.looks), {}
+            self._digest = digest
+
+    def _strength(self, readout: str, layers: tuple[int, ...], height: int, width: int) -> np.ndarray:
+        """The joined views of the photograph at hand, each read out once."""
+        key = readout, layers
+        if key not in self._joined:
+            read, camera = READOUTS[readout], self.model.camera
+            self._joined[key] = join(self._views, lambda g, h, w: read(g, camera, h, w, layers), height, width)
+        return self._joined[key]
 
 
 def finish(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:

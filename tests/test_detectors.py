@@ -16,8 +16,8 @@ from gmae_tools import detectors
 from gmae_tools.detectors import CLASSICAL, GaussianEdges
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.views import Looks
-from gmae_tools.zeroshot.edges import READOUTS
+from gmae_tools.views import Looks, look
+from gmae_tools.zeroshot.edges import READOUTS, layer_edges
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +91,12 @@ def test_a_models_detectors_share_its_predictions(square: np.ndarray) -> None:
     assert len(calls) == 10
     assert not np.array_equal(other, maps[0])
     np.testing.assert_array_equal(source.detector("layers", (4,))(square), maps[0])
+
+
+def test_a_hierarchy_is_the_mean_of_its_levels(square: np.ndarray) -> None:
+    torch.manual_seed(0)
+    source = GaussianEdges(GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval(), Looks((1,)))
+    gaussians = look(source.model, square, source.looks)[0].gaussians
+    whole = layer_edges(gaussians, source.model.camera, *square.shape[:2], [8, 4])
+    assert whole.max() > 0
+    np.testing.assert_allclose(source.detector("layers", (8, 4))(square), detectors.finish(whole), atol=1e-6)
