@@ -1,7 +1,7 @@
 """The choices behind `gmae-tools edges`, one changed at a time, on every 4th image of BSDS500 val.
 
 Protocol: as `bsds500.py` (33 thresholds); the first row of each group is the default. `layers` means l@16. The groups
-`significance` and `depth` look at the whole photograph, the others at 2 x 2 and 4 x 4 tiles.
+`significance` and `depth` look at the whole photograph, the others at 3 x 3 and 4 x 4 tiles.
 
     python evals/edge_choices.py --root DATA
 """
@@ -10,30 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
+import torch
 from skimage.color import rgb2lab
 
 from gmae_tools import checkpoints
 from gmae_tools.camera import Camera, project
 from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries
-from gmae_tools.detectors import finish
+from gmae_tools.detectors import RIDGE_SIGMA, finish
 from gmae_tools.files import atomic_path
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundaries import BoundaryScores, Protocol, count_boundaries
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting import rasterize
-from gmae_tools.views import Looks, Readout, View, join, look
+from gmae_tools.views import DEFAULT_SCALES, Looks, Readout, View, join, look
 from gmae_tools.zeroshot import contours, edges
 from gmae_tools.zeroshot.edges import READOUTS, Measure, Order, Significance
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {"group": None, "choice": None, "ods": 3, "ois": 3, "ap": 3, "recall": 3, "precision": 3}
-WHOLE, TILES = (1,), (2, 4)
-COLOR_LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+WHOLE, TILES = (1,), DEFAULT_SCALES
+COLOR_LEVELS = Significance().thresholds
+ALPHA_LEVELS = tuple(step / 10 for step in range(1, 10))
 
 Choice = Callable[[list[View], int, int], np.ndarray]  # all views of a photograph, its height and width -> soft map
 
@@ -43,7 +46,7 @@ def named(name: str, camera: Camera) -> Readout:
     return lambda gaussians, height, width: READOUTS[name](gaussians, camera, height, width, (16,))
 
 
-def seen(readout: Readout, scales: tuple[int, ...], *, flip: bool = False, sigma: float | None = 1.0) -> Choice:
+def seen(readout: Readout, scales: tuple[int, ...], *, flip: bool = False, sigma: float | None = RIDGE_SIGMA) -> Choice:
     """Join the views of these scales and thin them; without thinning if `sigma` is None."""
 
     def detect(views: list[View], height: int, width: int) -> np.ndarray:
@@ -63,13 +66,13 @@ def significances(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
 
     orders: tuple[Order, Order] = ("back-to-front", "front-to-back")
     measures: tuple[tuple[Measure, tuple[float, ...]], ...] = (
-        ("alpha", Significance().thresholds), ("color", COLOR_LEVELS), ("share", COLOR_LEVELS),
+        ("color", COLOR_LEVELS), ("alpha", ALPHA_LEVELS), ("share", COLOR_LEVELS),
     )  # fmt: skip
     for measure, levels in measures:
         for order in orders:
             yield "significance", f"{measure} {order}, persistence", seen(readout(measure, order, levels), WHOLE)
     singles: tuple[tuple[Measure, float], ...] = (
-        ("alpha", 0.1), ("alpha", 0.4), ("alpha", 0.7), ("color", 0.05), ("color", 0.1), ("color", 0.2),
+        ("color", 0.05), ("color", 0.1), ("color", 0.2), ("alpha", 0.1), ("alpha", 0.4), ("alpha", 0.7),
     )  # fmt: skip
     for measure, level in singles:
         plain = readout(measure, "back-to-front", (level,))
@@ -77,34 +80,32 @@ def significances(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
 
 
 def depths(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
-    """Which depth, and how smooth, for expected-depth."""
+    """Which depth, for expected-depth."""
 
-    def of_z(sigma: float) -> Readout:
-        def read(gaussians: Gaussians, height: int, width: int) -> np.ndarray:
-            depth = rasterize(project(gaussians, camera, height, width), height, width, depth=True).depth
-            assert depth is not None
-            slope = contours.suppress_nonmaxima(contours.gradient(depth[0, 0].numpy(), sigma))
-            return slope / (slope + 0.01)
+    def read(gaussians: Gaussians, height: int, width: int) -> np.ndarray:
+        splats = project(gaussians.sort_by_depth(), camera, height, width)
+        rank = torch.linspace(0, 1, gaussians.k)[None, :, None]
+        raster = rasterize(replace(splats, colors=rank), height, width)
+        depth = (raster.image / raster.alpha.clamp_min(1e-10))[0, 0].numpy()
+        slope = contours.suppress_nonmaxima(contours.gradient(depth, edges.DEPTH_SIGMA))
+        return slope / (slope + 0.02)
 
-        return read
-
-    yield "depth", "rank", seen(named("expected-depth", camera), WHOLE)
-    for sigma in (1.0, 2.0):
-        yield "depth", f"z, sigma {sigma:g} px", seen(of_z(sigma), WHOLE)
+    yield "depth", "z", seen(named("expected-depth", camera), WHOLE)
+    yield "depth", "place in the depth order", seen(read, WHOLE)
 
 
 def looks(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     """How the photograph is shown to the model."""
     for name in ("combined", "render-gradient"):
-        for scales in (TILES, (1,), (2,), (3,), (4,), (3, 4), (2, 3, 4), (1, 2, 4)):
+        for scales in (TILES, (1,), (2,), (3,), (4,), (2, 4), (2, 3, 4), (1, 2, 4)):
             yield f"looks, {name}", ",".join(map(str, scales)), seen(named(name, camera), scales)
-        yield f"looks, {name}", "2,4 and mirrored", seen(named(name, camera), TILES, flip=True)
+        yield f"looks, {name}", "3,4 and mirrored", seen(named(name, camera), TILES, flip=True)
 
 
 def thinnings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     """How the joined views are thinned."""
     for name in ("combined", "render-gradient", "layers"):
-        for sigma in (1.0, None, 1.5, 2.0):
+        for sigma in (RIDGE_SIGMA, None, 1.0, 2.0):
             text = f"crests, sigma {sigma:g} px" if sigma else "none"
             yield f"thinning, {name}", text, seen(named(name, camera), TILES, sigma=sigma)
 

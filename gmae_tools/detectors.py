@@ -19,7 +19,7 @@ from gmae_tools.zeroshot.edges import READOUTS
 Detector = Callable[[np.ndarray], np.ndarray]
 
 _CANNY_SIGMA, _CANNY_LOW, _CANNY_FULL = 1.4, 0.4, 500.0  # px, low / high threshold, high threshold at strength 1
-RIDGE_SIGMA = 1.0  # px; views of a photograph agree on an edge to about a pixel
+RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
 _HALF = 0.25
 _CANNY_LEVELS = np.arange(1, 100) / 100  # the thresholds of the benchmark
 

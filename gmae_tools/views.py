@@ -16,6 +16,7 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAE
 from gmae_tools.predict import predict
 
+DEFAULT_SCALES = (3, 4)  # the best on BSDS500 val: evals/edge_choices.py
 _OVERLAP = 0.5  # of neighbouring tiles, as a fraction of the stride: tiles are 1.5 strides long
 _LEAST_WEIGHT = 0.02  # at a tile's rim, so that no pixel is without any
 
@@ -31,7 +32,7 @@ class Looks:
         flip: also look at everything mirrored, and average.
     """
 
-    scales: tuple[int, ...] = (1,)
+    scales: tuple[int, ...] = DEFAULT_SCALES
     flip: bool = False
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ def test_looks_at_tiles_and_their_mirror_images(model: GMAE, photo: np.ndarray) 
     torch.testing.assert_close(views[-1].gaussians.means, mirrored.means)
 
 
-@pytest.mark.parametrize("looks", [Looks(), Looks((3,)), Looks((1, 2), flip=True)])
+@pytest.mark.parametrize("looks", [Looks((1,)), Looks((3,)), Looks((1, 2), flip=True)])
 def test_joins_what_the_views_agree_on(model: GMAE, photo: np.ndarray, looks: Looks) -> None:
     """If every view reads the truth of its tile, the whole is the truth, tiles, mirrors and all."""
     truth = np.random.default_rng(1).random((HEIGHT, WIDTH)).astype(np.float32)

@@ -55,7 +55,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in new
     "  [default: 32,16,8,4; with --dataset 16]",
 )  # fmt: skip
 @click.option(
-    "--scales", type=Numbers(), metavar="S,S,...", default="3", show_default=True,
+    "--scales", type=Numbers(), metavar="S,S,...", default="3,4", show_default=True,
     help="Look at S x S overlapping tiles of the photograph, and average over several S; 1 is the whole.",
 )  # fmt: skip
 @click.option("--flip", is_flag=True, help="Look at everything mirrored too, and average.")

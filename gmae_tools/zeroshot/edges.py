@@ -28,10 +28,10 @@ from gmae_tools.zeroshot.layers import layer_sizes
 Order = Literal["back-to-front", "front-to-back"]
 Measure = Literal["color", "alpha", "share"]
 
-# Study of the choices: evals/README.md.
+# Study of these choices: evals/edge_choices.py.
 DEPTH_SIGMA, RENDER_SIGMA = 1.0, 1.0  # of the Gaussian derivatives, px
-# Strengths that become 0.5: ranks a px, colours a px, and CIELAB / 100.
-DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.02, 0.05, 0.08
+# Strengths that become 0.5: scene units a px, RGB a px, and CIELAB / 100.
+DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.01, 0.05, 0.08
 DAMPING = 0.001  # regions of this share of the picture count at half their squared difference
 
 _STRIP_NUMBERS = 1 << 25  # floats in the pictures of all groups of a strip, 128 MB
@@ -42,16 +42,16 @@ class Significance:
     """When a depth group counts as having changed a pixel.
 
     Attributes:
-        measure: what is compared with the threshold. `alpha`: the share of the light from behind that the group takes
-            (transmittance lost). `color`: the largest difference of an RGB channel that drawing the group makes, over
-            white. `share`: the group's weight in the finished picture (alpha taken).
+        measure: what is compared with the threshold. `color`: the largest difference of an RGB channel that drawing
+            the group makes, over white. `alpha`: the share of the light from behind that the group takes
+            (transmittance lost). `share`: the group's weight in the finished picture (alpha taken).
         thresholds: each in [0, 1]; a change must be larger. Several make the edges soft: what persists is strong.
         order: in which the groups are drawn, and so which is the last to change a pixel: of all that do, the nearest
             (`back-to-front`, as a painter works) or the farthest (`front-to-back`).
     """
 
-    measure: Measure = "alpha"
-    thresholds: tuple[float, ...] = tuple(step / 10 for step in range(1, 10))
+    measure: Measure = "color"
+    thresholds: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
     order: Order = "back-to-front"
 
     def __post_init__(self) -> None:
@@ -181,14 +181,9 @@ def layer_edges(
 
 
 def depth_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) -> np.ndarray:
-    """Gradient of the expected depth rank: each Gaussian's place in the depth order, weighted by what is seen of it.
-
-    The rank, 0 (nearest) to 1, is the limit of ever thinner layers; unlike z it has the same spread in every picture.
-    """
-    splats = project(gaussians.sort_by_depth(), camera, height, width)
-    rank = torch.linspace(0, 1, gaussians.k)[None, :, None]
-    raster = rasterize(replace(splats, colors=rank), height, width)
-    depth = raster.image / raster.alpha.clamp_min(1e-10)
+    """Gradient of the expected depth: the mean of the Gaussians' depths, weighted by what is seen of them."""
+    depth = rasterize(project(gaussians, camera, height, width), height, width, depth=True).depth
+    assert depth is not None
     return _gradient_edges(depth[0].permute(1, 2, 0).numpy(), DEPTH_SIGMA, DEPTH_HALF)
 
 
