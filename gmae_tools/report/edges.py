@@ -14,7 +14,7 @@ from gmae_tools.report.figures import PAPER
 
 _PANEL = 264  # longest side of a picture on the sheet, px
 _FULL_INK = 0.99  # this quantile of a map's edges, and what is above, is black
-_CONTRAST = 2.0  # exponent: the eye should see the strong edges first
+_CONTRAST = 1.5  # exponent: the eye should see the strong edges first
 
 
 @dataclass(frozen=True)
