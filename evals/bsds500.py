@@ -102,7 +102,7 @@ def claim(rows: Sequence[Entry], split: str, checkpoint: str, thresholds: int, o
 
 
 class Worker:
-    """Predicts all maps of a photograph, in a process of its own; the model is loaded once a process."""
+    """Predicts all maps of a photograph; the model is loaded once a process."""
 
     detectors: ClassVar[dict[Path, Detector]] = {}
 
@@ -116,25 +116,34 @@ class Worker:
         list(edge_benchmark.predict_maps([photo], cls.detectors))
 
 
+def predict_all(photos: Sequence[Path], checkpoint: str, out: Path, jobs: int) -> Iterator[None]:
+    """Predict all maps of all photographs, `jobs` photographs at a time."""
+    if jobs == 1:
+        Worker.start(checkpoint, out)
+        yield from map(Worker.predict, photos)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), Worker.start, (checkpoint, out)) as pool:
+        yield from pool.map(Worker.predict, photos)
+
+
 def evaluate(
-    data: BSDS500, split: str, every: int, checkpoint: str, thresholds: int, out: Path, overwrite: bool
+    data: BSDS500, split: str, every: int, checkpoint: str, thresholds: int, out: Path, overwrite: bool, jobs: int
 ) -> tuple[dict[Entry, BoundaryResult], BoundaryResult]:
     """The scores of each entry, and of the annotators."""
     rows = entries(checkpoint)
     claim(rows, split, checkpoint, thresholds, out, overwrite)
     photos = data.images(split)[::every]
-    with ProcessPoolExecutor(cores(), get_context("spawn"), Worker.start, (checkpoint, out)) as pool:
-        for _ in progress(pool.map(Worker.predict, photos), len(photos), f"maps of {split}"):
-            pass
+    for _ in progress(predict_all(photos, checkpoint, out, jobs), len(photos), f"maps of {split}"):
+        pass
     truths, subset = data.ground_truth_folder(split), every > 1
     results = {
         entry: edge_benchmark.score_maps(
-            out / entry.folder, truths, thresholds, subset=subset, progress=named_progress(entry.folder)
+            out / entry.folder, truths, thresholds, subset=subset, jobs=jobs, progress=named_progress(entry.folder)
         )
         for entry in rows
     }
     first = out / rows[0].folder
-    human = edge_benchmark.score_annotators(first, truths, out / "human", subset=subset, progress=progress)
+    human = edge_benchmark.score_annotators(first, truths, out / "human", subset=subset, jobs=jobs, progress=progress)
     return results, human
 
 
@@ -242,16 +251,17 @@ def as_markdown(rows: Sequence[Row]) -> str:
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "bsds500", help="Maps and counts.")
 @click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="Tables, curves.")
 @click.option("--overwrite", is_flag=True, help="Remove maps made with other settings.")
+@click.option("--jobs", type=click.IntRange(1), help="Photographs at a time.  [default: one a core]")
 def main(
     root: str | None, splits: str, every: int, thresholds: int, checkpoint: str, out: Path, results: Path,
-    overwrite: bool,
+    overwrite: bool, jobs: int | None,
 ) -> None:  # fmt: skip
     """Write tables and curves of each split into the folder of results, and print them."""
     data = BSDS500(root)
     results.mkdir(parents=True, exist_ok=True)
     for split in splits.split(","):
         folder = out / (split if every == 1 else f"{split}-every-{every}")
-        scores, human = evaluate(data, split, every, checkpoint, thresholds, folder, overwrite)
+        scores, human = evaluate(data, split, every, checkpoint, thresholds, folder, overwrite, jobs or cores())
         rows = tabulate(scores, human)
         title = f"BSDS500 {split}: {human.images} images, {thresholds} thresholds, checkpoint {Path(checkpoint).name}"
         page = f"# {title}\n\n{verdict(rows)}\n\n{as_markdown(rows)}\n![precision and recall](bsds500-{split}.png)\n"

@@ -1,4 +1,4 @@
-"""The script that tabulates edges on BSDS500, on a data set of two pictures."""
+"""The scripts that tabulate edges on BSDS500 and study their choices, on a data set of two pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 from scipy.io import savemat
 
@@ -64,23 +64,47 @@ def test_bootstrap_of_one_sample_that_is_the_set_itself_is_its_ods(script: Modul
     assert only_first == pytest.approx([scored(0.9).ods])
 
 
-def test_writes_tables_and_curves(script: ModuleType, tmp_path: Path) -> None:
-    data = tmp_path / "data" / "bsds500"
-    for kind in ("images", "groundTruth"):
-        (data / kind / "val").mkdir(parents=True)
-    for name, place in (("12", 20), ("34", 33)):
-        picture = np.where(np.arange(SHAPE[1])[None, :, None] > place, [220, 210, 90], [30, 60, 90]).astype(np.uint8)
-        Image.fromarray(np.repeat(picture, SHAPE[0], 0)).save(data / "images" / "val" / f"{name}.jpg", quality=95)
-        cells = np.empty((1, 2), object)
-        cells[0, 0] = cells[0, 1] = {"Boundaries": (column(place) | column(place + 1)).astype(np.uint8)}
-        savemat(data / "groundTruth" / "val" / f"{name}.mat", {"groundTruth": cells})
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = GMAE(GMAEConfig.preset("nano", max_scale=6.0))
     torch.nn.init.normal_(model.decoder.head.weight, std=0.4)
-    checkpoints.save(model, tmp_path / "nano-random")
-    arguments = ["--root", tmp_path / "data", "--splits", "val", "--thresholds", 5, "--out", tmp_path / "maps"]
-    arguments += ["--results", tmp_path / "results", "--checkpoint", tmp_path / "nano-random"]
-    first = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
+    folder = tmp_path_factory.mktemp("checkpoints") / "nano-random"
+    checkpoints.save(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures of two colours, and two annotators who agree on the line between them."""
+    folder = tmp_path_factory.mktemp("data")
+    for kind in ("images", "groundTruth"):
+        (folder / "bsds500" / kind / "val").mkdir(parents=True)
+    for name, place in (("12", 20), ("34", 33)):
+        picture = np.where(np.arange(SHAPE[1])[None, :, None] > place, [220, 210, 90], [30, 60, 90]).astype(np.uint8)
+        path = folder / "bsds500" / "images" / "val" / f"{name}.jpg"
+        Image.fromarray(np.repeat(picture, SHAPE[0], 0)).save(path, quality=95)
+        cells = np.empty((1, 2), object)
+        cells[0, 0] = cells[0, 1] = {"Boundaries": (column(place) | column(place + 1)).astype(np.uint8)}
+        savemat(folder / "bsds500" / "groundTruth" / "val" / f"{name}.mat", {"groundTruth": cells})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """The scripts choose a number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def run(command: object, *arguments: object) -> Result:
+    return CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False)  # type: ignore[arg-type]
+
+
+def test_writes_tables_and_curves(script: ModuleType, root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["--root", root, "--splits", "val", "--thresholds", 5, "--jobs", 1, "--out", tmp_path / "maps"]
+    first = run(script.main, *arguments, "--results", tmp_path / "results", "--checkpoint", checkpoint)
     assert first.exit_code == 0
     table = pd.read_csv(tmp_path / "results" / "bsds500-val.csv")
     assert list(table.columns) == list(script.COLUMNS)
@@ -92,3 +116,20 @@ def test_writes_tables_and_curves(script: ModuleType, tmp_path: Path) -> None:
     assert "beat the render's own gradient" in page
     assert page.count("\n| ") == len(table) + 1
     assert (tmp_path / "results" / "bsds500-val.png").stat().st_size > 10_000
+
+
+def test_studies_every_choice(script: ModuleType, root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """`script` makes the folder of the scripts importable."""
+    study = importlib.import_module("edge_choices")
+    arguments = ["--root", root, "--every", 1, "--thresholds", 5, "--results", tmp_path, "--checkpoint", checkpoint]
+    assert run(study.main, *arguments).exit_code == 0
+    table = pd.read_csv(tmp_path / "edge-choices.csv")
+    assert list(table.columns) == list(study.COLUMNS)
+    assert not table.duplicated(["group", "choice"]).any()
+    assert table["ods"].between(0, 1).all()
+    by_group = table.groupby("group")["ods"]
+    assert (by_group.count() >= 2).all()
+    assert by_group.nunique().max() > 4
+    # The same default, reached in different groups.
+    default = table.groupby("group").first()["ods"]
+    assert default["looks, combined"] == default["thinning, combined"] == pytest.approx(default["mixture"], abs=1e-6)
