@@ -66,6 +66,15 @@ def canny(photo: np.ndarray) -> np.ndarray:
 CLASSICAL: dict[str, Detector] = {"sobel": sobel, "sobel-nms": sobel_nms, "canny": canny, "soft-canny": soft_canny}
 NAMES = (*READOUTS, *CLASSICAL)
 
+# How each detector thins its maps before they are scored: results are not comparable without it.
+SUPPRESSION = {
+    "sobel": "none",
+    "sobel-nms": "along the gradient",
+    "canny": "OpenCV's, along the gradient",
+    "soft-canny": "along the gradient",
+    **dict.fromkeys(READOUTS, f"crests of the joined views, sigma {RIDGE_SIGMA:g} px"),
+}
+
 
 class GaussianEdges:
     """Edge detectors of one model; they share what they find out about the photograph at hand.

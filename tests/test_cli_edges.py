@@ -17,7 +17,7 @@ from scipy.io import savemat
 from gmae_tools import checkpoints, edge_benchmark
 from gmae_tools.cli import edges as edges_command
 from gmae_tools.cli import main
-from gmae_tools.detectors import CLASSICAL, NAMES
+from gmae_tools.detectors import CLASSICAL, NAMES, SUPPRESSION
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundary_files import read_soft_map
@@ -70,6 +70,7 @@ def on_dataset(root: Path, out: Path, checkpoint: Path, *arguments: object) -> R
 
 def test_names_on_the_command_line_are_those_of_the_detectors() -> None:
     assert (*edges_command.GAUSSIAN, *edges_command.CLASSICAL) == NAMES
+    assert set(SUPPRESSION) == set(NAMES)
 
 
 # --- pictures ----------------------------------------------------------------------------------------
@@ -142,6 +143,7 @@ def test_scores_a_readout_and_writes_everything(root: Path, checkpoint: Path, tm
     assert list(scores) == KEYS
     assert (scores["readout"], scores["layers"], scores["checkpoint"]) == ("layers", [8], "nano-random")
     assert (scores["images"], scores["thresholds"]) == (2, 9)
+    assert scores["protocol"]["non_maximum_suppression"].startswith("crests")
     assert 0 < scores["ods"] < 1
     files = {path.name for path in out.iterdir()}
     assert files == {

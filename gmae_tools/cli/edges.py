@@ -213,6 +213,7 @@ def benchmark(
         pass
     result = edge_benchmark.score_maps(folder, truths, thresholds, jobs=jobs, progress=progress)
     human = edge_benchmark.score_annotators(folder, truths, folder / "human", jobs=jobs, progress=progress)
+    result.protocol["non_maximum_suppression"] = detectors.SUPPRESSION[readout]
     write(folder, readout, result, human)
     scores = result.to_dict() | {"readout": readout, "layers": settings.layers, "checkpoint": settings.checkpoint}
     click.echo(render(scores, form))
