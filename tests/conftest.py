@@ -20,10 +20,26 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data(repository: Path) -> Path:
-    """The research data beside the checkout ; the test is skipped where it is missing."""
+    """The research data beside the checkout; the test is skipped where it is missing."""
     folder = repository.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("needs the research data in ../shared/data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A nano model whose Gaussians differ from each other and from picture to picture."""
+    import torch
+
+    from gmae_tools import checkpoints
+    from gmae_tools.model import GMAE, GMAEConfig
+
+    torch.manual_seed(0)
+    model = GMAE(GMAEConfig.preset("nano", max_scale=6.0))
+    torch.nn.init.normal_(model.decoder.head.weight, std=0.4)
+    folder = tmp_path_factory.mktemp("checkpoints") / "nano-random"
+    checkpoints.save(model, folder)
     return folder
 
 

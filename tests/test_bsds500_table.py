@@ -16,9 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from scipy.io import savemat
 
-from gmae_tools import checkpoints
 from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, Protocol
-from gmae_tools.model import GMAE, GMAEConfig
 
 SHAPE = (40, 56)
 
@@ -62,16 +60,6 @@ def test_bootstrap_of_one_sample_that_is_the_set_itself_is_its_ods(script: Modul
     assert script.resampled_ods(result, names, np.ones((1, 3), int)) == pytest.approx([result.ods])
     only_first = script.resampled_ods(result, names, np.array([[1, 0, 0]]))
     assert only_first == pytest.approx([scored(0.9).ods])
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = GMAE(GMAEConfig.preset("nano", max_scale=6.0))
-    torch.nn.init.normal_(model.decoder.head.weight, std=0.4)
-    folder = tmp_path_factory.mktemp("checkpoints") / "nano-random"
-    checkpoints.save(model, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -21,23 +21,11 @@ from gmae_tools.detectors import CLASSICAL, NAMES, SUPPRESSION
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundary_files import read_soft_map
-from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.report.edges import ink
 
 SHAPE = (48, 64)
 SCORES = ["ods", "ods_threshold", "ods_precision", "ods_recall", "ois", "ois_precision", "ois_recall", "ap", "r50"]
 KEYS = [*SCORES, "images", "thresholds", "protocol", "readout", "layers", "checkpoint"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A nano model whose Gaussians differ from each other and from picture to picture."""
-    torch.manual_seed(0)
-    model = GMAE(GMAEConfig.preset("nano", max_scale=6.0))
-    torch.nn.init.normal_(model.decoder.head.weight, std=0.4)
-    folder = tmp_path_factory.mktemp("checkpoints") / "nano-random"
-    checkpoints.save(model, folder)
-    return folder
 
 
 @pytest.fixture

@@ -8,32 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import gmae_tools
-from gmae_tools import checkpoints
 from gmae_tools.cli import main
 from gmae_tools.cli._options import folder_names
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
-from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.model import GMAEConfig
 from gmae_tools.zeroshot import layers as strips
 
 K = GMAEConfig.preset("nano").k
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A nano model whose Gaussians differ from each other and from picture to picture."""
-    torch.manual_seed(0)
-    model = GMAE(GMAEConfig.preset("nano", max_scale=6.0))
-    torch.nn.init.normal_(model.decoder.head.weight, std=0.4)
-    folder = tmp_path_factory.mktemp("checkpoints") / "nano-random"
-    checkpoints.save(model, folder)
-    return folder
 
 
 @pytest.fixture
