@@ -33,7 +33,7 @@ _MIN_ALPHA = np.float32(1 / 255)
 _MIN_TRANSMITTANCE = np.float32(1e-4)
 _CUTOFF = np.float32(math.log(255))  # alpha >= 1/255 where -log(alpha) is no more than this
 _CULL = math.log(255) + 1e-3  # culling stays on the safe side of rounding
-_SMALL_SCENE = 3000  # (splat, tile) pairs below which threads cost more than they bring
+_SMALL_SCENE = 8000  # (splat, tile) pairs below which threads cost more than they bring
 _GEOMETRY = 6  # sums kept a splat for the gradients of mean, conic and opacity
 
 # Contraction allows fused multiply-add. NaN and infinity keep their meaning: what compares with them stays dark.
