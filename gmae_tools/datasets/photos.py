@@ -20,6 +20,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -210,8 +211,9 @@ class PhotoStore:
 def _remove_abandoned(path: Path) -> None:
     """Delete what killed processes left of this cache: gigabytes that nobody else would ever look for."""
     for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
-        if time.time() - leftover.stat().st_mtime > STALE_AFTER_SECONDS:
-            leftover.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process may be renaming it at this moment
+            if time.time() - leftover.stat().st_mtime > STALE_AFTER_SECONDS:
+                leftover.unlink()
 
 
 def _write_cache(file: IO[bytes], photos: Sequence[_Photo], max_side: int, progress: bool) -> None:
