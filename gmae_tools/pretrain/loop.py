@@ -316,7 +316,7 @@ class _Run:
             line = {
                 "step": self.step,
                 "samples": self.step * self.config.batch_size,
-                "seconds": round(self.seconds, 1),
+                "seconds": round(self.seconds, 3),
             }
             with open(self.out / LOG_FILE, "a") as file:
                 file.write(json.dumps({**line, **values}) + "\n")
