@@ -58,7 +58,7 @@ def test_soft_canny_and_sobel_are_the_filters_of_their_libraries(square: np.ndar
 
 
 def test_canny_holds_the_highest_threshold_of_each_pixel(square: np.ndarray) -> None:
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python-headless")
     strength = detectors.canny(square)
     smooth = cv2.GaussianBlur(cv2.cvtColor(square, cv2.COLOR_RGB2GRAY), (0, 0), 1.4)
     for level in (0.02, 0.1, 0.29, 0.6):
