@@ -33,6 +33,7 @@ from gmae_tools.edge_benchmark import Settings
 from gmae_tools.files import atomic_path
 from gmae_tools.metrics.boundaries import BoundaryResult, best_point
 from gmae_tools.metrics.boundary_files import cores
+from gmae_tools.prediction_folder import fingerprint, predict_maps
 from gmae_tools.report.pr_curve import Curve, plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.views import Looks
@@ -84,7 +85,7 @@ def entries(checkpoint: str) -> list[Entry]:
 
 def claim(rows: Sequence[Entry], split: str, checkpoint: str, thresholds: int, out: Path, overwrite: bool) -> None:
     """Note the settings of every entry beside its results."""
-    weights = edge_benchmark.fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
+    weights = fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
     for entry in rows:
         of_model = entry.looks is not None
         settings = Settings(
@@ -113,7 +114,7 @@ class Worker:
 
     @classmethod
     def predict(cls, photo: Path) -> None:
-        list(edge_benchmark.predict_maps([photo], cls.detectors))
+        list(predict_maps([photo], cls.detectors))
 
 
 def predict_all(photos: Sequence[Path], checkpoint: str, out: Path, jobs: int) -> Iterator[None]:

@@ -192,6 +192,7 @@ def benchmark(
     from gmae_tools.checkpoints import WEIGHTS_FILE, find
     from gmae_tools.cli.score import progress, render, write
     from gmae_tools.datasets.bsds500 import BSDS500
+    from gmae_tools.prediction_folder import fingerprint, predict_maps
 
     data = BSDS500(root)
     photos, truths = data.images(split), data.ground_truth_folder(split)
@@ -202,14 +203,14 @@ def benchmark(
         readout=readout,
         layers=layers if readout == "layers" else None,
         checkpoint=Path(checkpoint).name if gaussian else None,
-        weights=edge_benchmark.fingerprint(find(checkpoint) / WEIGHTS_FILE) if gaussian else None,
+        weights=fingerprint(find(checkpoint) / WEIGHTS_FILE) if gaussian else None,
         scales=scales if gaussian else None,
         flip=flip if gaussian else None,
         thresholds=thresholds,
     )
     edge_benchmark.claim(folder, settings, overwrite=overwrite)
     detect = detectors.CLASSICAL.get(readout) or open_model(checkpoint, device, scales, flip).detector(readout, layers)
-    for _ in progress(edge_benchmark.predict_maps(photos, {folder: detect}), len(photos), "maps"):
+    for _ in progress(predict_maps(photos, {folder: detect}), len(photos), "maps"):
         pass
     result = edge_benchmark.score_maps(folder, truths, thresholds, jobs=jobs, progress=progress)
     human = edge_benchmark.score_annotators(folder, truths, folder / "human", jobs=jobs, progress=progress)

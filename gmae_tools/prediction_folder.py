@@ -1,0 +1,104 @@
+"""A folder of predictions: one soft map a photograph, beside the settings that the maps depend on.
+
+An interrupted run goes on where it stopped, and other settings are refused, so that a folder never holds a mixture.
+What is counted in the maps, or scored, may lie in the same folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gmae_tools import __version__
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import atomic_path
+from gmae_tools.images import read_image, write_image
+
+SETTINGS, MAPS = "settings.json", "maps"
+
+Predictor = Callable[[np.ndarray], np.ndarray]  # photograph, uint8 RGB [H, W, 3] -> soft map [H, W] in [0, 1]
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def claim(
+    folder: Path, settings: Mapping[str, object], *, parts: Sequence[str] = (MAPS,), overwrite: bool = False
+) -> None:
+    """Make sure that what `folder` holds, if anything, was made with `settings`, and note them there.
+
+    Args:
+        settings: everything that the results depend on, in the types of JSON; the version of this package is added.
+        parts: names of the folders and files in `folder` that depend on the settings.
+        overwrite: remove the parts of other settings instead of refusing.
+
+    Raises:
+        GmaeToolsError: the folder holds the results of other settings, or parts of which no settings are known.
+    """
+    path, wanted = folder / SETTINGS, {"version": __version__, **settings}
+    wanted = json.loads(json.dumps(wanted))  # as they are read back: tuples become lists
+    found = _read_settings(path)
+    if found == wanted:
+        return
+    if found is not None or any((folder / part).exists() for part in parts):
+        if not overwrite:
+            raise GmaeToolsError(f"{folder}: {_difference(found, wanted)}; use --overwrite, or another folder")
+        for part in parts:
+            _remove(folder / part)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+
+
+def _read_settings(path: Path) -> dict[str, object] | None:
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _difference(found: dict[str, object] | None, wanted: dict[str, object]) -> str:
+    if not found:
+        return "holds results of unknown settings"
+    name = next(name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
+    return f"holds results of {name} {found.get(name)}, not {wanted.get(name)}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def predict_maps(photos: Iterable[Path], predictors: Mapping[Path, Predictor]) -> Iterator[Path]:
+    """Write the soft map of each photograph as `<folder>/maps/<stem>.png` (8 bits), unless it is there.
+
+    Args:
+        predictors: by the folder of their results; several of one model can share what it predicts.
+
+    Yields:
+        Each photograph when it is done.
+    """
+    for photo in photos:
+        targets = {folder / MAPS / f"{photo.stem}.png": predict for folder, predict in predictors.items()}
+        missing = {target: predict for target, predict in targets.items() if not target.exists()}
+        picture = read_image(photo) if missing else None
+        for target, predict in missing.items():
+            assert picture is not None
+            write_image(target, predict(picture))
+        yield photo
