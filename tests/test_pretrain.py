@@ -177,6 +177,12 @@ def test_learning_rate() -> None:
     assert Schedule(1000, warmup=0.0).learning_rate_factor(0.0) == 1
 
 
+def test_a_cooldown_follows_a_plateau() -> None:
+    schedule = Schedule(1000, warmup=0.1, cooldown=0.25)
+    factors = [schedule.learning_rate_factor(progress) for progress in (0.05, 0.1, 0.5, 0.75, 0.875, 1)]
+    assert factors == pytest.approx([0.5, 1, 1, 1, 0.5, 0])
+
+
 def test_progress_is_by_samples_or_by_the_clock() -> None:
     assert [Schedule(200).progress(samples, 1e9) for samples in (0, 50, 200, 300)] == [0, 0.25, 1, 1]
     assert [Schedule(200, time_budget=60).progress(10**9, s) for s in (0, 15, 60, 90)] == [0, 0.25, 1, 1]
@@ -195,6 +201,8 @@ def test_resolutions_grow() -> None:
         ({"time_budget": math.nan}, "positive time budget"),
         ({"warmup": 1.0}, "warm-up is 1.0"),
         ({"warmup": -0.1}, "warm-up is -0.1"),
+        ({"cooldown": 0.0}, "cooldown is 0.0"),
+        ({"cooldown": 0.99}, "beside the warm-up"),
         ({"resolutions": ()}, "at least one resolution"),
         ({"resolutions": (128, 224)}, "2 resolutions need 1 values of grow-at"),
         ({"resolutions": (64, 128, 224), "grow_at": (0.7, 0.5)}, "increasing"),

@@ -1,4 +1,4 @@
-"""Warm start: the encoder of an MAE that others trained becomes ours, and a file can run no code."""
+"""Warm start: an MAE's encoder becomes ours, a GMAE grows, and a file can run no code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gmae_tools import checkpoints
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain.warm_start import warm_start
@@ -181,7 +182,7 @@ def test_another_shape_is_refused_before_anything_is_copied(
 ) -> None:
     model = nano(**changes)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(GmaeToolsError, match=f"do not fit this encoder, such as {example}"):
+    with pytest.raises(GmaeToolsError, match=f"do not fit this model, such as {example}"):
         warm_start(model, official)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -190,3 +191,59 @@ def test_a_name_unknown_to_timm_is_refused_in_one_line() -> None:
     with pytest.raises(GmaeToolsError, match="timm:no_such_model: cannot be loaded by timm") as caught:
         warm_start(nano(), "timm:no_such_model")
     assert "\n" not in str(caught.value)
+
+
+# --- from a whole GMAE ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[GMAE, Path]:
+    model = nano()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    checkpoints.save(model, tmp_path / "trained")
+    return model, tmp_path / "trained"
+
+
+def raw(model: GMAE, images: Tensor) -> Tensor:
+    """`[B, Q, G, 14]` before activation."""
+    tokens = model.encode(images)
+    positions = model._positions(model.grid(images), model.config.decoder_width)[None].expand(len(images), -1, -1)
+    return model.decoder(tokens, positions).unflatten(1, (model.config.queries, -1))
+
+
+def test_a_gmae_is_taken_over_whole(trained: tuple[GMAE, Path]) -> None:
+    model, folder = trained
+    again = nano()
+    warm_start(again, folder)
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_further_blocks_change_nothing_at_first_and_can_learn(trained: tuple[GMAE, Path]) -> None:
+    model, folder = trained
+    deeper = nano(depth=4, decoder_depth=3)
+    warm_start(deeper, folder)
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.allclose(raw(deeper, images), raw(model, images), atol=1e-6)
+    raw(deeper, images).square().sum().backward()
+    gradient = deeper.decoder.blocks[2].mlp.fc2.weight.grad
+    assert gradient is not None and gradient.abs().max() > 0
+
+
+def test_further_gaussians_start_beside_those_there(trained: tuple[GMAE, Path]) -> None:
+    model, folder = trained
+    finer = nano(gaussians_per_query=6)
+    warm_start(finer, folder)
+    images = torch.rand(2, 3, 64, 64)
+    before, after = raw(model, images), raw(finer, images)
+    assert torch.allclose(after[:, :, :4], before, atol=1e-6)
+    apart = (after[:, :, 4:] - before[:, :, :2]).abs()
+    assert 0 < apart.mean() < 0.5 * before.std()
+
+
+@pytest.mark.parametrize("changes", [{"width": 96}, {"queries": 8}, {"depth": 1}, {"gaussians_per_query": 2}])
+def test_a_gmae_of_another_shape_is_refused(trained: tuple[GMAE, Path], changes: dict[str, int]) -> None:
+    with pytest.raises(GmaeToolsError, match=r"do not fit this model"):
+        warm_start(nano(**changes), trained[1])

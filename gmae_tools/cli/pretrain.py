@@ -61,6 +61,12 @@ def _numbers(kind: type) -> Any:
 @click.option("--muon-lr", default=0.02, show_default=True, help="Peak rate of Muon.")
 @click.option("--weight-decay", default=0.05, show_default=True)
 @click.option("--warmup", default=0.02, show_default=True, help="Share of the run.")
+@click.option(
+    "--cooldown",
+    type=float,
+    metavar="SHARE",
+    help="Hold the rate, and let it fall linearly in the last SHARE of the run.  [default: half a cosine]",
+)
 @click.option("--clip", default=1.0, show_default=True, help="Largest norm of the gradient.")
 @click.option(
     "--mask-ratio",
@@ -92,7 +98,12 @@ def _numbers(kind: type) -> Any:
 )
 @click.option("--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto", show_default=True)
 @click.option("--held-out", default=500, show_default=True, help="Photographs never trained on.")
-@click.option("--warm-start", metavar="MAE", help="Encoder weights: the official MAE .pth, or timm:NAME.")
+@click.option(
+    "--warm-start",
+    metavar="MODEL",
+    help="First weights: a GMAE checkpoint (it may have fewer blocks or Gaussians a query), or the encoder of an MAE: "
+    "its official .pth, or timm:NAME.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--log-every", default=10, show_default=True, help="Steps.")
 @click.option("--save-every", default=60.0, show_default=True, help="Seconds between resumable states.")
@@ -129,6 +140,7 @@ def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ..
             time_budget=None if budget is None else 60 * budget,
             warmup=options["warmup"],
             resolutions=resolutions,
+            cooldown=options["cooldown"],
             grow_at=options["grow_at"] or tuple((i + 1) / stages for i in range(stages - 1)),
         ),
         objective=ObjectiveConfig(

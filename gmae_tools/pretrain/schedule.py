@@ -22,6 +22,8 @@ class Schedule:
         warmup: share of the run in which the learning rate rises linearly.
         resolutions: picture sizes in pixels, in the order in which they are used.
         grow_at: the progress at which each but the first begins.
+        cooldown: share of the run at its end in which the learning rate falls linearly to 0, after a plateau; None for
+            half a cosine over the whole run. A plateau can be prolonged: a longer run begins with the same steps.
     """
 
     samples: int
@@ -29,6 +31,7 @@ class Schedule:
     warmup: float = 0.02
     resolutions: Sequence[int] = (224,)
     grow_at: Sequence[float] = ()
+    cooldown: float | None = None
 
     def __post_init__(self) -> None:
         if not self.resolutions:
@@ -41,6 +44,8 @@ class Schedule:
             raise GmaeToolsError("grow-at must be an increasing list of numbers between 0 and 1")
         if not 0 <= self.warmup < 1:
             raise GmaeToolsError(f"warm-up is {self.warmup}, must be a share of the run, at least 0 and below 1")
+        if self.cooldown is not None and not 0 < self.cooldown <= 1 - self.warmup:
+            raise GmaeToolsError(f"cooldown is {self.cooldown}, must be a share of the run above 0, beside the warm-up")
         if self.samples < 1 or (self.time_budget is not None and not self.time_budget > 0):
             raise GmaeToolsError("a run needs a positive number of samples or a positive time budget")
 
@@ -50,9 +55,11 @@ class Schedule:
         return min(done, 1.0)
 
     def learning_rate_factor(self, progress: float) -> float:
-        """Linear warm-up, then half a cosine to zero; in [0, 1]."""
+        """Linear warm-up, then half a cosine to zero, or a plateau and a linear cooldown; in [0, 1]."""
         if progress < self.warmup:
             return progress / self.warmup
+        if self.cooldown is not None:
+            return min(1.0, (1 - progress) / self.cooldown)
         return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
     def resolution(self, progress: float) -> int:
