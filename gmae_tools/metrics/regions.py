@@ -1,0 +1,387 @@
+"""Figure maps against masks: F-beta, MAE, S-measure, E-measure, IoU and accuracy, as the saliency benchmarks have them.
+
+    scores = RegionScores()
+    for name, soft, truth in images:
+        scores.update(name, soft, truth)
+    result = scores.compute()
+    result.max_f_beta, result.to_dict(), result.to_pandas(), result.curve()
+
+Everything that has a threshold is counted in one histogram of 256 levels an image. Figures of an image without any
+figure in its mask: F-beta 0; E-measure and S-measure as in their papers, by the ground alone; IoU 1 if nothing is
+predicted either, else 0; not counted in CorLoc.
+
+Sources: F-beta, Achanta et al., CVPR 2009. S-measure, Fan et al., ICCV 2017. E-measure, Fan et al., IJCAI 2018. CorLoc,
+Deselaers, Alexe and Ferrari, ECCV 2010. Conventions where papers leave a choice are those of PySODMetrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from gmae_tools.errors import GmaeToolsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = np.ndarray
+Threshold = float | Literal["otsu"]
+
+BETA_SQUARED = 0.3
+LEVELS = 256  # of an 8-bit map
+HIT = 0.5  # least IoU of a box that was found
+_EPS = float(np.spacing(1.0))
+
+
+@dataclass(frozen=True)
+class RegionProtocol:
+    """How maps are scored.
+
+    min_max: whether each map is first stretched to span 0 to 1 (PySODMetrics does so, TokenCut's script does not).
+    threshold: of the binary mask for IoU and accuracy: pixels at or above a number, or each map's own by Otsu's method.
+    thresholds: number n of thresholds k / 255, k = 0..n-1, for F-beta and E-measure; PySODMetrics has all 256.
+    """
+
+    min_max: bool = False
+    threshold: Threshold = 0.5
+    thresholds: int = LEVELS - 1
+
+    def __post_init__(self) -> None:
+        if self.threshold != "otsu" and not 0 <= self.threshold <= 1:
+            raise GmaeToolsError(f"the threshold of a mask lies in [0, 1] or is otsu, not {self.threshold}")
+        if not 1 <= self.thresholds <= LEVELS:
+            raise GmaeToolsError(f"the number of thresholds lies in 1 to {LEVELS}, not {self.thresholds}")
+
+    def levels(self) -> Array:
+        """The thresholds [T], ascending, in [0, 1]."""
+        return np.arange(self.thresholds) / (LEVELS - 1)
+
+    def describe(self) -> dict[str, Any]:
+        """The conventions in words and numbers, for the reader of a result."""
+        return {
+            "beta_squared": BETA_SQUARED,
+            "thresholds": self.thresholds,
+            "curves": "F-beta and E-measure: averaged over images at each threshold k/255; max or mean over thresholds",
+            "e_measure": "mean over thresholds",
+            "normalisation": "min-max, each map" if self.min_max else "none (maps scored as given)",
+            "mask": "Otsu's threshold, each map" if self.threshold == "otsu" else f"map >= {self.threshold:g}",
+            "iou": "of the figure, averaged over images",
+        }
+
+
+def binarize(soft: Array, threshold: Threshold) -> Array:
+    """The mask bool [H, W] of a map [H, W] in [0, 1]: pixels at or above the threshold.
+
+    `otsu` splits the 256 levels of the map so that the variance between both sides is largest; a map of a single level
+    cannot be split, and is all figure from 0.5 on.
+    """
+    if threshold != "otsu":
+        return np.asarray(soft >= threshold)
+    from skimage.filters import threshold_otsu
+
+    levels = _quantize(soft)
+    if levels.min() == levels.max():
+        return np.asarray(soft >= 0.5)
+    return np.asarray(levels > threshold_otsu(hist=np.bincount(levels.ravel(), minlength=LEVELS)))
+
+
+def box_iou(box: Array, boxes: Array) -> Array:
+    """IoU [n] of one box [4] with others [n, 4]; boxes are x0, y0, x1, y1 in pixels, half-open."""
+    box, boxes = np.asarray(box, float), np.asarray(boxes, float).reshape(-1, 4)
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    shared = np.prod(np.maximum(sides, 0), axis=1)
+    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - shared
+    return np.asarray(shared / np.maximum(union, _EPS))
+
+
+# --- one image ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RegionFigures:
+    """What one image adds to the scores; every number in [0, 1].
+
+    precision, recall, f_beta, e_measure: arrays [T], one entry a threshold, ascending.
+    e_adaptive: E-measure at twice the mean of the map (at most 1).
+    hit: whether the predicted box was right; None where there is no box to find.
+    """
+
+    precision: Array
+    recall: Array
+    f_beta: Array
+    e_measure: Array
+    e_adaptive: float
+    mae: float
+    s_measure: float
+    iou: float
+    mean_iou: float
+    accuracy: float
+    hit: bool | None = None
+
+
+def score_regions(
+    soft: Array,
+    truth: Array,
+    protocol: RegionProtocol | None = None,
+    *,
+    box: Array | None = None,
+    truth_boxes: Array | None = None,
+) -> RegionFigures:
+    """Score one map [H, W] in [0, 1] against its mask, bool [H, W].
+
+    Args:
+        box: the predicted box [4] (x0, y0, x1, y1 in pixels, half-open), None if there is none.
+        truth_boxes: [n, 4] the boxes of which any is to be found; without them boxes are not scored.
+
+    Raises:
+        GmaeToolsError: shapes differ, or the map is not finite or not in [0, 1].
+    """
+    protocol = protocol or RegionProtocol()
+    soft, truth = _checked(soft, truth)
+    if protocol.min_max and soft.max() > soft.min():
+        soft = (soft - soft.min()) / (soft.max() - soft.min())
+    hits, predicted = _passing(soft, truth)
+    figure, size = int(truth.sum()), truth.size
+    precision, recall = hits / np.maximum(predicted, 1), hits / max(figure, 1)
+    adaptive = soft >= min(2 * soft.mean(), 1)
+    shown = slice(protocol.thresholds)
+    return RegionFigures(
+        precision=precision[shown],
+        recall=recall[shown],
+        f_beta=f_beta(precision, recall)[shown],
+        e_measure=_e_measure(hits, predicted, figure, size)[shown],
+        e_adaptive=float(_e_measure((adaptive & truth).sum(), adaptive.sum(), figure, size)),
+        mae=float(np.abs(soft - truth).mean()),
+        s_measure=_s_measure(soft, truth),
+        hit=_hit(box, truth_boxes),
+        **_overlap(binarize(soft, protocol.threshold), truth),
+    )
+
+
+def f_beta(precision: Array, recall: Array) -> Array:
+    """F with beta^2 = 0.3, 0 where precision and recall are both 0."""
+    weighted = BETA_SQUARED * precision + recall
+    return (1 + BETA_SQUARED) * precision * recall / np.where(weighted == 0, 1, weighted)
+
+
+def _checked(soft: Array, truth: Array) -> tuple[Array, Array]:
+    soft, truth = np.asarray(soft, float), np.asarray(truth, bool)
+    if soft.ndim != 2 or not soft.size:
+        raise GmaeToolsError(f"a figure map has shape [H, W], this one {list(soft.shape)}")
+    if soft.shape != truth.shape:
+        raise GmaeToolsError(
+            f"the map has shape {list(soft.shape)}, its mask {list(truth.shape)}: score it at the mask's size"
+        )
+    if not np.isfinite(soft).all():
+        raise GmaeToolsError("the figure map has values that are not finite")
+    if soft.min() < -1e-6 or soft.max() > 1 + 1e-6:
+        raise GmaeToolsError(f"a figure map lies in [0, 1], this one in [{soft.min():g}, {soft.max():g}]: scale it")
+    return np.clip(soft, 0, 1), truth
+
+
+def _quantize(soft: Array) -> Array:
+    """Levels 0..255, rounded down: level >= k just where the map is >= k / 255."""
+    return np.asarray((soft * (LEVELS - 1)).astype(np.uint8))
+
+
+def _passing(soft: Array, truth: Array) -> tuple[Array, Array]:
+    """How many pixels of the figure, and of all, are at or above each of the 256 levels: int [256] each."""
+    counts = np.bincount((_quantize(soft) + np.uint16(LEVELS) * truth).ravel(), minlength=2 * LEVELS)
+    ground, figure = counts.reshape(2, LEVELS)[:, ::-1].cumsum(1)[:, ::-1]
+    return figure, figure + ground
+
+
+def _e_measure(hits: Array, predicted: Array, figure: int, size: int) -> Array:
+    """Enhanced alignment of binary masks with the truth, by the counts of pixels alone.
+
+    Args:
+        hits, predicted: pixels of the figure that are predicted, and all that are; any shape.
+        figure, size: pixels of the figure, and of the image.
+    """
+    if figure in (0, size):  # nothing to align: the share of pixels that are right
+        aligned = (size - predicted) if figure == 0 else predicted
+        return np.asarray(aligned / max(size - 1, 1))
+    here, there = predicted / size, figure / size  # the means, which are taken away before aligning
+    total = np.zeros(np.shape(hits))
+    for prediction, truth, pixels in (
+        (1 - here, 1 - there, hits),
+        (1 - here, -there, predicted - hits),
+        (-here, 1 - there, figure - hits),
+        (-here, -there, size - figure - predicted + hits),
+    ):
+        alignment = 2 * prediction * truth / (prediction**2 + truth**2 + _EPS)
+        total += pixels * (alignment + 1) ** 2 / 4
+    return np.asarray(total / (size - 1))
+
+
+def _s_measure(soft: Array, truth: Array) -> float:
+    """Structure measure with alpha = 0.5: mean of likeness by object and by region."""
+    share = truth.mean()
+    if share in (0, 1):
+        return float(1 - soft.mean() if share == 0 else soft.mean())
+    objects = share * _uniformity(soft[truth]) + (1 - share) * _uniformity(1 - soft[~truth])
+    return max(0.0, float((objects + _regions(soft, truth)) / 2))
+
+
+def _uniformity(values: Array) -> float:
+    """How near to 1, and how equal, the pixels of an object are."""
+    deviation = values.std(ddof=1) if values.size > 1 else 0.0
+    mean = values.mean()
+    return float(2 * mean / (mean**2 + 1 + deviation + _EPS))
+
+
+def _regions(soft: Array, truth: Array) -> float:
+    """Structural likeness of the four parts around the figure's centre, weighted by their areas."""
+    y, x = (int(np.rint(places.mean())) + 1 for places in np.nonzero(truth))
+    total = 0.0
+    for rows in (slice(y), slice(y, None)):
+        for columns in (slice(x), slice(x, None)):
+            part = truth[rows, columns]
+            if part.size:
+                total += part.size / truth.size * _likeness(soft[rows, columns], part)
+    return total
+
+
+def _likeness(soft: Array, truth: Array) -> float:
+    """SSIM of two parts of a picture as a whole, without the constants."""
+    mean_soft, mean_truth = soft.mean(), truth.mean()
+    from_soft, from_truth = soft - mean_soft, truth - mean_truth
+    degrees = soft.size - 1 + _EPS
+    above = 4 * mean_soft * mean_truth * (from_soft * from_truth).sum() / degrees
+    below = (mean_soft**2 + mean_truth**2) * ((from_soft**2).sum() + (from_truth**2).sum()) / degrees
+    if above != 0:
+        return float(above / (below + _EPS))
+    return 1.0 if below == 0 else 0.0
+
+
+def _overlap(mask: Array, truth: Array) -> dict[str, float]:
+    """IoU of the figure, mean IoU of figure and ground, and the share of right pixels."""
+    figure, ground = _iou(mask, truth), _iou(~mask, ~truth)
+    return {"iou": figure, "mean_iou": (figure + ground) / 2, "accuracy": float((mask == truth).mean())}
+
+
+def _iou(mask: Array, truth: Array) -> float:
+    union = int((mask | truth).sum())
+    return float((mask & truth).sum() / union) if union else 1.0
+
+
+def _hit(box: Array | None, truth_boxes: Array | None) -> bool | None:
+    if truth_boxes is None or not len(truth_boxes):
+        return None
+    return box is not None and bool(box_iou(box, truth_boxes).max() >= HIT)
+
+
+# --- all images -----------------------------------------------------------------------------------
+
+_MEANS = ("mae", "s_measure", "iou", "mean_iou", "accuracy")
+
+
+@dataclass(frozen=True)
+class RegionResult:
+    """Scores of a set of images; every number in [0, 1] but the count `images`.
+
+    e_measure: mean of the E-measure over the thresholds; e_measure_max and e_measure_adaptive are the other two in use.
+    mean_iou: IoU of figure and of ground averaged.
+    corloc: share of the images with a box to find whose predicted box has an IoU >= 0.5 with any; None without boxes.
+    """
+
+    max_f_beta: float
+    mean_f_beta: float
+    mae: float
+    s_measure: float
+    e_measure: float
+    e_measure_max: float
+    e_measure_adaptive: float
+    iou: float
+    mean_iou: float
+    accuracy: float
+    corloc: float | None
+    images: int
+    protocol: dict[str, Any]
+    figures: dict[str, RegionFigures] = field(repr=False)
+    levels: Array = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scores and the protocol, without the figures behind them."""
+        behind = {"figures", "levels"}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in behind}
+
+    def curve(self) -> pd.DataFrame:
+        """Averages over the images, one row a threshold."""
+        import pandas as pd
+
+        names = ("precision", "recall", "f_beta", "e_measure")
+        return pd.DataFrame({"threshold": self.levels, **{name: _average(self.figures, name) for name in names}})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row an image: `max_f_beta` at its own best threshold, `hit` empty where there is no box to find."""
+        import pandas as pd
+
+        rows = [
+            {
+                "image": name,
+                "max_f_beta": each.f_beta.max(),
+                "mean_f_beta": each.f_beta.mean(),
+                "e_measure": each.e_measure.mean(),
+                **{score: getattr(each, score) for score in _MEANS},
+                "hit": each.hit,
+            }
+            for name, each in self.figures.items()
+        ]
+        return pd.DataFrame(rows).astype({"hit": "boolean"})
+
+
+class RegionScores:
+    """Gathers figures image by image: `update`, `add` or `merge`, then `compute`."""
+
+    def __init__(self, protocol: RegionProtocol | None = None) -> None:
+        self.protocol = protocol or RegionProtocol()
+        self._figures: dict[str, RegionFigures] = {}
+
+    def update(self, name: str, soft: Array, truth: Array, **boxes: Array | None) -> None:
+        """Score one image: see `score_regions`."""
+        self.add(name, score_regions(soft, truth, self.protocol, **boxes))
+
+    def add(self, name: str, figures: RegionFigures) -> None:
+        """Add figures made elsewhere, by another process, with the same protocol."""
+        if name in self._figures:
+            raise GmaeToolsError(f"image {name} was already scored: every image counts once")
+        if len(figures.f_beta) != self.protocol.thresholds:
+            raise GmaeToolsError(f"image {name} has {len(figures.f_beta)} thresholds, not {self.protocol.thresholds}")
+        self._figures[name] = figures
+
+    def merge(self, other: RegionScores) -> None:
+        """Add what another gatherer has seen."""
+        if other.protocol != self.protocol:
+            raise GmaeToolsError("scores of different protocols cannot be merged")
+        for name, figures in other._figures.items():
+            self.add(name, figures)
+
+    def compute(self) -> RegionResult:
+        """The scores of all images so far. Raises GmaeToolsError when there are none."""
+        if not self._figures:
+            raise GmaeToolsError("nothing to score: no image was counted")
+        figures = dict(sorted(self._figures.items()))  # sums must not depend on the order in which images got ready
+        f, e = _average(figures, "f_beta"), _average(figures, "e_measure")
+        hits = [each.hit for each in figures.values() if each.hit is not None]
+        return RegionResult(
+            max_f_beta=float(f.max()),
+            mean_f_beta=float(f.mean()),
+            e_measure=float(e.mean()),
+            e_measure_max=float(e.max()),
+            e_measure_adaptive=float(_average(figures, "e_adaptive")),
+            corloc=float(np.mean(hits)) if hits else None,
+            images=len(figures),
+            protocol=self.protocol.describe(),
+            figures=figures,
+            levels=self.protocol.levels(),
+            **{name: float(_average(figures, name)) for name in _MEANS},
+        )
+
+
+def _average(figures: Mapping[str, RegionFigures], name: str) -> Array:
+    """Mean over the images, [T] or a number."""
+    return np.asarray(np.mean([getattr(each, name) for each in figures.values()], axis=0))
