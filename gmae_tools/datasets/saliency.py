@@ -1,0 +1,223 @@
+"""Salient object data sets: photographs, each with a mask of what stands out.
+
+ECSSD (Yan et al., CVPR 2013; 1,000 photographs), PASCAL-S (Li et al., CVPR 2014; 850), the test half of DUTS (Wang et
+al., CVPR 2017; 5,019), or any folder with `images/` and `masks/`. A mask belongs to the photograph of its stem
+(`images/12.jpg`, `masks/12.png`); a photograph without mask, or the other way round, is refused.
+
+Masks are read as they are found: graded ones are cut at one half (PASCAL-S), noisy ones in JPEG likewise; they may have
+another size than the photograph, and may be empty.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import IMAGE_SUFFIXES, read_image
+
+Split = Literal["odd", "even", "all"]
+
+_COLOR = 16  # channels of a grey picture in JPEG differ by less, in levels of 255
+_NAMES_SHOWN = 5
+
+
+class _Source(NamedTuple):
+    """Number of photographs, and where photographs and masks may lie under the root, the official way first."""
+
+    images: int
+    layouts: Sequence[tuple[str, str]]
+
+
+SOURCES = {
+    "ecssd": _Source(
+        1000,
+        [
+            ("ECSSD/images", "ECSSD/ground_truth_mask"),
+            ("images", "ground_truth_mask"),
+            ("ecssd/images", "ecssd/masks"),
+        ],
+    ),
+    "pascal-s": _Source(
+        850,
+        [
+            ("salObj/datasets/imgs/pascal", "salObj/datasets/masks/pascal"),
+            ("datasets/imgs/pascal", "datasets/masks/pascal"),
+            ("imgs/pascal", "masks/pascal"),
+            ("pascal-s/images", "pascal-s/masks"),
+        ],
+    ),
+    "duts-te": _Source(
+        5019,
+        [
+            ("DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"),
+            ("DUTS/DUTS-TE/DUTS-TE-Image", "DUTS/DUTS-TE/DUTS-TE-Mask"),
+            ("DUTS-TE-Image", "DUTS-TE-Mask"),
+            ("duts-te/images", "duts-te/masks"),
+        ],
+    ),
+}
+NAMES = tuple(SOURCES)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photograph and its mask; `name` is their stem."""
+
+    name: str
+    photo: Path
+    mask: Path
+
+
+class Saliency:
+    """A data set: `name`, and the folders `images` and `masks`.
+
+    Args:
+        source: "ecssd", "pascal-s" or "duts-te", to be found under the root, or a folder with `images/` and `masks/`.
+        root: folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
+
+    Raises:
+        GmaeToolsError: it is not there; the message says what to do.
+    """
+
+    def __init__(self, source: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> None:
+        if str(source) in SOURCES:
+            self.name = str(source)
+            self.images, self.masks = _find(self.name, root)
+        else:
+            folder = Path(source).expanduser()
+            self.name = str(folder.resolve())
+            self.images, self.masks = _inside(folder)
+
+    @property
+    def official_size(self) -> int | None:
+        """Number of photographs of the whole data set, None for a folder of one's own."""
+        return SOURCES[self.name].images if self.name in SOURCES else None
+
+    def pairs(self, split: Split = "all") -> list[Pair]:
+        """Photographs and masks by name; of the `odd` or the `even` ids, to develop on one half and report the other.
+
+        Raises:
+            GmaeToolsError: a photograph or a mask is alone, a name has no number to split by, or nothing is left.
+        """
+        photos, masks = pair_by_stem(self.images, self.masks, ("photograph", "mask"))
+        pairs = [Pair(name, photos[name], masks[name]) for name in photos]
+        if split != "all":
+            pairs = [pair for pair in pairs if number(pair.name) % 2 == (split == "odd")]
+        if not pairs:
+            raise GmaeToolsError(f"{self.images}: no photographs with {split} ids")
+        return pairs
+
+
+def _find(name: str, root: str | os.PathLike[str] | None) -> tuple[Path, Path]:
+    chosen = root or os.environ.get("GMAE_TOOLS_DATA")
+    if not chosen:
+        raise GmaeToolsError(f"{name}: name the folder of the data sets with --root or GMAE_TOOLS_DATA")
+    for layout in SOURCES[name].layouts:
+        images, masks = (Path(chosen) / part for part in layout)
+        if images.is_dir() and masks.is_dir():
+            return images, masks
+    wanted = " and ".join(SOURCES[name].layouts[0])
+    others = [str(path.parent) for path in sorted(Path(chosen).glob("*/masks")) if (path.parent / "images").is_dir()]
+    hint = f", such as {others[0]}" if others else ""
+    raise GmaeToolsError(
+        f"{name} not found under {chosen}: put it there as {wanted}, or give a folder with images/ and masks/{hint}"
+    )
+
+
+def _inside(folder: Path) -> tuple[Path, Path]:
+    if not folder.is_dir():
+        raise GmaeToolsError(f"{folder} is neither a data set ({', '.join(NAMES)}) nor a folder")
+    for part in ("images", "masks"):
+        if not (folder / part).is_dir():
+            raise GmaeToolsError(f"{folder} has no folder {part}/: photographs go into images/, masks into masks/")
+    return folder / "images", folder / "masks"
+
+
+def number(name: str) -> int:
+    """The last number in a name, by which data sets are split: 12 of `img_0012`."""
+    digits = re.findall(r"[0-9]+", name)
+    if not digits:
+        raise GmaeToolsError(f"{name} has no number, so that it is neither odd nor even: use --split all")
+    return int(digits[-1])
+
+
+def pair_by_stem(
+    left: Path, right: Path, kinds: tuple[str, str], suffixes: Collection[str] = IMAGE_SUFFIXES
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The files of two folders by stem, sorted, the same stems in both.
+
+    Args:
+        kinds: what the files of either folder are called in messages.
+        suffixes: of the files to look at, in lower case; hidden files are left out.
+
+    Raises:
+        GmaeToolsError: a file has no counterpart, two files have one stem, or there are none; the message names them.
+    """
+    ours, theirs = (_by_stem(folder, suffixes, kind) for folder, kind in zip((left, right), kinds, strict=True))
+    for alone, kind, folder in (
+        (theirs.keys() - ours.keys(), kinds[0], left),
+        (ours.keys() - theirs.keys(), kinds[1], right),
+    ):
+        if alone:
+            raise GmaeToolsError(f"{folder} has no {kind} for {_listed(sorted(alone))}")
+    return ours, {name: theirs[name] for name in ours}
+
+
+def _by_stem(folder: Path, suffixes: Collection[str], kind: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise GmaeToolsError(f"{folder} is no folder")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.stem):
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes or path.is_dir():
+            continue
+        if path.stem in files:
+            raise GmaeToolsError(f"{files[path.stem]} and {path.name} are two files for one {kind}: keep one")
+        files[path.stem] = path
+    if not files:
+        raise GmaeToolsError(f"{folder}: no {kind}s here; looked for {' '.join(sorted(suffixes))}")
+    return files
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a, b, c and 7 more`."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+    """A mask bool `[H, W]`: grey from one half of white on; all that is not 0 in a mask of 0 and 1.
+
+    Raises:
+        GmaeToolsError: it cannot be read, or is in colour or transparent, so that there is no telling what is meant.
+    """
+    grey = read_grey(path)
+    labels = 0 < grey.max() <= 1 / 255
+    return np.asarray(grey > 0 if labels else grey >= 0.5)
+
+
+def read_grey(path: str | os.PathLike[str]) -> np.ndarray:
+    """A grey picture of any format as float64 `[H, W]` in [0, 1].
+
+    Raises:
+        GmaeToolsError: it cannot be read, or is in colour or transparent.
+    """
+    picture = read_image(path)
+    if np.ptp(picture, axis=2).max() > _COLOR:
+        raise GmaeToolsError(f"{path} is a colour picture: save it as grey, white for the figure")
+    if _is_transparent(path):
+        raise GmaeToolsError(f"{path} is partly transparent: save it as grey, white for the figure")
+    return picture.mean(2) / 255
+
+
+def _is_transparent(path: str | os.PathLike[str]) -> bool:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.has_transparency_data and bool(np.asarray(image.convert("RGBA"))[..., 3].min() < 255)

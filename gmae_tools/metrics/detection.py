@@ -1,0 +1,80 @@
+"""Class-agnostic detection scores of boxes, as COCO has them (`useCats = 0`), by faster-coco-eval.
+
+Source: Lin et al., "Microsoft COCO: Common objects in context", ECCV 2014, and its `cocoeval.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gmae_tools.errors import GmaeToolsError
+
+
+class Detections(NamedTuple):
+    """What was found in an image.
+
+    boxes: [n, 4], x0, y0, x1, y1 in pixels, half-open.
+    scores: [n], higher is surer; only their order matters, over all images.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
+def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """AP (mean over IoU 0.5, 0.55, ..., 0.95), AP50 and AR100 of boxes without classes, each in [0, 1].
+
+    Args:
+        found: by image id; an image that is not there has no detections.
+        truths: the boxes [n, 4] to be found, by image id.
+
+    Returns:
+        `{"ap": ..., "ap50": ..., "ar100": ...}`; NaN where there is no box to be found at all.
+
+    Raises:
+        GmaeToolsError: faster-coco-eval is not installed, or detections are of an image that is not among the truths.
+    """
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    except ImportError:
+        problem = "AP of boxes needs faster-coco-eval: pip install 'gmae-tools[detection]'"
+        raise GmaeToolsError(problem) from None
+    if strange := sorted(found.keys() - truths.keys()):
+        raise GmaeToolsError(f"image {strange[0]} has detections but no ground truth")
+    numbers = {name: number for number, name in enumerate(sorted(truths), 1)}
+    if not any(len(boxes) for boxes in truths.values()):
+        return dict.fromkeys(("ap", "ap50", "ar100"), float("nan"))
+    annotations = [
+        {**_annotation(box, numbers[name]), "id": number}
+        for number, (name, box) in enumerate(((name, box) for name in numbers for box in truths[name]), 1)
+    ]
+    detections = [
+        {**_annotation(box, numbers[name]), "score": float(score)}
+        for name, each in found.items()
+        for box, score in zip(*each, strict=True)
+    ]
+    if not detections:
+        return dict.fromkeys(("ap", "ap50", "ar100"), 0.0)
+    truth = COCO(
+        {
+            "images": [{"id": number} for number in numbers.values()],
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "object"}],
+        }
+    )
+    evaluation = COCOeval_faster(truth, truth.loadRes(detections), "bbox")
+    evaluation.params.useCats = 0
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    stats = evaluation.stats
+    return {"ap": float(stats[0]), "ap50": float(stats[1]), "ar100": float(stats[8])}
+
+
+def _annotation(box: np.ndarray, image: int) -> dict[str, Any]:
+    x0, y0, x1, y1 = (float(side) for side in box)
+    size = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+    return {"image_id": image, "category_id": 1, "iscrowd": 0, **size}
