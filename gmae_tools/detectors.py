@@ -5,14 +5,13 @@ The classical ones look at the photograph; those of `GaussianEdges` only at the 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE
-from gmae_tools.views import Looks, View, join, look
+from gmae_tools.views import Looks, Viewer
 from gmae_tools.zeroshot.contours import Gradient, gradient, suppress_nonmaxima, thin_ridges
 from gmae_tools.zeroshot.edges import READOUTS
 
@@ -86,9 +85,7 @@ class GaussianEdges:
 
     def __init__(self, model: GMAE, looks: Looks | None = None) -> None:
         self.model, self.looks = model, looks or Looks()
-        self._digest = b""
-        self._views: list[View] = []
-        self._joined: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
+        self._viewer = Viewer(self.model, self.looks)
 
     def detector(self, readout: str, layers: Sequence[int]) -> Detector:
         """The detector of a readout's name (`zeroshot.edges.READOUTS`): views joined, then thinned to their crests.
@@ -99,26 +96,13 @@ class GaussianEdges:
         parts: list[tuple[int, ...]] = [(count,) for count in layers] if readout == "layers" else [()]
 
         def detect(photo: np.ndarray) -> np.ndarray:
-            self._turn_to(photo)
-            strengths = [self._strength(readout, part, *photo.shape[:2]) for part in parts]
-            return finish(np.mean(strengths, axis=0))
+            return finish(np.mean([self._strength(readout, part, photo) for part in parts], axis=0))
 
         return detect
 
-    def _turn_to(self, photo: np.ndarray) -> None:
-        """Look at a photograph, unless it was the last."""
-        digest = hashlib.sha256(repr(photo.shape).encode() + photo.tobytes()).digest()
-        if digest != self._digest:
-            self._views, self._joined = look(self.model, photo, self.looks), {}
-            self._digest = digest
-
-    def _strength(self, readout: str, layers: tuple[int, ...], height: int, width: int) -> np.ndarray:
-        """The joined views of the photograph at hand, each read out once."""
-        key = readout, layers
-        if key not in self._joined:
-            read, camera = READOUTS[readout], self.model.camera
-            self._joined[key] = join(self._views, lambda g, h, w: read(g, camera, h, w, layers), height, width)
-        return self._joined[key]
+    def _strength(self, readout: str, layers: tuple[int, ...], photo: np.ndarray) -> np.ndarray:
+        read, camera = READOUTS[readout], self.model.camera
+        return self._viewer.read(photo, (readout, layers), lambda g, h, w: read(g, camera, h, w, layers))
 
 
 def finish(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
