@@ -40,8 +40,8 @@ from gmae_tools.files import atomic_path  # noqa: E402
 from gmae_tools.images import read_image  # noqa: E402
 from gmae_tools.metrics import boundaries, boundary_matching  # noqa: E402
 from gmae_tools.metrics.boundaries import Protocol, count_boundaries  # noqa: E402
-from gmae_tools.metrics.boundary_files import cores  # noqa: E402
 from gmae_tools.metrics.thinning import thin  # noqa: E402
+from gmae_tools.processes import cores  # noqa: E402
 from tests.oracles.assignment import assign  # noqa: E402
 
 Solver = Callable[[np.ndarray, np.ndarray, float], tuple[int, np.ndarray]]  # -> (cntR, matched prediction)

@@ -10,6 +10,7 @@ standard deviation over 1,000 bootstrap samples of the images. Depth layers beat
 positive.
 
     python evals/bsds500.py --root DATA            # both splits; goes on where it stopped
+    torchrun --nproc-per-node 8 evals/bsds500.py --root DATA    # shared by 8 processes
     python evals/bsds500.py --root DATA --splits val --every 4 --results runs/quick
 """
 
@@ -32,8 +33,8 @@ from gmae_tools.detectors import CLASSICAL, Detector, GaussianEdges
 from gmae_tools.edge_benchmark import Settings
 from gmae_tools.files import atomic_path
 from gmae_tools.metrics.boundaries import BoundaryResult, best_point
-from gmae_tools.metrics.boundary_files import cores
 from gmae_tools.prediction_folder import fingerprint, predict_maps
+from gmae_tools.processes import cores, is_main, join, share, wait
 from gmae_tools.report.pr_curve import Curve, plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.views import Looks
@@ -121,10 +122,11 @@ def predict_all(photos: Sequence[Path], checkpoint: str, out: Path, jobs: int) -
     """Predict all maps of all photographs, `jobs` photographs at a time."""
     if jobs == 1:
         Worker.start(checkpoint, out)
-        yield from map(Worker.predict, photos)
+        yield from (None for _ in predict_maps(photos, Worker.detectors))
         return
     with ProcessPoolExecutor(jobs, get_context("spawn"), Worker.start, (checkpoint, out)) as pool:
-        yield from pool.map(Worker.predict, photos)
+        yield from pool.map(Worker.predict, share(photos))
+    wait()
 
 
 def evaluate(
@@ -152,7 +154,7 @@ def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
     """Pass the items on, with a bar on stderr."""
     from tqdm import tqdm
 
-    yield from tqdm(items, total=length, desc=label, unit="image", mininterval=1.0)
+    yield from tqdm(items, total=length, desc=label, unit="image", mininterval=1.0, disable=not is_main())
 
 
 def named_progress(name: str) -> edge_benchmark.Progress:
@@ -258,11 +260,14 @@ def main(
     overwrite: bool, jobs: int | None,
 ) -> None:  # fmt: skip
     """Write tables and curves of each split into the folder of results, and print them."""
+    join()
     data = BSDS500(root)
     results.mkdir(parents=True, exist_ok=True)
     for split in splits.split(","):
         folder = out / (split if every == 1 else f"{split}-every-{every}")
         scores, human = evaluate(data, split, every, checkpoint, thresholds, folder, overwrite, jobs or cores())
+        if not is_main():
+            continue
         rows = tabulate(scores, human)
         title = f"BSDS500 {split}: {human.images} images, {thresholds} thresholds, checkpoint {Path(checkpoint).name}"
         page = f"# {title}\n\n{verdict(rows)}\n\n{as_markdown(rows)}\n![precision and recall](bsds500-{split}.png)\n"

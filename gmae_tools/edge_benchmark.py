@@ -1,7 +1,7 @@
 """Edge detectors on a data set, in two stages: one soft map a photograph, then the scores of the maps.
 
 The first stage is that of every prediction (`prediction_folder`); here is what is about edges. Either stage goes on
-where it stopped.
+where it stopped. Processes that were launched together share the maps and the counts, and all know the scores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from gmae_tools import prediction_folder
 from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryResult, Protocol
 from gmae_tools.metrics.boundary_files import count_files, count_human, pair_files, score
 from gmae_tools.prediction_folder import MAPS
+from gmae_tools.processes import gather, share
 
 COUNTS = "counts"
 
@@ -55,15 +56,15 @@ def score_maps(
 ) -> BoundaryResult:
     """Score the maps of a folder against ground truth; counts are kept beside the maps."""
     protocol = Protocol(thresholds)
-    pairs = pair_files(folder / MAPS, truths, subset=subset)
+    pairs = share(pair_files(folder / MAPS, truths, subset=subset))
     counts = count_files(pairs, protocol, jobs=jobs, cache=folder / COUNTS)
-    return score(progress(counts, len(pairs), "scoring"), protocol)
+    return score(gather(list(progress(counts, len(pairs), "scoring"))), protocol)
 
 
 def score_annotators(
     folder: Path, truths: Path, cache: Path, *, subset: bool = False, jobs: int | None = None, progress: Progress
 ) -> BoundaryResult:
     """How well the annotators agree on the photographs whose maps lie in a folder."""
-    pairs = pair_files(folder / MAPS, truths, subset=subset)
+    pairs = share(pair_files(folder / MAPS, truths, subset=subset))
     counts = count_human(pairs, Protocol(1), jobs=jobs, cache=cache)
-    return score(progress(counts, len(pairs), "annotators"), Protocol(1))
+    return score(gather(list(progress(counts, len(pairs), "annotators"))), Protocol(1))

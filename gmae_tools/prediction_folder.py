@@ -1,7 +1,8 @@
 """A folder of predictions: one soft map a photograph, beside the settings that the maps depend on.
 
 An interrupted run goes on where it stopped, and other settings are refused, so that a folder never holds a mixture.
-What is counted in the maps, or scored, may lie in the same folder.
+What is counted in the maps, or scored, may lie in the same folder. Processes that were launched together
+(`gmae_tools.processes`) share the photographs; they must see the same folder.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from gmae_tools import __version__
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import read_image, write_image
+from gmae_tools.processes import is_main, share, wait
 
 SETTINGS, MAPS = "settings.json", "maps"
 
@@ -46,8 +48,14 @@ def claim(
     Raises:
         GmaeToolsError: the folder holds the results of other settings, or parts of which no settings are known.
     """
-    path, wanted = folder / SETTINGS, {"version": __version__, **settings}
-    wanted = json.loads(json.dumps(wanted))  # as they are read back: tuples become lists
+    if is_main():
+        _claim(folder, json.loads(json.dumps({"version": __version__, **settings})), parts, overwrite)
+    wait()
+
+
+def _claim(folder: Path, wanted: dict[str, object], parts: Sequence[str], overwrite: bool) -> None:
+    """The same, with `wanted` settings as JSON reads them back: lists, no tuples."""
+    path = folder / SETTINGS
     found = _read_settings(path)
     if found == wanted:
         return
@@ -85,20 +93,28 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def predict_maps(photos: Iterable[Path], predictors: Mapping[Path, Predictor]) -> Iterator[Path]:
+def predict_maps(photos: Sequence[Path], predictors: Mapping[Path, Predictor]) -> Iterator[Path]:
     """Write the soft map of each photograph as `<folder>/maps/<stem>.png` (8 bits), unless it is there.
 
     Args:
+        photos: of different stems, the same in every process.
         predictors: by the folder of their results; several of one model can share what it predicts.
 
     Yields:
-        Each photograph when it is done.
+        Each photograph when it is done, or left to another process. At the end all maps are there.
     """
+    own = set(share(photos))
     for photo in photos:
-        targets = {folder / MAPS / f"{photo.stem}.png": predict for folder, predict in predictors.items()}
-        missing = {target: predict for target, predict in targets.items() if not target.exists()}
-        picture = read_image(photo) if missing else None
-        for target, predict in missing.items():
-            assert picture is not None
-            write_image(target, predict(picture))
+        if photo in own:
+            _predict_map(photo, predictors)
         yield photo
+    wait()
+
+
+def _predict_map(photo: Path, predictors: Mapping[Path, Predictor]) -> None:
+    targets = {folder / MAPS / f"{photo.stem}.png": predict for folder, predict in predictors.items()}
+    missing = {target: predict for target, predict in targets.items() if not target.exists()}
+    if missing:
+        picture = read_image(photo)
+        for target, predict in missing.items():
+            write_image(target, predict(picture))

@@ -14,14 +14,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from scipy.io import savemat
 
-from gmae_tools import checkpoints, edge_benchmark
+from gmae_tools import checkpoints
 from gmae_tools.cli import edges as edges_command
 from gmae_tools.cli import main
 from gmae_tools.detectors import CLASSICAL, NAMES, SUPPRESSION
-from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundary_files import read_soft_map
 from gmae_tools.report.edges import ink
+from tests.launches import launch
 
 SHAPE = (48, 64)
 SCORES = ["ods", "ods_threshold", "ods_precision", "ods_recall", "ois", "ois_precision", "ois_recall", "ap", "r50"]
@@ -51,7 +51,7 @@ def edges(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["edges", *map(str, arguments)])
 
 
-def on_dataset(root: Path, out: Path, checkpoint: Path, *arguments: object) -> Result:
+def on_dataset(root: Path, out: Path, checkpoint: Path | str, *arguments: object) -> Result:
     common = ["--dataset", "bsds500", "--root", root, "-o", out, "--checkpoint", checkpoint]
     return edges(*common, "--scales", "1", "--thresholds", 9, *arguments)
 
@@ -199,17 +199,35 @@ def test_refuses_a_checkpoint_whose_weights_have_changed(root: Path, checkpoint:
     assert "holds results of weights" in refused.stderr
 
 
-def test_refuses_maps_of_unknown_settings(tmp_path: Path) -> None:
-    (tmp_path / "maps").mkdir()
-    settings = edge_benchmark.Settings("bsds500", "val", "sobel", None, None, None, None, None, 9)
-    with pytest.raises(GmaeToolsError, match="unknown settings"):
-        edge_benchmark.claim(tmp_path, settings)
-    (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(GmaeToolsError, match="unknown settings"):
-        edge_benchmark.claim(tmp_path, settings)
-    edge_benchmark.claim(tmp_path, settings, overwrite=True)
-    assert not (tmp_path / "maps").exists()
-    edge_benchmark.claim(tmp_path, settings)
+# --- several processes -------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def outcome(root: Path, out: Path, checkpoint: Path | str, *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    result = on_dataset(root, out, checkpoint, *arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_two_processes_write_and_say_what_one_does(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    options = (checkpoint, "--readout", "combined", "--device", "cpu")
+    one = outcome(root, tmp_path / "one", *options)
+    main_, other = launch(2, outcome, root, tmp_path / "two", *options)
+    assert main_ and main_[:2] == one[:2] and one[0] == 0
+    assert other == (0, "", "")
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_an_error_of_one_process_ends_both(root: Path, tmp_path: Path) -> None:
+    broken = root / "bsds500" / "images" / "val" / "34.jpg"  # the second picture: the second process's
+    broken.write_bytes(b"no picture")
+    main_, other = launch(2, outcome, root, tmp_path / "out", "none", "--readout", "sobel")
+    assert main_ and main_[0] == 1 and "error:" not in main_[2]
+    assert other == (1, "", f"error: {broken}: not a picture in a known format\n")
+    assert not (tmp_path / "out" / "scores.json").exists()
 
 
 # --- wrong usage -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import click
 
 from gmae_tools import __version__
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.processes import is_first_to_fail
 
 EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + SIGINT)
 
@@ -46,10 +47,12 @@ class ModuleGroup(click.Group):
         except BrokenPipeError:
             raise  # the reader of our output left (`| head`): click ends quietly
         except (GmaeToolsError, OSError) as error:  # OSError: no such folder, no permission, disk full, ...
-            print_error(error)
+            if is_first_to_fail():
+                print_error(error)
             ctx.exit(1)
         except KeyboardInterrupt:
-            print_error("interrupted")
+            if is_first_to_fail():
+                print_error("interrupted")
             ctx.exit(EXIT_INTERRUPTED)
 
 

@@ -81,7 +81,8 @@ def command(
 
     With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ what the benchmark counts in it, and DIR
     the scores, the precision-recall curve, a table of the images and the settings. An interrupted run goes on where it
-    stopped; other settings are refused without --overwrite. The scores also go to stdout.
+    stopped; other settings are refused without --overwrite. The scores also go to stdout. Several processes share the
+    photographs: torchrun --nproc-per-node N -m gmae_tools edges --dataset ...
 
     Readouts of the Gaussians: layers (l@N), expected-depth, regions (of the strongest Gaussian, merged step by step),
     render-gradient (the baseline without depth), combined (the last two). On the photograph: sobel, sobel-nms, canny,
@@ -188,12 +189,13 @@ def benchmark(
     thresholds: int, jobs: int | None, overwrite: bool, folder: Path, checkpoint: str, device: str, form: str,
 ) -> None:  # fmt: skip
     """Both stages for one readout; prints the scores."""
-    from gmae_tools import detectors, edge_benchmark
+    from gmae_tools import detectors, edge_benchmark, processes
     from gmae_tools.checkpoints import WEIGHTS_FILE, find
     from gmae_tools.cli.score import progress, render, write
     from gmae_tools.datasets.bsds500 import BSDS500
     from gmae_tools.prediction_folder import fingerprint, predict_maps
 
+    processes.join()
     data = BSDS500(root)
     photos, truths = data.images(split), data.ground_truth_folder(split)
     gaussian = readout in GAUSSIAN
@@ -214,6 +216,8 @@ def benchmark(
         pass
     result = edge_benchmark.score_maps(folder, truths, thresholds, jobs=jobs, progress=progress)
     human = edge_benchmark.score_annotators(folder, truths, folder / "human", jobs=jobs, progress=progress)
+    if not processes.is_main():
+        return
     result.protocol["non_maximum_suppression"] = detectors.SUPPRESSION[readout]
     write(folder, readout, result, human)
     scores = result.to_dict() | {"readout": readout, "layers": settings.layers, "checkpoint": settings.checkpoint}

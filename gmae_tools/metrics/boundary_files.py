@@ -28,6 +28,7 @@ from gmae_tools.metrics.boundaries import (
     count_agreement,
     count_boundaries,
 )
+from gmae_tools.processes import cores
 
 SOFT_MAP_SUFFIXES = (".png", ".npy", ".mat")
 
@@ -196,11 +197,6 @@ def _in_threads(
             yield futures[future], future.result()
     finally:  # after an error or an interruption the images not yet begun are left
         executor.shutdown(cancel_futures=True)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cached(pair: Pair, protocol: Protocol, cache: str | os.PathLike[str] | None) -> BoundaryCounts:
