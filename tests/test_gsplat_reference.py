@@ -1,13 +1,6 @@
-"""Projection and rasterisation against gsplat's own torch reference, which runs without a GPU.
-
-Two things of it do not: one CUDA operation, which lists the splats that each pixel sees, and nerfacc's
-compositing along rays. Both are stood in for below, by what their documentation and source say they do.
-"""
+"""Projection and rasterisation against gsplat's own torch reference, which runs without a GPU."""
 
 from __future__ import annotations
-
-import sys
-import types
 
 import pytest
 import torch
@@ -18,7 +11,9 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.splatting import rasterize
 
 pytest.importorskip("gsplat", reason="gsplat is an oracle of this test only")
-from gsplat.cuda import _torch_impl, _wrapper
+from gsplat.cuda import _torch_impl
+
+from tests.oracles import gsplat_cpu
 
 HEIGHT, WIDTH, TILE = 40, 56, 16
 
@@ -84,70 +79,9 @@ def test_projection_matches_gsplat(camera: Camera, model: str) -> None:
         torch.testing.assert_close(gradient, getattr(theirs, field).grad)
 
 
-# ---------------------------------------------------------------- stand-ins for what needs a GPU or nerfacc
-
-
-@torch.no_grad()
-def rasterize_to_indices_in_range(
-    start: int,
-    _end: int,
-    transmittances: Tensor,
-    means: Tensor,
-    conics: Tensor,
-    opacities: Tensor,
-    width: int,
-    height: int,
-    tile: int,
-    offsets: Tensor,
-    flat_ids: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One (splat, pixel, image) for every splat that a pixel composites, pixel by pixel, nearest first."""
-    assert start == 0, "one step is enough for these scenes"
-    count = means.shape[1]
-    ends = torch.cat([offsets.flatten()[1:], torch.tensor([len(flat_ids)])]).reshape(offsets.shape)
-    found = []
-    for image in range(means.shape[0]):
-        for pixel in range(height * width):
-            y, x = divmod(pixel, width)
-            light = transmittances[image, y, x].item()
-            box = image, y // tile, x // tile
-            listed = flat_ids[offsets[box] : ends[box]].long() - image * count
-            dx, dy = (torch.tensor([x + 0.5, y + 0.5]) - means[image, listed]).unbind(-1)
-            a, b, c = conics[image, listed].unbind(-1)
-            sigmas = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
-            alphas = (opacities[image, listed] * torch.exp(-sigmas)).clamp(max=0.999)
-            for splat, sigma, alpha in zip(listed.tolist(), sigmas.tolist(), alphas.tolist(), strict=True):
-                if sigma < 0 or alpha < 1 / 255:
-                    continue
-                if light * (1 - alpha) <= 1e-4:
-                    break
-                light *= 1 - alpha
-                found.append((splat, pixel, image))
-    splats, pixels, images = torch.tensor(found).unbind(-1)
-    return splats, pixels, images
-
-
-def render_weight_from_alpha(alphas: Tensor, *, ray_indices: Tensor, n_rays: int) -> tuple[Tensor, Tensor]:
-    """alpha times the light that the earlier samples of the ray leave; samples come sorted by ray."""
-    counts = torch.bincount(ray_indices, minlength=n_rays)
-    place = torch.arange(len(alphas)) - (counts.cumsum(0) - counts)[ray_indices]
-    padded = alphas.new_zeros(n_rays, int(counts.max()) + 1).index_put((ray_indices, place + 1), alphas)
-    light = (1 - padded).cumprod(-1)[ray_indices, place]
-    return alphas * light, light
-
-
-def accumulate_along_rays(weights: Tensor, values: Tensor | None, *, ray_indices: Tensor, n_rays: int) -> Tensor:
-    weighted = weights[:, None] if values is None else weights[:, None] * values
-    return weighted.new_zeros(n_rays, weighted.shape[-1]).index_add(0, ray_indices, weighted)
-
-
 @pytest.fixture
 def gsplat_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    nerfacc = types.ModuleType("nerfacc")
-    nerfacc.render_weight_from_alpha = render_weight_from_alpha  # type: ignore[attr-defined]
-    nerfacc.accumulate_along_rays = accumulate_along_rays  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "nerfacc", nerfacc)
-    monkeypatch.setattr(_wrapper, "rasterize_to_indices_in_range", rasterize_to_indices_in_range)
+    gsplat_cpu.install(monkeypatch)
 
 
 def gsplat_picture(splats: Splats, radii: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Rasterising 2-D splats: one signature, several backends, the same rules.
+"""Rasterising 2-D splats: one signature, several backends (see `backends`), the same rules.
 
 The rules are gsplat's (1.5.3): pixel centres at +0.5; alpha = min(alpha_max, opacity exp(-sigma)), skipped below
 1/255; a pixel is finished before its transmittance would fall to 1e-4; splats are composited by depth, ties by index; a
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.splatting.backends import Backend, Drawer, choose_backend
 
-Backend = Literal["auto", "cpu", "dense"]
+__all__ = ["Backend", "Drawer", "GroupRaster", "Raster", "choose_backend", "rasterize", "rasterize_groups"]
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,21 @@ def rasterize(
     """Composite splats by depth; differentiable in means, conics, colors, opacities and background.
 
     Args:
-        splats: any order, any number of channels C.
+        splats: any order, any number of channels C; the pictures will be on their device.
         height, width: of the picture in pixels.
         background: `[C]` or `[B, C]`; None is 0.
-        alpha_max: cap of a splat's alpha (gsplat 1.5.3: 0.999; its head: 0.99).
+        alpha_max: cap of a splat's alpha (gsplat 1.5.3: 0.999; its head: 0.99). The backend gsplat has no other.
         depth: also return the expected depth.
         owners: also return each pixel's strongest splat.
-        backend: `cpu` (numba), `dense` (the short reference) or `auto`.
+        backend: `cpu` (numba; splats on a GPU are copied), `gsplat` (CUDA), `dense` (the short reference) or `auto`.
 
     Raises:
-        GmaeToolsError: a parameter is NaN or infinite, or a shape or backend does not fit.
+        GmaeToolsError: a parameter is NaN or infinite, a shape does not fit, or the backend cannot draw here.
     """
     colors = torch.cat([splats.colors, splats.depths[..., None]], -1) if depth else splats.colors
     shine = _background(background, splats, splats.colors.shape[-1])
     if depth:
-        shine = torch.cat([shine, torch.zeros_like(shine[:, :1])], -1)
+        shine = torch.nn.functional.pad(shine, (0, 1))
     everything = (splats.means.shape[1],)
     images, alphas, owner, weight = _composite(
         splats, colors, shine, height, width, everything, alpha_max, owners, backend
@@ -132,7 +132,7 @@ def _background(background: Tensor | None, splats: Splats, channels: int) -> Ten
         raise GmaeToolsError(
             f"background has shape {list(background.shape)}, expected [{channels}] or [{batch}, {channels}]"
         )
-    return background.expand(batch, channels)
+    return background.to(splats.means.device).expand(batch, channels)
 
 
 def unsort(owner: Tensor, order: Tensor) -> Tensor:
@@ -155,29 +155,40 @@ def _composite(
     """Check, sort and hand over to the backend; returns images, alphas, owner, owner weight."""
     if height < 1 or width < 1:
         raise GmaeToolsError(f"cannot render a picture of {height} x {width} pixels")
-    named = {name: getattr(splats, name) for name in ("means", "conics", "depths", "opacities", "colors")}
-    for name, tensor in {**named, "background": background}.items():
-        if not torch.isfinite(tensor).all():
-            raise GmaeToolsError(f"splats: {name} has NaN or infinite values; is the model or the scene broken?")
+    _check_finite(splats, background)
     order = torch.argsort(splats.depths.detach(), dim=1, stable=True)
-    if backend == "auto":
-        backend = "cpu"
-    if backend == "cpu":
+    drawer = choose_backend(backend, splats.means.device)
+    if drawer == "cpu":
         from gmae_tools.splatting.cpu import composite_splats
 
-        return composite_splats(
+        images, alphas, owner, weight = composite_splats(
             splats.means, splats.conics, colors, splats.opacities, background, order,
             height, width, group_sizes, alpha_max, owners,
         )  # fmt: skip
-    if backend == "dense":
-        from gmae_tools.splatting.dense import rasterize_dense
+    else:
+        rows = torch.arange(order.shape[0], device=order.device)[:, None]
+        means, conics, opacities = splats.means[rows, order], splats.conics[rows, order], splats.opacities[rows, order]
+        colors = colors[rows, order]
+        if drawer == "gsplat":
+            from gmae_tools.splatting.gsplat import composite_sorted
 
-        def gather(tensor: Tensor) -> Tensor:
-            return tensor[torch.arange(order.shape[0])[:, None], order]
+            images, alphas, owner, weight = composite_sorted(
+                means, conics, colors, opacities, background, height, width, group_sizes, alpha_max, owners
+            )
+        else:
+            from gmae_tools.splatting.dense import rasterize_dense
 
-        images, alphas, owner, weight = rasterize_dense(
-            gather(splats.means), gather(splats.conics), gather(colors), gather(splats.opacities), background,
-            height, width, group_sizes, alpha_max,
-        )  # fmt: skip
-        return images, alphas, unsort(owner, order), weight
-    raise GmaeToolsError(f"splatting backend {backend!r} is unknown: use auto, cpu or dense")
+            images, alphas, owner, weight = rasterize_dense(
+                means, conics, colors, opacities, background, height, width, group_sizes, alpha_max
+            )
+    return images, alphas, unsort(owner, order) if owners else owner, weight
+
+
+def _check_finite(splats: Splats, background: Tensor) -> None:
+    """Raise an error that names what is not finite; one answer for all, because a GPU has to be waited for."""
+    named = {name: getattr(splats, name) for name in ("means", "conics", "depths", "opacities", "colors")}
+    named["background"] = background
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in named.values()]).tolist()
+    for name, good in zip(named, finite, strict=True):
+        if not good:
+            raise GmaeToolsError(f"splats: {name} has NaN or infinite values; is the model or the scene broken?")

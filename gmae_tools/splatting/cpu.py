@@ -469,14 +469,6 @@ def _prepare(
     return scene, bins
 
 
-def _to_indices(owner: Tensor, order: np.ndarray) -> Tensor:
-    """From sorted positions `[B, H, W]` to the caller's indices, int32; -1 stays."""
-    if not owner.numel() or not order.size:
-        return owner.int()
-    indices = torch.from_numpy(order).gather(1, owner.clamp_min(0).long().flatten(1)).view_as(owner)
-    return torch.where(owner < 0, -1, indices).int()
-
-
 def _gradients(sums: np.ndarray, order: np.ndarray, conics: Tensor, opacities: Tensor) -> tuple[Tensor, ...]:
     """Gradients of means, conics, colors and opacities from `sums [B, bands, K, 6 + C]`, which it uses up."""
     sizes = ((2,), (3,), (sums.shape[-1] - _GEOMETRY,), ())
@@ -523,7 +515,7 @@ class _Composite(torch.autograd.Function):
         images, alphas, owner, owner_weight = (
             picture[..., :height, :width].contiguous() for picture in (images, alphas, owner, owner_weight)
         )
-        alphas, owner = alphas[:, :, None], _to_indices(owner, order)
+        alphas, owner = alphas[:, :, None], owner.int()
         ctx.scene, ctx.bins, ctx.order, ctx.cap = scene, bins, order, cap
         ctx.save_for_backward(conics, opacities, background, images, alphas)
         ctx.mark_non_differentiable(owner, owner_weight)
@@ -566,6 +558,8 @@ def composite_splats(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Composite unsorted splats on the CPU; differentiable in the first five arguments.
 
+    What lies on a GPU is copied, and the results are copied back.
+
     Args:
         means `[B, K, 2]`, conics `[B, K, 3]`, colors `[B, K, C]`, opacities `[B, K]`: as in `Splats`, finite.
         background: `[B, C]`, added to the last group.
@@ -575,9 +569,10 @@ def composite_splats(
         owners: whether to find each pixel's strongest splat.
 
     Returns:
-        images `[B, S, C, H, W]`, alphas `[B, S, 1, H, W]`, owner `[B, H, W]` int32, owner_weight `[B, H, W]`
-        (the last two empty unless wanted), all float32 but owner.
+        images `[B, S, C, H, W]`, alphas `[B, S, 1, H, W]`, owner `[B, H, W]` (sorted position of the strongest splat,
+        -1 for none, int32) and owner_weight `[B, H, W]` (both empty unless wanted); float32 but for owner.
     """
-    return _Composite.apply(
-        means, conics, colors, opacities, background, order.numpy(), height, width, group_sizes, alpha_max, owners
-    )
+    inputs = [tensor.cpu() for tensor in (means, conics, colors, opacities, background)]
+    results = _Composite.apply(*inputs, order.cpu().numpy(), height, width, group_sizes, alpha_max, owners)
+    images, alphas, owner, weight = (result.to(means.device) for result in results)
+    return images, alphas, owner, weight

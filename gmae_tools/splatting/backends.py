@@ -1,0 +1,186 @@
+"""Which backends can draw on this machine, why the others cannot, and the choice among them.
+
+Probing never compiles anything. gsplat's kernels are compiled by their first use, once for each version of torch and of
+CUDA, unless gsplat was installed prebuilt.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from gmae_tools.errors import GmaeToolsError
+
+Backend = Literal["auto", "cpu", "gsplat", "dense"]
+Drawer = Literal["cpu", "gsplat", "dense"]  # what `auto` becomes
+
+GSPLAT_VERSION = (1, 5, 3)  # the oldest whose functions have the signatures used here
+_EXTENSION = "gsplat_cuda"  # gsplat's name for what it compiles
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a backend can draw here.
+
+    Attributes:
+        name: of the backend.
+        usable: as far as can be told without compiling.
+        reason: what it draws with; if not usable, what is missing and what to install.
+    """
+
+    name: Drawer
+    usable: bool
+    reason: str
+
+
+def describe_backends() -> list[BackendStatus]:
+    """Every backend, the default of machines without a GPU first."""
+    return [
+        BackendStatus("cpu", True, "numba kernels"),
+        _gsplat_status(),
+        BackendStatus("dense", True, "plain torch, the slow reference"),
+    ]
+
+
+@lru_cache
+def choose_backend(backend: Backend, device: torch.device | str) -> Drawer:
+    """The backend that draws splats which lie on `device`; `auto` is gsplat on CUDA if it is usable, else `cpu`.
+
+    Every choice is logged once, as a warning where `auto` has to do without gsplat on CUDA. The first choice of gsplat
+    loads its kernels, and may compile them.
+
+    Raises:
+        GmaeToolsError: no such backend, or gsplat is asked for and cannot draw here.
+    """
+    on_cuda = torch.device(device).type == "cuda"
+    if backend == "gsplat":
+        if not on_cuda:
+            raise GmaeToolsError(f"splatting backend gsplat draws on a CUDA GPU, not on {device}: use --device cuda")
+        _load_gsplat()
+        log.info("splatting by gsplat, as asked for")
+        return "gsplat"
+    if backend in ("cpu", "dense"):
+        log.info("splatting by %s, as asked for", backend)
+        return backend
+    if backend != "auto":
+        raise GmaeToolsError(f"splatting backend {backend!r} is unknown: use auto, cpu, gsplat or dense")
+    if not on_cuda:
+        log.info("splatting by cpu: the Gaussians are on %s", device)
+        return "cpu"
+    try:
+        _load_gsplat()
+    except GmaeToolsError as error:
+        log.warning("splatting by cpu, although the Gaussians are on %s: %s", device, error)
+        return "cpu"
+    log.info("splatting by gsplat: the Gaussians are on %s", device)
+    return "gsplat"
+
+
+def _gsplat_status() -> BackendStatus:
+    missing = _missing_for_gsplat()
+    if missing:
+        return BackendStatus("gsplat", False, missing)
+    found = f"gsplat {importlib.metadata.version('gsplat')}"
+    if _is_prebuilt():
+        return BackendStatus("gsplat", True, f"{found}, prebuilt")
+    built = "compiled" if _is_compiled() else "compiles at first use, which takes minutes"
+    return BackendStatus("gsplat", True, f"{found}, {built}")
+
+
+def _missing_for_gsplat() -> str | None:
+    """What stands in the way of gsplat's kernels and what to install, None if nothing is known to."""
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA: install a CUDA build of it (pytorch.org/get-started)"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA GPU: check its driver with nvidia-smi"
+    if importlib.util.find_spec("gsplat") is None:
+        return "gsplat is not installed: pip install 'gmae-tools[cuda]'"
+    found = importlib.metadata.version("gsplat")
+    if tuple(int(part) for part in found.split("+")[0].split(".")[:3] if part.isdigit()) < GSPLAT_VERSION:
+        wanted = ".".join(map(str, GSPLAT_VERSION))
+        return f"gsplat {found} is too old: pip install 'gsplat>={wanted}'"
+    return None if _is_prebuilt() else _missing_to_compile()
+
+
+def _missing_to_compile() -> str | None:
+    from torch.utils.cpp_extension import CUDA_HOME, is_ninja_available
+
+    nvcc = shutil.which("nvcc") or (CUDA_HOME and shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin")))
+    if CUDA_HOME is None or not nvcc:
+        toolkit = f"the CUDA {torch.version.cuda} toolkit and set CUDA_HOME"
+        return f"gsplat has to be compiled, but there is no nvcc: install {toolkit}, or a prebuilt wheel of gsplat"
+    compiler = os.environ.get("CXX", "c++")
+    if not shutil.which(compiler):
+        return f"gsplat has to be compiled, but there is no C++ compiler {compiler!r}: install g++"
+    if not is_ninja_available():
+        return "gsplat has to be compiled, but there is no ninja: pip install ninja"
+    return None
+
+
+def _is_prebuilt() -> bool:
+    """Whether gsplat was installed with compiled kernels; looks for the file, because an import would compile."""
+    spec = importlib.util.find_spec("gsplat")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return any(file.suffix in (".so", ".pyd") for folder in folders for file in Path(folder).glob("csrc.*"))
+
+
+def _build_folder() -> Path:
+    """Where torch keeps what it compiles for gsplat."""
+    from torch.utils.cpp_extension import _get_build_directory
+
+    return Path(_get_build_directory(_EXTENSION, verbose=False))
+
+
+def _is_compiled() -> bool:
+    return (_build_folder() / f"{_EXTENSION}.so").exists()
+
+
+@lru_cache
+def _gsplat_problem() -> str | None:
+    """Load gsplat's kernels, compiling them if need be; why that failed, None if it did not."""
+    missing = _missing_for_gsplat()
+    if missing:
+        return missing
+    from filelock import FileLock  # comes with torch
+
+    try:
+        # gsplat clears its folder before it compiles: several processes at once would clear each other's work.
+        turn = nullcontext() if _is_prebuilt() else FileLock(_build_folder().with_suffix(".lock"))
+        with turn, redirect_stdout(sys.stderr):
+            if not (_is_prebuilt() or _is_compiled()):
+                log.warning("gsplat compiles its CUDA kernels; this takes minutes, but only the first time")
+            from gsplat.cuda._backend import _C
+    except Exception as error:  # of the compiler, the linker, the file system, ...
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return f"gsplat's CUDA kernels cannot be compiled or loaded ({lines[0]}); {_matching_toolkit()}"
+    return None if _C is not None else f"gsplat found no CUDA toolkit; {_matching_toolkit()}"
+
+
+def _matching_toolkit() -> str:
+    return (
+        f"install the CUDA {torch.version.cuda} toolkit that this torch was built with, or a prebuilt wheel of gsplat"
+    )
+
+
+def _load_gsplat() -> None:
+    """Make gsplat's kernels ready to draw.
+
+    Raises:
+        GmaeToolsError: they are not, and what to install.
+    """
+    problem = _gsplat_problem()
+    if problem:
+        raise GmaeToolsError(f"splatting backend gsplat cannot draw here: {problem}")

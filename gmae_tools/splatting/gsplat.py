@@ -1,0 +1,212 @@
+"""The CUDA backend: gsplat's tile functions (1.5.3), with what the rules here ask of them beyond gsplat's own use.
+
+gsplat lists for each 16-px tile the splats whose box touches it, sorts each list by depth, and composites the lists,
+forward and backward. Its kernels add up gradients in no fixed order: these differ in the last digits from run to run.
+
+- Boxes are those of the visible ellipses, cut to the picture. gsplat's own reach, ceil(min(3.33, sqrt(2 ln(255 o)))
+  sigma), says the same, since no opacity of 1 or less is visible beyond 3.329 sigma.
+- gsplat sorts by the bits of a float. It is given ranks instead of depths, so that ties keep their order and depths may
+  have any sign and size.
+- Depth groups are drawn in one pass, each into channels of its own, in which the other groups are black. To draw them
+  one by one and composite the pictures would not do: a pixel is finished before a splat that would leave it next to no
+  light, however much is left then, and only a pass through all groups knows when.
+- Channels are drawn 32 at a time: beyond that the backward kernel asks for more shared memory than many GPUs have.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from gmae_tools.errors import GmaeToolsError
+
+TILE = 16
+ALPHA_MAX = 0.999  # a constant of gsplat's kernels, as are the next two
+_MIN_ALPHA = 1 / 255
+_MIN_TRANSMITTANCE = 1e-4
+_CHANNELS = 32  # drawn in one pass
+_CULL = 1e-3  # added to log(255 opacity): boxes stay on the safe side of rounding
+_KEY_BITS = 31  # of image and tile in gsplat's sorting key
+_VISITS = 1 << 31  # of splats to tiles, and ...
+_NUMBERS = 1 << 32  # ... values of all pictures, beyond which gsplat's kernels cannot count
+_OWNER_NUMBERS = 1 << 25  # pixel-splat pairs held at once in search of the owners
+
+
+class _Shapes(NamedTuple):
+    """Splats without their colours, nearest first, float32."""
+
+    means: Tensor  # [B, K, 2]
+    conics: Tensor  # [B, K, 3]
+    opacities: Tensor  # [B, K]
+
+
+class _Tiles(NamedTuple):
+    """Which splats are listed for which tile, nearest first.
+
+    `offsets` `[B, rows, columns]` int32 says where a tile's list begins in `splats`, int32, which counts through the
+    batch: image * K + position.
+    """
+
+    offsets: Tensor
+    splats: Tensor
+
+
+def composite_sorted(
+    means: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    background: Tensor,
+    height: int,
+    width: int,
+    group_sizes: tuple[int, ...],
+    alpha_max: float,
+    owners: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Composite splats that are sorted nearest first, on their CUDA GPU; differentiable in the first five arguments.
+
+    Arguments and results as for `cpu.composite_splats`, all on the GPU.
+
+    Raises:
+        GmaeToolsError: `alpha_max` is not that of gsplat, or the pictures are too large for it.
+    """
+    if alpha_max != ALPHA_MAX:
+        raise GmaeToolsError(f"gsplat caps alpha at {ALPHA_MAX}, not at {alpha_max}: use the backend cpu or dense")
+    drawn = sum(group_sizes)
+    shapes = _Shapes(means[:, :drawn].float(), conics[:, :drawn].float(), opacities[:, :drawn].float())
+    colors, groups, channels = colors[:, :drawn].float(), len(group_sizes), colors.shape[-1]
+    tiles = _list_by_tile(shapes, height, width)
+    if groups == 1 and channels:
+        picture, alpha = _draw(shapes, colors, tiles, height, width)
+        images, alphas = picture[:, None], alpha[:, None]
+    else:  # also for no channels, of which gsplat knows no picture
+        pictures, alpha = _draw(shapes, _one_group_a_channel(colors, group_sizes), tiles, height, width)
+        images, alphas = pictures.unflatten(1, (groups, channels + 1)).split([channels, 1], 2)
+    shine = (1 - alpha) * background.float()[:, :, None, None]
+    images = torch.cat([images[:, :-1], images[:, -1:] + shine[:, None]], 1)
+    if owners:
+        return images, alphas, *_strongest(shapes, tiles, height, width)
+    nobody = alpha.new_zeros(len(alpha), 0, 0)
+    return images, alphas, nobody.int(), nobody
+
+
+def _one_group_a_channel(colors: Tensor, group_sizes: tuple[int, ...]) -> Tensor:
+    """Colours `[B, K, S * (C + 1)]`: those of a splat and a one, which draws coverage, in the channels of its group."""
+    group = torch.repeat_interleave(torch.tensor(group_sizes, device=colors.device))  # [K]
+    member = torch.nn.functional.one_hot(group, len(group_sizes)).to(colors)  # [K, S]
+    return (member[..., None] * pad(colors, (0, 1), value=1.0)[:, :, None]).flatten(2)
+
+
+@torch.no_grad()
+def _list_by_tile(shapes: _Shapes, height: int, width: int) -> _Tiles:
+    """Splats by tile; invisible ones are in no list."""
+    batch, count = shapes.opacities.shape
+    rows, columns = math.ceil(height / TILE), math.ceil(width / TILE)
+    _check_size(batch.bit_length() + (rows * columns).bit_length() <= _KEY_BITS, batch, height, width)
+    if not batch * count:
+        nothing = shapes.opacities.new_zeros(0).int()
+        return _Tiles(nothing.new_zeros(batch, rows, columns), nothing)
+    from gsplat.cuda._wrapper import isect_offset_encode, isect_tiles
+
+    centres, radii = _boxes(shapes, height, width)
+    ranks = torch.arange(count, dtype=torch.float32, device=centres.device).expand(batch, count)
+    _, keys, splats = isect_tiles(centres, radii, ranks, TILE, columns, rows)
+    _check_size(len(splats) < _VISITS, batch, height, width)
+    return _Tiles(isect_offset_encode(keys, batch, columns, rows), splats)
+
+
+def _check_size(fits: bool, batch: int, height: int, width: int) -> None:
+    if not fits:
+        size = f"{batch} pictures of {height} x {width} px"
+        raise GmaeToolsError(f"{size} are too many for one call of gsplat: draw fewer at a time, or strips of them")
+
+
+def _boxes(shapes: _Shapes, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Centres `[B, K, 2]` and half sizes, int32 `[B, K, 2]`, in px of what is visible of each splat; 0 if nothing.
+
+    Source of the reach: gsplat 1.5.3, `ProjectionEWA3DGSFused.cu`.
+    """
+    means, conics, opacities = (tensor.double() for tensor in shapes)
+    a, b, c = conics.unbind(-1)
+    determinant = a * c - b * b
+    level = 2 * (torch.log(255 * opacities) + _CULL)  # squared radius of the ellipse, in sigmas
+    visible = (shapes.opacities >= _MIN_ALPHA) & (a > 0) & (determinant > 0)
+    variances = torch.stack([c, a], -1) / determinant.where(visible, 1.0)[..., None]
+    reach = (variances * level[..., None]).where(visible[..., None], 0.0).sqrt()
+    zero, end = means.new_zeros(2), means.new_tensor([width, height])
+    low, high = (torch.clamp(means + side * reach, zero, end) for side in (-1, 1))
+    radii = ((high - low) / 2).ceil().int()
+    # A box of no height or no width lies beyond the picture's border.
+    return ((low + high) / 2).float(), radii * (visible[..., None] & (radii > 0).all(-1, keepdim=True))
+
+
+def _draw(shapes: _Shapes, colors: Tensor, tiles: _Tiles, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Pictures `[B, C, H, W]` of colours `[B, K, C]`, without background, and their alpha `[B, 1, H, W]`."""
+    batch, count, channels = colors.shape
+    if not batch * count:
+        return colors.new_zeros(batch, channels, height, width), colors.new_zeros(batch, 1, height, width)
+    padded = min(2 * channels, _CHANNELS)  # at most; gsplat has kernels for some numbers of channels only
+    _check_size(batch * height * width * padded < _NUMBERS, batch, height, width)
+    from gsplat.cuda._wrapper import rasterize_to_pixels
+
+    passes = [
+        rasterize_to_pixels(shapes.means, shapes.conics, part, shapes.opacities, width, height, TILE, *tiles)
+        for part in colors.split(_CHANNELS, -1)
+    ]
+    pictures, alphas = zip(*passes, strict=True)
+    return torch.cat(pictures, -1).movedim(-1, 1).contiguous(), alphas[0].movedim(-1, 1).contiguous()
+
+
+@torch.no_grad()
+def _strongest(shapes: _Shapes, tiles: _Tiles, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Sorted position, -1 for none, and weight of the strongest splat of each pixel, int32 and float `[B, H, W]`.
+
+    gsplat keeps sums only. So the lists are composited once more in torch, as many tiles at a time as fit into memory.
+    """
+    batch, rows, columns = tiles.offsets.shape
+    if not len(tiles.splats):
+        weight = shapes.opacities.new_zeros(batch, height, width)
+        return torch.full_like(weight, -1, dtype=torch.int32), weight
+    means, conics, opacities = (tensor.flatten(0, 1) for tensor in shapes)
+    starts = tiles.offsets.flatten().long()
+    lengths = pad(starts[1:], (0, 1), value=len(tiles.splats)) - starts
+    at_once = max(1, _OWNER_NUMBERS // (TILE * TILE * int(lengths.max())))
+    found = []
+    for tile in torch.arange(len(starts), device=starts.device).split(at_once):  # [T]
+        place = torch.arange(max(1, int(lengths[tile].max())), device=starts.device)  # [L]
+        splats = tiles.splats[(starts[tile, None] + place).clamp_max(len(tiles.splats) - 1)].long()  # [T, L]
+        visible = opacities[splats] * (place < lengths[tile, None])
+        weights = _weights(means[splats], conics[splats], visible, _pixel_centres(tile, rows, columns))
+        weight, strongest = weights.max(-1)  # [T, P]; the first of equals
+        position = splats.gather(1, strongest) % shapes.opacities.shape[1]
+        found.append((position.where(weight > 0, -1).int(), weight))
+    owner, weight = (_join_tiles(torch.cat(part), batch, rows, columns) for part in zip(*found, strict=True))
+    return owner[:, :height, :width], weight[:, :height, :width]
+
+
+def _join_tiles(values: Tensor, batch: int, rows: int, columns: int) -> Tensor:
+    """Pictures `[B, rows * TILE, columns * TILE]` of the values `[T, P]` in the pixels of all tiles."""
+    return values.view(batch, rows, columns, TILE, TILE).transpose(2, 3).reshape(batch, rows * TILE, columns * TILE)
+
+
+def _pixel_centres(tiles: Tensor, rows: int, columns: int) -> Tensor:
+    """Centres (x, y) in px of the pixels of some tiles, which are counted through the batch; `[T, TILE * TILE, 2]`."""
+    corners = TILE * torch.stack([tiles % columns, tiles // columns % rows], -1)  # [T, 2]
+    inside = torch.arange(TILE * TILE, device=tiles.device)
+    return corners[:, None] + torch.stack([inside % TILE, inside // TILE], -1) + 0.5
+
+
+def _weights(means: Tensor, conics: Tensor, opacities: Tensor, pixels: Tensor) -> Tensor:
+    """Weights `[T, P, L]` in the pixels `[T, P, 2]` of a tile of its listed splats `[T, L, ...]`, nearest first."""
+    dx, dy = (means[:, None] - pixels[:, :, None]).unbind(-1)  # [T, P, L]
+    a, b, c = conics[:, None].unbind(-1)
+    sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
+    alpha = (opacities[:, None] * torch.exp(-sigma)).clamp_max(ALPHA_MAX)
+    alpha = alpha.where((sigma >= 0) & (alpha >= _MIN_ALPHA), 0.0)
+    after = (1 - alpha).cumprod(-1)
+    before = pad(after[..., :-1], (1, 0), value=1.0)
+    return (alpha * before).where(after > _MIN_TRANSMITTANCE, 0.0)
