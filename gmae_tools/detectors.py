@@ -11,6 +11,7 @@ import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE
+from gmae_tools.splatting import Backend
 from gmae_tools.views import Looks, Viewer
 from gmae_tools.zeroshot.contours import Gradient, gradient, suppress_nonmaxima, thin_ridges
 from gmae_tools.zeroshot.edges import READOUTS
@@ -81,10 +82,11 @@ class GaussianEdges:
     Args:
         model: in evaluation mode.
         looks: scales and mirroring to average over.
+        backend: that draws the Gaussians; see `splatting.rasterize`.
     """
 
-    def __init__(self, model: GMAE, looks: Looks | None = None) -> None:
-        self.model, self.looks = model, looks or Looks()
+    def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto") -> None:
+        self.model, self.looks, self.backend = model, looks or Looks(), backend
         self._viewer = Viewer(self.model, self.looks)
 
     def detector(self, readout: str, layers: Sequence[int]) -> Detector:
@@ -101,8 +103,10 @@ class GaussianEdges:
         return detect
 
     def _strength(self, readout: str, layers: tuple[int, ...], photo: np.ndarray) -> np.ndarray:
-        read, camera = READOUTS[readout], self.model.camera
-        return self._viewer.read(photo, (readout, layers), lambda g, h, w: read(g, camera, h, w, layers))
+        read, camera, backend = READOUTS[readout], self.model.camera, self.backend
+        return self._viewer.read(
+            photo, (readout, layers), lambda g, h, w: read(g, camera, h, w, layers, backend=backend)
+        )
 
 
 def finish(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:

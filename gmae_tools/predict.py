@@ -39,10 +39,10 @@ def predict(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = Non
             photographs better than a grid of patches of their own shape (measured by `evals/input_shape.py`).
 
     Returns:
-        One set `[1, K, ...]` on the CPU, in units of the picture's half width and half height: it can be
+        One set `[1, K, ...]` on the model's device, in units of the picture's half width and half height: it can be
         rendered at any size, the photograph's own first of all.
     """
     height, width = size or (model.config.image_size, model.config.image_size)
     device = next(model.parameters()).device
     gaussians: Gaussians = model(to_tensor(resize(picture, height, width)).to(device))
-    return gaussians.to("cpu")
+    return gaussians

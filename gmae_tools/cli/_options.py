@@ -17,6 +17,10 @@ checkpoint_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU if there is one."
 )
+backend_option = click.option(
+    "--backend", type=click.Choice(["auto", "cpu", "gsplat", "dense"]), default="auto", show_default=True,
+    help="Draws the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
+)  # fmt: skip
 format_option = click.option(
     "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True,
     help="Of the table on stdout.",

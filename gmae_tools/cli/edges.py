@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING
 import click
 
 from gmae_tools.cli import print_error
-from gmae_tools.cli._options import checkpoint_option, device_option, folder_names, format_option, output_folder
+from gmae_tools.cli._options import (
+    backend_option,
+    checkpoint_option,
+    device_option,
+    folder_names,
+    format_option,
+    output_folder,
+)
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
     from gmae_tools.detectors import Detector, GaussianEdges
     from gmae_tools.report.edges import EdgeRow
+    from gmae_tools.splatting import Backend
 
 GAUSSIAN = ("layers", "expected-depth", "regions", "combined", "render-gradient")
 CLASSICAL = ("sobel", "sobel-nms", "canny", "soft-canny")
@@ -67,11 +75,12 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 @click.option("-o", "--out", metavar="DIR", default="edges", show_default=True, help="For the results.")
 @checkpoint_option
 @device_option
+@backend_option
 @format_option
 def command(
     images: tuple[str, ...], dataset: str | None, split: str, root: str | None, readouts: tuple[str, ...],
     layers: tuple[int, ...] | None, scales: tuple[int, ...], flip: bool, thresholds: int, jobs: int | None,
-    overwrite: bool, out: str, checkpoint: str, device: str, form: str,
+    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, form: str,
 ) -> None:  # fmt: skip
     """Find edges without training for it.
 
@@ -95,15 +104,18 @@ def command(
             raise click.UsageError("--dataset scores one --readout at a time")
         benchmark(
             readouts[0] if readouts else "layers", split, root, layers or SINGLE, scales, flip, thresholds, jobs,
-            overwrite, output_folder(out), checkpoint, device, form,
+            overwrite, output_folder(out), checkpoint, device, backend, form,
         )  # fmt: skip
     else:
-        draw(images, readouts or ("layers",), layers or HIERARCHY, scales, flip, output_folder(out), checkpoint, device)
+        draw(
+            images, readouts or ("layers",), layers or HIERARCHY, scales, flip, output_folder(out), checkpoint, device,
+            backend,
+        )  # fmt: skip
 
 
 def draw(
     images: tuple[str, ...], readouts: tuple[str, ...], layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
-    folder: Path, checkpoint: str, device: str,
+    folder: Path, checkpoint: str, device: str, backend: Backend,
 ) -> None:  # fmt: skip
     """Maps and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
     from gmae_tools.cli.layers import find_inputs, progress_over
@@ -111,7 +123,7 @@ def draw(
     from gmae_tools.report.edges import edge_sheet
 
     paths, failures = find_inputs(images)
-    source = open_model(checkpoint, device, scales, flip) if set(readouts) & set(GAUSSIAN) else None
+    source = open_model(checkpoint, device, backend, scales, flip) if set(readouts) & set(GAUSSIAN) else None
     detectors = captioned(readouts, layers, source)
     rows = []
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
@@ -174,19 +186,23 @@ def captioned(readouts: tuple[str, ...], layers: tuple[int, ...], source: Gaussi
     return found
 
 
-def open_model(checkpoint: str, device: str, scales: tuple[int, ...], flip: bool) -> GaussianEdges:
+def open_model(checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool) -> GaussianEdges:
     """The detectors of a checkpoint."""
     from gmae_tools import checkpoints
     from gmae_tools.detectors import GaussianEdges
     from gmae_tools.predict import resolve_device
+    from gmae_tools.splatting import choose_backend
     from gmae_tools.views import Looks
 
-    return GaussianEdges(checkpoints.load(checkpoint, device=resolve_device(device)), Looks(scales, flip))
+    where = resolve_device(device)
+    drawer = choose_backend(backend, where)
+    return GaussianEdges(checkpoints.load(checkpoint, device=where), Looks(scales, flip), drawer)
 
 
 def benchmark(
     readout: str, split: str, root: str | None, layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
-    thresholds: int, jobs: int | None, overwrite: bool, folder: Path, checkpoint: str, device: str, form: str,
+    thresholds: int, jobs: int | None, overwrite: bool, folder: Path, checkpoint: str, device: str, backend: Backend,
+    form: str,
 ) -> None:  # fmt: skip
     """Both stages for one readout; prints the scores."""
     from gmae_tools import detectors, edge_benchmark, processes
@@ -211,7 +227,8 @@ def benchmark(
         thresholds=thresholds,
     )
     edge_benchmark.claim(folder, settings, overwrite=overwrite)
-    detect = detectors.CLASSICAL.get(readout) or open_model(checkpoint, device, scales, flip).detector(readout, layers)
+    source = open_model(checkpoint, device, backend, scales, flip) if gaussian else None
+    detect = source.detector(readout, layers) if source else detectors.CLASSICAL[readout]
     for _ in progress(predict_maps(photos, {folder: detect}), len(photos), "maps"):
         pass
     result = edge_benchmark.score_maps(folder, truths, thresholds, jobs=jobs, progress=progress)

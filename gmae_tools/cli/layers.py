@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
+    backend_option,
     checkpoint_option,
     device_option,
     folder_names,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gmae_tools.model import GMAE
     from gmae_tools.report.layers import LayersRequest, Strips
     from gmae_tools.report.tables import Row
+    from gmae_tools.splatting import Backend
 
 T = TypeVar("T")
 
@@ -48,12 +50,13 @@ TABLE = "layers.csv"
 @click.option("-o", "--out", metavar="DIR", default="layers", show_default=True, help="For the results.")
 @checkpoint_option
 @device_option
+@backend_option
 @click.option(
     "--background", type=click.Choice(["white", "black", "transparent"]), default="white", show_default=True,
     help="Behind the Gaussians.",
 )  # fmt: skip
 @format_option
-def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, checkpoint: str, device: str, background: str, form: str) -> None:  # fmt: skip  # noqa: E501
+def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, checkpoint: str, device: str, backend: Backend, background: str, form: str) -> None:  # fmt: skip  # noqa: E501
     """Take photographs apart into depth layers.
 
     IMG is a picture, a folder of pictures or a glob. For each picture, DIR/<name>/ receives first_<K>.png
@@ -70,13 +73,16 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
     from gmae_tools.predict import resolve_device
     from gmae_tools.report.layers import COLUMNS, LayersRequest
     from gmae_tools.report.tables import format_rows
+    from gmae_tools.splatting import choose_backend
 
-    model = checkpoints.load(checkpoint, device=resolve_device(device))
+    where = resolve_device(device)
+    drawer = choose_backend(backend, where)
+    model = checkpoints.load(checkpoint, device=where)
     chosen = fit_ks(wanted, model.config.k, exact=ks is not None)
     if not 1 <= layers <= model.config.k:
         raise GmaeToolsError(f"--layers {layers}: use 1 to {model.config.k}, the number of Gaussians")
     folder = output_folder(out)
-    request = LayersRequest(chosen, layers, background, Path(checkpoint).name)
+    request = LayersRequest(chosen, layers, background, Path(checkpoint).name, drawer)
     rows: list[Row] = []
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):

@@ -22,6 +22,7 @@ from gmae_tools.png import PngWriter, png_writer
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import depth_colors
 from gmae_tools.report.tables import Row
+from gmae_tools.splatting import Backend
 from gmae_tools.zeroshot.layers import LayerPictures, layer_sizes, layer_strips, over, render_layers
 
 COLUMNS = {"image": None, "k": None, "psnr": 2, "ssim": 4, "coverage": 4}  # of the table; decimals shown
@@ -44,12 +45,14 @@ class LayersRequest:
         layers: number N of depth groups to draw alone.
         background: one of `BACKGROUNDS`.
         checkpoint: its name, for the sheet.
+        backend: that draws.
     """
 
     ks: Mapping[str, int]
     layers: int
     background: str
     checkpoint: str
+    backend: Backend = "auto"
 
     @property
     def transparent(self) -> bool:
@@ -87,7 +90,7 @@ def write_layers(
 
     Args:
         photo: uint8 RGB `[H, W, 3]`.
-        gaussians: one set, predicted from it, on the CPU.
+        gaussians: one set, predicted from it.
         folder: made if missing.
         image: the photograph's name in the table and on the sheet.
         progress: wraps the strips of rows as they are drawn.
@@ -99,11 +102,12 @@ def write_layers(
     gaussians = gaussians.sort_by_depth()
     height, width = photo.shape[:2]
     ks = list(request.ks.values())
-    small = render_layers(gaussians, camera, *_panel_size(height, width), ks, request.layers)
+    small = render_layers(gaussians, camera, *_panel_size(height, width), ks, request.layers, request.backend)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files, ThreadPoolExecutor(torch.get_num_threads()) as pool:
         output = _Output(files, photo, request, folder, _depth_range(small))
-        for rows, strip in progress(layer_strips(gaussians, camera, height, width, ks, request.layers)):
+        strips = layer_strips(gaussians, camera, height, width, ks, request.layers, request.backend)
+        for rows, strip in progress(strips):
             for done in [pool.submit(job) for job in output.jobs(rows, strip)]:
                 done.result()
         table = output.table(image)
@@ -154,8 +158,8 @@ class _Output:
             )
         else:
             visible = firsts, pixels(over(strip.layers, strip.layer_alphas, color))
-        self.covered += strip.first_alphas.double().sum((1, 2, 3))
-        depth = depth_colors(strip.depth.numpy(), strip.alpha.numpy(), *self.depth_range)
+        self.covered += strip.first_alphas.double().sum((1, 2, 3)).cpu()
+        depth = depth_colors(strip.depth.cpu().numpy(), strip.alpha.cpu().numpy(), *self.depth_range)
         files = zip([*self.pictures, self.depth], [*visible[0], *visible[1], depth], strict=True)
         return [
             *(partial(file.write, picture) for file, picture in files),
@@ -177,7 +181,7 @@ class _Output:
 def pixels(images: Tensor) -> np.ndarray:
     """Pictures `[n, C, H, W]` in [0, 1] as uint8 `[n, H, W, C]`."""
     levels = (images * 255 + 0.5).clamp_(0, 255).to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous().numpy()
+    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def straight_alpha(images: Tensor, alphas: Tensor) -> np.ndarray:
@@ -196,7 +200,7 @@ def _depth_range(pictures: LayerPictures) -> tuple[float, float]:
     depths = pictures.depth[pictures.alpha >= 0.5]
     if not len(depths):
         return 0.0, 1.0
-    near, far = torch.quantile(depths, torch.tensor([0.01, 0.99])).tolist()
+    near, far = torch.quantile(depths, depths.new_tensor([0.01, 0.99])).tolist()
     return near, far
 
 
@@ -207,7 +211,7 @@ def _sheet(
     height, width = photo.shape[:2]
     sizes = layer_sizes(gaussians.k, request.layers)
     each = f"{sizes[-1]}" if sizes[0] == sizes[-1] else f"{sizes[-1]} to {sizes[0]}"
-    depth = depth_colors(small.depth.numpy(), small.alpha.numpy(), *_depth_range(small))
+    depth = depth_colors(small.depth.cpu().numpy(), small.alpha.cpu().numpy(), *_depth_range(small))
     depth_map = Panel(depth, "depth", depth_scale=True)
     photograph = Panel(resize(photo, *depth.shape[:2]), "photograph", f"{width} × {height} px")
     firsts = pixels(over(small.firsts, small.first_alphas, request.color))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numba
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.splatting import rasterize, rasterize_groups
+from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.zeroshot.contours import gradient, jumps, merge_regions, suppress_nonmaxima
 from gmae_tools.zeroshot.layers import layer_sizes
 
@@ -71,6 +71,7 @@ def layer_index(
     width: int,
     layers: int,
     significance: Significance = DEFAULT_SIGNIFICANCE,
+    backend: Backend = "auto",
 ) -> np.ndarray:
     """Which of `layers` equal depth groups changed each pixel last, for each of T thresholds.
 
@@ -79,6 +80,7 @@ def layer_index(
     Args:
         gaussians: a batch of one, in any order.
         layers: number N of groups, 1..K.
+        backend: that draws; see `splatting.rasterize`.
 
     Returns:
         int16 `[T, H, W]`: 1 is the nearest group, N the farthest, N + 1 the background, where none changed anything.
@@ -92,9 +94,10 @@ def layer_index(
     strips = []
     for top in range(0, height, rows):
         strip = replace(splats, means=splats.means - splats.means.new_tensor([0.0, top]))
-        groups = rasterize_groups(strip, min(rows, height - top), width, layer_sizes(gaussians.k, layers))
+        sizes = layer_sizes(gaussians.k, layers)
+        groups = rasterize_groups(strip, min(rows, height - top), width, sizes, backend=backend)
         changes = _changes(groups.images[0], groups.alphas[0], significance)
-        strips.append(_last_changes(changes.numpy(), significance))
+        strips.append(_last_changes(changes.cpu().numpy(), significance))
     return np.concatenate(strips, 1)
 
 
@@ -164,6 +167,7 @@ def layer_edges(
     width: int,
     layers: Sequence[int],
     significance: Significance = DEFAULT_SIGNIFICANCE,
+    backend: Backend = "auto",
 ) -> np.ndarray:
     """l@N: where the index map of `layer_index` jumps, made soft by persistence.
 
@@ -175,48 +179,69 @@ def layer_edges(
     """
     counted = np.zeros((height, width), np.float32)
     for count in layers:
-        for index in layer_index(gaussians, camera, height, width, count, significance):
+        for index in layer_index(gaussians, camera, height, width, count, significance, backend):
             counted += jumps(index) > 0
     return counted / (len(layers) * len(significance.thresholds))
 
 
-def depth_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) -> np.ndarray:
+def depth_edges(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, *, backend: Backend = "auto"
+) -> np.ndarray:
     """Gradient of the expected depth: the mean of the Gaussians' depths, weighted by what is seen of them."""
-    depth = rasterize(project(gaussians, camera, height, width), height, width, depth=True).depth
+    depth = rasterize(project(gaussians, camera, height, width), height, width, depth=True, backend=backend).depth
     assert depth is not None
-    return _gradient_edges(depth[0].permute(1, 2, 0).numpy(), DEPTH_SIGMA, DEPTH_HALF)
+    return _gradient_edges(depth[0].permute(1, 2, 0).cpu().numpy(), DEPTH_SIGMA, DEPTH_HALF)
 
 
-def render_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) -> np.ndarray:
+def render_edges(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, *, backend: Backend = "auto"
+) -> np.ndarray:
     """Gradient of the reconstruction's colours: what a render knows without depth. The baseline of the others."""
-    return _gradient_edges(_render(gaussians, camera, height, width)[0], RENDER_SIGMA, RENDER_HALF)
+    return _gradient_edges(_render(gaussians, camera, height, width, backend)[0], RENDER_SIGMA, RENDER_HALF)
 
 
-def region_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) -> np.ndarray:
+def region_edges(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, *, backend: Backend = "auto"
+) -> np.ndarray:
     """Ultrametric contour map of the regions that the Gaussians own.
 
     Each pixel belongs to its strongest Gaussian, which depth order and opacity decide; connected pixels of one owner
     are a region; neighbouring regions merge by the difference of their rendered colours (CIELAB), small ones first.
     The strength of a boundary is the level of the merge that removes it.
     """
-    return _region_edges(*_render(gaussians, camera, height, width))
+    return _region_edges(*_render(gaussians, camera, height, width, backend))
 
 
-def combined_edges(gaussians: Gaussians, camera: Camera, height: int, width: int) -> np.ndarray:
+def combined_edges(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, *, backend: Backend = "auto"
+) -> np.ndarray:
     """Mean of `region_edges` and `render_edges`: where colours change, and which regions that change keeps apart."""
-    picture, owner = _render(gaussians, camera, height, width)
+    picture, owner = _render(gaussians, camera, height, width, backend)
     return (_region_edges(picture, owner) + _gradient_edges(picture, RENDER_SIGMA, RENDER_HALF)) / 2
 
 
-Readout = Callable[[Gaussians, Camera, int, int, Sequence[int]], np.ndarray]
+class Readout(Protocol):
+    """Gaussians, camera, height, width, numbers of layers -> soft map `[H, W]` in [0, 1]."""
+
+    def __call__(
+        self, gaussians: Gaussians, camera: Camera, height: int, width: int, layers: Sequence[int], *,
+        backend: Backend = ...,
+    ) -> np.ndarray: ...  # fmt: skip
 
 
-def _without_layers(readout: Callable[[Gaussians, Camera, int, int], np.ndarray]) -> Readout:
+def _without_layers(readout: Callable[..., np.ndarray]) -> Readout:
     """A readout that has no use for numbers of layers, with the signature of those that have."""
-    return lambda gaussians, camera, height, width, _layers: readout(gaussians, camera, height, width)
+
+    def read(
+        gaussians: Gaussians, camera: Camera, height: int, width: int, layers: Sequence[int], *,
+        backend: Backend = "auto",
+    ) -> np.ndarray:  # fmt: skip
+        return readout(gaussians, camera, height, width, backend=backend)
+
+    return read
 
 
-# By name: Gaussians, camera, height, width, numbers of layers -> soft map [H, W] in [0, 1].
+# By name.
 READOUTS: dict[str, Readout] = {
     "layers": layer_edges,
     "expected-depth": _without_layers(depth_edges),
@@ -226,12 +251,14 @@ READOUTS: dict[str, Readout] = {
 }
 
 
-def _render(gaussians: Gaussians, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _render(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend
+) -> tuple[np.ndarray, np.ndarray]:
     """The picture on white, RGB `[H, W, 3]` in [0, 1], and the index of each pixel's strongest Gaussian `[H, W]`."""
     splats = project(gaussians, camera, height, width)
-    raster = rasterize(splats, height, width, background=torch.ones(3), owners=True)
+    raster = rasterize(splats, height, width, background=torch.ones(3), owners=True, backend=backend)
     assert raster.owner is not None
-    return raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy(), raster.owner[0].numpy()
+    return raster.image[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy(), raster.owner[0].cpu().numpy()
 
 
 def _region_edges(picture: np.ndarray, owner: np.ndarray) -> np.ndarray:

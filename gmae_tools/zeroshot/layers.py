@@ -14,7 +14,7 @@ from torch import Tensor
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.splatting import rasterize, rasterize_groups
+from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 
 STRIP_PIXELS = 1 << 18  # a strip's pictures take about 60 MB with six prefixes and eight layers
 STRIP_ROWS = 16  # strips begin at rows of the renderer's tiles
@@ -43,7 +43,7 @@ class LayerPictures:
 
 def over(images: Tensor, alphas: Tensor, background: Tensor) -> Tensor:
     """Premultiplied `images` `[..., 3, H, W]` laid on a `background` colour `[3]`."""
-    return images + (1 - alphas) * background[:, None, None]
+    return images + (1 - alphas) * background.to(images.device)[:, None, None]
 
 
 def layer_sizes(k: int, layers: int) -> list[int]:
@@ -52,17 +52,19 @@ def layer_sizes(k: int, layers: int) -> list[int]:
 
 
 def render_layers(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int
-) -> LayerPictures:
+    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int,
+    backend: Backend = "auto",
+) -> LayerPictures:  # fmt: skip
     """All pictures at `height` x `width` pixels in one piece; for large ones see `layer_strips`."""
-    strips = [strip for _, strip in layer_strips(gaussians, camera, height, width, ks, layers)]
+    strips = [strip for _, strip in layer_strips(gaussians, camera, height, width, ks, layers, backend)]
     parts = ([getattr(strip, field.name) for strip in strips] for field in fields(LayerPictures))
     return LayerPictures(*(torch.cat(part, -2) for part in parts))
 
 
 def layer_strips(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int
-) -> Iterator[tuple[slice, LayerPictures]]:
+    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int,
+    backend: Backend = "auto",
+) -> Iterator[tuple[slice, LayerPictures]]:  # fmt: skip
     """Render from top to bottom in strips, so that memory does not grow with the height of the picture.
 
     All prefixes and the depth map cost one pass over the Gaussians, all layers another.
@@ -71,9 +73,10 @@ def layer_strips(
         gaussians: a batch of one, in any order.
         ks: numbers of nearest Gaussians to draw together, 1..K, in any order.
         layers: number N of depth groups, 1..K.
+        backend: that draws; see `splatting.rasterize`.
 
     Yields:
-        The rows of each strip and its pictures.
+        The rows of each strip and its pictures, on the Gaussians' device.
 
     Raises:
         GmaeToolsError: `ks` or `layers` do not fit, the batch is not one, or a parameter is not finite.
@@ -84,8 +87,8 @@ def layer_strips(
     splats = replace(splats, colors=torch.cat([splats.colors, splats.depths[..., None]], -1))
     for rows in _strips(height, width):
         size = (rows.stop - rows.start, width)
-        firsts, alphas, depth = _draw_prefixes(_scrolled(splats, rows.start), *size, ks)
-        alone = rasterize(_scrolled(groups, rows.start), *size)
+        firsts, alphas, depth = _draw_prefixes(_scrolled(splats, rows.start), *size, ks, backend)
+        alone = rasterize(_scrolled(groups, rows.start), *size, backend=backend)
         yield rows, LayerPictures(firsts, alphas[:-1], alone.image, alone.alpha, depth, alphas[-1, 0])
 
 
@@ -109,7 +112,9 @@ def _scrolled(splats: Splats, top: int) -> Splats:
     return replace(splats, means=splats.means - splats.means.new_tensor([0.0, top]))
 
 
-def _draw_prefixes(splats: Splats, height: int, width: int, ks: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def _draw_prefixes(
+    splats: Splats, height: int, width: int, ks: Sequence[int], backend: Backend
+) -> tuple[Tensor, Tensor, Tensor]:
     """Draw the nearest k for each k, and all, in one pass.
 
     Args:
@@ -122,7 +127,7 @@ def _draw_prefixes(splats: Splats, height: int, width: int, ks: Sequence[int]) -
     k = splats.means.shape[1]
     ends = sorted({*ks, k})
     sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    groups = rasterize_groups(splats, height, width, sizes)
+    groups = rasterize_groups(splats, height, width, sizes, backend=backend)
     images, alphas = groups.images[0].cumsum(0), groups.alphas[0].cumsum(0)
     wanted = [ends.index(end) for end in (*ks, k)]
     depth = images[-1, 3] / alphas[-1, 0].clamp_min(1e-10)
@@ -131,8 +136,8 @@ def _draw_prefixes(splats: Splats, height: int, width: int, ks: Sequence[int]) -
 
 def _groups_as_batch(splats: Splats, sizes: Sequence[int]) -> Splats:
     """Consecutive groups of one set as a batch `[N, M, ...]`, M the largest size; the rest is invisible."""
-    lengths = torch.tensor(sizes)[:, None]
-    offsets = torch.arange(max(sizes))
+    lengths = torch.tensor(sizes, device=splats.means.device)[:, None]
+    offsets = torch.arange(max(sizes), device=splats.means.device)
     index = (lengths.cumsum(0) - lengths + offsets).clamp_max(splats.means.shape[1] - 1)  # [N, M]
     batch = Splats(*(getattr(splats, field.name)[0, index] for field in fields(Splats)))
     return replace(batch, opacities=batch.opacities * (offsets < lengths))
