@@ -88,6 +88,7 @@ def composite_sorted(
         images, alphas = pictures.unflatten(1, (groups, channels + 1)).split([channels, 1], 2)
     shine = (1 - alpha) * background.float()[:, :, None, None]
     images = torch.cat([images[:, :-1], images[:, -1:] + shine[:, None]], 1)
+    alphas = alphas.contiguous()
     if owners:
         return images, alphas, *_strongest(shapes, tiles, height, width)
     nobody = alpha.new_zeros(len(alpha), 0, 0)
