@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +20,19 @@ from torch import Tensor, nn
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.positions import patch_positions, query_places, sincos_embedding
 from gmae_tools.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
 from timm.layers import PatchEmbed  # type: ignore[attr-defined]  # noqa: E402
 from timm.models.vision_transformer import Block  # noqa: E402
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 # ImageNet statistics of RGB in [0, 1], as MAE and timm use them.
-_RGB_MEAN = (0.485, 0.456, 0.406)
-_RGB_STD = (0.229, 0.224, 0.225)
+RGB_MEAN = (0.485, 0.456, 0.406)
+RGB_STD = (0.229, 0.224, 0.225)
 
 # What a query says about one Gaussian: centre, scales, rotation, colour, opacity (before activation).
 _PARAMETERS = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": 1}
@@ -37,18 +42,14 @@ _SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large foo
 
 
 @dataclass(frozen=True)
-class GMAEConfig:
-    """Everything needed to build a model again; it travels with the weights.
+class AutoencoderConfig:
+    """Everything needed to build a masked autoencoder again; it travels with the weights.
 
     Args:
         image_size: side in pixels of the squares trained on; the unit of the position embedding.
         patch_size: side of a patch in pixels.
         width, depth, heads: of the encoder.
         decoder_width, decoder_depth, decoder_heads: of the decoder.
-        queries: learned query tokens Q. The decoder's cost grows with them.
-        gaussians_per_query: G; K = Q G Gaussians cost the decoder no more than Q.
-        max_scale: c in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
-        camera: how the Gaussians are looked at.
     """
 
     image_size: int = 224
@@ -59,31 +60,20 @@ class GMAEConfig:
     decoder_width: int = 192
     decoder_depth: int = 4
     decoder_heads: int = 3
-    queries: int = 64
-    gaussians_per_query: int = 12
-    max_scale: float = 2.0
-    camera: Camera = field(default_factory=Camera)
 
     def __post_init__(self) -> None:
         for field_ in dataclasses.fields(self):
             value = getattr(self, field_.name)
             if field_.type == "int" and not (type(value) is int and value > 0):
                 raise GmaeToolsError(f"{field_.name} is {value!r}, must be a whole number above 0")
-        if not (isinstance(self.max_scale, (int, float)) and 0 < self.max_scale < math.inf):
-            raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be a number above 0")
         if self.image_size % self.patch_size:
             raise GmaeToolsError(f"image size {self.image_size} is not a multiple of the patch size {self.patch_size}")
         for width, heads in ((self.width, self.heads), (self.decoder_width, self.decoder_heads)):
             if width % heads or width % 4:
                 raise GmaeToolsError(f"width {width} must be a multiple of 4 and of its {heads} heads")
 
-    @property
-    def k(self) -> int:
-        """Number of Gaussians a picture."""
-        return self.queries * self.gaussians_per_query
-
     @classmethod
-    def preset(cls, name: str, /, **changes: Any) -> GMAEConfig:
+    def preset(cls, name: str, /, **changes: Any) -> Self:
         """`nano` (for tests), `tiny`, `small`, or `base` (the paper's ViT-B with 256 single-Gaussian queries).
 
         Raises:
@@ -91,8 +81,9 @@ class GMAEConfig:
         """
         if name not in _PRESETS:
             raise GmaeToolsError(f"preset {name!r} is unknown: use one of {', '.join(_PRESETS)}")
+        known = {field_.name for field_ in dataclasses.fields(cls)}
         try:
-            return cls(**{**_PRESETS[name], **changes})
+            return cls(**{key: value for key, value in _PRESETS[name].items() if key in known} | changes)
         except TypeError as error:
             raise GmaeToolsError(f"preset {name!r}: {error}") from None
 
@@ -101,16 +92,45 @@ class GMAEConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> GMAEConfig:
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`.
 
         Raises:
             GmaeToolsError: a key is unknown or a value impossible.
         """
         try:
-            return cls(**{**values, "camera": Camera(**values.get("camera", {}))})
+            values = {key: Camera(**value) if key == "camera" else value for key, value in values.items()}
+            return cls(**values)
         except TypeError as error:
-            raise GmaeToolsError(f"not a configuration of this version's GMAE: {error}") from error
+            name = cls.__name__.removesuffix("Config")
+            raise GmaeToolsError(f"not a configuration of this version's {name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class GMAEConfig(AutoencoderConfig):
+    """What to draw, besides.
+
+    Args:
+        queries: learned query tokens Q. The decoder's cost grows with them.
+        gaussians_per_query: G; K = Q G Gaussians cost the decoder no more than Q.
+        max_scale: c in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
+        camera: how the Gaussians are looked at.
+    """
+
+    queries: int = 64
+    gaussians_per_query: int = 12
+    max_scale: float = 2.0
+    camera: Camera = field(default_factory=Camera)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.max_scale, (int, float)) and 0 < self.max_scale < math.inf):
+            raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be a number above 0")
+
+    @property
+    def k(self) -> int:
+        """Number of Gaussians a picture."""
+        return self.queries * self.gaussians_per_query
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -134,13 +154,13 @@ _PRESETS: dict[str, dict[str, Any]] = {
 class Encoder(nn.Module):
     """A plain ViT over the visible patches; its parameters are named as in timm and MAE."""
 
-    def __init__(self, config: GMAEConfig) -> None:
+    def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.patch_embed = PatchEmbed(
             None, config.patch_size, embed_dim=config.width, strict_img_size=False, flatten=True
         )
-        self.blocks = nn.ModuleList(_block(config.width, config.heads) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(vit_block(config.width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
 
     def forward(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
@@ -163,7 +183,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(config.width, config.decoder_width)
         self.queries = nn.Parameter(sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)[None])
         self.blocks = nn.ModuleList(
-            _block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
+            vit_block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
         self.norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
         self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * _RAW, bias=False)
@@ -183,33 +203,33 @@ class Decoder(nn.Module):
         return raw.flatten(1, 2)  # [B, K, 14]
 
 
-class GMAE(nn.Module):
-    """Pictures in, Gaussians out: `gaussians = model(images)`."""
+class Autoencoder(nn.Module):
+    """The encoder of visible patches, and a decoder of its features: what GMAE and MAE share.
+
+    Args:
+        decoder: makes the decoder from a configuration.
+    """
 
     rgb_mean: Tensor
     rgb_std: Tensor
 
-    def __init__(self, config: GMAEConfig) -> None:
+    def __init__(self, config: AutoencoderConfig, decoder: Callable[[Any], nn.Module]) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
-        self.register_buffer("rgb_mean", torch.tensor(_RGB_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("rgb_std", torch.tensor(_RGB_STD)[:, None, None], persistent=False)
+        self.decoder = decoder(config)
+        self.register_buffer("rgb_mean", torch.tensor(RGB_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("rgb_std", torch.tensor(RGB_STD)[:, None, None], persistent=False)
         self.apply(_initialise)
         nn.init.normal_(self.encoder.cls_token, std=0.02)
 
-    @property
-    def camera(self) -> Camera:
-        """The camera the model was trained with."""
-        return self.config.camera
-
-    def forward(self, images: Tensor, mask: Tensor | None = None) -> Gaussians:
-        """Predict Gaussians.
+    def forward(self, images: Tensor, mask: Tensor | None = None) -> Any:
+        """What `decode` makes of pictures.
 
         Args:
             images: RGB in [0, 1] `[B, 3, H, W]`, sides multiples of the patch size, at any aspect ratio.
-            mask: True where a patch is hidden from the encoder, bool `[B, N]`, rows of equal sums; None hides none.
+            mask: True where a patch is hidden from the encoder, bool `[B, N]`, rows of equal sums; or the patches that
+                stay visible as `visible_patches` numbers them, which spares a GPU the counting; None hides none.
         """
         return self.decode(self.encode(images, mask), self.grid(images), mask)
 
@@ -227,18 +247,38 @@ class GMAE(nn.Module):
 
     def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order."""
-        positions = self._positions(self.grid(images), self.config.width)
+        positions = self.positions(self.grid(images), self.config.width)
         return self.encoder((images - self.rgb_mean) / self.rgb_std, positions, mask)
+
+    def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Any:
+        """What the decoder makes of features; `grid` and `mask` say which patch each token is of."""
+        raise NotImplementedError
+
+    def positions(self, grid: tuple[int, int], width: int) -> Tensor:
+        """Position embeddings `[N, width]` of the patches."""
+        side = self.config.image_size // self.config.patch_size
+        return patch_positions(grid, side, width).to(self.rgb_mean.device)
+
+
+class GMAE(Autoencoder):
+    """Pictures in, Gaussians out: `gaussians = model(images)`."""
+
+    config: GMAEConfig
+    decoder: Decoder
+
+    def __init__(self, config: GMAEConfig) -> None:
+        super().__init__(config, Decoder)
+
+    @property
+    def camera(self) -> Camera:
+        """The camera the model was trained with."""
+        return self.config.camera
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:
         """Gaussians from features; `grid` and `mask` say which patch each token is of."""
-        positions = self._positions(grid, self.config.decoder_width)[None].expand(len(tokens), -1, -1)
+        positions = self.positions(grid, self.config.decoder_width)[None].expand(len(tokens), -1, -1)
         raw = self.decoder(tokens, positions if mask is None else _visible(positions, mask))
         return activate(raw, self.config.max_scale)
-
-    def _positions(self, grid: tuple[int, int], width: int) -> Tensor:
-        side = self.config.image_size // self.config.patch_size
-        return patch_positions(grid, side, width).to(self.rgb_mean.device)
 
 
 def activate(raw: Tensor, max_scale: float) -> Gaussians:
@@ -253,48 +293,29 @@ def activate(raw: Tensor, max_scale: float) -> Gaussians:
     )
 
 
-def sincos_embedding(places: Tensor, width: int) -> Tensor:
-    """Fixed 2-D sine-cosine embedding `[N, width]` of places `[N, 2]` (x, y) in patches, in MAE's channel order.
+def visible_patches(mask: Tensor) -> Tensor:
+    """Numbers of the patches that a mask (bool `[B, N]`, True is hidden) leaves visible: int64 `[B, V]`, ascending.
 
-    The first half encodes the column (MAE's `get_2d_sincos_pos_embed` builds its mesh with w first), sines before
-    cosines.
+    Raises:
+        GmaeToolsError: the rows do not hide the same number of patches.
     """
-    quarter = width // 4
-    frequencies = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
-    angles = places.double()[..., None] * frequencies  # [N, 2, quarter]
-    return torch.cat([angles.sin(), angles.cos()], -1).flatten(1).float()
-
-
-@lru_cache(maxsize=32)
-def patch_positions(grid: tuple[int, int], side: int, width: int) -> Tensor:
-    """Position embeddings `[N, width]`: those of a `side` x `side` grid, between its points for other grids."""
-    rows, columns = grid
-    y = (torch.arange(rows) + 0.5) * side / rows - 0.5
-    x = (torch.arange(columns) + 0.5) * side / columns - 0.5
-    return sincos_embedding(torch.cartesian_prod(y, x).flip(-1), width)  # places as (x, y)
-
-
-def query_places(count: int) -> Tensor:
-    """`[count, 2]` places in [-1, 1]^2, evenly spread: rows of a grid whose lengths differ by at most one."""
-    rows = max(1, round(math.sqrt(count)))
-    lengths = [count // rows + (row < count % rows) for row in range(rows)]
-    places = [
-        ((column + 0.5) / length, (row + 0.5) / rows) for row, length in enumerate(lengths) for column in range(length)
-    ]
-    return torch.tensor(places) * 2 - 1
-
-
-def _visible(x: Tensor, mask: Tensor) -> Tensor:
-    """The rows of `x` `[B, N, D]` where `mask` `[B, N]` is False, in order: `[B, V, D]`."""
-    if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
-        raise GmaeToolsError(f"mask is {mask.dtype} {list(mask.shape)}, expected torch.bool {list(x.shape[:2])}")
     visible = (~mask).sum(1)
     if (visible != visible[:1]).any():
         raise GmaeToolsError("mask: every picture of a batch must hide the same number of patches")
-    return x[~mask].view(len(x), int(visible[0]), x.shape[-1])
+    return (~mask).nonzero()[:, 1].view(len(mask), int(visible[0]))
 
 
-def _block(width: int, heads: int) -> nn.Module:
+def _visible(x: Tensor, mask: Tensor) -> Tensor:
+    """The rows of `x` `[B, N, D]` that `mask` (see `Autoencoder.forward`) leaves visible, in order: `[B, V, D]`."""
+    if mask.dtype == torch.bool and mask.shape == x.shape[:2]:
+        mask = visible_patches(mask)
+    elif mask.dtype != torch.int64 or len(mask) != len(x):
+        raise GmaeToolsError(f"mask is {mask.dtype} {list(mask.shape)}, expected torch.bool {list(x.shape[:2])}")
+    return x.gather(1, mask[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def vit_block(width: int, heads: int) -> nn.Module:
+    """One block of a ViT as MAE has it: the layers normalise with an epsilon of 1e-6."""
     return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))  # type: ignore[arg-type]
 
 

@@ -1,0 +1,184 @@
+"""The masked autoencoder that GMAE is compared with: the same encoder, and a decoder that predicts pixels.
+
+Every hidden patch gets a mask token in its place, and a ViT turns all tokens into the pixels of their patches. Shapes:
+B pictures, N patches, V visible patches, P = 3 p^2 numbers for a patch of p x p px.
+Source: MAE (arXiv 2111.06377).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, visible_patches, vit_block
+
+_EPSILON = 1e-6  # added to a patch's variance
+
+# Where the official checkpoints keep what; the encoder's names are ours.
+_OFFICIAL = {
+    "mask_token": "decoder.mask_token",
+    "decoder_embed.": "decoder.embed.",
+    "decoder_blocks.": "decoder.blocks.",
+    "decoder_norm.": "decoder.norm.",
+    "decoder_pred.": "decoder.head.",
+}
+_COMPUTED = ("pos_embed", "decoder_pos_embed")
+
+
+@dataclass(frozen=True)
+class MAEConfig(AutoencoderConfig):
+    """What to predict, besides.
+
+    Args:
+        normalise_targets: predict each patch less its mean and divided by its standard deviation (MAE's
+            `norm_pix_loss`): better features, but a picture can only be drawn with the help of the original.
+    """
+
+    normalise_targets: bool = False
+
+
+class PixelDecoder(nn.Module):
+    """A ViT over the encoder's tokens and a mask token in place of every hidden patch."""
+
+    def __init__(self, config: MAEConfig) -> None:
+        super().__init__()
+        self.embed = nn.Linear(config.width, config.decoder_width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.decoder_width))
+        self.blocks = nn.ModuleList(
+            vit_block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
+        )
+        self.norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
+        self.head = nn.Linear(config.decoder_width, 3 * config.patch_size**2)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, tokens: Tensor, positions: Tensor, visible: Tensor | None) -> Tensor:
+        x = self.embed(tokens)  # [B, 1 + V, D']
+        patches = x[:, 1:]
+        if visible is not None:
+            # MAE shuffles patches to hide some and then unshuffles tokens; ours never leave their order.
+            places = visible[..., None].expand_as(patches)
+            empty = self.mask_token.to(x.dtype).expand(len(x), len(positions), -1)
+            patches = empty.scatter(1, places, patches)  # [B, N, D']
+        x = torch.cat([x[:, :1], patches + positions], 1)  # [B, 1 + N, D']
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)[:, 1:]).float()  # [B, N, P]
+
+
+class MAE(Autoencoder):
+    """Pictures in, predictions for the patches out: `predictions = model(images, mask)`, `[B, N, P]`.
+
+    They are of what `patch_targets` says; `draw` turns them into pictures.
+    """
+
+    config: MAEConfig
+    decoder: PixelDecoder
+
+    def __init__(self, config: MAEConfig) -> None:
+        super().__init__(config, PixelDecoder)
+
+    def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
+        """Predictions `[B, N, P]` from features; `grid` and `mask` say which patch each token is of."""
+        visible = visible_patches(mask) if mask is not None and mask.dtype == torch.bool else mask
+        return self.decoder(tokens, self.positions(grid, self.config.decoder_width), visible)
+
+
+# --- pixels ------------------------------------------------------------------------------------------
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """Pictures `[B, 3, H, W]` as patches `[B, N, P]`: rows of patches, in each the rows of pixels, channels last."""
+    squares = images.unfold(2, patch, patch).unfold(3, patch, patch)  # [B, 3, rows, columns, p, p]
+    return squares.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+
+
+def unpatchify(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The inverse of `patchify`, for a grid of so many rows and columns."""
+    rows, columns = grid
+    patch = round((patches.shape[-1] / 3) ** 0.5)
+    pixels = patches.view(len(patches), rows, columns, patch, patch, 3).permute(0, 5, 1, 3, 2, 4)
+    return pixels.reshape(len(patches), 3, rows * patch, columns * patch)
+
+
+def patch_targets(images: Tensor, config: MAEConfig) -> Tensor:
+    """What is to be predicted, `[B, N, P]`: pixels in units of ImageNet's statistics, or of those of the patch.
+
+    Args:
+        images: RGB in [0, 1] `[B, 3, H, W]`.
+    """
+    mean, deviation = _imagenet(images)
+    patches = patchify((images - mean) / deviation, config.patch_size)
+    if not config.normalise_targets:
+        return patches
+    mean, deviation = _of_patches(patches)
+    return (patches - mean) / deviation
+
+
+def draw(predictions: Tensor, images: Tensor, config: MAEConfig) -> Tensor:
+    """Pictures `[B, 3, H, W]`, RGB around [0, 1], of predictions for `images`.
+
+    Normalised targets say nothing of a patch's brightness and contrast: both are taken from `images`, as in MAE's own
+    figures.
+    """
+    imagenet_mean, imagenet_deviation = _imagenet(images)
+    if config.normalise_targets:
+        seen = patchify((images - imagenet_mean) / imagenet_deviation, config.patch_size)
+        mean, deviation = _of_patches(seen)
+        predictions = predictions * deviation + mean
+    height, width = images.shape[-2:]
+    pixels = unpatchify(predictions, (height // config.patch_size, width // config.patch_size))
+    return pixels * imagenet_deviation + imagenet_mean
+
+
+def _imagenet(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `[3, 1, 1]` of ImageNet's pixels."""
+    return images.new_tensor(RGB_MEAN)[:, None, None], images.new_tensor(RGB_STD)[:, None, None]
+
+
+def _of_patches(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `[B, N, 1]` of the numbers of each patch."""
+    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + _EPSILON).sqrt()
+
+
+def mae_loss(
+    model: nn.Module,
+    images: Tensor,
+    mask: Tensor | None,
+    config: MAEConfig,
+    loss_on: Literal["all", "masked"] = "masked",
+) -> Tensor:
+    """Mean squared error of the predictions, over the hidden patches (the paper) or over all.
+
+    Args:
+        model: a `MAE`, or what a trainer wrapped around it.
+        images: RGB in [0, 1] `[B, 3, H, W]`.
+        mask: as `MAE.forward` takes it. If it hides nothing, all patches count.
+    """
+    error = (model(images, mask) - patch_targets(images, config)).square().mean(-1)  # [B, N]
+    if mask is None or loss_on == "all":
+        return error.mean()
+    hidden = mask if mask.dtype == torch.bool else torch.ones_like(error, dtype=torch.bool).scatter(1, mask, False)
+    counted = torch.where(hidden.any(), hidden, True)  # no `if`: it would wait for the GPU
+    return (error * counted).sum() / counted.sum()
+
+
+# --- official weights --------------------------------------------------------------------------------
+
+
+def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a `MAE` from that of an official checkpoint (its `model`), encoder and decoder.
+
+    Position embeddings are computed, and left out.
+    """
+    return {_our_name(name): tensor for name, tensor in weights.items() if name not in _COMPUTED}
+
+
+def _our_name(name: str) -> str:
+    for theirs, ours in _OFFICIAL.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return f"encoder.{name}"
