@@ -1,0 +1,359 @@
+# mypy: allow-untyped-defs
+"""numba kernels of the CPU backend: composite sorted 2-D splats in 16-px tiles, and the analytic gradients.
+
+`bin_splats` lists, for every tile, the splats whose visible ellipse touches it, nearest first. `composite` and
+`composite_backward` go through the tiles of a few *bands*: a band is `BAND_TILES` rows of tiles. A tile is composited
+row by row: 16 pixels are one vector of `simd.py`. Kernels only know whole tiles.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from gmae_tools.splatting.simd import LANES, empty_rows, full, lane_numbers, lane_sum, load, store, where
+
+TILE = LANES  # a row of a tile is one vector
+BAND_TILES = 4
+GEOMETRY = 6  # sums kept a splat for the gradients of mean, conic and opacity
+_MIN_ALPHA = np.float32(1 / 255)
+_MIN_TRANSMITTANCE = np.float32(1e-4)
+_CUTOFF = np.float32(math.log(255))  # alpha >= 1/255 where -log(alpha) is no more than this
+_CULL = math.log(255) + 1e-3  # culling stays on the safe side of rounding
+
+# Contraction allows fused multiply-add. NaN and infinity keep their meaning: what compares with them stays dark.
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+_INLINE = {**_OPTIONS, "cache": False, "inline": "always"}
+
+
+@njit(**_OPTIONS)
+def pack(means, conics, colors, opacities, order, shape, sorted_colors):
+    """Fill `Scene.shape` and `Scene.colors` of one image in depth order."""
+    for position in range(order.size):
+        k = order[position]
+        row = shape[position]
+        row[0], row[1] = means[k, 0], means[k, 1]
+        row[2], row[3], row[4] = np.float32(0.5) * conics[k, 0], conics[k, 1], np.float32(0.5) * conics[k, 2]
+        is_ellipse = row[2] > 0 and np.float64(row[2]) * row[4] > 0.25 * np.float64(row[3]) * row[3]
+        row[5] = -math.log(opacities[k]) if is_ellipse and opacities[k] >= _MIN_ALPHA else np.inf
+        for channel in range(colors.shape[1]):
+            sorted_colors[position, channel] = colors[k, channel]
+
+
+@njit(**_INLINE)
+def _reach(a, b, c, level, low, high):
+    """Least and greatest x of the ellipse a x^2 + 2 b x y + c y^2 <= level where it crosses low <= y <= high."""
+    determinant = a * c - b * b
+    half_width, half_height = math.sqrt(level * c / determinant), math.sqrt(level * a / determinant)
+    middle, rightmost_at = -b / a, -b * half_width / c
+    widest, narrowing = level / a, determinant / (a * a)  # of the squared half chord at height y
+    low, high = max(low, -half_height), min(high, half_height)
+    half_low = math.sqrt(max(0.0, widest - narrowing * low * low))
+    half_high = math.sqrt(max(0.0, widest - narrowing * high * high))
+    least = min(middle * low - half_low, middle * high - half_high)
+    greatest = max(middle * low + half_low, middle * high + half_high)
+    return (
+        -half_width if low <= -rightmost_at <= high else least,
+        half_width if low <= rightmost_at <= high else greatest,
+    )
+
+
+@njit(**_INLINE)
+def _span(low, high, count):
+    """First and one past the last of `count` unit intervals from 0 on that low to high touches; any size will do."""
+    return math.floor(min(max(low, 0.0), float(count))), math.floor(min(max(high + 1.0, 0.0), float(count)))
+
+
+@njit(**_OPTIONS)
+def _visit_tiles(shape, drawn, tiles_x, tiles_y, slots, splats, rows, fill):
+    """Count (fill False) or list (fill True) the splats that touch each tile; `slots[tile]` moves up with each.
+
+    The ellipse {sigma <= cutoff} is followed exactly, in double precision, through rows of tiles and through a
+    tile's rows of pixels, so that slanted needles enter only what they cross.
+    """
+    for position in range(drawn):
+        level = _CULL - np.float64(shape[position, 5])
+        if level <= 0:
+            continue
+        x, y = np.float64(shape[position, 0]), np.float64(shape[position, 1])
+        a, b, c = np.float64(shape[position, 2]), 0.5 * shape[position, 3], np.float64(shape[position, 4])
+        half_height = math.sqrt(level * a / (a * c - b * b))
+        first_row, end_row = _span((y - half_height) / TILE, (y + half_height) / TILE, tiles_y)
+        for tile_y in range(first_row, end_row):
+            top = tile_y * TILE - y
+            left, right = _reach(a, b, c, level, top, top + TILE)
+            first_column, end_column = _span((x + left) / TILE, (x + right) / TILE, tiles_x)
+            for tile_x in range(first_column, end_column):
+                tile = tile_y * tiles_x + tile_x
+                if fill:
+                    slot, side = slots[tile], tile_x * TILE - x
+                    upper, lower = _reach(c, b, a, level, side, side + TILE)
+                    splats[slot] = position
+                    rows[slot, 0], rows[slot, 1] = _span(upper - top - 0.5, lower - top - 0.5, TILE)
+                slots[tile] += 1
+
+
+@njit(**_OPTIONS)
+def bin_splats(shape, drawn, tiles_x, tiles_y):
+    """`Bins` of one image, for its first `drawn` splats."""
+    starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
+    splats, rows = np.empty(0, np.int32), np.empty((0, 2), np.uint8)
+    _visit_tiles(shape, drawn, tiles_x, tiles_y, starts[1:], splats, rows, False)
+    for tile in range(tiles_x * tiles_y):
+        starts[tile + 1] += starts[tile]
+    splats, rows = np.empty(starts[-1], np.int32), np.empty((starts[-1], 2), np.uint8)
+    _visit_tiles(shape, drawn, tiles_x, tiles_y, starts[:-1].copy(), splats, rows, True)
+    return starts, splats, rows
+
+
+@njit(**_INLINE)
+def _enter_tile(splat, top, side):
+    """dx `[x]`, dy of the first row, and the parts of -log(alpha) = (c dy + b dx) dy + (a dx^2 - log(opacity))."""
+    dx = splat[0] - np.float32(side + 0.5) - lane_numbers()
+    return dx, splat[1] - np.float32(top + 0.5), splat[4], splat[3] * dx, splat[2] * dx * dx + splat[5]
+
+
+@njit(**_INLINE)
+def _exp_minus(depth):
+    """exp(-depth), relative error below 2e-6 where 0 <= depth <= log(255), above 1 where depth < 0.
+
+    The eighth power of a minimax polynomial for exp(-depth / 8).
+    """
+    p = full(-1.7888673068405693e-07) * depth + 9.716052129938061e-06
+    p = p * depth + -0.0003241949294212432
+    p = p * depth + 0.007810715288453336
+    p = p * depth + -0.12499909960308057
+    p = p * depth + 0.9999999238550694
+    p = p * p
+    p = p * p
+    return p * p
+
+
+@njit(**_INLINE)
+def _absorb(light, depth, offset, alpha_max):
+    """What a splat does to a row of pixels that `light` reaches.
+
+    Args:
+        depth: -log(alpha) before the cap `[x]`; offset: its value at the splat's centre.
+
+    Returns:
+        peak: alpha before the cap; alpha: after it, 0 where the splat is invisible; after: the light that goes on;
+        lit: where that is enough for the splat to count.
+    """
+    peak = _exp_minus(depth)
+    alpha = where((depth >= offset) & (depth <= _CUTOFF), min(peak, alpha_max), 0.0)
+    after = light - light * alpha
+    return peak, alpha, after, after > _MIN_TRANSMITTANCE
+
+
+@njit(**_INLINE)
+def _all_finished(light):
+    """True if no pixel of a tile has light to give."""
+    brightest = full(0.0)
+    for y in range(TILE):
+        brightest = max(brightest, load(light, y))
+    return lane_sum(brightest) == np.float32(0)
+
+
+@njit(**_INLINE)
+def _write_group(images, alphas, group, top, side, total, light, light_before, background):
+    """Store what one group contributed to a tile and make ready for the next; the last one gets the background."""
+    groups, channels = images.shape[:2]
+    for y in range(TILE):
+        left = load(light, y)
+        left = max(left, 0.0 - left)
+        store(alphas, (group, top + y, side), load(light_before, y) - left)
+        store(light_before, y, left)
+        for channel in range(channels):
+            value = load(total, y * channels + channel)
+            if group == groups - 1:
+                value = value + left * background[channel]
+            store(images, (group, channel, top + y, side), value)
+            store(total, y * channels + channel, 0.0)
+
+
+@njit(**_OPTIONS)
+def composite(
+    shape,
+    colors,
+    group,
+    starts,
+    splats,
+    rows,
+    alpha_max,
+    bands,
+    background,
+    images,
+    alphas,
+    owner,
+    owner_weight,
+):
+    """Composite the tiles of bands [bands[0], bands[1]) of one image, front to back.
+
+    Args:
+        shape, colors, group: one image of a `Scene`; starts, splats, rows: its `Bins`.
+        background: `[C]`, added to the last group with the transmittance that is left.
+        images `[S, C, H, W]`, alphas `[S, H, W]`: written: what each group contributes. H, W are whole tiles.
+        owner `[H, W]`, owner_weight `[H, W]`: written unless empty: sorted position (as a float, exact up to 2^24;
+            -1 for none) and weight of the splat of the largest weight.
+    """
+    groups, channels, _, width = images.shape
+    tiles_x = width // TILE
+    light = empty_rows(TILE)  # transmittance; negative once a pixel is finished
+    light_before = empty_rows(TILE)  # where the current group began
+    total = empty_rows(TILE * channels)
+    total[:] = np.float32(0)
+    for tile in range(bands[0] * BAND_TILES * tiles_x, min(bands[1] * BAND_TILES * tiles_x, starts.size - 1)):
+        top, side = tile // tiles_x * TILE, tile % tiles_x * TILE
+        light[:] = np.float32(1)
+        light_before[:] = np.float32(1)
+        if owner.size > 0:
+            owner[top : top + TILE, side : side + TILE] = np.float32(-1)
+            owner_weight[top : top + TILE, side : side + TILE] = np.float32(0)
+        current = 0
+        for visit in range(starts[tile], starts[tile + 1]):
+            position = splats[visit]
+            while current < group[position]:
+                _write_group(images, alphas, current, top, side, total, light, light_before, background)
+                current += 1
+            offset = shape[position, 5]
+            _, dy_first, c, b_dx, a_dx2 = _enter_tile(shape[position], top, side)
+            for y in range(rows[visit, 0], rows[visit, 1]):
+                dy = full(dy_first - np.float32(y))
+                left = load(light, y)
+                here = max(left, 0.0)
+                _, alpha, after, lit = _absorb(here, (dy * c + b_dx) * dy + a_dx2, offset, alpha_max)
+                weight = where(lit, alpha * here, 0.0)
+                store(light, y, where(lit, after, min(left, 0.0 - left)))
+                for channel in range(channels):
+                    at = y * channels + channel
+                    store(total, at, load(total, at) + weight * colors[position, channel])
+                if owner.size > 0:
+                    best = load(owner_weight, (top + y, side))
+                    best_at = load(owner, (top + y, side))
+                    store(owner_weight, (top + y, side), max(weight, best))
+                    store(owner, (top + y, side), where(weight > best, np.float32(position), best_at))
+            if (visit & 15) == 15 and _all_finished(light):
+                break
+        for index in range(current, groups):
+            _write_group(images, alphas, index, top, side, total, light, light_before, background)
+
+
+@njit(**_INLINE)
+def _load_group(grad_images, grad_alphas, group, top, side, grad, grad_alpha):
+    """Bring the upstream gradients of one group for one tile into cache."""
+    channels = grad_images.shape[1]
+    for y in range(TILE):
+        store(grad_alpha, y, load(grad_alphas, (group, top + y, side)))
+        for channel in range(channels):
+            store(grad, y * channels + channel, load(grad_images, (group, channel, top + y, side)))
+
+
+@njit(**_INLINE)
+def _set_remainder(images, alphas, grad_images, grad_alphas, top, side, remainder):
+    """Per pixel: the whole picture's product with its upstream gradient, background included."""
+    groups, channels = images.shape[:2]
+    for y in range(TILE):
+        product = full(0.0)
+        for group in range(groups):
+            at = (group, top + y, side)
+            product = product + load(alphas, at) * load(grad_alphas, at)
+            for channel in range(channels):
+                here = (group, channel, top + y, side)
+                product = product + load(images, here) * load(grad_images, here)
+        store(remainder, y, product)
+
+
+@njit(**_OPTIONS)
+def composite_backward(
+    shape,
+    colors,
+    group,
+    starts,
+    splats,
+    rows,
+    alpha_max,
+    bands,
+    images,
+    alphas,
+    grad_images,
+    grad_alphas,
+    sums,
+):
+    """Add to `sums[band] [K, 6 + C]` what the tiles of each band contribute to the gradients of the sorted splats.
+
+    The six geometric sums are those of v, v dx, v dy, v dx^2, v dx dy, v dy^2, where v = dL/dsigma of a pixel; the
+    rest is dL/dcolor. Walking front to back needs one scalar a pixel: the product of what is still to come with the
+    upstream gradient starts as (picture . gradient) and loses each splat's share as it passes, so that
+    dL/dalpha = T (color . gradient) - remainder / (1 - alpha).
+    """
+    _, channels, _, width = images.shape
+    tiles_x = width // TILE
+    light = empty_rows(TILE)  # transmittance; 0 once a pixel is finished
+    remainder = empty_rows(TILE)
+    grad, grad_alpha = empty_rows(TILE * channels), empty_rows(TILE)
+    sum_color = empty_rows(channels)
+    for tile in range(bands[0] * BAND_TILES * tiles_x, min(bands[1] * BAND_TILES * tiles_x, starts.size - 1)):
+        top, side = tile // tiles_x * TILE, tile % tiles_x * TILE
+        into = sums[tile // tiles_x // BAND_TILES]
+        light[:] = np.float32(1)
+        _set_remainder(images, alphas, grad_images, grad_alphas, top, side, remainder)
+        current = -1
+        for visit in range(starts[tile], starts[tile + 1]):
+            position = splats[visit]
+            if group[position] != current:
+                current = group[position]
+                _load_group(grad_images, grad_alphas, current, top, side, grad, grad_alpha)
+            offset = shape[position, 5]
+            dx, dy_first, c, b_dx, a_dx2 = _enter_tile(shape[position], top, side)
+            sum_v, sum_v_dy, sum_v_dy2 = full(0.0), full(0.0), full(0.0)  # dx, a lane's own, is multiplied in last
+            for channel in range(channels):
+                store(sum_color, channel, 0.0)
+            for y in range(rows[visit, 0], rows[visit, 1]):
+                product = load(grad_alpha, y)
+                for channel in range(channels):
+                    product = product + load(grad, y * channels + channel) * colors[position, channel]
+                dy = full(dy_first - np.float32(y))
+                here = load(light, y)
+                peak, alpha, after, lit = _absorb(here, (dy * c + b_dx) * dy + a_dx2, offset, alpha_max)
+                weight = where(lit, alpha * here, 0.0)
+                behind = load(remainder, y) - weight * product
+                store(light, y, where(lit, after, 0.0))
+                store(remainder, y, behind)
+                d_alpha = here * product - behind / (1.0 - alpha)
+                v = where(lit & (peak <= alpha_max), alpha * d_alpha, 0.0)
+                sum_v = sum_v - v
+                sum_v_dy = sum_v_dy - v * dy
+                sum_v_dy2 = sum_v_dy2 - v * dy * dy
+                for channel in range(channels):
+                    share = weight * load(grad, y * channels + channel)
+                    store(sum_color, channel, load(sum_color, channel) + share)
+            into[position, 0] += lane_sum(sum_v)
+            into[position, 1] += lane_sum(sum_v * dx)
+            into[position, 2] += lane_sum(sum_v_dy)
+            into[position, 3] += lane_sum(sum_v * dx * dx)
+            into[position, 4] += lane_sum(sum_v_dy * dx)
+            into[position, 5] += lane_sum(sum_v_dy2)
+            for channel in range(channels):
+                into[position, GEOMETRY + channel] += lane_sum(load(sum_color, channel))
+            if (visit & 15) == 15 and _all_finished(light):
+                break
+
+
+@njit(**_OPTIONS)
+def apply_chain_rule(sums, order, conics, opacities, to_means, to_conics, to_colors, to_opacities):
+    """Write the gradients of one image's splats, in the caller's order, given `sums [bands, K, 6 + C]`."""
+    for position in range(order.size):
+        k = order[position]
+        for band in range(1, sums.shape[0]):
+            for index in range(sums.shape[2]):
+                sums[0, position, index] += sums[band, position, index]
+        total = sums[0, position]
+        a, b, c = conics[k, 0], conics[k, 1], conics[k, 2]
+        to_means[k, 0], to_means[k, 1] = a * total[1] + b * total[2], b * total[1] + c * total[2]
+        to_conics[k, 0], to_conics[k, 1], to_conics[k, 2] = total[3] / 2, total[4], total[5] / 2
+        to_opacities[k] = -total[0] / max(opacities[k], _MIN_ALPHA)  # the sum is 0 where a splat is invisible
+        for channel in range(to_colors.shape[1]):
+            to_colors[k, channel] = total[GEOMETRY + channel]
