@@ -1,11 +1,14 @@
 """Checkpoints: a folder with `config.json` and `model.safetensors`, encoder and decoder together.
 
+Weights may also come in pieces, `model-00001-of-00003.safetensors` and so on, beside `model.safetensors.index.json`,
+which says what is where: the layout of Hugging Face's libraries.
 They are named by the name of an embedded one (`gmae-tiny`), by the path of a folder, or as `hf://ORG/NAME[@REVISION]`
 on the Hugging Face hub.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 from pathlib import Path
@@ -29,8 +32,11 @@ from gmae_tools.model import GMAE, GMAEConfig
 HUB_PREFIX = "hf://"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 FORMAT = "gmae-tools/1"
-_FILES = [CONFIG_FILE, WEIGHTS_FILE]
+_SHARDS = "model-*-of-*.safetensors"
+_FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
+_HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
 _PACKAGE = Path(__file__).parent
 _EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
 
@@ -110,7 +116,12 @@ def _hub_problem(error: Exception) -> str:
 
 
 def save(
-    model: GMAE, folder: str | os.PathLike[str], *, half: bool = False, training: dict[str, Any] | None = None
+    model: GMAE,
+    folder: str | os.PathLike[str],
+    *,
+    half: bool = False,
+    training: dict[str, Any] | None = None,
+    max_shard_mb: float | None = None,
 ) -> None:
     """Write a checkpoint folder.
 
@@ -118,16 +129,56 @@ def save(
         folder: made if missing; existing files are replaced whole, weights before configuration.
         half: store weights as float16, half the size; loading turns them back into float32.
         training: how the weights came to be (recipe, samples, figures), kept in `config.json` under `training`.
+        max_shard_mb: write the weights in pieces of at most so many megabytes (of 1,000,000 bytes).
+
+    Raises:
+        GmaeToolsError: a single tensor is larger than a piece may be.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = torch.float16 if half else torch.float32
     weights = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(folder / WEIGHTS_FILE) as temporary:
-        save_file(weights, temporary, metadata={"format": FORMAT})
+    if max_shard_mb is None:
+        _write_weights(folder / WEIGHTS_FILE, weights)
+        _remove_shards(folder)
+    else:
+        _write_shards(folder, weights, int(max_shard_mb * 1e6))
     document = {"format": FORMAT, "model": model.config.to_dict(), "training": training or {}}
     with atomic_path(folder / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _write_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    with atomic_path(path) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})  # Hugging Face's word for torch
+
+
+def _write_shards(folder: Path, weights: dict[str, torch.Tensor], limit: int) -> None:
+    """Write weights in files of at most `limit` bytes and their index.
+
+    Older shards go first: some of them beside some new ones would be no model at all. Without the index they are none.
+    """
+    room = limit - _HEADER_BYTES * (len(weights) + 1)
+    name, largest = max(weights.items(), key=lambda item: item[1].nbytes)
+    if largest.nbytes > room:
+        least = (largest.nbytes + limit - room) / 1e6
+        raise GmaeToolsError(f"pieces of {limit / 1e6:g} MB cannot hold {name}: allow at least {least:.2g} MB")
+    split = huggingface_hub.split_torch_state_dict_into_shards(
+        weights, filename_pattern="model{suffix}.safetensors", max_shard_size=room
+    )
+    _remove_shards(folder)
+    for file, tensors in split.filename_to_tensors.items():
+        _write_weights(folder / file, {tensor: weights[tensor] for tensor in tensors})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        with atomic_path(folder / INDEX_FILE) as temporary:
+            temporary.write_text(json.dumps(index, indent=2) + "\n")
+        (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+
+
+def _remove_shards(folder: Path) -> None:
+    for path in (folder / INDEX_FILE, *folder.glob(_SHARDS)):
+        path.unlink(missing_ok=True)
 
 
 def load_folder(folder: str | os.PathLike[str]) -> GMAE:
@@ -138,19 +189,38 @@ def load_folder(folder: str | os.PathLike[str]) -> GMAE:
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG_FILE)
-    path = folder / WEIGHTS_FILE
+    weights: dict[str, torch.Tensor] = {}
+    for path in _weights_files(folder):
+        weights.update(_read_weights(path))
+    model = GMAE(config)
+    _check_weights(folder / WEIGHTS_FILE, weights, model.state_dict())
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _weights_files(folder: Path) -> list[Path]:
+    """The one file of weights, or all pieces that the index names."""
+    whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
+    if os.path.lexists(whole) or not index.exists():
+        return [whole]
     try:
-        weights = load_file(path)
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        if not all(fnmatch.fnmatch(name, _SHARDS) and Path(name).name == name for name in names):
+            raise ValueError("names other files")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GmaeToolsError(f"{index}: damaged ({one_line(error)}); fetch the checkpoint again") from None
+    return [folder / name for name in names]
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
     except FileNotFoundError:
         raise GmaeToolsError(
-            f"{path}: missing; a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE} in one folder"
+            f"{path}: missing; a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE} (or all its pieces) in one folder"
         ) from None
     except Exception as error:  # safetensors raises its own type, and others
         raise GmaeToolsError(f"{path}: damaged or not safetensors ({one_line(error)}); fetch it again") from None
-    model = GMAE(config)
-    _check_weights(path, weights, model.state_dict())
-    model.load_state_dict(weights)
-    return model.eval()
 
 
 def _read_config(path: Path) -> GMAEConfig:
@@ -161,7 +231,7 @@ def _read_config(path: Path) -> GMAEConfig:
         return GMAEConfig.from_dict(document["model"])
     except FileNotFoundError:
         raise GmaeToolsError(f"{path}: missing; is this the folder of a checkpoint?") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GmaeToolsError(f"{path}: damaged ({error!r}); fetch the checkpoint again") from None
     except GmaeToolsError as error:
         raise GmaeToolsError(f"{path}: {error}") from None

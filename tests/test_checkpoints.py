@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -105,6 +106,106 @@ def test_what_comes_with_the_package_loads() -> None:
         model = checkpoints.load(name)
         with torch.no_grad():
             assert model(torch.rand(1, 3, 64, 64)).k == model.config.k
+
+
+# --- pieces -------------------------------------------------------------------------------------------
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Path:
+    checkpoints.save(made(0), tmp_path / "pieces", half=True, max_shard_mb=0.1)
+    return tmp_path / "pieces"
+
+
+def test_pieces_are_small_and_come_back(pieces: Path) -> None:
+    shards = [name for name in names(pieces) if name.startswith("model-")]
+    count = len(shards)
+    assert count > 2 and shards == [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    assert names(pieces) == ["config.json", *shards, "model.safetensors.index.json"]
+    assert max((pieces / shard).stat().st_size for shard in shards) <= 100_000
+    assert_equal(checkpoints.load(pieces), made(0), rtol=2**-11, atol=2**-25)
+
+
+@pytest.mark.skipif(not hasattr(huggingface_hub, "load_torch_model"), reason="needs huggingface_hub 0.28")
+def test_the_layout_is_that_of_hugging_face(pieces: Path) -> None:
+    """Their own loader, into a module of the same parameters."""
+    model = made(1)
+    huggingface_hub.load_torch_model(model, pieces, safe=True)
+    assert_equal(model, checkpoints.load(pieces))
+    index = json.loads((pieces / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == model.state_dict().keys()
+    assert index["metadata"]["total_size"] == sum(2 * tensor.numel() for tensor in model.state_dict().values())
+
+
+def test_one_piece_is_the_usual_file(tmp_path: Path) -> None:
+    checkpoints.save(made(0), tmp_path, max_shard_mb=16)
+    assert names(tmp_path) == ["config.json", "model.safetensors"]
+    assert_equal(checkpoints.load(tmp_path), made(0))
+
+
+def test_whole_and_in_pieces_replace_each_other(folder: Path) -> None:
+    for seed, limit in ((1, 0.2), (2, 0.3), (3, None), (4, 0.25)):
+        checkpoints.save(made(seed), folder, max_shard_mb=limit)
+        assert_equal(checkpoints.load(folder), made(seed))
+        used = {path.name for path in checkpoints._weights_files(folder)}
+        assert {name for name in names(folder) if name.endswith(".safetensors")} == used
+        assert (used == {"model.safetensors"}) == (limit is None)
+
+
+def test_killed_between_pieces_it_is_refused_not_mixed(pieces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = checkpoints._write_weights
+
+    def dying_write(path: Path, weights: dict[str, torch.Tensor]) -> None:
+        if "00002" in path.name:
+            raise KeyboardInterrupt
+        write(path, weights)
+
+    monkeypatch.setattr(checkpoints, "_write_weights", dying_write)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(made(1), pieces, half=True, max_shard_mb=0.1)
+    with pytest.raises(GmaeToolsError, match="missing"):
+        checkpoints.load(pieces)
+
+
+def test_pieces_too_small_for_a_tensor_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(GmaeToolsError, match=r"pieces of 0.01 MB cannot hold \S+: allow at least 0.\d+ MB") as caught:
+        checkpoints.save(made(0), tmp_path, max_shard_mb=0.01)
+    assert names(tmp_path) == []
+    least = float(str(caught.value).split("at least ")[1].split()[0])
+    checkpoints.save(made(0), tmp_path, max_shard_mb=least * 1.05)  # it is stated to two digits
+    assert max(file.stat().st_size for file in tmp_path.iterdir()) <= least * 1.05e6
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: next(f.glob("model-00002*")).unlink(), r"model-00002-of-\d+.safetensors: missing"),
+        (lambda f: os.truncate(next(f.glob("model-00002*")), 100), "00002-of-.*damaged or not safetensors"),
+        (lambda f: (f / "model.safetensors.index.json").unlink(), "model.safetensors: missing"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{"), "index.json: damaged"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("[]"), "index.json: damaged"),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}'),
+            "index.json: damaged",
+        ),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {"a": next(f.glob("model-00001*")).name}})
+            ),
+            "lacks",
+        ),
+    ],
+    ids=["missing", "truncated", "no index", "half an index", "a list", "other files", "incomplete"],
+)
+def test_damaged_pieces_are_refused_in_one_line(pieces: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(pieces)
+    with pytest.raises(GmaeToolsError, match=message) as caught:
+        checkpoints.load(pieces)
+    assert "\n" not in str(caught.value)
 
 
 # --- damage -------------------------------------------------------------------------------------------

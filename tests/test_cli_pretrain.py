@@ -25,7 +25,7 @@ from gmae_tools.pretrain import loop
 # Twelve steps of 8 pictures, of which the last half are larger; a line of the log every second step.
 RUN = [
     "--preset", "nano", "--samples", "96", "--batch-size", "8", "--resolution", "32,48", "--log-every", "2",
-    "--save-every", "0", "--precision", "float32", "--device", "cpu", "--slot-depth-weight", "0",
+    "--save-every", "0", "--precision", "float32", "--device", "cpu",
     "--optimizer", "muon" if hasattr(torch.optim, "Muon") else "adamw",
 ]  # fmt: skip
 
@@ -120,19 +120,21 @@ def test_a_killed_run_resumes_with_the_same_loss_curve(
     assert not list((tmp_path / "run").glob(".*"))  # the half state is gone
 
 
-def test_ctrl_c_says_how_to_go_on(
-    photographs: Path, whole: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
     train_step = loop._Run._train_step
 
     def interrupted_step(self: loop._Run, *arguments: Any) -> torch.Tensor:
-        if self.step == 5:
+        if self.step == step:
             raise KeyboardInterrupt
         return train_step(self, *arguments)
 
+    patch.setattr(loop._Run, "_train_step", interrupted_step)
+
+
+def test_ctrl_c_says_how_to_go_on(photographs: Path, whole: tuple[Path, Result], tmp_path: Path) -> None:
     arguments = ["--data", photographs, "--out", tmp_path / "run", *RUN]
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_train_step", interrupted_step)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(patch, 5)
         result = invoke(*arguments)
     assert (result.exit_code, result.stdout) == (130, "")
     assert "interrupted at step 5: the same command with --resume continues from step 4\n" in result.stderr
@@ -140,18 +142,37 @@ def test_ctrl_c_says_how_to_go_on(
     assert losses(tmp_path / "run") == losses(whole[0])
 
 
+def assert_same_curve(actual: Path, expected: Path) -> None:
+    one, other = np.array(losses(expected)), np.array(losses(actual))
+    np.testing.assert_array_equal(other[:, :3], one[:, :3])
+    np.testing.assert_allclose(other[:, 3], one[:, 3], rtol=1e-4)
+    assert np.ptp(one[:, 3]) > 0.1 * one[:, 3].mean()  # of a curve that moves
+
+
+def test_accumulation_keeps_the_loss_curve_and_resumes_a_run_without(
+    photographs: Path, whole: tuple[Path, Result], tmp_path: Path
+) -> None:
+    arguments = ["--data", photographs, "--out", tmp_path / "run", *RUN]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(patch, 5)
+        assert invoke(*arguments).exit_code == 130
+    assert invoke(*arguments, "--resume", "--accumulate", 4, "--shard-mb", 0.15).exit_code == 0
+    assert_same_curve(tmp_path / "run", whole[0])
+    shards = list((tmp_path / "run" / "model").glob("model-*-of-*.safetensors"))
+    assert len(shards) > 1 and max(shard.stat().st_size for shard in shards) <= 150_000
+    assert checkpoints.load(tmp_path / "run" / "model").config == checkpoints.load(whole[0] / "model").config
+
+
 def test_two_processes_have_the_loss_curve_of_one(
     photographs: Path, whole: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    """To rounding, which differs because each process adds up its half of a batch first."""
+    """To rounding, which differs because each process adds up its half of a batch first; with all parts of the loss."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
-    done = python(*torchrun, "-m", "gmae_tools", "pretrain", "--data", photographs, "--out", tmp_path / "run", *RUN)
+    arguments = ["--data", photographs, "--out", tmp_path / "run", *RUN, "--accumulate", 2]
+    done = python(*torchrun, "-m", "gmae_tools", "pretrain", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'run' / 'model'}\n"  # said once
-    one, two = (np.array(losses(out)) for out in (whole[0], tmp_path / "run"))
-    np.testing.assert_array_equal(two[:, :3], one[:, :3])
-    np.testing.assert_allclose(two[:, 3], one[:, 3], rtol=1e-4)
-    assert np.ptp(one[:, 3]) > 0.1 * one[:, 3].mean()  # of a curve that moves
+    assert_same_curve(tmp_path / "run", whole[0])
 
 
 @pytest.mark.parametrize(
@@ -173,6 +194,9 @@ def test_two_processes_have_the_loss_curve_of_one(
         (["--grow-at", "0.5,0.6"], "2 resolutions need 1 values of grow-at"),
         (["--time-budget", "0"], "positive time budget"),
         (["--samples", "0"], "positive number of samples"),
+        (["--accumulate", "3"], "batch size 8 cannot be shared by 1 processes x 3 accumulated parts"),
+        (["--accumulate", "0"], "batch size 8 cannot be shared"),
+        (["--backend", "gsplat"], "gsplat draws on a CUDA GPU"),
         (["--device", "abacus"], "device 'abacus' is not available here"),
         (["--warm-start", "no-such.pth"], "no-such.pth: no such file"),
     ],
@@ -216,8 +240,8 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
     arguments = [
         "--preset", "nano", "--set", "queries=9", "--set", "max_scale=1.5", "--samples", "8", "--batch-size", "4",
         "--resolution", "32,48,64", "--grow-at", "0.5,0.6", "--optimizer", "adamw", "--lr", "0.002",
-        "--muon-lr", "0.01", "--weight-decay", "0.1", "--warmup", "0.3", "--clip", "0.5", "--mask-ratio", "0.75",
-        "--loss-on", "masked",
+        "--muon-lr", "0.01", "--weight-decay", "0.1", "--warmup", "0.3", "--cooldown", "0.4", "--clip", "0.5",
+        "--mask-ratio", "0.75", "--loss-on", "masked",
         "--background", "white", "--slot-depth-weight", "0.5", "--crop-scale", "0.3,0.9", "--precision", "float32",
         "--held-out", "0", "--seed", "7", "--log-every", "1", "--save-every", "5", "--evaluate-every", "6",
         "--device", "cpu",
@@ -227,7 +251,8 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
     kept = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert (kept["model"]["queries"], kept["model"]["max_scale"], kept["model"]["width"]) == (9, 1.5, 48)
     assert kept["schedule"] == {
-        "samples": 8, "time_budget": None, "warmup": 0.3, "resolutions": [32, 48, 64], "grow_at": [0.5, 0.6]
+        "samples": 8, "time_budget": None, "warmup": 0.3, "resolutions": [32, 48, 64], "grow_at": [0.5, 0.6],
+        "cooldown": 0.4,
     }  # fmt: skip
     assert kept["objective"] == {
         "mask_ratio": [0.75, 0.75], "loss_on": "masked", "background": "white", "slot_depth_weight": 0.5

@@ -12,7 +12,15 @@ import torch
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.model import GMAE, GMAEConfig, activate, patch_positions, query_places, sincos_embedding
+from gmae_tools.model import (
+    GMAE,
+    GMAEConfig,
+    activate,
+    patch_positions,
+    query_places,
+    sincos_embedding,
+    visible_patches,
+)
 from gmae_tools.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
@@ -144,6 +152,14 @@ def test_the_decoder_is_told_where_the_visible_patches_are(model: GMAE) -> None:
     for i in range(2):
         torch.testing.assert_close(inputs[0][i, 1:7], embedded[i, 1:] + positions[~mask[i]])
         torch.testing.assert_close(inputs[0][i, 7:], model.decoder.queries[0])
+
+
+def test_a_mask_may_name_the_visible_patches(model: GMAE) -> None:
+    mask = random_masks(3, 16, 12)
+    visible = visible_patches(mask)
+    assert visible.tolist() == [[i for i in range(16) if not row[i]] for row in mask.tolist()]
+    with torch.no_grad():
+        assert_same(model(pictures(3), visible), model(pictures(3), mask), rtol=0, atol=0)
 
 
 def test_hiding_nothing_is_no_mask(model: GMAE) -> None:

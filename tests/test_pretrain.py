@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -16,6 +17,7 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
+from torch._dynamo.testing import CompileCounter
 
 from gmae_tools import checkpoints
 from gmae_tools.camera import Camera, project
@@ -133,11 +135,14 @@ def gaussians_at(depths: np.ndarray) -> Gaussians:
 
 
 def test_slot_depth_spread_is_the_share_of_variance_between_slots() -> None:
-    """An analysis of variance in numpy: between slots, over all."""
+    """An analysis of variance in numpy, picture by picture: between slots, over all."""
     depths = np.random.default_rng(0).normal(size=(3, 5, 4)) + np.array([0.0, 0.5, 1.0, -0.3])
-    between = np.mean([(depths[..., slot].mean() - depths.mean()) ** 2 for slot in range(4)])
+    shares = [
+        np.mean([(one[:, slot].mean() - one.mean()) ** 2 for slot in range(4)]) / np.mean((one - one.mean()) ** 2)
+        for one in depths
+    ]
     actual = slot_depth_spread(gaussians_at(depths.reshape(3, 20)), 4)
-    assert float(actual) == pytest.approx(between / depths.var(), rel=1e-4)
+    assert float(actual) == pytest.approx(np.mean(shares), rel=1e-4)
     assert 0.05 < float(actual) < 0.5
 
 
@@ -330,7 +335,7 @@ def test_the_log_says_all(photographs: Path, tmp_path: Path) -> None:
     first, second, last = log(tmp_path)
     assert (first["step"], first["samples"], first["size"], first["progress"]) == (2, 16, 32, 0.5)
     assert (second["step"], second["samples"], second["progress"]) == (4, 32, 1.0)
-    assert first["images_per_second"] > 0 and 0 < first["seconds"] <= second["seconds"]
+    assert first["images_per_second"] > 0 and 0 <= first["waiting"] <= 1 and 0 < first["seconds"] <= second["seconds"]
     assert last.keys() == {"step", "samples", "seconds", "size", "psnr", "psnr_masked"}
 
 
@@ -436,6 +441,34 @@ def test_damaged_files_of_a_run_are_named(photographs: Path, tmp_path: Path, fil
         with pytest.raises(GmaeToolsError, match="damaged") as caught:
             pretrain(config, tmp_path, resume=True, device="cpu")
         assert str(caught.value).startswith(f"{tmp_path / file}: ") and "\n" not in str(caught.value)
+
+
+# --- compiled blocks ----------------------------------------------------------------------------------------------
+
+
+def test_compiled_blocks_are_compiled_once_for_all_sizes_and_masks() -> None:
+    """And nothing of it shows: the same numbers, the same names of parameters."""
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    model = GMAE(GMAEConfig.preset("nano", depth=3))
+    compiled = copy.deepcopy(model)
+    counter = CompileCounter()
+    loop.compile_blocks(compiled, counter)
+    assert compiled.state_dict().keys() == model.state_dict().keys()
+    for size, hidden, batch in ((64, 0, 4), (64, 5, 4), (64, 12, 4), (96, 9, 4), (96, 20, 2), (128, 31, 4)):
+        images = torch.rand(batch, 3, size, size)
+        visible = torch.arange(hidden, (size // 16) ** 2).expand(batch, -1)
+        torch.testing.assert_close(compiled(images, visible).means, model(images, visible).means)
+    assert counter.frame_count <= 2  # encoder and decoder may have different widths
+
+
+def test_compilation_is_for_gpus_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(loop, "_has_triton", lambda: True)
+    assert [loop._compiles(wanted, cpu) for wanted in ("auto", "on", "off")] == [False, True, False]
+    assert [loop._compiles(wanted, cuda) for wanted in ("auto", "on", "off")] == [True, True, False]
+    monkeypatch.setattr(loop, "_has_triton", lambda: False)
+    assert not loop._compiles("auto", cuda)
 
 
 # --- trouble ------------------------------------------------------------------------------------------------------

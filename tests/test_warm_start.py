@@ -93,7 +93,7 @@ def test_the_features_are_those_of_timms_model(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [("vit_tiny_patch16_224", True)]
     theirs = without_download("vit_tiny_patch16_224", num_classes=0).eval()
     with torch.no_grad():
-        positions = torch.cat([torch.zeros(1, 192), model._positions((14, 14), 192)])[None]
+        positions = torch.cat([torch.zeros(1, 192), model.positions((14, 14), 192)])[None]
         theirs.pos_embed.copy_(positions)  # MAE's is fixed, this one would have been learnt
         images = torch.rand(1, 3, 224, 224)
         expected = theirs.forward_features((images - model.rgb_mean) / model.rgb_std)
@@ -209,7 +209,7 @@ def trained(tmp_path: Path) -> tuple[GMAE, Path]:
 def raw(model: GMAE, images: Tensor) -> Tensor:
     """`[B, Q, G, 14]` before activation."""
     tokens = model.encode(images)
-    positions = model._positions(model.grid(images), model.config.decoder_width)[None].expand(len(images), -1, -1)
+    positions = model.positions(model.grid(images), model.config.decoder_width)[None].expand(len(images), -1, -1)
     return model.decoder(tokens, positions).unflatten(1, (model.config.queries, -1))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gmae_tools.cli._options import device_option, output_folder
+from gmae_tools.cli._options import backend_option, device_option, output_folder
 from gmae_tools.errors import GmaeToolsError
 
 
@@ -108,8 +108,18 @@ def _numbers(kind: type) -> Any:
 @click.option("--log-every", default=10, show_default=True, help="Steps.")
 @click.option("--save-every", default=60.0, show_default=True, help="Seconds between resumable states.")
 @click.option("--evaluate-every", default=600.0, show_default=True, help="Seconds between held-out figures.")
+@click.option("--accumulate", default=1, show_default=True, metavar="N", help="Cut batches into N parts: less memory.")
+@click.option(
+    "--compile",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Have torch.compile work on the transformer blocks; auto: on a GPU.",
+)
+@click.option("--shard-mb", type=float, metavar="MB", help="Write checkpoints in pieces of at most so many megabytes.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it was saved last.")
 @device_option
+@backend_option
 def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ...], device: str, resume: bool,
             warm_start: str | None, **options: Any) -> None:  # fmt: skip
     """Train a GMAE on photographs, resumably.
@@ -117,6 +127,7 @@ def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ..
     The folder RUN collects the log (log.jsonl), held-out pictures (samples.png) and the newest checkpoint (model/),
     which every --checkpoint option takes. On several cores or GPUs:
     torchrun --nproc-per-node N -m gmae_tools pretrain ...
+    See docs/pretraining.md.
     """
     from accelerate import PartialState
 
@@ -155,7 +166,8 @@ def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ..
         **{name: options[name] for name in ("batch_size", "clip", "precision", "held_out", "seed", "log_every",
                                             "save_every", "evaluate_every")},
     )  # fmt: skip
-    checkpoint = pretrain(config, output_folder(out), resume=resume, device=device)
+    machine = {name: options[name] for name in ("backend", "accumulate", "compile", "shard_mb")}
+    checkpoint = pretrain(config, output_folder(out), resume=resume, device=device, **machine)
     if PartialState().is_main_process:
         click.echo(checkpoint)
 

@@ -2,8 +2,6 @@
 
 Decoding costs more than a training step of a small model can wait for, and would be paid again every epoch.
 So `PhotoStore.open` decodes every photograph once, downscaled, and later runs map the pixels back at no cost.
-Everything random about a training sample follows from `(seed, sample number)` alone: the pictures stay the
-same however the work is cut over processes and wherever a run is resumed.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import tarfile
@@ -151,6 +148,9 @@ class PhotoStore:
         skipped: `(name, reason)` of every photograph that could not be decoded.
         path: the cache file. Pixels come first, back to back; then the index (JSON); then its size (8 bytes,
             little endian). One file, so that one rename makes the whole cache appear at once.
+        shapes: `[N, 2]`, heights and widths in pixels.
+        starts: `[N]`, where each photograph begins in the file, in bytes.
+        size: of all pixels, in bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -158,8 +158,10 @@ class PhotoStore:
         self.path = path
         self.names: list[str] = index["names"]
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in index["skipped"]]
-        self._shapes = np.array(index["shapes"], dtype=np.int64).reshape(-1, 2)
-        self._ends = np.cumsum(self._shapes.prod(axis=1) * 3)
+        self.shapes = np.array(index["shapes"], dtype=np.int64).reshape(-1, 2)
+        ends = np.cumsum(self.shapes.prod(axis=1) * 3)
+        self.starts = ends - self.shapes.prod(axis=1) * 3
+        self.size = int(ends[-1])
         # A plain array over the map: slicing np.memmap itself is ten times slower.
         self._pixels = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
 
@@ -203,9 +205,9 @@ class PhotoStore:
 
     def photo(self, index: int) -> np.ndarray:
         """Photograph number `index`: uint8 RGB `[h, w, 3]`, a read-only view of the mapped file."""
-        height, width = self._shapes[index]
-        end = self._ends[index]
-        return self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
+        height, width = self.shapes[index]
+        start = self.starts[index]
+        return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
 
 
 def _remove_abandoned(path: Path) -> None:
@@ -299,83 +301,16 @@ def held_out_split(names: Sequence[str], count: int = 500) -> tuple[np.ndarray, 
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-# --- from photographs to training pictures --------------------------------------------------------
-
-
-def random_crop_box(
-    height: int, width: int, rng: np.random.Generator, scale: tuple[float, float], ratio: tuple[float, float]
-) -> tuple[int, int, int, int]:
-    """`(top, left, height, width)` in pixels, by the rule of torchvision's `RandomResizedCrop.get_params`.
-
-    Up to ten times a share of the area (uniform in `scale`) and an aspect ratio (width to height, log-uniform
-    in `ratio`) are drawn until the crop fits; else the largest central crop within `ratio` is taken.
-    """
-    for _ in range(10):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-    w = max(1, min(width, round(height * ratio[1])))
-    h = max(1, min(height, round(width / ratio[0])))
-    return (height - h) // 2, (width - w) // 2, h, w
-
-
-def random_resized_crop(
-    photo: np.ndarray,
-    size: int,
-    rng: np.random.Generator,
-    scale: tuple[float, float] = (0.2, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    flip: bool = True,
-) -> np.ndarray:
-    """A random part of `photo` (uint8 `[h, w, 3]`), resized (antialiased bicubic) to uint8 `[size, size, 3]`.
-
-    `scale` bounds the share of the area, `ratio` width to height; with `flip` half of the crops are mirrored.
-    """
-    crop = _cut(photo, random_crop_box(photo.shape[0], photo.shape[1], rng, scale, ratio), size)
-    return crop[:, ::-1] if flip and rng.random() < 0.5 else crop
+# --- from photographs to pictures -----------------------------------------------------------------
 
 
 def center_crop(photo: np.ndarray, size: int) -> np.ndarray:
     """The largest central square of `photo` (uint8 `[h, w, 3]`), resized to uint8 `[size, size, 3]`."""
     height, width = photo.shape[:2]
     side = min(height, width)
-    return _cut(photo, ((height - side) // 2, (width - side) // 2, side, side), size)
-
-
-def _cut(photo: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    top, left = (height - side) // 2, (width - side) // 2
     # Cut before resizing: Pillow's own `box` lets pixels outside bleed in, and copies the whole photograph.
-    top, left, height, width = box
-    return resize(photo[top : top + height, left : left + width], size, size)
-
-
-def training_batch(
-    store: PhotoStore,
-    indices: Sequence[int] | np.ndarray,
-    sample_numbers: Sequence[int] | np.ndarray,
-    size: int,
-    seed: int = 0,
-    scale: tuple[float, float] = (0.2, 1.0),
-    flip: bool = True,
-) -> np.ndarray:
-    """Random crops of photographs, uint8 `[B, size, size, 3]`.
-
-    Args:
-        store: the photographs.
-        indices: `[B]`, which photograph each sample is of.
-        sample_numbers: `[B]`, the number of each sample since the run began, >= 0. Crop and flip of a sample
-            follow from `(seed, sample number)` alone, whichever process makes it, resumed or not.
-        size: side of the pictures in pixels.
-        seed: of the run, >= 0.
-        scale: bounds of the share of a photograph's area that a crop covers.
-        flip: mirror half of the crops.
-    """
-    batch = np.empty((len(indices), size, size, 3), dtype=np.uint8)
-    for row, index, number in zip(batch, indices, sample_numbers, strict=True):
-        rng = np.random.default_rng((seed, int(number)))
-        row[:] = random_resized_crop(store.photo(int(index)), size, rng, scale=scale, flip=flip)
-    return batch
+    return resize(photo[top : top + side, left : left + side], size, size)
 
 
 def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:

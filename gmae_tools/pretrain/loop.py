@@ -2,50 +2,61 @@
 
 A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and held-out figures), `state.pt` (everything
 needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`), `samples.png` (held-out pictures) and
-`cache/` (decoded photographs).
-Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone; so neither
-the number of processes nor an interruption changes the loss curve. (One small term does depend on the processes: each
-takes `slot_depth_spread` over its own share of a batch. And a time budget leaves the schedule to the clock.)
+`cache/` (decoded photographs). Several machines share that folder.
+Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone, and the
+loss is a mean over samples; so neither the number of processes nor accumulation nor an interruption changes the loss
+curve. (A time budget leaves the schedule to the clock.)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
-from torch import Tensor
+from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor, distributed
 from tqdm import tqdm
 
 from gmae_tools import checkpoints
-from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch, training_batch
+from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.predict import resolve_device
+from gmae_tools.pretrain.batches import Batch, BatchMaker
 from gmae_tools.pretrain.evaluation import HeldOut
-from gmae_tools.pretrain.objective import ObjectiveConfig, draw_backgrounds, draw_masks, gmae_loss
+from gmae_tools.pretrain.objective import ObjectiveConfig, gmae_loss
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.pretrain.warm_start import warm_start
+from gmae_tools.splatting import Backend
+from gmae_tools.splatting.backends import choose_backend
 
 CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "log.jsonl", "model"
+
+Compile = Literal["auto", "on", "off"]
+
+# How long processes wait for one that decodes a data set or evaluates. (A process that dies ends the others at once.)
+_PATIENCE = timedelta(days=2)
+_BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """All choices of a run.
+    """All choices that decide what a run learns.
 
     Args:
         data: folders, photographs or tar shards.
@@ -93,24 +104,45 @@ class PretrainConfig:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
 
-def pretrain(config: PretrainConfig, out: Path, *, resume: bool = False, device: str = "auto") -> Path:
+def pretrain(
+    config: PretrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    backend: Backend = "auto",
+    accumulate: int = 1,
+    compile: Compile = "auto",
+    shard_mb: float | None = None,
+) -> Path:
     """Run or continue a run; returns the folder of the finished checkpoint. A finished run is left as it is.
 
+    What is not in `config` may change when a run is resumed, as may the number of processes.
+
     Args:
-        config: all choices.
+        config: what to learn.
         out: folder of the run, made if missing.
         resume: continue the run in `out`, from the start if nothing was saved yet; without it, `out` must hold none.
         device: `auto`, `cpu` or `cuda`.
+        backend: of `rasterize`.
+        accumulate: parts that every process cuts its share of a batch into, to need less memory.
+        compile: let `torch.compile` have the transformer blocks; `auto` does so on CUDA.
+        shard_mb: write checkpoints in pieces of at most so many megabytes.
 
     Raises:
         GmaeToolsError: the folder holds another run, the data cannot be read, or training diverged.
     """
     where = resolve_device(device)
-    accelerator = Accelerator(cpu=where.type == "cpu", mixed_precision=_precision(config.precision, where))
+    patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+    accelerator = Accelerator(
+        cpu=where.type == "cpu", mixed_precision=_precision(config.precision, where), kwargs_handlers=[patience]
+    )
+    if where.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
     if accelerator.is_main_process:
         _check_folder(config, out, resume)
     accelerator.wait_for_everyone()
-    run = _Run(config, out, accelerator)
+    run = _Run(config, out, accelerator, backend, accumulate, _compiles(compile, where), shard_mb)
     if accelerator.is_main_process:  # only now: settings that cannot work leave nothing behind
         with atomic_path(out / CONFIG_FILE) as temporary:
             temporary.write_text(config.to_json() + "\n")
@@ -128,6 +160,25 @@ def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _compiles(wanted: Compile, device: torch.device) -> bool:
+    """Whether to compile; on a CPU compilation takes longer than it saves in a short run."""
+    return wanted == "on" or (wanted == "auto" and device.type == "cuda" and _has_triton())
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def compile_blocks(model: GMAE, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Have the transformer blocks compiled when they are first used; parameters keep their names.
+
+    Blocks of equal shape share their code. The number of tokens changes with the masking ratio from step to step, and
+    with the size of the pictures, so it is left open.
+    """
+    for block in (*model.encoder.blocks, *model.decoder.blocks):
+        block.compile(dynamic=True, backend=backend)
 
 
 def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
@@ -160,26 +211,45 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 class _Run:
     """One process's share of a run."""
 
-    def __init__(self, config: PretrainConfig, out: Path, accelerator: Accelerator) -> None:
-        if config.batch_size % accelerator.num_processes:
-            raise GmaeToolsError(
-                f"batch size {config.batch_size} cannot be shared by {accelerator.num_processes} processes"
-            )
+    def __init__(
+        self,
+        config: PretrainConfig,
+        out: Path,
+        accelerator: Accelerator,
+        backend: Backend,
+        accumulate: int,
+        compiles: bool,
+        shard_mb: float | None,
+    ) -> None:
+        if accumulate < 1 or config.batch_size % (accelerator.num_processes * accumulate):
+            shares = f"{accelerator.num_processes} processes x {accumulate} accumulated parts"
+            raise GmaeToolsError(f"batch size {config.batch_size} cannot be shared by {shares}")
         self.config, self.out, self.accelerator = config, out, accelerator
-        with accelerator.main_process_first():  # one process decodes, the others map its cache
+        self.backend, self.accumulate, self.shard_mb = backend, accumulate, shard_mb
+        choose_backend(backend, accelerator.device)  # one that cannot draw is refused before photographs are decoded
+        with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
             self.photos = PhotoStore.open(config.data, out / "cache", progress=accelerator.is_main_process)
         self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
-        self.held_out = HeldOut(self.photos, held_out)
+        self.held_out = HeldOut(self.photos, held_out, backend=backend)
         self._say(_describe(self.photos, len(self.train_indices), len(held_out)))
         torch.manual_seed(config.seed)
         self.bare_model = GMAE(config.model)
         if config.warm_start:
             warm_start(self.bare_model, config.warm_start)
+        self.bare_model.to(accelerator.device)
+        if compiles:
+            compile_blocks(self.bare_model)
         optimizers = build_optimizers(self.bare_model, config.optimizer)
         self.model, *self.optimizers = accelerator.prepare(self.bare_model, *optimizers)
         self.step, self.seconds = 0, 0.0
+        self._host_group = _host_group(accelerator)
         self._restore()
         self.saved_step = self.step
+        self.maker = BatchMaker(
+            self.photos, self.train_indices, accelerator.device, batch_size=config.batch_size,
+            process=accelerator.process_index, processes=accelerator.num_processes, seed=config.seed,
+            crop_scale=config.crop_scale, objective=config.objective, patch_size=config.model.patch_size,
+        )  # fmt: skip
 
     def train(self) -> Path:
         """Run to the end of the schedule; a state saved at the end means that nothing is left to do."""
@@ -188,7 +258,8 @@ class _Run:
             bar = tqdm(initial=round(100 * progress, 2), total=100.0, disable=not self.accelerator.is_main_process,
                        bar_format="{l_bar}{bar}| [{elapsed}<{remaining}] {postfix}")  # fmt: skip
             try:
-                with bar, closing(prefetch(self._batches(), depth=3)) as batches:  # type: ignore[type-var]
+                made = self.maker.batches(self.step, self._size_of)
+                with bar, closing(prefetch(made, _BATCHES_AHEAD)) as batches:  # type: ignore[type-var]
                     self._train(batches, bar)
                 self._evaluate(self.config.schedule.resolutions[-1])
                 self._save()
@@ -199,89 +270,101 @@ class _Run:
             self.accelerator.wait_for_everyone()
         return self.out / MODEL_FOLDER
 
-    def _train(self, batches: Iterator[tuple[np.ndarray, Tensor]], bar: tqdm[Any]) -> None:
+    def _train(self, batches: Iterator[Batch], bar: tqdm[Any]) -> None:
         """All steps, and what is due between them."""
         progress = self.latest_progress
         losses: list[Tensor] = []
+        waited = 0.0
         clock = saved = evaluated = logged = time.monotonic()
         while progress < 1:
-            samples, images = next(batches)
-            losses.append(self._train_step(samples, images, progress))
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            losses.append(self._train_step(batch, progress))
             self.step += 1
             now = time.monotonic()
             self.seconds, clock = self.seconds + now - clock, now
             progress = self._progress()
             if self.step % self.config.log_every == 0 or progress >= 1:
-                loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
+                loss = self._finite_loss(losses)
+                now = time.monotonic()
                 rate = len(losses) * self.config.batch_size / (now - logged)
-                losses, logged = [], now
                 self._log(
                     loss=loss,
                     images_per_second=round(rate, 1),
-                    size=images.shape[-1],
+                    waiting=round(waited / (now - logged), 4),
+                    size=batch.size,
                     progress=round(progress, 5),
                 )
                 bar.n = round(100 * progress, 2)
-                bar.set_postfix_str(f"loss {loss:.5f}, {rate:.0f} images/s, {images.shape[-1]} px", refresh=True)
+                bar.set_postfix_str(f"loss {loss:.5f}, {rate:.0f} images/s, {batch.size} px", refresh=True)
                 if progress < 1 and now - evaluated > self.config.evaluate_every:
-                    self._evaluate(images.shape[-1])
+                    self._evaluate(batch.size)
                     evaluated = time.monotonic()
                 if progress < 1 and now - saved > self.config.save_every:
                     self._save()
                     saved = time.monotonic()
+                losses, waited, logged = [], 0.0, time.monotonic()
 
     def _progress(self) -> float:
         """Progress as the main process sees it, so that all processes stop at the same step."""
         own = self.config.schedule.progress(self.step * self.config.batch_size, self.seconds)
-        if self.accelerator.num_processes == 1 or self.config.schedule.time_budget is None:
-            self.latest_progress = own
-        else:
-            shared = broadcast(torch.tensor(own, dtype=torch.float64, device=self.accelerator.device))
-            self.latest_progress = float(shared)
+        self.latest_progress = own if self.config.schedule.time_budget is None else self._of_main_process(own)
         return self.latest_progress
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """This process's sample numbers `[b]` and pictures `[b, 3, H, W]` in [0, 1] of every step to come."""
-        batch, processes = self.config.batch_size, self.accelerator.num_processes
-        step = self.step
-        while True:
-            samples = np.arange(step * batch, (step + 1) * batch)[self.accelerator.process_index :: processes]
-            indices = np.array([self._photo_of(int(sample)) for sample in samples])
-            by_time = self.config.schedule.time_budget is not None
-            progress = self.latest_progress if by_time else self.config.schedule.progress(step * batch, 0)
-            size = self.config.schedule.resolution(progress)
-            pixels = training_batch(self.photos, indices, samples, size, self.config.seed, self.config.crop_scale)
-            yield samples, torch.from_numpy(pixels).permute(0, 3, 1, 2)
-            step += 1
+    def _of_main_process(self, value: float) -> float:
+        """The main process's value, told from host to host: no GPU is waited for."""
+        if self._host_group is None:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64)
+        distributed.broadcast(shared, 0, group=self._host_group)
+        return float(shared)
 
-    def _photo_of(self, sample: int) -> int:
-        """Every epoch is its own permutation of the training photographs."""
-        epoch, position = divmod(sample, len(self.train_indices))
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch = epoch
-            self._order = np.random.default_rng((self.config.seed, 0, epoch)).permutation(self.train_indices)
-        return int(self._order[position])
+    def _size_of(self, step: int) -> int:
+        """Side in pixels of a step's pictures; with a time budget, as of now."""
+        schedule = self.config.schedule
+        by_samples = schedule.progress(step * self.config.batch_size, 0)
+        return schedule.resolution(by_samples if schedule.time_budget is None else self.latest_progress)
 
-    def _train_step(self, samples: np.ndarray, images: Tensor, progress: float) -> Tensor:
-        config, device = self.config, self.accelerator.device
-        images = images.to(device, non_blocking=True).float() / 255
-        patches = (images.shape[-1] // config.model.patch_size) ** 2
-        masks = draw_masks(config.objective, patches, self.step, samples, config.seed).to(device)
-        backgrounds = draw_backgrounds(config.objective, samples, config.seed).to(device)
-        factor = config.schedule.learning_rate_factor(progress)
+    def _train_step(self, batch: Batch, progress: float) -> Tensor:
+        """One step of the optimisers; returns this process's mean squared error."""
+        factor = self.config.schedule.learning_rate_factor(progress)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.zero_grad()
-        try:
-            loss, error = gmae_loss(self.model, images, masks, backgrounds, config.objective, config.model)
-        except GmaeToolsError as problem:  # the renderer draws no NaN
-            raise GmaeToolsError(f"diverged at step {self.step} ({problem}): lower the learning rates") from None
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
+        errors = []
+        for part in range(self.accumulate):
+            last = part == self.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):  # processes talk once a step
+                errors.append(self._backward(batch.part(part, self.accumulate)))
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for optimizer in self.optimizers:
             optimizer.step()
+        return torch.stack(errors).mean()
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Add this part's share of the gradient."""
+        config = self.config
+        images = batch.pixels.float() / 255
+        try:
+            loss, error = gmae_loss(
+                self.model, images, batch.visible, batch.backgrounds, config.objective, config.model, self.backend
+            )
+        except GmaeToolsError as problem:  # the renderer draws no NaN
+            raise self._diverged(str(problem)) from None
+        self.accelerator.backward(loss / self.accumulate)
         return error
+
+    def _finite_loss(self, losses: list[Tensor]) -> float:
+        """Mean of the steps and processes; the only moment at which a GPU is waited for."""
+        loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss}")
+        return loss
+
+    def _diverged(self, how: str) -> GmaeToolsError:
+        return GmaeToolsError(f"diverged at step {self.step} ({how}): lower the learning rates")
 
     def _evaluate(self, size: int) -> None:
         """Held-out figures into the log, a contact sheet and the newest checkpoint into the folder.
@@ -303,7 +386,9 @@ class _Run:
             }
             sources = [Path(source).name for source in self.config.data]  # checkpoints are shared: nobody's paths
             training["recipe"] = {**json.loads(self.config.to_json()), "data": sources}
-            checkpoints.save(self.bare_model, self.out / MODEL_FOLDER, half=True, training=training)
+            checkpoints.save(
+                self.bare_model, self.out / MODEL_FOLDER, half=True, training=training, max_shard_mb=self.shard_mb
+            )
             shown = ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items())
             self._say(f"step {self.step}: {shown or 'no photographs are held out'}")
 
@@ -345,8 +430,15 @@ class _Run:
             except Exception as error:  # torch.load raises anything on a damaged file
                 problem = f"{path}: damaged ({one_line(error)}); delete it to start the run again"
                 raise GmaeToolsError(problem) from None
+        if self._of_main_process(self.step) != self.step:
+            raise GmaeToolsError(f"{self.out}: not the same folder on all machines; put the run on a shared disk")
         if self.accelerator.is_main_process:
             _clear_up(self.out, self.step)
+
+
+def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
+    """For what the processes tell each other beside gradients, None for a single one."""
+    return distributed.new_group(backend="gloo", timeout=_PATIENCE) if accelerator.num_processes > 1 else None
 
 
 def _describe(photos: PhotoStore, training: int, held_out: int) -> str:

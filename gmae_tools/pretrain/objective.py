@@ -13,7 +13,8 @@ from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAEConfig
-from gmae_tools.splatting import rasterize
+from gmae_tools.pretrain.chance import Stream, uniforms
+from gmae_tools.splatting import Backend, rasterize
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class ObjectiveConfig:
 
 def draw_masks(config: ObjectiveConfig, patches: int, step: int, samples: np.ndarray, seed: int) -> Tensor:
     """Hidden patches, bool `[B, N]`: the share follows from (seed, step), the patches from (seed, sample number)."""
-    ratio = np.random.default_rng((seed, 1, step)).uniform(*config.mask_ratio)
-    hidden = int(ratio * patches)
+    low, high = config.mask_ratio
+    ratio = low + (high - low) * float(uniforms(seed, Stream.MASK_RATIO, np.array([step]), 1)[0, 0])
     masks = np.zeros((len(samples), patches), bool)
-    for mask, sample in zip(masks, samples, strict=True):
-        mask[np.random.default_rng((seed, 2, int(sample))).permutation(patches)[:hidden]] = True
+    first = uniforms(seed, Stream.MASK, samples, patches).argsort(1)[:, : int(ratio * patches)]
+    np.put_along_axis(masks, first, True, 1)
     return torch.from_numpy(masks)
 
 
@@ -53,33 +54,37 @@ def draw_backgrounds(config: ObjectiveConfig, samples: np.ndarray, seed: int) ->
     """Background colours `[B, 3]` in [0, 1]."""
     if config.background != "random":
         return torch.full((len(samples), 3), float(config.background == "white"))
-    colors = [np.random.default_rng((seed, 3, int(sample))).random(3) for sample in samples]
-    return torch.from_numpy(np.stack(colors)).float()
+    return torch.from_numpy(uniforms(seed, Stream.BACKGROUND, samples, 3)).float()
 
 
-def reconstruct(gaussians: Gaussians, camera: Camera, height: int, width: int, background: Tensor) -> Tensor:
+def reconstruct(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, background: Tensor, backend: Backend = "auto"
+) -> Tensor:
     """Pictures `[B, 3, H, W]` of Gaussians over `background` (`[3]` or `[B, 3]`)."""
-    return rasterize(project(gaussians, camera, height, width), height, width, background=background).image
+    splats = project(gaussians, camera, height, width)
+    return rasterize(splats, height, width, background=background, backend=backend).image
 
 
 def reconstruction_loss(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
-    """Mean squared error per pixel and channel; over the masked patches only if a `mask` `[B, N]` is given."""
+    """Mean squared error per pixel and channel; over the masked patches only if a `mask` `[B, N]` hides any."""
     error = (pictures - images).square().mean(1)  # [B, H, W]
-    if mask is None or not mask.any():
+    if mask is None:
         return error.mean()
     rows, columns = error.shape[1] // patch, error.shape[2] // patch
     by_patch = error.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).mean((2, 4)).flatten(1)  # [B, N]
-    return by_patch[mask].mean()
+    counted = torch.where(mask.any(), mask, True)  # no `if`: it would wait for the GPU
+    return (by_patch * counted).sum() / counted.sum()
 
 
 def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int) -> Tensor:
-    """Share of the depths' variance that is fixed by a Gaussian's slot within its query, in [0, 1].
+    """Share of a picture's variance of depths that is fixed by a Gaussian's slot within its query; the pictures' mean.
 
-    With several Gaussians a query some slots tend to lie in front in every picture; the depth map then shows the grid
-    of queries instead of the scene.
+    With several Gaussians a query some slots tend to lie in front all over a picture; its depth map then shows the grid
+    of queries instead of the scene. A mean over pictures is the same however a batch is cut over processes.
     """
     depths = gaussians.means[..., 2].unflatten(1, (-1, gaussians_per_query))  # [B, Q, G]
-    return depths.mean((0, 1)).var(correction=0) / (depths.var(correction=0) + 1e-8)
+    between = depths.mean(1).var(1, correction=0)  # [B]
+    return (between / (depths.var((1, 2), correction=0) + 1e-8)).mean()
 
 
 def gmae_loss(
@@ -89,12 +94,28 @@ def gmae_loss(
     backgrounds: Tensor,
     config: ObjectiveConfig,
     model_config: GMAEConfig,
+    backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The loss to minimise and, for the log, the mean squared error in it."""
+    """The loss to minimise and, for the log, the mean squared error in it.
+
+    Args:
+        images: `[B, 3, H, W]` in [0, 1].
+        masks: hidden patches or the visible ones, as `GMAE.forward` takes them.
+        backgrounds: `[B, 3]`.
+        backend: of `rasterize`.
+    """
     gaussians = model(images, masks)
     height, width = images.shape[-2:]
-    pictures = reconstruct(gaussians, model_config.camera, height, width, backgrounds)
-    counted = masks if config.loss_on == "masked" else None
+    pictures = reconstruct(gaussians, model_config.camera, height, width, backgrounds, backend)
+    patches = height * width // model_config.patch_size**2
+    counted = _hidden(masks, patches) if config.loss_on == "masked" else None
     error = reconstruction_loss(pictures, images, counted, model_config.patch_size)
     spread = slot_depth_spread(gaussians, model_config.gaussians_per_query)
     return error + config.slot_depth_weight * spread, error.detach()
+
+
+def _hidden(masks: Tensor, patches: int) -> Tensor:
+    """Hidden patches, bool `[B, N]`, however they were given."""
+    if masks.dtype == torch.bool:
+        return masks
+    return torch.ones(len(masks), patches, dtype=torch.bool, device=masks.device).scatter_(1, masks, False)

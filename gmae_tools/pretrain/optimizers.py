@@ -30,7 +30,7 @@ class OptimizerConfig:
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
-    """One optimiser, or two for Muon; their groups keep the peak rate as `peak_lr`."""
+    """One optimiser, or two for Muon, of a model that is where it will be trained; groups keep their `peak_lr`."""
     matrices, block_matrices, others = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and ".blocks." in name and config.name == "muon":
@@ -43,7 +43,8 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
         {"params": matrices, "weight_decay": config.weight_decay, "peak_lr": config.lr},
         {"params": others, "weight_decay": 0.0, "peak_lr": config.lr},
     ]
-    optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=(0.9, 0.95))]
+    fused = matrices[0].is_cuda or None  # one kernel for all parameters
+    optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=fused)]
     if block_matrices:
         optimizers.append(_muon(block_matrices, config))
     return optimizers
