@@ -257,7 +257,7 @@ class Autoencoder(nn.Module):
     def positions(self, grid: tuple[int, int], width: int) -> Tensor:
         """Position embeddings `[N, width]` of the patches."""
         side = self.config.image_size // self.config.patch_size
-        return patch_positions(grid, side, width).to(self.rgb_mean.device)
+        return patch_positions(grid, side, width, self.rgb_mean.device)
 
 
 class GMAE(Autoencoder):

@@ -22,12 +22,15 @@ def sincos_embedding(places: Tensor, width: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def patch_positions(grid: tuple[int, int], side: int, width: int) -> Tensor:
-    """Position embeddings `[N, width]`: those of a `side` x `side` grid, between its points for other grids."""
+def patch_positions(grid: tuple[int, int], side: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """Position embeddings `[N, width]`: those of a `side` x `side` grid, between its points for other grids.
+
+    Kept on the device, since a GPU that is sent them in every step is waited for.
+    """
     rows, columns = grid
     y = (torch.arange(rows) + 0.5) * side / rows - 0.5
     x = (torch.arange(columns) + 0.5) * side / columns - 0.5
-    return sincos_embedding(torch.cartesian_prod(y, x).flip(-1), width)  # places as (x, y)
+    return sincos_embedding(torch.cartesian_prod(y, x).flip(-1), width).to(device)  # places as (x, y)
 
 
 def query_places(count: int) -> Tensor:
