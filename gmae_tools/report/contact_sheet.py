@@ -75,6 +75,20 @@ def contact_sheet(title: str, subtitle: str, sections: Sequence[Section], column
     return np.asarray(page)
 
 
+def panel_size(height: int, width: int, *, side: int) -> tuple[int, int]:
+    """Height and width in px of a picture whose longer side shall be `side` px."""
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def in_box(picture: np.ndarray, box: tuple[int, int]) -> np.ndarray:
+    """A picture `[h, w, 3]` in the middle of a piece of paper of the size of the box, `[H, W, 3]`."""
+    page = np.full((*box, 3), PAPER, np.uint8)
+    top, left = (box[0] - picture.shape[0]) // 2, (box[1] - picture.shape[1]) // 2
+    page[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return page
+
+
 def _panel(page: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, panel: Panel) -> None:
     height, width = panel.picture.shape[:2]
     page.paste(Image.fromarray(panel.picture), (left, top))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from gmae_tools.images import resize
-from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
+from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import PAPER
 
 _PANEL = 264  # longest side of a picture on the sheet, px
@@ -34,16 +34,16 @@ class EdgeRow:
 
 def edge_sheet(title: str, subtitle: str, rows: Sequence[EdgeRow]) -> np.ndarray:
     """Draw a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph."""
-    sizes = [_panel_size(*row.photo.shape[:2]) for row in rows]
-    box = tuple(np.max(sizes, axis=0))
+    sizes = [panel_size(*row.photo.shape[:2], side=_PANEL) for row in rows]
+    box = max(height for height, _ in sizes), max(width for _, width in sizes)
     captions = max((list(row.maps) for row in rows), key=len)
     sections = []
     for row, size in zip(rows, sizes, strict=True):
-        panels = [Panel(_in_box(resize(row.photo, *size), box), "photograph")]
+        panels = [Panel(in_box(resize(row.photo, *size), box), "photograph")]
         for caption in captions:  # a row without ground truth keeps its place free
             strength = row.maps.get(caption)
             panels.append(
-                Panel(_in_box(ink(strength, *size), box), caption)
+                Panel(in_box(ink(strength, *size), box), caption)
                 if strength is not None
                 else Panel(np.full((*box, 3), PAPER, np.uint8), f"no {caption}")
             )
@@ -63,16 +63,3 @@ def ink(strength: np.ndarray, height: int, width: int) -> np.ndarray:
     full = float(np.quantile(edges, _FULL_INK)) if len(edges) else 1.0
     grey = (255 * (1 - np.clip(small / full, 0, 1) ** _CONTRAST)).round().astype(np.uint8)
     return np.repeat(grey[..., None], 3, 2)
-
-
-def _panel_size(height: int, width: int) -> tuple[int, int]:
-    scale = _PANEL / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _in_box(picture: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
-    """In the middle of a sheet of paper of the size of the box."""
-    page = np.full((*box, 3), PAPER, np.uint8)
-    top, left = (box[0] - picture.shape[0]) // 2, (box[1] - picture.shape[1]) // 2
-    page[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    return page
