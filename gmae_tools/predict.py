@@ -27,6 +27,13 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware computes in bf16; where torch merely emulates it, float32 is faster."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 @torch.inference_mode()
 def predict(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = None) -> Gaussians:
     """Gaussians of a photograph.

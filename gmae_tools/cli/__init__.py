@@ -8,6 +8,7 @@ when it is asked for.
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 
 import click
@@ -58,8 +59,19 @@ class ModuleGroup(click.Group):
 
 @click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gmae-tools")
-def main() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what was chosen, and why.")
+def main(verbose: bool) -> None:
     """Gaussian masked autoencoders on photographs: layers, pretraining, analyses.
 
     Results go to stdout and into files, progress to stderr.
     """
+    log = logging.getLogger("gmae_tools")
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    log.handlers = [LinesOnStderr()]
+
+
+class LinesOnStderr(logging.Handler):
+    """Log records as lines on what is stderr at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)

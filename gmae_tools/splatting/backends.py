@@ -116,18 +116,26 @@ def _missing_for_gsplat() -> str | None:
 
 
 def _missing_to_compile() -> str | None:
-    from torch.utils.cpp_extension import CUDA_HOME, is_ninja_available
+    from torch.utils.cpp_extension import is_ninja_available
 
-    nvcc = shutil.which("nvcc") or (CUDA_HOME and shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin")))
-    if CUDA_HOME is None or not nvcc:
+    if not find_nvcc():
         toolkit = f"the CUDA {torch.version.cuda} toolkit and set CUDA_HOME"
-        return f"gsplat has to be compiled, but there is no nvcc: install {toolkit}, or a prebuilt wheel of gsplat"
+        return f"gsplat has to be compiled, but there is no nvcc: install {toolkit}, or a prebuilt gsplat"
     compiler = os.environ.get("CXX", "c++")
     if not shutil.which(compiler):
         return f"gsplat has to be compiled, but there is no C++ compiler {compiler!r}: install g++"
     if not is_ninja_available():
         return "gsplat has to be compiled, but there is no ninja: pip install ninja"
     return None
+
+
+def find_nvcc() -> str | None:
+    """The CUDA compiler of the toolkit that torch would compile with, if it is there."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if CUDA_HOME is None:
+        return None
+    return shutil.which("nvcc", path=os.pathsep.join([str(Path(CUDA_HOME) / "bin"), os.environ.get("PATH", "")]))
 
 
 def _is_prebuilt() -> bool:
@@ -170,9 +178,7 @@ def _gsplat_problem() -> str | None:
 
 
 def _matching_toolkit() -> str:
-    return (
-        f"install the CUDA {torch.version.cuda} toolkit that this torch was built with, or a prebuilt wheel of gsplat"
-    )
+    return f"install the CUDA {torch.version.cuda} toolkit that this torch was built with, or a prebuilt gsplat"
 
 
 def _load_gsplat() -> None:
