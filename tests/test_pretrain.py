@@ -522,4 +522,4 @@ def test_precision() -> None:
     cpu = torch.device("cpu")
     assert loop._precision("bf16", cpu) == "bf16"
     assert loop._precision("float32", cpu) == "no"
-    assert loop._precision("auto", cpu) == ("bf16" if loop._has_bf16(cpu) else "no")
+    assert loop._precision("auto", cpu) == ("bf16" if loop.has_bf16(cpu) else "no")

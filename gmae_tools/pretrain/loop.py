@@ -35,15 +35,14 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line
 from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.predict import resolve_device
+from gmae_tools.predict import has_bf16, resolve_device
 from gmae_tools.pretrain.batches import Batch, BatchMaker
 from gmae_tools.pretrain.evaluation import HeldOut
 from gmae_tools.pretrain.objective import ObjectiveConfig, gmae_loss
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.pretrain.warm_start import warm_start
-from gmae_tools.splatting import Backend
-from gmae_tools.splatting.backends import choose_backend
+from gmae_tools.splatting import Backend, choose_backend
 
 CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "log.jsonl", "model"
 
@@ -151,15 +150,8 @@ def pretrain(
 
 def _precision(wanted: str, device: torch.device) -> str:
     """Accelerate's name for the arithmetic."""
-    bf16 = wanted == "bf16" or (wanted == "auto" and _has_bf16(device))
+    bf16 = wanted == "bf16" or (wanted == "auto" and has_bf16(device))
     return "bf16" if bf16 else "no"
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Whether the hardware computes in bf16; where torch merely emulates it, float32 is faster."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _compiles(wanted: Compile, device: torch.device) -> bool:
