@@ -145,7 +145,7 @@ def test_a_second_opening_decodes_nothing(mixture: Path, tmp_path: Path, monkeyp
     def refuse(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(photos, "_decode", refuse)
+    monkeypatch.setattr(photos, "decode_photo", refuse)
     again = store_of(tmp_path, mixture)
     assert again.names == first.names
     np.testing.assert_array_equal(again.photo(3), first.photo(3))
@@ -172,7 +172,7 @@ def test_killed_while_decoding_then_built_again(mixture: Path, tmp_path: Path) -
     program = (
         "import os, signal, sys\n"
         "from gmae_tools.datasets import photos\n"
-        "photos._decode = lambda photo, side: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "photos.decode_photo = lambda photo, side: os.kill(os.getpid(), signal.SIGKILL)\n"
         "photos.PhotoStore.open([sys.argv[1]], sys.argv[2], progress=False)\n"
     )
     cache = tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""`gmae-tools datasets`: fetch the data sets of the evaluations, and check them."""
+"""`gmae-tools datasets`: fetch the data sets of the evaluations and check them; pack photographs for pretraining."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmae_tools.cli._options import output_folder
+
 if TYPE_CHECKING:
     from gmae_tools.datasets.bsds500 import BSDS500
     from gmae_tools.datasets.download import Progress
+    from gmae_tools.datasets.pack import Kind
 
 NAMES = click.Choice(["bsds500"])
 ROOT = click.option(
@@ -26,7 +29,7 @@ ROOT = click.option(
 
 @click.group()
 def command() -> None:
-    """Fetch and check data sets."""
+    """Fetch and check data sets; pack photographs."""
 
 
 @command.command()
@@ -54,6 +57,30 @@ def check(name: str, root: Path) -> None:
     from gmae_tools.datasets.bsds500 import BSDS500
 
     report(BSDS500(root))
+
+
+@command.command()
+@click.argument("photographs", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, metavar="SHARDS", help="Folder of the shards.")
+@click.option("--shard-mb", default=30.0, show_default=True, metavar="MB", help="Megabytes in a shard, at most.")
+@click.option("--max-side", default=192, show_default=True, metavar="PX", help="Downscale longer sides to this.")
+@click.option("--format", "kind", type=click.Choice(["webp", "jpeg"]), default="webp", show_default=True)
+@click.option("--quality", default=80, show_default=True, help="Of the encoder, 1..100.")
+def pack(photographs: tuple[str, ...], out: str, shard_mb: float, max_side: int, kind: Kind, quality: int) -> None:
+    """Pack PHOTOGRAPHS (folder trees, files, globs) into tar shards, downscaled, for `pretrain --data`.
+
+    Called again after an interruption, it goes on after the last whole shard.
+    """
+    from gmae_tools.datasets.pack import pack as pack_photographs
+
+    packed = pack_photographs(
+        photographs, output_folder(out), shard_mb=shard_mb, max_side=max_side, kind=kind, quality=quality
+    )
+    if packed.skipped:
+        example = f" (one: {': '.join(packed.example)})" if packed.example else ""
+        click.echo(f"{packed.skipped} skipped as unreadable{example}", err=True)
+    shards = f"photos-{{{0:05}..{packed.shards - 1:05}}}.tar" if packed.shards > 1 else "photos-00000.tar"
+    click.echo(f"{packed.photographs} photographs in {packed.shards} shards: {Path(out) / shards}")
 
 
 def report(data: BSDS500) -> None:

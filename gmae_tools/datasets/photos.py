@@ -15,7 +15,7 @@ import tarfile
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from gmae_tools.files import atomic_path
 from gmae_tools.images import is_image_name, matching_paths, one_line, resize, to_rgb
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 CACHE_VERSION = 1
 DECODING_CHUNK = 256  # photographs decoded ahead of the writer, to bound memory
@@ -41,7 +42,7 @@ STALE_AFTER_SECONDS = 600.0  # a cache being built is written to all the time; t
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """A file that holds photographs: an image, or a tar shard of images."""
 
     name: str
@@ -53,7 +54,7 @@ class _Source:
 
 
 @dataclass(frozen=True)
-class _Photo:
+class Photo:
     """Where the encoded bytes of one photograph lie: a whole file, or a range of an uncompressed tar."""
 
     name: str
@@ -67,8 +68,12 @@ class _Photo:
             return file.read(self.size)
 
 
-def _find_sources(inputs: Sequence[str | Path]) -> list[_Source]:
-    """The images and shards behind `inputs`, each once, sorted by name whatever the order of `inputs`."""
+def find_sources(inputs: Sequence[str | Path]) -> list[Source]:
+    """The images and shards behind `inputs`, each once, sorted by name whatever the order of `inputs`.
+
+    Raises:
+        GmaeToolsError: an input is missing, compressed, or holds nothing.
+    """
     found: list[tuple[Path, str]] = []
     for path in (path for text in inputs for path in _expand(str(text))):
         if path.is_dir():
@@ -81,7 +86,7 @@ def _find_sources(inputs: Sequence[str | Path]) -> list[_Source]:
         raise GmaeToolsError(f"no photographs or .tar shards in: {', '.join(map(str, inputs)) or 'no input'}")
     names = dict(sorted(found))
     uses = Counter(names.values())
-    sources = [_Source(name if uses[name] == 1 else path.as_posix(), path) for path, name in names.items()]
+    sources = [Source(name if uses[name] == 1 else path.as_posix(), path) for path, name in names.items()]
     return sorted(sources, key=lambda source: source.name)
 
 
@@ -106,28 +111,28 @@ def _is_shard(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(".tar")
 
 
-def _list_photos(sources: Sequence[_Source]) -> list[_Photo]:
+def list_photos(sources: Sequence[Source]) -> list[Photo]:
     """Every photograph of every source, sorted by name."""
-    photos: dict[str, _Photo] = {}  # by name: of two members of one name the later is valid, as in any tar
+    photos: dict[str, Photo] = {}  # by name: of two members of one name the later is valid, as in any tar
     for source in sources:
-        listed = _list_shard(source) if source.is_shard else [_Photo(source.name, source.path)]
+        listed = _list_shard(source) if source.is_shard else [Photo(source.name, source.path)]
         photos.update((photo.name, photo) for photo in listed)
     return [photos[name] for name in sorted(photos)]
 
 
-def _list_shard(shard: _Source) -> list[_Photo]:
+def _list_shard(shard: Source) -> list[Photo]:
     try:
         with tarfile.open(shard.path, "r:") as tar:
             members = [member for member in tar if member.isreg() and is_image_name(member.name)]
     except (tarfile.TarError, OSError) as error:
         raise GmaeToolsError(f"{shard.path}: damaged tar ({error}); fetch it again or leave it out") from None
     return [
-        _Photo(f"{shard.name}/{member.name.removeprefix('./')}", shard.path, member.offset_data, member.size)
+        Photo(f"{shard.name}/{member.name.removeprefix('./')}", shard.path, member.offset_data, member.size)
         for member in members
     ]
 
 
-def _fingerprint(sources: Sequence[_Source], max_side: int) -> str:
+def fingerprint(sources: Sequence[Source], max_side: int) -> str:
     """Changes whenever a source file or the way of decoding does; reading no file makes reuse immediate."""
     digest = hashlib.sha256(f"{CACHE_VERSION} {max_side}".encode())
     for source in sources:
@@ -185,10 +190,10 @@ class PhotoStore:
             GmaeToolsError: a source is missing or not readable, no photograph is found or none of them
                 decodes, the cache cannot be written.
         """
-        files = _find_sources(sources)
-        path = Path(cache_dir) / f"photos-{_fingerprint(files, max_side)}.cache"
+        files = find_sources(sources)
+        path = Path(cache_dir) / f"photos-{fingerprint(files, max_side)}.cache"
         if not path.exists():
-            photos = _list_photos(files)
+            photos = list_photos(files)
             if not photos:
                 raise GmaeToolsError(f"no photographs inside: {', '.join(map(str, sources))}")
             try:
@@ -218,11 +223,12 @@ def _remove_abandoned(path: Path) -> None:
                 leftover.unlink()
 
 
-def _write_cache(file: IO[bytes], photos: Sequence[_Photo], max_side: int, progress: bool) -> None:
+def _write_cache(file: IO[bytes], photos: Sequence[Photo], max_side: int, progress: bool) -> None:
     names: list[str] = []
     shapes: list[tuple[int, int]] = []
     skipped: list[tuple[str, str]] = []
-    for photo, decoded in zip(photos, _decode_all(photos, max_side, progress), strict=True):
+    all_decoded = work_through(photos, lambda photo: decode_photo(photo, max_side), "decoding photographs", progress)
+    for photo, decoded in zip(photos, all_decoded, strict=True):
         if isinstance(decoded, str):
             skipped.append((photo.name, decoded))
             continue
@@ -249,19 +255,21 @@ def _read_index(path: Path) -> dict[str, Any]:
         raise GmaeToolsError(f"{path}: damaged cache ({error}); delete it to have it built again") from None
 
 
-def _decode_all(photos: Sequence[_Photo], max_side: int, progress: bool) -> Iterator[np.ndarray | str]:
-    """Decode in order, on all cores (Pillow releases the interpreter's lock)."""
-    bar = tqdm(total=len(photos), desc="decoding photographs", disable=None if progress else True)
+def work_through(
+    photos: Sequence[Photo], work: Callable[[Photo], Result], label: str, progress: bool
+) -> Iterator[Result]:
+    """What `work` makes of every photograph, in order, on all cores (Pillow releases the interpreter's lock)."""
+    bar = tqdm(total=len(photos), desc=label, disable=None if progress else True)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's of flawed metadata, which do no harm to the pixels
         for start in range(0, len(photos), DECODING_CHUNK):
             chunk = photos[start : start + DECODING_CHUNK]
-            yield from pool.map(lambda photo: _decode(photo, max_side), chunk)
+            yield from pool.map(work, chunk)
             bar.update(len(chunk))
 
 
-def _decode(photo: _Photo, max_side: int) -> np.ndarray | str:
-    """The pixels, uint8 `[h, w, 3]`, or the reason why there are none."""
+def decode_photo(photo: Photo, max_side: int) -> np.ndarray | str:
+    """The pixels, uint8 RGB `[h, w, 3]`, no side longer than `max_side`; or the reason why there are none."""
     try:
         with Image.open(io.BytesIO(photo.read())) as image:
             image.draft("RGB", (max_side, max_side))  # JPEG: decode at 1/2, 1/4, 1/8 if that is large enough

@@ -1,0 +1,187 @@
+"""Packing photographs into tar shards: a few large files travel and are kept more easily than a million small ones.
+
+Photographs are downscaled and encoded anew, and stored in the order of their names. A shard appears under its name when
+it is whole; a later call goes on after the last one and makes the same shards as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from PIL import Image, features
+
+from gmae_tools.datasets.photos import Photo, decode_photo, find_sources, fingerprint, list_photos, work_through
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import atomic_path
+
+Kind = Literal["webp", "jpeg"]
+
+MANIFEST = "pack.json"
+_SUFFIXES: dict[Kind, str] = {"webp": ".webp", "jpeg": ".jpg"}
+_SHARD = "photos-{:05d}.tar"
+_END = tarfile.RECORDSIZE  # bytes with which a tar ends, at most
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What lies in the folder.
+
+    Attributes:
+        shards: number of files, `photos-00000.tar` and on.
+        photographs: number of photographs in them.
+        skipped: number of photographs that could not be read.
+        example: name of one of these and the reason, if this call met any.
+    """
+
+    shards: int
+    photographs: int
+    skipped: int
+    example: tuple[str, str] | None = None
+
+
+def pack(
+    inputs: Sequence[str | Path],
+    out: Path,
+    *,
+    shard_mb: float = 30.0,
+    max_side: int = 192,
+    kind: Kind = "webp",
+    quality: int = 80,
+    progress: bool = True,
+) -> Packed:
+    """Pack photographs into the folder `out`, or go on where an earlier call was interrupted.
+
+    Args:
+        inputs: as for `PhotoStore.open`.
+        out: made if missing; of shards, it must hold none but those of the same call.
+        shard_mb: megabytes (of 1,000,000 bytes) in a shard, at most; a photograph that is larger has one of its own.
+        max_side: longer side in pixels above which a photograph is downscaled.
+        kind: how photographs are encoded.
+        quality: of the encoder, 1..100.
+        progress: show a bar on stderr.
+
+    Raises:
+        GmaeToolsError: no photograph can be read, `out` lies among the inputs or holds other shards, or a setting is
+            impossible.
+    """
+    if not shard_mb > 0 or max_side < 1 or not 1 <= quality <= 100:
+        raise GmaeToolsError("a shard's size and the longer side must be above 0, the quality within 1..100")
+    if kind == "webp" and not features.check("webp"):
+        raise GmaeToolsError("this Pillow cannot write WebP: use --format jpeg")
+    for path in map(Path, inputs):
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise GmaeToolsError(f"{out}: lies inside {path}, whose photographs are to be packed; choose another --out")
+    sources = find_sources(inputs)
+    photos = list_photos(sources)
+    settings = {"sources": fingerprint(sources, max_side), "photographs": len(photos), "shard_mb": shard_mb,
+                "max_side": max_side, "format": kind, "quality": quality}  # fmt: skip
+    shards = _claim(out, settings)
+    members = _member_names(photos, _SUFFIXES[kind])
+    done = 1 + members.index(_last_member(shards[-1])) if shards else 0
+    encoded = work_through(photos[done:], lambda photo: _encode(photo, max_side, kind, quality), "packing", progress)
+    skipped: list[tuple[str, str]] = []
+    written = _write_shards(out, len(shards), _readable(photos[done:], members[done:], encoded, skipped), shard_mb)
+    if not shards and not written:
+        name, reason = skipped[0] if skipped else ("nothing", "no photographs inside")
+        raise GmaeToolsError(f"none of {len(photos)} photographs can be read; the first: {name}: {reason}")
+    everything = [*shards, *written]
+    packed = sum(len(_members(shard)) for shard in everything)
+    return Packed(len(everything), packed, len(photos) - packed, skipped[0] if skipped else None)
+
+
+def _claim(out: Path, settings: dict[str, object]) -> list[Path]:
+    """Shards that are there already; they must be of the same call."""
+    out.mkdir(parents=True, exist_ok=True)
+    shards = sorted(out.glob("photos-*.tar"))
+    manifest = out / MANIFEST
+    try:
+        known = json.loads(manifest.read_text()) if manifest.exists() else None
+    except ValueError:
+        known = None
+    if shards and known != settings:
+        raise GmaeToolsError(f"{out}: holds shards of other photographs or settings; choose another --out")
+    if [shard.name for shard in shards] != [_SHARD.format(number) for number in range(len(shards))]:
+        raise GmaeToolsError(f"{out}: a shard is missing between the others; choose another --out")
+    for leftover in out.glob(".photos-*.tmp.tar"):  # of a call that was killed
+        leftover.unlink()
+    with atomic_path(manifest) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    return shards
+
+
+def _member_names(photos: Sequence[Photo], suffix: str) -> list[str]:
+    """The photographs' names with another suffix, or with a second one where that would make two the same."""
+    names = [photo.name.lstrip("/") for photo in photos]
+    short = [str(PurePosixPath(name).with_suffix(suffix)) for name in names]
+    uses = Counter(short)
+    return [other if uses[other] == 1 else name + suffix for name, other in zip(names, short, strict=True)]
+
+
+def _encode(photo: Photo, max_side: int, kind: Kind, quality: int) -> bytes | str:
+    """The photograph, small, or the reason why it cannot be read."""
+    pixels = decode_photo(photo, max_side)
+    if isinstance(pixels, str):
+        return pixels
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=quality)
+    return buffer.getvalue()
+
+
+def _readable(
+    photos: Sequence[Photo], names: Sequence[str], encoded: Iterator[bytes | str], skipped: list[tuple[str, str]]
+) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of what could be read; the rest is added to `skipped`."""
+    for photo, name, data in zip(photos, names, encoded, strict=True):
+        if isinstance(data, str):
+            skipped.append((photo.name, data))
+        else:
+            yield name, data
+
+
+def _write_shards(out: Path, number: int, members: Iterator[tuple[str, bytes]], shard_mb: float) -> list[Path]:
+    """Shard `number` and those that follow, each as full as may be."""
+    written: list[Path] = []
+    waiting = next(members, None)
+    while waiting is not None:
+        path = out / _SHARD.format(number + len(written))
+        room = int(shard_mb * 1e6) - _END
+        with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+            while waiting is not None and (_space(*waiting) <= room or not tar.offset):
+                name, data = waiting
+                tar.addfile(_header(name, data), io.BytesIO(data))
+                room -= _space(name, data)
+                waiting = next(members, None)
+        written.append(path)
+    return written
+
+
+def _header(name: str, data: bytes) -> tarfile.TarInfo:
+    """Of nobody's and of no time, so that the same photographs make the same shards."""
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    return header
+
+
+def _space(name: str, data: bytes) -> int:
+    """Bytes that a member takes in a tar."""
+    blocks = -(-len(data) // tarfile.BLOCKSIZE)
+    return len(_header(name, data).tobuf(tarfile.GNU_FORMAT)) + blocks * tarfile.BLOCKSIZE
+
+
+def _members(shard: Path) -> list[str]:
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            return tar.getnames()
+    except tarfile.TarError as error:
+        raise GmaeToolsError(f"{shard}: damaged tar ({error}); delete it and those that follow") from None
+
+
+def _last_member(shard: Path) -> str:
+    return _members(shard)[-1]
