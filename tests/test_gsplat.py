@@ -171,6 +171,17 @@ def test_a_pixel_finished_in_one_group_stays_so_in_the_next(device: str) -> None
     assert alphas[0, 1, 0, 8, 8].item() == 0  # 0.05 x 0.001 <= 1e-4
 
 
+def test_a_splat_that_ends_a_pixel_does_not_own_it(device: str) -> None:
+    """40 faint splats leave a light of 0.084, more than any of them takes; an opaque one behind would leave 8.4e-5."""
+    faint = [one_splat((8.5, 8.5), 1e3, color=1.0, opacity=0.06, depth=float(z)) for z in range(40)]
+    opaque = one_splat((8.5, 8.5), 1e3, color=1.0, opacity=1.0, depth=99.0)
+    splats = to(merge(opaque, *faint), device)
+    for backend in ("gsplat", "cpu", "dense"):
+        raster = rasterize(splats, 16, 16, owners=True, backend=backend)
+        assert (raster.owner == 1).all()
+        assert raster.owner_weight.max().item() == pytest.approx(0.06, abs=1e-5)
+
+
 def test_owners_are_found_in_pieces(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     splats = to(random_splats(17, sigmas=(1.0, 5.0), opacities=(0.1, 0.6)), device)
     whole = rasterize(splats, HEIGHT, WIDTH, owners=True, backend="gsplat")

@@ -127,7 +127,9 @@ def _check_size(fits: bool, batch: int, height: int, width: int) -> None:
 
 
 def _boxes(shapes: _Shapes, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Centres `[B, K, 2]` and half sizes, int32 `[B, K, 2]`, in px of what is visible of each splat; 0 if nothing.
+    """Centres `[B, K, 2]` and half sizes, int32 `[B, K, 2]`, in px of what is visible of each splat in the picture.
+
+    Where nothing is, one of the half sizes is 0 at least, and gsplat lists the splat nowhere.
 
     Source of the reach: gsplat 1.5.3, `ProjectionEWA3DGSFused.cu`.
     """
@@ -140,9 +142,7 @@ def _boxes(shapes: _Shapes, height: int, width: int) -> tuple[Tensor, Tensor]:
     reach = (variances * level[..., None]).where(visible[..., None], 0.0).sqrt()
     zero, end = means.new_zeros(2), means.new_tensor([width, height])
     low, high = (torch.clamp(means + side * reach, zero, end) for side in (-1, 1))
-    radii = ((high - low) / 2).ceil().int()
-    # A box of no height or no width lies beyond the picture's border.
-    return ((low + high) / 2).float(), radii * (visible[..., None] & (radii > 0).all(-1, keepdim=True))
+    return ((low + high) / 2).float(), ((high - low) / 2).ceil().int()
 
 
 def _draw(shapes: _Shapes, colors: Tensor, tiles: _Tiles, height: int, width: int) -> tuple[Tensor, Tensor]:
