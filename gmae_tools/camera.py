@@ -102,6 +102,22 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     return Splats(means, conics, z, gaussians.colors, opacities)
 
 
+def longest_axes(gaussians: Gaussians, camera: Camera, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Along which principal axis does each Gaussian look longest on a picture of `height` x `width` pixels?
+
+    Returns:
+        The index of the axis `[B, K]`, and what moves the centre by one standard deviation along it as seen on the
+        picture: to be added to x and y, `[B, K, 2]`.
+    """
+    z = (camera.distance + gaussians.means[..., 2]).clamp_min(_NEAREST_VISIBLE_Z)
+    axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]
+    _, footprint = _flatten(gaussians.means, axes, z, camera)
+    half = footprint.new_tensor([[width / 2], [height / 2]])
+    longest = (footprint * half).square().sum(-2).argmax(-1)  # [B, K]
+    moves = axes[..., :2, :] if camera.kind == "pinhole" else footprint  # where centres are not in perspective
+    return longest, moves.gather(-1, longest[..., None, None].expand(*longest.shape, 2, 1))[..., 0]
+
+
 def _flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     """Centres `[B, K, 2]` and projected axes `[B, K, 2, 3]` in normalised picture units."""
     centres = means[..., :2]

@@ -1,0 +1,336 @@
+"""Refinement: Gaussians fitted to the picture they were predicted from, by gradient descent through the renderer.
+
+A prediction is blurry, and a few dozen steps make it sharp. Depth keeps its order unless asked to move, so that the
+layers of the refined Gaussians are still those of the prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmae_tools.camera import Camera, longest_axes, project
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import resize, to_tensor
+from gmae_tools.metrics.differentiable import ssim
+from gmae_tools.metrics.pictures import SSIM_WINDOW
+from gmae_tools.splatting import Backend, Raster, rasterize
+
+MAX_PIXELS = 1 << 18  # photographs are fitted at this size: a few thousand Gaussians hold no finer detail
+PLATEAU_STEPS, PLATEAU_GAIN = 25, 0.02  # dB; the rule for stopping early
+
+_BETAS, _EPSILON = (0.8, 0.9), 1e-12  # Adam's; short memories suit gradients without noise
+_COOLDOWN = 1 / 3  # the share of the steps over which the rates fall to 0
+_GROWTH, _GROWTHS = 0.5, 8  # densification: over which share of the steps, and in how many goes
+_SPLIT = 0.6  # how far children lie from their parent, in its standard deviations
+_SCALE_RANGE = math.log(100)  # no Gaussian grows or shrinks by more: keeps exp() and the conics finite
+_COLUMNS = (3, 3, 4, 3, 1)  # of the parameters [B, K, 14]: means, log growth of scales, quats, colors, opacities
+_LOG_GROWTH, _QUATS, _UNIT = slice(3, 6), slice(6, 10), slice(10, 14)
+
+Progress = Callable[[int, float], None]  # steps done, mean of the best PSNRs so far
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Step sizes of Adam, found by `evals/refinement_rates.py`.
+
+    Attributes:
+        means: in x and y, in units of the Gaussians' mean spacing sqrt(H W / K) px.
+        depth: in scene units; 0 keeps the depths as they are. What moves them is their effect on size alone, as order
+            has no gradient.
+        scales: of the logarithm.
+        quats: in units of their length.
+        colors, opacities: in units of their range [0, 1], to which they are clamped.
+    """
+
+    means: float = 0.1
+    depth: float = 0.0
+    scales: float = 0.12
+    quats: float = 0.03
+    colors: float = 0.02
+    opacities: float = 0.03
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not 0 <= getattr(self, field.name) < math.inf:
+                raise GmaeToolsError(f"rates: {field.name} must be a number of 0 or more")
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What `refine` found.
+
+    Attributes:
+        gaussians: the best of each set on the way, by PSNR; the start itself if nothing was better.
+        psnr_before, psnr_after: of the start and of `gaussians` in dB, float64 `[B]`.
+        history: PSNR of the start and after each step, float64 `[steps taken + 1, B]`.
+    """
+
+    gaussians: Gaussians
+    psnr_before: np.ndarray
+    psnr_after: np.ndarray
+    history: np.ndarray
+
+
+def refine(
+    gaussians: Gaussians,
+    image: Tensor,
+    camera: Camera,
+    steps: int,
+    *,
+    k: int | None = None,
+    rates: Rates | None = None,
+    ssim_weight: float = 0.0,
+    background: float = 1.0,
+    backend: Backend = "auto",
+    progress: Progress | None = None,
+) -> Refinement:
+    """Fit Gaussians to pictures by Adam.
+
+    The loss is the mean squared error expected over backgrounds drawn uniformly from [0, 1]^3, which has a closed form:
+    with light T left for the background it is (image + T/2 - x)^2 + T^2/12. So nothing is left to the background, and
+    no random number is needed: the same input gives the same result.
+
+    The rates hold until the last third of the steps, in which they fall to 0. Once no set has gained `PLATEAU_GAIN` dB
+    within `PLATEAU_STEPS` steps, they fall right away, and the fit ends with them.
+
+    Args:
+        gaussians: any number of sets `[B, K]`, each fitted to its own picture.
+        image: RGB in [0, 1] `[B, 3, H, W]`.
+        camera: that they are seen by.
+        steps: how many at most; 0 only measures.
+        k: how many Gaussians each set shall end with, at least K. During the first half of the steps those whose pixels
+            (the ones in which they weigh most) hold the largest error are split in two.
+        rates: step sizes.
+        ssim_weight: how much of 1 - SSIM to add to the squared error; 0.01 is a fair share. Needs sides of 7 px.
+        background: grey level behind the Gaussians in [0, 1] for the PSNRs that are reported and compared.
+        backend: of `rasterize`.
+        progress: told after each step.
+
+    Raises:
+        GmaeToolsError: arguments that do not fit together, or are not finite.
+    """
+    _check(gaussians, image, steps, k, ssim_weight, background)
+    with torch.inference_mode(False), torch.enable_grad():
+        fit = _Fit(gaussians, image, camera, k or gaussians.k, rates or Rates(), ssim_weight, background, backend)
+        return fit.run(steps, progress)
+
+
+def refine_photo(
+    gaussians: Gaussians,
+    photo: np.ndarray,
+    camera: Camera,
+    steps: int,
+    *,
+    backend: Backend = "auto",
+    progress: Progress | None = None,
+) -> Refinement:
+    """`refine` one set to a photograph, uint8 RGB `[H, W, 3]`, which is first made smaller if beyond `MAX_PIXELS`."""
+    height, width = photo.shape[:2]
+    shrink = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))
+    small = resize(photo, max(1, round(height * shrink)), max(1, round(width * shrink)))
+    return refine(gaussians, to_tensor(small), camera, steps, backend=backend, progress=progress)
+
+
+class _Adam:
+    """Adam (Kingma and Ba 2015) with a step size for each entry, and memories that follow Gaussians when they split."""
+
+    def __init__(self, rates: Tensor) -> None:
+        self.rates, self.steps = rates, 0
+        self.mean, self.square = torch.zeros_like(rates), torch.zeros_like(rates)
+
+    def step(self, parameters: Tensor, gradient: Tensor, factor: float) -> None:
+        """Move `parameters` in place by `factor` times the rates."""
+        self.steps += 1
+        fast, slow = _BETAS
+        self.mean.lerp_(gradient, 1 - fast)
+        self.square.lerp_(gradient.square(), 1 - slow)
+        spread = (self.square / (1 - slow**self.steps)).sqrt_().add_(_EPSILON)
+        parameters.addcdiv_(self.mean * self.rates, spread, value=-factor / (1 - fast**self.steps))
+
+    def select(self, rows: Tensor, index: Tensor) -> None:
+        """Keep the Gaussians `index` `[B, k]`, some of them twice."""
+        self.rates, self.mean, self.square = (x[rows, index] for x in (self.rates, self.mean, self.square))
+
+
+class _Fit:
+    """A fit under way.
+
+    `parameters` `[B, K, 14]` are those of the Gaussians themselves but for the scales, which are `scales` times exp of
+    theirs: where they have not moved, the start is reproduced to the bit.
+    """
+
+    def __init__(
+        self, start: Gaussians, image: Tensor, camera: Camera, k: int, rates: Rates, ssim_weight: float,
+        background: float, backend: Backend,
+    ) -> None:  # fmt: skip
+        self.start = start.map(lambda tensor: tensor.detach().float().clone())  # clones of inference tensors are not
+        self.image, self.camera, self.k, self.backend = image.to(start.device), camera, k, backend
+        self.ssim_weight, self.background = ssim_weight, background
+        self.height, self.width = image.shape[-2:]
+        self.rows = torch.arange(start.batch_size, device=start.device)[:, None]
+        self.scales = self.start.scales
+        means, quats, colors, opacities = (
+            getattr(self.start, name) for name in ("means", "quats", "colors", "opacities")
+        )
+        growth = torch.zeros_like(self.scales)
+        self.start_parameters = torch.cat([means, growth, quats, colors, opacities[..., None]], -1)
+        self.parameters = self.start_parameters.clone()
+        self.adam = _Adam(self._rates(rates))
+        self._forget_best()
+
+    def run(self, steps: int, progress: Progress | None) -> Refinement:
+        growth = _growth_plan(self.start.k, self.k, steps)
+        history: list[Tensor] = []
+        cooldown, end, step = math.ceil(steps * _COOLDOWN), steps, 0
+        while True:
+            self.parameters.requires_grad_()
+            raster = self._draw()
+            history.append(self._keep_best(raster))
+            if progress and step:
+                progress(step, float(self.best[-1].mean()))
+            if step == end:
+                break
+            if step in growth:
+                raster = self._grow(growth[step])
+            self._step(raster, min(1.0, (end - step) / cooldown))
+            step += 1
+            if self._is_flat():
+                end = min(end, step + cooldown)
+        return self._result(torch.stack(history))
+
+    def _rates(self, rates: Rates) -> Tensor:
+        """Step sizes `[B, K, 14]`."""
+        spacing = math.sqrt(self.height * self.width / self.k)
+        across, down = 2 * spacing / self.width, 2 * spacing / self.height  # as a normalised length
+        columns = [rates.means * across, rates.means * down, rates.depth]
+        columns += [rates.scales] * 3 + [rates.quats] * 4 + [rates.colors] * 3 + [rates.opacities]
+        result = self.parameters.new_tensor(columns).repeat(*self.parameters.shape[:2], 1)
+        result[..., _QUATS] *= self.start.quats.norm(dim=-1, keepdim=True)
+        return result
+
+    def _gaussians(self, parameters: Tensor) -> Gaussians:
+        means, growth, quats, colors, opacities = parameters.split(_COLUMNS, -1)
+        return Gaussians(means, self.scales * growth.exp(), quats, colors, opacities[..., 0])
+
+    def _draw(self, owners: bool = False) -> Raster:
+        splats = project(self._gaussians(self.parameters), self.camera, self.height, self.width)
+        return rasterize(splats, self.height, self.width, owners=owners, backend=self.backend)
+
+    def _step(self, raster: Raster, factor: float) -> None:
+        left = 1 - raster.alpha
+        picture = raster.image + left / 2
+        loss = _mean_square(picture - self.image) + _mean_square(left) / 12
+        if self.ssim_weight:
+            loss = loss + self.ssim_weight * (1 - ssim(picture, self.image))
+        gradient = torch.autograd.grad(loss.sum(), self.parameters)[0].nan_to_num_(0.0, 0.0, 0.0)
+        with torch.no_grad():
+            self.adam.step(self.parameters, gradient, factor)
+            self.parameters[..., _LOG_GROWTH].clamp_(-_SCALE_RANGE, _SCALE_RANGE)
+            self.parameters[..., _UNIT].clamp_(0, 1)
+
+    def _forget_best(self) -> None:
+        self.best = [self.parameters.new_full((self.start.batch_size,), -math.inf, dtype=torch.float64)]
+        self.best_parameters = self.parameters.detach().clone()
+
+    @torch.no_grad()
+    def _keep_best(self, raster: Raster) -> Tensor:
+        """PSNR of each set `[B]`; sets that were never better are kept."""
+        picture = raster.image + (1 - raster.alpha) * self.background
+        psnr = -10 * _mean_square(picture - self.image).double().log10()
+        better = psnr > self.best[-1]
+        self.best.append(torch.where(better, psnr, self.best[-1]))
+        self.best_parameters = torch.where(better[:, None, None], self.parameters, self.best_parameters)
+        return psnr
+
+    def _is_flat(self) -> bool:
+        """Whether no set has become better for a while."""
+        if len(self.best) <= PLATEAU_STEPS + 1:
+            return False
+        return bool((self.best[-1] - self.best[-1 - PLATEAU_STEPS]).max() < PLATEAU_GAIN)
+
+    def _grow(self, k: int) -> Raster:
+        """Split the Gaussians with the largest errors until there are `k`, and draw them."""
+        with torch.no_grad():
+            while (missing := k - self.parameters.shape[1]) > 0:
+                self._split(self._errors().topk(min(missing, self.parameters.shape[1]), dim=1).indices)
+        self._forget_best()
+        self.parameters.requires_grad_()
+        return self._draw()
+
+    def _errors(self) -> Tensor:
+        """Squared error `[B, K]` in the pixels in which each Gaussian weighs most."""
+        raster = self._draw(owners=True)
+        assert raster.owner is not None
+        error = (raster.image + (1 - raster.alpha) / 2 - self.image).square().sum(1).flatten(1)
+        owner = raster.owner.flatten(1).long()
+        return error.new_zeros(self.parameters.shape[:2]).scatter_add_(1, owner.clamp_min(0), error * (owner >= 0))
+
+    def _split(self, chosen: Tensor) -> None:
+        """Put two Gaussians in the place of each `chosen` one `[B, n]`, side by side along its longest axis."""
+        count, rows = self.parameters.shape[1], self.rows
+        longest, moves = longest_axes(self._gaussians(self.parameters), self.camera, self.height, self.width)
+        children = torch.arange(count, count + chosen.shape[1], device=chosen.device).expand_as(chosen)
+        index = torch.cat([torch.arange(count, device=chosen.device).expand(len(rows), count), chosen], 1)
+        self.parameters, self.scales = self.parameters.detach()[rows, index], self.scales[rows, index]
+        self.adam.select(rows, index)
+        for place, side in ((chosen, -1), (children, 1)):
+            self.parameters[rows, place, :2] += side * _SPLIT * moves[rows, chosen]
+            self.scales[rows, place, longest[rows, chosen]] *= math.sqrt(1 - _SPLIT**2)  # keeps their joint variance
+
+    def _result(self, history: Tensor) -> Refinement:
+        before = history[0]
+        self._give_up(self.best[-1] < before)
+        after = torch.maximum(self.best[-1], before)
+        found = self._gaussians(self.best_parameters).detach()
+        return Refinement(found, *(psnr.cpu().numpy() for psnr in (before, after, history)))
+
+    def _give_up(self, worse: Tensor) -> None:
+        """Go back to the start where densification spoiled it, filled up to K with Gaussians that cannot be seen."""
+        count, worse = self.start.k, worse[:, None, None]
+        index = torch.arange(self.k, device=worse.device) % count
+        filled = self.start_parameters[:, index]
+        filled[:, count:, -1] = 0
+        self.best_parameters = torch.where(worse, filled, self.best_parameters)
+        self.scales = torch.where(worse, self.start.scales[:, index], self.scales)
+
+
+def _mean_square(pictures: Tensor) -> Tensor:
+    """Of each picture `[B]`."""
+    return pictures.square().mean((1, 2, 3))
+
+
+def _growth_plan(start: int, end: int, steps: int) -> dict[int, int]:
+    """Step -> how many Gaussians to have from then on: equal factors, evenly over the first part of the steps."""
+    if start == end:
+        return {}
+    times = min(_GROWTHS, math.ceil(steps * _GROWTH))
+    return {
+        int(turn * steps * _GROWTH / times): round(start * (end / start) ** ((turn + 1) / times))
+        for turn in range(times)
+    }
+
+
+def _check(
+    gaussians: Gaussians, image: Tensor, steps: int, k: int | None, ssim_weight: float, background: float
+) -> None:
+    count = gaussians.k
+    if image.ndim != 4 or image.shape[:2] != (gaussians.batch_size, 3) or not image.numel() or not count:
+        sets = f"{gaussians.batch_size} sets of {count} Gaussians"
+        raise GmaeToolsError(f"refine: pictures of shape {list(image.shape)} for {sets}; use [B, 3, H, W]")
+    if not image.is_floating_point() or not ((image >= 0) & (image <= 1)).all():
+        raise GmaeToolsError("refine: the pictures must be floating point in [0, 1], without NaN")
+    if steps < 0:
+        raise GmaeToolsError(f"refine: {steps} steps; use 0 or more")
+    if k is not None and (k < count or (k > count and not steps)):
+        raise GmaeToolsError(f"refine: cannot go from {count} to {k} Gaussians in {steps} steps; it only adds some")
+    if not 0 <= ssim_weight < math.inf or (ssim_weight and min(image.shape[-2:]) < SSIM_WINDOW):
+        raise GmaeToolsError(f"refine: ssim_weight {ssim_weight}: use 0 or more, and 0 below {SSIM_WINDOW} px")
+    if not 0 <= background <= 1:
+        raise GmaeToolsError(f"refine: background {background} is not in [0, 1]")
