@@ -79,8 +79,8 @@ def pack(photographs: tuple[str, ...], out: str, shard_mb: float, max_side: int,
     if packed.skipped:
         example = f" (one: {': '.join(packed.example)})" if packed.example else ""
         click.echo(f"{packed.skipped} skipped as unreadable{example}", err=True)
-    shards = f"photos-{{{0:05}..{packed.shards - 1:05}}}.tar" if packed.shards > 1 else "photos-00000.tar"
-    click.echo(f"{packed.photographs} photographs in {packed.shards} shards: {Path(out) / shards}")
+    shards = "photos-00000.tar" if packed.shards == 1 else f"photos-{{00000..{packed.shards - 1:05}}}.tar"
+    click.echo(f"{packed.photographs} photographs in {Path(out) / shards}")
 
 
 def report(data: BSDS500) -> None:
