@@ -127,14 +127,49 @@ def merge_regions(labels: Array, features: Array, *, damping: float = 0.0) -> Ar
     """
     from skimage.measure import label
 
-    regions = label(labels, background=np.min(labels) - 1, connectivity=1).astype(np.int64) - 1
+    regions = label(labels, background=np.min(labels) - 1, connectivity=1) - 1
+    tree = merge_tree(regions, features, damping=damping)
+    return _paint(regions, tree.parents, tree.levels)
+
+
+class MergeTree(NamedTuple):
+    """The merges of n regions down to one; regions that a merge makes are numbered on from n, in order.
+
+    Attributes:
+        pairs: neighbours among the n regions `[E, 2]`, each pair once, the smaller number first.
+        parents: the region that each becomes part of `[2 n - 1]`; the last is its own.
+        levels: at which each was made `[2 n - 1]`, never falling from merge to merge; 0 for the n regions.
+    """
+
+    pairs: Array
+    parents: Array
+    levels: Array
+
+    def partition(self, count: int) -> Array:
+        """The part, 0..count - 1, that each of the n regions belongs to when `count` are left, int `[n]`."""
+        regions = (len(self.parents) + 1) // 2
+        made = max(2 * regions - count, regions)
+        part = np.where(self.parents[:made] < made, self.parents[:made], np.arange(made))
+        while (part[part] != part).any():
+            part = part[part]
+        return np.unique(part[:regions], return_inverse=True)[1]
+
+
+def merge_tree(regions: Array, features: Array, *, damping: float = 0.0) -> MergeTree:
+    """Merge a partition as `merge_regions` does, and keep the tree.
+
+    Args:
+        regions: int `[H, W]`, 0..n - 1, each of them somewhere; a region need not be in one piece.
+        features: `[H, W, C]`.
+        damping: area in px.
+    """
+    regions = regions.astype(np.int64)
     count = int(regions.max()) + 1
     flat = np.ascontiguousarray(features, np.float64).reshape(regions.size, -1)
     areas = np.bincount(regions.ravel(), minlength=count).astype(np.float64)
     sums = np.stack([np.bincount(regions.ravel(), channel, count) for channel in flat.T], 1)
     pairs = _adjacent(regions, count)
-    parents, levels = _merge(pairs, sums / areas[:, None], areas, damping)
-    return _paint(regions, parents, levels)
+    return MergeTree(pairs, *_merge(pairs, sums / areas[:, None], areas, damping))
 
 
 def _adjacent(regions: Array, count: int) -> Array:
