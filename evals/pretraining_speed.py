@@ -137,7 +137,7 @@ def contenders(preset: str, queries: int, ks: Sequence[int], checkpoint: GMAE, b
     for k in ks:
         config = GMAEConfig.preset(preset, queries=queries, gaussians_per_query=k // queries)
         fresh, blur = Contender(config, "fresh"), config.camera.blur
-        start = config.max_scale * float(GMAE(config).decoder.bias[SCALES].sigmoid().mean())
+        start = config.max_scale * float(GMAE(config).decoder.bias.detach()[SCALES].sigmoid().mean())
         scale = start * ((area / k - blur) / (fresh.sigma(bench) ** 2 - blur)) ** 0.5
         found += [fresh, replace(fresh, footprint="trained", scale=scale), replace(fresh, draws=False)]
     if all(getattr(checkpoint.config, field.name) == getattr(mae, field.name) for field in fields(AutoencoderConfig)):
