@@ -14,13 +14,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from scipy.io import savemat
 
-from gmae_tools import checkpoints
+from gmae_tools import checkpoints, splatting
 from gmae_tools.cli import edges as edges_command
 from gmae_tools.cli import main
 from gmae_tools.detectors import CLASSICAL, NAMES, SUPPRESSION
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundary_files import read_soft_map
 from gmae_tools.report.edges import ink
+from gmae_tools.splatting import Drawer, choose_backend
 from tests.launches import launch
 
 SHAPE = (48, 64)
@@ -86,6 +87,34 @@ def test_without_ground_truth_and_with_several_readouts(checkpoint: Path, tmp_pa
     arguments = ["--readout", "combined", "--readout", "soft-canny", "-o", tmp_path / "out", "--checkpoint", checkpoint]
     assert edges(photo, *arguments).exit_code == 0
     assert sorted(path.name for path in (tmp_path / "out" / "photo").iterdir()) == ["combined.png", "soft-canny.png"]
+
+
+@pytest.mark.parametrize("readout", edges_command.GAUSSIAN)
+def test_every_readout_is_drawn_by_the_backend_asked_for(
+    readout: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[str] = []
+
+    def choose(backend: Drawer, device: object) -> Drawer:
+        chosen.append(backend)
+        return choose_backend(backend, device)
+
+    monkeypatch.setattr(splatting, "choose_backend", choose)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(photo)
+    arguments = ["--readout", readout, "--layers", "4", "--scales", "1", "-o", tmp_path / "out", "--backend", "dense"]
+    assert edges(photo, *arguments, "--checkpoint", checkpoint).exit_code == 0
+    assert len(chosen) > 1 and set(chosen) == {"dense"}
+
+
+def test_a_backend_that_cannot_draw_is_refused_unless_nothing_is_drawn(
+    checkpoint: Path, root: Path, tmp_path: Path
+) -> None:
+    photo = root / "bsds500" / "images" / "val" / "12.jpg"
+    common = [photo, "-o", tmp_path / "out", "--device", "cpu", "--backend", "gsplat", "--checkpoint", checkpoint]
+    refused = edges(*common, "--readout", "regions")
+    assert refused.exit_code == 1 and "gsplat draws on a CUDA GPU, not on cpu" in refused.stderr
+    assert edges(*common, "--readout", "sobel").exit_code == 0
 
 
 def test_classical_detectors_need_no_model(root: Path, tmp_path: Path) -> None:

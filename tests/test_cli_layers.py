@@ -13,11 +13,13 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import gmae_tools
+from gmae_tools import splatting
 from gmae_tools.cli import main
 from gmae_tools.cli._options import folder_names
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
 from gmae_tools.model import GMAEConfig
+from gmae_tools.splatting import Drawer, choose_backend
 from gmae_tools.zeroshot import layers as strips
 
 K = GMAEConfig.preset("nano").k
@@ -200,6 +202,7 @@ def test_tiny_pictures(checkpoint: Path, tmp_path: Path, size: tuple[int, int]) 
         (["--layers", "0"], "--layers 0: use 1 to 64"),
         (["--layers", "65"], "--layers 65: use 1 to 64"),
         (["--device", "abacus"], "device 'abacus' is not available"),
+        (["--device", "cpu", "--backend", "gsplat"], "gsplat draws on a CUDA GPU, not on cpu: use --device cuda"),
         (["--checkpoint", "no-such-checkpoint"], "no-such-checkpoint"),
         (["--out", "photos/wide.png"], "--out photos/wide.png: cannot write there"),
         (["--out", "/dev/null/deeper"], "--out /dev/null/deeper: cannot write there"),
@@ -215,6 +218,26 @@ def test_mistakes_end_in_one_line_before_any_work(
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
     assert not (photos.parent / "out").exists()
+
+
+def test_every_picture_is_drawn_by_the_backend_asked_for(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = []
+
+    def choose(backend: Drawer, device: object) -> Drawer:
+        chosen.append(backend)
+        return choose_backend(backend, device)
+
+    monkeypatch.setattr(splatting, "choose_backend", choose)
+    for backend in ("cpu", "dense"):
+        chosen.clear()
+        folder = tmp_path / backend
+        assert layers(checkpoint, photos / "wide.png", "--backend", backend, "-o", folder).exit_code == 0
+        assert len(chosen) > 3 and set(chosen) == {backend}
+    for name in ("first_all.png", "layer_02.png", "depth.png"):
+        pictures = [read(tmp_path / backend / "wide" / name).astype(int) for backend in ("cpu", "dense")]
+        assert np.abs(pictures[0] - pictures[1]).max() <= 2  # a pixel near a threshold
 
 
 def test_no_picture_at_all(checkpoint: Path, tmp_path: Path) -> None:

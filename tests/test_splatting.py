@@ -392,6 +392,20 @@ def test_expected_depth_matches_the_dense_reference() -> None:
         assert depth.max() > 7
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_expected_depth_needs_no_colours(backend: str) -> None:
+    splats = random_splats(16)
+    coloured, blank = leaves(splats), leaves(dataclasses.replace(splats, colors=splats.colors[..., :0]))
+    for version in (coloured, blank):
+        raster = rasterize(version, 48, 64, depth=True, backend=backend)
+        assert raster.image.shape[1] == version.colors.shape[2] and raster.depth is not None
+        raster.depth.square().mean().backward()
+    for field in ("means", "conics", "opacities"):
+        expected = getattr(coloured, field).grad
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(getattr(blank, field).grad, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_owners_are_the_splats_with_the_largest_weight() -> None:
     splats = random_splats(17, sigmas=(1.0, 5.0), opacities=(0.1, 0.6))
     raster = rasterize(splats, 48, 64, owners=True, backend="cpu")
