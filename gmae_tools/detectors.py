@@ -12,7 +12,7 @@ import numpy as np
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend
-from gmae_tools.views import Looks, Viewer
+from gmae_tools.views import Looks, Viewer, Watch
 from gmae_tools.zeroshot.contours import Gradient, gradient, suppress_nonmaxima, thin_ridges
 from gmae_tools.zeroshot.edges import READOUTS
 
@@ -81,13 +81,14 @@ class GaussianEdges:
 
     Args:
         model: in evaluation mode.
-        looks: scales and mirroring to average over.
+        looks: scales and mirroring to average over, and refinement.
         backend: that draws the Gaussians; see `splatting.rasterize`.
+        watch: of `views.look`.
     """
 
-    def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto") -> None:
+    def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto", watch: Watch = iter) -> None:
         self.model, self.looks, self.backend = model, looks or Looks(), backend
-        self._viewer = Viewer(self.model, self.looks)
+        self._viewer = Viewer(self.model, self.looks, backend=backend, watch=watch)
 
     def detector(self, readout: str, layers: Sequence[int]) -> Detector:
         """The detector of a readout's name (`zeroshot.edges.READOUTS`): views joined, then thinned to their crests.

@@ -27,8 +27,8 @@ PLATEAU_STEPS, PLATEAU_GAIN = 25, 0.02  # dB; the rule for stopping early
 
 _BETAS, _EPSILON = (0.8, 0.9), 1e-12  # Adam's; short memories suit gradients without noise
 _COOLDOWN = 1 / 3  # the share of the steps over which the rates fall to 0
-_GROWTH, _GROWTHS = 0.5, 8  # densification: over which share of the steps, and in how many goes
-_SPLIT = 0.6  # how far children lie from their parent, in its standard deviations
+_GROWTH, _GROWTHS = 0.3, 5  # densification: over which share of the steps, and in how many goes
+_SPLIT = math.sqrt(0.75)  # how far children lie from their parent, in its standard deviations: they are half as long
 _SCALE_RANGE = math.log(100)  # no Gaussian grows or shrinks by more: keeps exp() and the conics finite
 _COLUMNS = (3, 3, 4, 3, 1)  # of the parameters [B, K, 14]: means, log growth of scales, quats, colors, opacities
 _LOG_GROWTH, _QUATS, _UNIT = slice(3, 6), slice(6, 10), slice(10, 14)
@@ -105,7 +105,7 @@ def refine(
         image: RGB in [0, 1] `[B, 3, H, W]`.
         camera: that they are seen by.
         steps: how many at most; 0 only measures.
-        k: how many Gaussians each set shall end with, at least K. During the first half of the steps those whose pixels
+        k: how many Gaussians each set shall end with, at least K. Early on, those whose pixels
             (the ones in which they weigh most) hold the largest error are split in two.
         rates: step sizes.
         ssim_weight: how much of 1 - SSIM to add to the squared error; 0.01 is a fair share. Needs sides of 7 px.

@@ -7,7 +7,7 @@ Scale s cuts the photograph into s x s overlapping tiles; scale 1 is the photogr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,16 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAE
 from gmae_tools.predict import predict
+from gmae_tools.refine import refine_photo
+from gmae_tools.splatting import Backend
 
 DEFAULT_SCALES = (3, 4)  # the best on BSDS500 val: evals/edge_choices.py
 _OVERLAP = 0.5  # of neighbouring tiles, as a fraction of the stride: tiles are 1.5 strides long
 _LEAST_WEIGHT = 0.02  # at a tile's rim, so that no pixel is without any
 
 Readout = Callable[[Gaussians, int, int], np.ndarray]  # a set of Gaussians, height, width -> map [H, W]
+Place = tuple[int, slice, slice, bool]  # of a view: scale, rows, columns, mirrored
+Watch = Callable[[Sequence[Place]], Iterable[Place]]  # passes the places on, and may show how far they are
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,18 @@ class Looks:
     Attributes:
         scales: each s gives s x s tiles; the scales' maps are averaged.
         flip: also look at everything mirrored, and average.
+        refine: steps by which the Gaussians of each tile are fitted to it.
     """
 
     scales: tuple[int, ...] = DEFAULT_SCALES
     flip: bool = False
+    refine: int = 0
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) < 1 or len(set(self.scales)) < len(self.scales):
             raise GmaeToolsError(f"scales {list(self.scales)}: give different numbers of 1 or more")
+        if self.refine < 0:
+            raise GmaeToolsError(f"refine: {self.refine} steps; use 0 or more")
 
 
 @dataclass(frozen=True)
@@ -52,17 +60,31 @@ class View:
     gaussians: Gaussians
 
 
-def look(model: GMAE, photo: np.ndarray, looks: Looks) -> list[View]:
-    """Predict the Gaussians of every tile of a photograph, uint8 RGB `[H, W, 3]`."""
+def look(model: GMAE, photo: np.ndarray, looks: Looks, *, backend: Backend = "auto", watch: Watch = iter) -> list[View]:
+    """Predict, and refine if asked to, the Gaussians of every tile of a photograph, uint8 RGB `[H, W, 3]`.
+
+    Args:
+        backend: that draws the Gaussians while they are refined.
+        watch: called with the places of all views.
+    """
     height, width = photo.shape[:2]
-    views = []
-    for scale in looks.scales:
-        for rows in tiles(height, scale):
-            for columns in tiles(width, scale):
-                for mirrored in (False, True)[: 1 + looks.flip]:
-                    tile = photo[rows, columns][:, :: -1 if mirrored else 1]
-                    views.append(View(scale, rows, columns, mirrored, predict(model, np.ascontiguousarray(tile))))
-    return views
+    places = [
+        (scale, rows, columns, mirrored)
+        for scale in looks.scales
+        for rows in tiles(height, scale)
+        for columns in tiles(width, scale)
+        for mirrored in (False, True)[: 1 + looks.flip]
+    ]
+    return [_view(model, photo, place, looks.refine, backend) for place in watch(places)]
+
+
+def _view(model: GMAE, photo: np.ndarray, place: Place, steps: int, backend: Backend) -> View:
+    _, rows, columns, mirrored = place
+    tile = np.ascontiguousarray(photo[rows, columns][:, :: -1 if mirrored else 1])
+    gaussians = predict(model, tile)
+    if steps:
+        gaussians = refine_photo(gaussians, tile, model.camera, steps, backend=backend).gaussians
+    return View(*place, gaussians)
 
 
 def tiles(length: int, count: int) -> list[slice]:
@@ -92,11 +114,12 @@ class Viewer:
 
     Args:
         model: in evaluation mode.
-        looks: scales and mirroring to average over.
+        looks: scales and mirroring to average over, and refinement.
+        backend, watch: of `look`.
     """
 
-    def __init__(self, model: GMAE, looks: Looks) -> None:
-        self.model, self.looks = model, looks
+    def __init__(self, model: GMAE, looks: Looks, *, backend: Backend = "auto", watch: Watch = iter) -> None:
+        self.model, self.looks, self.backend, self.watch = model, looks, backend, watch
         self._digest = b""
         self._views: list[View] = []
         self._read: dict[Hashable, np.ndarray] = {}
@@ -105,7 +128,8 @@ class Viewer:
         """The joined views of a photograph, uint8 RGB `[H, W, 3]`, as a map `[H, W]`; `name` tells readouts apart."""
         digest = hashlib.sha256(repr(photo.shape).encode() + photo.tobytes()).digest()
         if digest != self._digest:
-            self._views, self._read = look(self.model, photo, self.looks), {}
+            self._views = look(self.model, photo, self.looks, backend=self.backend, watch=self.watch)
+            self._read = {}
             self._digest = digest
         if name not in self._read:
             self._read[name] = join(self._views, readout, *photo.shape[:2])
