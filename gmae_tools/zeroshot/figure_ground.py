@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import dijkstra
 from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.splatting import rasterize
+from gmae_tools.splatting import Backend, rasterize
 from gmae_tools.zeroshot.contours import MergeTree, merge_tree
 
 Array = np.ndarray
@@ -63,6 +63,7 @@ def figure_probability(
     *,
     method: str = "grouped",
     grouping: Grouping = DEFAULT_GROUPING,
+    backend: Backend = "auto",
 ) -> Array:
     """How likely each pixel is figure, at any size of the picture.
 
@@ -70,6 +71,7 @@ def figure_probability(
         gaussians: a batch of one, in any order.
         method: one of METHODS; see the head of this module.
         grouping: for `grouped`.
+        backend: that draws; see `splatting.rasterize`.
 
     Returns:
         float32 `[H, W]` in [0, 1], spanning it wherever the Gaussians differ at all; 0 where no Gaussian is.
@@ -80,10 +82,11 @@ def figure_probability(
     if gaussians.batch_size != 1:
         raise GmaeToolsError(f"figure and ground are of one set of Gaussians, not of {gaussians.batch_size}")
     if method == "depth":
-        return _depth_figure(gaussians, camera, height, width)
+        return _depth_figure(gaussians, camera, height, width, backend)
     if method != "grouped":
         raise GmaeToolsError(f"there is no method {method!r} of figure and ground: use {' or '.join(METHODS)}")
-    return composite(gaussians, camera, height, width, group_scores(gaussians, camera, height, width, grouping))
+    scores = group_scores(gaussians, camera, height, width, grouping, backend)
+    return composite(gaussians, camera, height, width, scores, backend)
 
 
 def figure_mask(probability: Array) -> Array:
@@ -95,18 +98,20 @@ def figure_mask(probability: Array) -> Array:
     return np.asarray(probability > threshold_otsu(probability))
 
 
-def composite(gaussians: Gaussians, camera: Camera, height: int, width: int, scores: Array) -> Array:
+def composite(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, scores: Array, backend: Backend = "auto"
+) -> Array:
     """A score `[K]` of each Gaussian, drawn as its colour and stretched to [0, 1], float32 `[H, W]`.
 
     Gaussians without a score (NaN) are left out.
     """
-    known = torch.from_numpy(np.isfinite(scores))
+    known = torch.from_numpy(np.isfinite(scores)).to(gaussians.device)
     color = torch.from_numpy(np.nan_to_num(scores)).to(gaussians.means)[None, :, None]
     splats = project(gaussians, camera, height, width)
     splats = replace(splats, colors=color, opacities=splats.opacities * known)
-    raster = rasterize(splats, height, width)
+    raster = rasterize(splats, height, width, backend=backend)
     image = raster.image[0, 0] / raster.alpha[0, 0].clamp_min(1e-6)
-    return _unit(image.numpy())
+    return _unit(image.cpu().numpy())
 
 
 def _unit(values: Array) -> Array:
@@ -118,8 +123,9 @@ def _unit(values: Array) -> Array:
 # --- depth -------------------------------------------------------------------------------------------
 
 
-def _depth_figure(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Array:
-    farness = composite(gaussians, camera, height, width, gaussians.means[0, :, 2].double().numpy())
+def _depth_figure(gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend) -> Array:
+    depths = gaussians.means[0, :, 2].double().cpu().numpy()
+    farness = composite(gaussians, camera, height, width, depths, backend)
     return farness if far_is_figure(farness) else 1 - farness
 
 
@@ -149,18 +155,19 @@ class Graph:
     tree: MergeTree
 
 
-def graph(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Graph:
+def graph(gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend = "auto") -> Graph:
     """Draw the Gaussians on white, and see which are neighbours, what colour they show and how they merge."""
     from skimage.color import rgb2lab
 
     shrink = np.sqrt(GRAPH_PIXELS / (height * width))
     height, width = max(2, round(height * shrink)), max(2, round(width * shrink))
     splats = project(gaussians, camera, height, width)
-    raster = rasterize(splats, height, width, background=gaussians.means.new_ones(3), owners=True)
+    white = gaussians.means.new_ones(3)
+    raster = rasterize(splats, height, width, background=white, owners=True, backend=backend)
     assert raster.owner is not None
-    owners, nodes = np.unique(raster.owner[0].numpy(), return_inverse=True)
+    owners, nodes = np.unique(raster.owner[0].cpu().numpy(), return_inverse=True)
     nodes = nodes.reshape(height, width)
-    lab = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy())
+    lab = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy())
     tree = merge_tree(nodes, lab, damping=DAMPING * height * width)
     return Graph(owners, _sums(nodes, lab), tree)
 
@@ -176,9 +183,11 @@ def _sums(nodes: Array, lab: Array) -> Array:
     return np.stack([np.bincount(nodes.ravel(), channel.ravel()) for channel in channels], 1)
 
 
-def group_scores(gaussians: Gaussians, camera: Camera, height: int, width: int, grouping: Grouping) -> Array:
+def group_scores(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, grouping: Grouping, backend: Backend = "auto"
+) -> Array:
     """Score of each Gaussian, the mean over the numbers of groups, `[K]` in [0, 1]; NaN for those that own no pixel."""
-    nodes = graph(gaussians, camera, height, width)
+    nodes = graph(gaussians, camera, height, width, backend)
     total = np.zeros(len(nodes.gaussians))
     for count in grouping.counts:
         part = nodes.tree.partition(count)
