@@ -166,9 +166,8 @@ def _composite(
             height, width, group_sizes, alpha_max, owners,
         )  # fmt: skip
     else:
-        rows = torch.arange(order.shape[0], device=order.device)[:, None]
-        means, conics, opacities = splats.means[rows, order], splats.conics[rows, order], splats.opacities[rows, order]
-        colors = colors[rows, order]
+        means, conics, colors = (t.take_along_dim(order[..., None], 1) for t in (splats.means, splats.conics, colors))
+        opacities = splats.opacities.take_along_dim(order, 1)
         if drawer == "gsplat":
             from gmae_tools.splatting.gsplat import composite_sorted
 
