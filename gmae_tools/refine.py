@@ -105,8 +105,8 @@ def refine(
         image: RGB in [0, 1] `[B, 3, H, W]`.
         camera: that they are seen by.
         steps: how many at most; 0 only measures.
-        k: how many Gaussians each set shall end with, at least K. Early on, those whose pixels
-            (the ones in which they weigh most) hold the largest error are split in two.
+        k: how many Gaussians each set shall end with, at least K. Early on, those whose pixels (the ones in which they
+            weigh most) hold the largest error are split in two.
         rates: step sizes.
         ssim_weight: how much of 1 - SSIM to add to the squared error; 0.01 is a fair share. Needs sides of 7 px.
         background: grey level behind the Gaussians in [0, 1] for the PSNRs that are reported and compared.
@@ -128,6 +128,7 @@ def refine_photo(
     camera: Camera,
     steps: int,
     *,
+    background: float = 1.0,
     backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> Refinement:
@@ -135,7 +136,7 @@ def refine_photo(
     height, width = photo.shape[:2]
     shrink = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))
     small = resize(photo, max(1, round(height * shrink)), max(1, round(width * shrink)))
-    return refine(gaussians, to_tensor(small), camera, steps, backend=backend, progress=progress)
+    return refine(gaussians, to_tensor(small), camera, steps, background=background, backend=backend, progress=progress)
 
 
 class _Adam:

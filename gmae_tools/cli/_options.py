@@ -21,6 +21,10 @@ backend_option = click.option(
     "--backend", type=click.Choice(["auto", "cpu", "gsplat", "dense"]), default="auto", show_default=True,
     help="Draws the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
 )  # fmt: skip
+refine_option = click.option(
+    "--refine", type=click.IntRange(0), default=0, metavar="STEPS",
+    help="Fit the Gaussians to the photograph by so many steps of gradient descent; 50 make them sharp.",
+)  # fmt: skip
 format_option = click.option(
     "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True,
     help="Of the table on stdout.",

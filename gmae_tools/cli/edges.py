@@ -16,6 +16,7 @@ from gmae_tools.cli._options import (
     folder_names,
     format_option,
     output_folder,
+    refine_option,
 )
 from gmae_tools.errors import GmaeToolsError
 
@@ -76,11 +77,12 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 @checkpoint_option
 @device_option
 @backend_option
+@refine_option
 @format_option
 def command(
     images: tuple[str, ...], dataset: str | None, split: str, root: str | None, readouts: tuple[str, ...],
     layers: tuple[int, ...] | None, scales: tuple[int, ...], flip: bool, thresholds: int, jobs: int | None,
-    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, form: str,
+    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int, form: str,
 ) -> None:  # fmt: skip
     """Find edges without training for it.
 
@@ -104,18 +106,18 @@ def command(
             raise click.UsageError("--dataset scores one --readout at a time")
         benchmark(
             readouts[0] if readouts else "layers", split, root, layers or SINGLE, scales, flip, thresholds, jobs,
-            overwrite, output_folder(out), checkpoint, device, backend, form,
+            overwrite, output_folder(out), checkpoint, device, backend, refine, form,
         )  # fmt: skip
     else:
         draw(
             images, readouts or ("layers",), layers or HIERARCHY, scales, flip, output_folder(out), checkpoint, device,
-            backend,
+            backend, refine,
         )  # fmt: skip
 
 
 def draw(
     images: tuple[str, ...], readouts: tuple[str, ...], layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
-    folder: Path, checkpoint: str, device: str, backend: Backend,
+    folder: Path, checkpoint: str, device: str, backend: Backend, refine: int,
 ) -> None:  # fmt: skip
     """Maps and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
     from gmae_tools.cli.layers import find_inputs, progress_over
@@ -123,7 +125,8 @@ def draw(
     from gmae_tools.report.edges import edge_sheet
 
     paths, failures = find_inputs(images)
-    source = open_model(checkpoint, device, backend, scales, flip) if set(readouts) & set(GAUSSIAN) else None
+    gaussian = set(readouts) & set(GAUSSIAN)
+    source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
     detectors = captioned(readouts, layers, source)
     rows = []
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
@@ -134,6 +137,7 @@ def draw(
             failures += 1
     if rows:
         looks = f"scales {', '.join(map(str, scales))}" + (" and mirrored" if flip else "")
+        looks += f", refined in {refine} steps" if refine else ""
         subtitle = f"read from Gaussians by {Path(checkpoint).name}, {looks}" if source else "on the photographs"
         write_image(folder / SHEET, edge_sheet("Edges", subtitle, rows))
         click.echo(str(folder / SHEET))
@@ -186,9 +190,12 @@ def captioned(readouts: tuple[str, ...], layers: tuple[int, ...], source: Gaussi
     return found
 
 
-def open_model(checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool) -> GaussianEdges:
+def open_model(
+    checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool, refine: int
+) -> GaussianEdges:
     """The detectors of a checkpoint."""
     from gmae_tools import checkpoints
+    from gmae_tools.cli.layers import look_progress
     from gmae_tools.detectors import GaussianEdges
     from gmae_tools.predict import resolve_device
     from gmae_tools.splatting import choose_backend
@@ -196,13 +203,14 @@ def open_model(checkpoint: str, device: str, backend: Backend, scales: tuple[int
 
     where = resolve_device(device)
     drawer = choose_backend(backend, where)
-    return GaussianEdges(checkpoints.load(checkpoint, device=where), Looks(scales, flip), drawer)
+    model = checkpoints.load(checkpoint, device=where)
+    return GaussianEdges(model, Looks(scales, flip, refine), drawer, look_progress(refine))
 
 
 def benchmark(
     readout: str, split: str, root: str | None, layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
     thresholds: int, jobs: int | None, overwrite: bool, folder: Path, checkpoint: str, device: str, backend: Backend,
-    form: str,
+    refine: int, form: str,
 ) -> None:  # fmt: skip
     """Both stages for one readout; prints the scores."""
     from gmae_tools import detectors, edge_benchmark, processes
@@ -225,9 +233,10 @@ def benchmark(
         scales=scales if gaussian else None,
         flip=flip if gaussian else None,
         thresholds=thresholds,
+        refine=refine if gaussian else 0,
     )
     edge_benchmark.claim(folder, settings, overwrite=overwrite)
-    source = open_model(checkpoint, device, backend, scales, flip) if gaussian else None
+    source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
     detect = source.detector(readout, layers) if source else detectors.CLASSICAL[readout]
     for _ in progress(predict_maps(photos, {folder: detect}), len(photos), "maps"):
         pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +17,7 @@ from gmae_tools.cli._options import (
     folder_names,
     format_option,
     output_folder,
+    refine_option,
 )
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
@@ -24,6 +25,7 @@ from gmae_tools.files import atomic_path
 if TYPE_CHECKING:
     import numpy as np
 
+    from gmae_tools.gaussians import Gaussians
     from gmae_tools.model import GMAE
     from gmae_tools.report.layers import LayersRequest, Strips
     from gmae_tools.report.tables import Row
@@ -33,6 +35,7 @@ T = TypeVar("T")
 
 DEFAULT_KS = "32,64,128,256,512,all"
 LARGE = 1 << 22  # pixels from which a single picture gets a progress bar of its own
+LONG = 1 << 24  # pixels times steps from which a refinement does: a few seconds
 TABLE = "layers.csv"
 
 
@@ -51,18 +54,20 @@ TABLE = "layers.csv"
 @checkpoint_option
 @device_option
 @backend_option
+@refine_option
 @click.option(
     "--background", type=click.Choice(["white", "black", "transparent"]), default="white", show_default=True,
     help="Behind the Gaussians.",
 )  # fmt: skip
 @format_option
-def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, checkpoint: str, device: str, backend: Backend, background: str, form: str) -> None:  # fmt: skip  # noqa: E501
+def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, background: str, form: str) -> None:  # fmt: skip  # noqa: E501
     """Take photographs apart into depth layers.
 
     IMG is a picture, a folder of pictures or a glob. For each picture, DIR/<name>/ receives first_<K>.png
     (the nearest K Gaussians), layer_<n>.png (each of N equal depth groups alone, 1 is the nearest), depth.png
     (near is bright), sheet.png (all of these on one page) and gaussians.npz. The table (for each K: PSNR and
-    SSIM against the photograph, and coverage) goes to stdout and to DIR/layers.csv.
+    SSIM against the photograph, and coverage) goes to stdout and to DIR/layers.csv; with --refine it also has
+    the PSNR of the prediction (psnr_before). Refinement leaves the order of depths as it is.
 
     A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
     """
@@ -71,7 +76,7 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
 
     from gmae_tools import checkpoints
     from gmae_tools.predict import resolve_device
-    from gmae_tools.report.layers import COLUMNS, LayersRequest
+    from gmae_tools.report.layers import LayersRequest
     from gmae_tools.report.tables import format_rows
     from gmae_tools.splatting import choose_backend
 
@@ -82,7 +87,7 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
     if not 1 <= layers <= model.config.k:
         raise GmaeToolsError(f"--layers {layers}: use 1 to {model.config.k}, the number of Gaussians")
     folder = output_folder(out)
-    request = LayersRequest(chosen, layers, background, Path(checkpoint).name, drawer)
+    request = LayersRequest(chosen, layers, background, Path(checkpoint).name, drawer, refine)
     rows: list[Row] = []
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
@@ -95,21 +100,42 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
     finally:  # an interrupted run keeps the table of what it has finished
         if rows:
             with atomic_path(folder / TABLE) as temporary:
-                temporary.write_text(format_rows(rows, COLUMNS, "csv"), encoding="utf-8")
-    click.echo(format_rows(rows, COLUMNS, form), nl=False)
+                temporary.write_text(format_rows(rows, request.columns, "csv"), encoding="utf-8")
+    click.echo(format_rows(rows, request.columns, form), nl=False)
     if failures:
         raise SystemExit(1)
 
 
 def take_apart(model: GMAE, path: Path, request: LayersRequest, folder: Path) -> list[Row]:
-    """Everything about one picture: read, predict, draw, write; returns its rows of the table."""
+    """Everything about one picture: read, predict, refine, draw, write; returns its rows of the table."""
     from gmae_tools.images import read_image
     from gmae_tools.predict import predict
     from gmae_tools.report.layers import write_layers
 
     photo = read_image(path)
+    gaussians, before = predict(model, photo), None
+    if request.refine:
+        before, gaussians = gaussians, fit(gaussians, photo, model, request, path.name)
     progress = strip_progress(photo, path.name)
-    return write_layers(photo, predict(model, photo), model.camera, request, folder, str(path), progress)
+    return write_layers(photo, gaussians, model.camera, request, folder, str(path), progress, before)
+
+
+def fit(gaussians: Gaussians, photo: np.ndarray, model: GMAE, request: LayersRequest, name: str) -> Gaussians:
+    """Refine a prediction, with a progress bar on a terminal if it takes long."""
+    from gmae_tools.refine import MAX_PIXELS, refine_photo
+    from gmae_tools.report.layers import BACKGROUNDS
+
+    work = min(photo.shape[0] * photo.shape[1], MAX_PIXELS) * request.refine
+    with tqdm(total=request.refine, unit="step", desc=name, leave=False, disable=None if work >= LONG else True) as bar:
+
+        def progress(_: int, psnr: float) -> None:
+            bar.set_postfix_str(f"{psnr:.2f} dB", refresh=False)
+            bar.update()
+
+        return refine_photo(
+            gaussians, photo, model.camera, request.refine,
+            background=BACKGROUNDS[request.background], backend=request.backend, progress=progress,
+        ).gaussians  # fmt: skip
 
 
 def parse_ks(text: str) -> dict[str, int | None]:
@@ -166,6 +192,11 @@ def find_inputs(inputs: tuple[str, ...]) -> tuple[list[Path], int]:
 def progress_over(items: list[T]) -> Iterable[T]:
     """`items`, with a progress bar on a terminal if there are several."""
     return tqdm(items, unit="picture", disable=None if len(items) > 1 else True)
+
+
+def look_progress(refine: int) -> Callable[[Sequence[T]], Iterable[T]]:
+    """A progress bar on a terminal over the looks at a photograph, if they are refined: that takes a while."""
+    return lambda places: tqdm(places, unit="look", leave=False, disable=None if refine else True)
 
 
 def strip_progress(photo: np.ndarray, name: str) -> Callable[[Strips], Strips]:

@@ -25,7 +25,8 @@ from gmae_tools.report.tables import Row
 from gmae_tools.splatting import Backend
 from gmae_tools.zeroshot.layers import LayerPictures, layer_sizes, layer_strips, over, render_layers
 
-COLUMNS = {"image": None, "k": None, "psnr": 2, "ssim": 4, "coverage": 4}  # of the table; decimals shown
+# Columns of the table, and the decimals shown; `psnr_before` is there only for refined Gaussians.
+COLUMNS = {"image": None, "k": None, "psnr_before": 2, "psnr": 2, "ssim": 4, "coverage": 4}
 
 # Grey levels behind the Gaussians; transparent pictures are shown on the sheet and measured on white.
 BACKGROUNDS = {"white": 1.0, "black": 0.0, "transparent": 1.0}
@@ -46,6 +47,7 @@ class LayersRequest:
         background: one of `BACKGROUNDS`.
         checkpoint: its name, for the sheet.
         backend: that draws.
+        refine: steps by which the prediction is refined.
     """
 
     ks: Mapping[str, int]
@@ -53,6 +55,12 @@ class LayersRequest:
     background: str
     checkpoint: str
     backend: Backend = "auto"
+    refine: int = 0
+
+    @property
+    def columns(self) -> dict[str, int | None]:
+        """Those of `COLUMNS` that its table has."""
+        return {name: decimals for name, decimals in COLUMNS.items() if self.refine or name != "psnr_before"}
 
     @property
     def transparent(self) -> bool:
@@ -82,6 +90,7 @@ def write_layers(
     folder: Path,
     image: str,
     progress: Callable[[Strips], Strips] = iter,
+    before: Gaussians | None = None,
 ) -> list[Row]:
     """Write all pictures of one photograph, all of them or none; memory does not grow with its height.
 
@@ -90,13 +99,14 @@ def write_layers(
 
     Args:
         photo: uint8 RGB `[H, W, 3]`.
-        gaussians: one set, predicted from it.
+        gaussians: one set, predicted from it, perhaps refined.
         folder: made if missing.
         image: the photograph's name in the table and on the sheet.
         progress: wraps the strips of rows as they are drawn.
+        before: the prediction, if `gaussians` are refined.
 
     Returns:
-        A row of `COLUMNS` for each k. PSNR and SSIM compare the 8-bit pictures with the photograph; coverage
+        A row of `request.columns` for each k. PSNR and SSIM compare the 8-bit pictures with the photograph; coverage
         is the mean alpha.
     """
     gaussians = gaussians.sort_by_depth()
@@ -111,12 +121,25 @@ def write_layers(
             for done in [pool.submit(job) for job in output.jobs(rows, strip)]:
                 done.result()
         table = output.table(image)
+        if before is not None:
+            psnrs = _prefix_psnrs(photo, before, camera, request)
+            table = [{**row, "psnr_before": psnr} for row, psnr in zip(table, psnrs, strict=True)]
         sheet = _sheet(photo, small, gaussians, request, table)
         size = (sheet.shape[0], sheet.shape[1])
         files.enter_context(png_writer(folder / "sheet.png", *size, channels=3)).write(sheet)
         gaussians.save(folder / "gaussians.npz")
     _remove_earlier(folder, {*request.first_files(), *request.layer_files()})
     return table
+
+
+def _prefix_psnrs(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: LayersRequest) -> list[float]:
+    """PSNR of each first-K picture, measured as those that are written."""
+    height, width = photo.shape[:2]
+    likeness = [Likeness(height, width) for _ in request.ks]
+    for rows, strip in layer_strips(gaussians, camera, height, width, list(request.ks.values()), 1, request.backend):
+        for each, first in zip(likeness, pixels(over(strip.firsts, strip.first_alphas, request.color)), strict=True):
+            each.update(first, photo[rows])
+    return [each.compute()[0] for each in likeness]
 
 
 class _Output:
@@ -168,7 +191,7 @@ class _Output:
         ]  # fmt: skip
 
     def table(self, image: str) -> list[Row]:
-        """A row of `COLUMNS` for each k, once all strips are done."""
+        """A row for each k, all columns but `psnr_before`, once all strips are done."""
         rows: list[Row] = []
         coverage = self.covered / (self.photo.shape[0] * self.photo.shape[1])
         for name, likeness, covered in zip(self.request.ks, self.likeness, coverage.tolist(), strict=True):
@@ -222,7 +245,8 @@ def _sheet(
     layers = pixels(over(small.layers, small.layer_alphas, request.color))
     return contact_sheet(
         Path(str(table[0]["image"])).name,
-        f"{request.checkpoint}, K = {gaussians.k} Gaussians",
+        f"{request.checkpoint}, K = {gaussians.k} Gaussians"
+        + f", refined in {request.refine} steps" * bool(request.refine),
         [
             Section("The nearest K Gaussians", [photograph, *nearest, depth_map]),
             Section(
