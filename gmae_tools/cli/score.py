@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ from gmae_tools.processes import is_main
 
 if TYPE_CHECKING:
     from gmae_tools.metrics.boundaries import BoundaryResult
+    from gmae_tools.metrics.regions import RegionResult, Threshold
 
 T = TypeVar("T")
 
@@ -24,6 +26,39 @@ TABLE = (
     ("R50", "r50", "recall at half precision"),
 )
 PARTS = ("recall", "precision", "threshold")
+
+MASK_SCORES = {
+    "max_f_beta": "best threshold for all images",
+    "mean_f_beta": "mean over thresholds",
+    "mae": "mean absolute error; lower is better",
+    "s_measure": "likeness of structure",
+    "e_measure": "enhanced alignment, mean over thresholds",
+    "iou": "of the figure",
+    "accuracy": "share of right pixels",
+}
+MASK_KEYS = (*MASK_SCORES, "images", "protocol")
+
+
+class MaskThreshold(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+    """`otsu`, or a number from 0 to 1."""
+
+    name = "otsu|number"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> Threshold:
+        if value == "otsu":
+            return "otsu"
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number <= 1:
+            self.fail(f"{value!r} is neither otsu nor a number from 0 to 1", param, ctx)
+        return number
+
+
+min_max_option = click.option(
+    "--min-max", is_flag=True, help="Stretch every map to span 0 to 1 before it is scored, as PySODMetrics does."
+)
 
 
 @click.group()
@@ -91,6 +126,45 @@ def edges(
     click.echo(render(result.to_dict(), format_))
 
 
+@command.command()
+@click.argument("pred_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("gt_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--threshold", type=MaskThreshold(), metavar="otsu|FLOAT", default=0.5, show_default=True,
+    help="Makes a map a mask, for IoU and accuracy.",
+)  # fmt: skip
+@min_max_option
+@click.option(
+    "--thresholds", type=click.IntRange(1, 256), default=255, show_default=True,
+    help="How many of the thresholds 0/255, 1/255, ... F and E are taken at; PySODMetrics takes 256.",
+)  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@click.option("--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option(
+    "-o", "--out", type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for all scores, the curves, and a table of the images.",
+)  # fmt: skip
+def masks(
+    pred_dir: Path, gt_dir: Path, threshold: Threshold, min_max: bool, thresholds: int, jobs: int | None, format_: str,
+    out: Path | None,
+) -> None:  # fmt: skip
+    """Score figure maps against masks: F-beta, MAE, S-measure, E-measure, IoU and accuracy.
+
+    PRED_DIR holds one map an image (a grey picture, white for the figure, or an .npy array in [0, 1]), GT_DIR the
+    masks; files are matched by name. Masks are cut at one half; a map of another size is resized to its mask's.
+    """
+    from gmae_tools.metrics.regions import RegionProtocol
+    from gmae_tools.region_benchmark import pair_maps, score_pairs, summarize
+
+    protocol = RegionProtocol(min_max, threshold, thresholds)
+    pairs = pair_maps(pred_dir, gt_dir)
+    result = summarize(list(progress(score_pairs(pairs, protocol, jobs), len(pairs), "scoring")), protocol)
+    scores = result.to_dict()
+    if out:
+        write_regions(out, result, scores)
+    click.echo(render_regions({key: scores[key] for key in MASK_KEYS}, format_))
+
+
 def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
     """Pass the items on, with a bar on stderr, one for all processes."""
     from tqdm import tqdm
@@ -100,13 +174,8 @@ def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
 
 def render(scores: dict[str, Any], format_: str) -> str:
     """The scores as text: a table for the eye, or a CSV line under its header, or a JSON object."""
-    if format_ == "json":
-        return json.dumps(scores, indent=2)
-    if format_ == "csv":
-        import pandas as pd
-
-        table: str = pd.DataFrame([{**scores, "protocol": json.dumps(scores["protocol"])}]).to_csv(index=False)
-        return table.rstrip("\n")
+    if format_ != "table":
+        return serialize(scores, format_)
     lines = []
     for title, key, meaning in TABLE:
         parts = [f"{part} {scores[f'{key}_{part}']:.4f}" for part in PARTS if f"{key}_{part}" in scores]
@@ -114,6 +183,40 @@ def render(scores: dict[str, Any], format_: str) -> str:
     lines.append(f"{scores['images']} images, {scores['thresholds']} thresholds")
     lines += [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in scores["protocol"].items()]
     return "\n".join(lines)
+
+
+def render_regions(scores: dict[str, Any], format_: str) -> str:
+    """The same for the scores of figure maps; what has no line of its own in the table stands below as it is."""
+    if format_ != "table":
+        return serialize(scores, format_)
+    lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in MASK_SCORES.items()]
+    others = {key: value for key, value in scores.items() if key not in (*MASK_SCORES, "protocol")}
+    for key, value in {**others, **scores["protocol"]}.items():
+        lines.append(f"{key.replace('_', ' ')}: {f'{value:.4f}' if isinstance(value, float) else _text(value)}")
+    return "\n".join(lines)
+
+
+def serialize(scores: dict[str, Any], format_: str) -> str:
+    """The scores as a JSON object, or as a CSV line under its header."""
+    if format_ == "json":
+        return json.dumps(scores, indent=2)
+    import pandas as pd
+
+    table: str = pd.DataFrame([{**scores, "protocol": json.dumps(scores["protocol"])}]).to_csv(index=False)
+    return table.rstrip("\n")
+
+
+def write_regions(out: Path, result: RegionResult, scores: dict[str, Any]) -> None:
+    """Write the scores of figure maps, the curves over the thresholds and the table of the images into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    tables = {
+        "images.csv": result.to_pandas().to_csv(index=False),
+        "curve.csv": result.curve().to_csv(index=False),
+        "scores.json": serialize(scores, "json") + "\n",
+    }
+    for file, text in tables.items():
+        with atomic_path(out / file) as temporary:
+            temporary.write_text(text)
 
 
 def _text(value: object) -> str:

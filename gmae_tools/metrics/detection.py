@@ -12,6 +12,8 @@ import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
 
+_KEYS = {"ap": 0, "ap50": 1, "ar100": 8}  # places in the list of COCO's figures
+
 
 class Detections(NamedTuple):
     """What was found in an image.
@@ -24,7 +26,7 @@ class Detections(NamedTuple):
     scores: np.ndarray
 
 
-def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.ndarray]) -> dict[str, float]:
+def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     """AP (mean over IoU 0.5, 0.55, ..., 0.95), AP50 and AR100 of boxes without classes, each in [0, 1].
 
     Args:
@@ -32,7 +34,7 @@ def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.nd
         truths: the boxes [n, 4] to be found, by image id.
 
     Returns:
-        `{"ap": ..., "ap50": ..., "ar100": ...}`; NaN where there is no box to be found at all.
+        `{"ap": ..., "ap50": ..., "ar100": ...}`; None where there is no box to be found at all.
 
     Raises:
         GmaeToolsError: faster-coco-eval is not installed, or detections are of an image that is not among the truths.
@@ -46,7 +48,7 @@ def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.nd
         raise GmaeToolsError(f"image {strange[0]} has detections but no ground truth")
     numbers = {name: number for number, name in enumerate(sorted(truths), 1)}
     if not any(len(boxes) for boxes in truths.values()):
-        return dict.fromkeys(("ap", "ap50", "ar100"), float("nan"))
+        return dict.fromkeys(_KEYS)
     annotations = [
         {**_annotation(box, numbers[name]), "id": number}
         for number, (name, box) in enumerate(((name, box) for name in numbers for box in truths[name]), 1)
@@ -57,7 +59,7 @@ def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.nd
         for box, score in zip(*each, strict=True)
     ]
     if not detections:
-        return dict.fromkeys(("ap", "ap50", "ar100"), 0.0)
+        return dict.fromkeys(_KEYS, 0.0)
     truth = COCO(
         {
             "images": [{"id": number} for number in numbers.values()],
@@ -71,7 +73,7 @@ def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.nd
     evaluation.accumulate()
     evaluation.summarize()
     stats = evaluation.stats
-    return {"ap": float(stats[0]), "ap50": float(stats[1]), "ar100": float(stats[8])}
+    return {key: float(stats[place]) for key, place in _KEYS.items()}
 
 
 def _annotation(box: np.ndarray, image: int) -> dict[str, Any]:

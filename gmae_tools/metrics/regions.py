@@ -64,12 +64,29 @@ class RegionProtocol:
         return {
             "beta_squared": BETA_SQUARED,
             "thresholds": self.thresholds,
-            "curves": "F-beta and E-measure: averaged over images at each threshold k/255; max or mean over thresholds",
-            "e_measure": "mean over thresholds",
+            "curves": "F-beta and E-measure averaged over images at each threshold k/255, then max or mean over k",
             "normalisation": "min-max, each map" if self.min_max else "none (maps scored as given)",
             "mask": "Otsu's threshold, each map" if self.threshold == "otsu" else f"map >= {self.threshold:g}",
-            "iou": "of the figure, averaged over images",
+            "overlap": "IoU of the figure, averaged over images; mean IoU: of figure and ground",
         }
+
+
+def check_map(soft: Array) -> Array:
+    """The same map [H, W] as float64. Raises GmaeToolsError if it is no map, not finite, or not in [0, 1]."""
+    soft = np.asarray(soft, float)
+    if soft.ndim != 2 or not soft.size:
+        raise GmaeToolsError(f"a figure map has shape [H, W], this one {list(soft.shape)}")
+    if not np.isfinite(soft).all():
+        raise GmaeToolsError("the figure map has values that are not finite")
+    if soft.min() < -1e-6 or soft.max() > 1 + 1e-6:
+        raise GmaeToolsError(f"a figure map lies in [0, 1], this one in [{soft.min():g}, {soft.max():g}]: scale it")
+    return np.clip(soft, 0, 1)
+
+
+def stretch(soft: Array) -> Array:
+    """A map [H, W] stretched so that it spans 0 to 1; one of a single level is left as it is."""
+    low, high = soft.min(), soft.max()
+    return np.asarray((soft - low) / (high - low)) if high > low else soft
 
 
 def binarize(soft: Array, threshold: Threshold) -> Array:
@@ -141,8 +158,8 @@ def score_regions(
     """
     protocol = protocol or RegionProtocol()
     soft, truth = _checked(soft, truth)
-    if protocol.min_max and soft.max() > soft.min():
-        soft = (soft - soft.min()) / (soft.max() - soft.min())
+    if protocol.min_max:
+        soft = stretch(soft)
     hits, predicted = _passing(soft, truth)
     figure, size = int(truth.sum()), truth.size
     precision, recall = hits / np.maximum(predicted, 1), hits / max(figure, 1)
@@ -168,18 +185,12 @@ def f_beta(precision: Array, recall: Array) -> Array:
 
 
 def _checked(soft: Array, truth: Array) -> tuple[Array, Array]:
-    soft, truth = np.asarray(soft, float), np.asarray(truth, bool)
-    if soft.ndim != 2 or not soft.size:
-        raise GmaeToolsError(f"a figure map has shape [H, W], this one {list(soft.shape)}")
+    soft, truth = check_map(soft), np.asarray(truth, bool)
     if soft.shape != truth.shape:
         raise GmaeToolsError(
             f"the map has shape {list(soft.shape)}, its mask {list(truth.shape)}: score it at the mask's size"
         )
-    if not np.isfinite(soft).all():
-        raise GmaeToolsError("the figure map has values that are not finite")
-    if soft.min() < -1e-6 or soft.max() > 1 + 1e-6:
-        raise GmaeToolsError(f"a figure map lies in [0, 1], this one in [{soft.min():g}, {soft.max():g}]: scale it")
-    return np.clip(soft, 0, 1), truth
+    return soft, truth
 
 
 def _quantize(soft: Array) -> Array:

@@ -1,0 +1,245 @@
+"""`gmae-tools segment`: figure and ground of photographs, and their scores on a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gmae_tools.cli import print_error
+from gmae_tools.cli._options import (
+    backend_option,
+    checkpoint_option,
+    device_option,
+    folder_names,
+    format_option,
+    output_folder,
+)
+from gmae_tools.cli.edges import Numbers
+from gmae_tools.cli.score import MaskThreshold, min_max_option
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import atomic_path
+
+if TYPE_CHECKING:
+    from gmae_tools.metrics.regions import Threshold
+    from gmae_tools.report.segment import FigureRow
+    from gmae_tools.segmenters import Segmenter
+    from gmae_tools.splatting import Backend
+
+GAUSSIAN = ("grouped", "depth")
+CLASSICAL = ("centre-prior", "everything", "otsu", "otsu-border", "spectral-residual", "grabcut")
+SHEET, RECORD = "sheet.png", "segment.json"
+COLUMNS = {"image": None, "x0": 0, "y0": 0, "x1": 0, "y1": 0, "area": 0, "share": 3}
+RESULTS = ("maps", "scores.json", "images.csv", "curve.csv")
+
+
+@click.command()
+@click.argument("images", metavar="[IMG]...", nargs=-1)
+@click.option(
+    "--dataset", metavar="NAME|DIR",
+    help="Score the maps of a data set instead of drawing pictures: ecssd, pascal-s, duts-te, or a folder with"
+    " images/ and masks/.",
+)  # fmt: skip
+@click.option(
+    "--split", type=click.Choice(["odd", "even", "all"]), default="all", show_default=True,
+    help="Of the data set: photographs with odd numbers (to develop on), with even ones (to report), or all.",
+)  # fmt: skip
+@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets.")
+@click.option(
+    "--method", type=click.Choice([*GAUSSIAN, *CLASSICAL]), default=GAUSSIAN[0], show_default=True,
+    help="How figure is told from ground.",
+)  # fmt: skip
+@click.option(
+    "--threshold", type=MaskThreshold(), metavar="otsu|FLOAT",
+    help="Makes the probability of figure a mask.  [default: the method's own]",
+)  # fmt: skip
+@click.option(
+    "--scales", type=Numbers(), metavar="S,S,...", default="1", show_default=True,
+    help="Look at S x S overlapping tiles of the photograph, and average over several S; 1 is the whole.",
+)  # fmt: skip
+@click.option("--flip", is_flag=True, help="Look at everything mirrored too, and average.")
+@min_max_option
+@click.option("--ap", is_flag=True, help="With --dataset, score all boxes as detections too (needs faster-coco-eval).")
+@click.option("--jobs", type=click.IntRange(1), help="Processes that score.  [default: one a core]")
+@click.option("--overwrite", is_flag=True, help="Remove the results of other settings from DIR.")
+@click.option("-o", "--out", metavar="DIR", default="segment", show_default=True, help="For the results.")
+@checkpoint_option
+@device_option
+@backend_option
+@format_option
+def command(
+    images: tuple[str, ...], dataset: str | None, split: str, root: str | None, method: str,
+    threshold: Threshold | None, scales: tuple[int, ...], flip: bool, min_max: bool, ap: bool, jobs: int | None,
+    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, form: str,
+) -> None:  # fmt: skip
+    """Tell figure from ground without training for it.
+
+    With IMG (pictures, folders or globs) DIR/<name>/ receives probability.png, mask.png, cutout.png (the figure on
+    transparent ground), overlay.png (figure outlined, ground faded, box) and segment.json (box and area in pixels), and
+    DIR/sheet.png a row for each picture. The box is that of the mask's largest region. Boxes and areas also go to
+    stdout.
+
+    With --dataset DIR/maps/ receives the probability of figure of each photograph, and DIR the scores, the curves over
+    thresholds, a table of the images and the settings. An interrupted run goes on where it stopped; other settings are
+    refused without --overwrite. The scores also go to stdout. Several processes share the photographs:
+    torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
+
+    Methods on the Gaussians: grouped (into a figure and a ground), depth (the plain readout). On the photograph:
+    centre-prior (a fixed blob), everything, otsu (the bright side), otsu-border (the side with less of the border),
+    spectral-residual, grabcut (from a centred box).
+    """
+    from gmae_tools.segmenters import THRESHOLDS
+
+    if bool(images) == bool(dataset):
+        raise click.UsageError("give pictures, or --dataset")
+    threshold = THRESHOLDS[method] if threshold is None else threshold
+    folder = output_folder(out)
+    if dataset:
+        benchmark(
+            dataset, split, root, method, threshold, scales, flip, min_max, ap, jobs, overwrite, folder, checkpoint,
+            device, backend, form,
+        )  # fmt: skip
+    else:
+        draw(images, method, threshold, scales, flip, folder, checkpoint, device, backend, form)
+
+
+def open_segmenter(
+    method: str, checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool
+) -> Segmenter:
+    """The segmenter of a method's name; those on the photograph need no model."""
+    from gmae_tools import checkpoints
+    from gmae_tools.predict import resolve_device
+    from gmae_tools.segmenters import CLASSICAL, GaussianFigure
+    from gmae_tools.splatting import choose_backend
+    from gmae_tools.views import Looks
+
+    if method in CLASSICAL:
+        return CLASSICAL[method]
+    where = resolve_device(device)
+    drawer = choose_backend(backend, where)
+    return GaussianFigure(checkpoints.load(checkpoint, device=where), Looks(scales, flip), drawer).segmenter(method)
+
+
+def draw(
+    images: tuple[str, ...], method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool, folder: Path,
+    checkpoint: str, device: str, backend: Backend, form: str,
+) -> None:  # fmt: skip
+    """Pictures, boxes and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
+    from gmae_tools.cli.layers import find_inputs, progress_over
+    from gmae_tools.images import write_image
+    from gmae_tools.report.segment import figure_sheet
+
+    paths, failures = find_inputs(images)
+    segment = open_segmenter(method, checkpoint, device, backend, scales, flip)
+    rows, records = [], []
+    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+        try:
+            row, record = take_out(path, segment, method, threshold, folder / name)
+        except (GmaeToolsError, OSError) as error:
+            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            failures += 1
+            continue
+        rows.append(row)
+        records.append(record)
+    if rows:
+        source = f" from Gaussians by {Path(checkpoint).name}" if method in GAUSSIAN else ""
+        write_image(folder / SHEET, figure_sheet("Figure and ground", f"{method}{source}", rows))
+    click.echo(render(records, form))
+    if failures:
+        raise SystemExit(1)
+
+
+def take_out(
+    path: Path, segment: Segmenter, method: str, threshold: Threshold, folder: Path
+) -> tuple[FigureRow, dict[str, Any]]:
+    """Everything about one picture, written to `folder`; its row of the sheet, and what stands in its JSON file."""
+    from gmae_tools.images import read_image, write_image
+    from gmae_tools.metrics.regions import binarize
+    from gmae_tools.report.segment import cutout, figure_row, overlay
+    from gmae_tools.zeroshot.boxes import largest_box
+
+    photo = read_image(path)
+    probability = segment(photo)
+    mask = binarize(probability, threshold)
+    box = largest_box(mask)
+    pictures = {"probability": probability, "mask": mask, "cutout": cutout(photo, mask)}
+    for name, picture in {**pictures, "overlay": overlay(photo, mask, box)}.items():
+        write_image(folder / f"{name}.png", picture)
+    record = {
+        "image": str(path),
+        "width": photo.shape[1],
+        "height": photo.shape[0],
+        "method": method,
+        "threshold": threshold,
+        "box": None if box is None else [int(side) for side in box],
+        "area": int(mask.sum()),
+        "share": round(float(mask.mean()), 6),
+    }
+    with atomic_path(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return figure_row(path.name, photo, probability, mask, box), record
+
+
+def render(records: list[dict[str, Any]], form: str) -> str:
+    """What was found in the pictures, as text; a picture without figure has no box."""
+    from gmae_tools.report.tables import format_rows
+
+    if form == "json":
+        return json.dumps(records, indent=2)
+    corners = ("x0", "y0", "x1", "y1")
+    rows = [{**record, **dict(zip(corners, record["box"] or [None] * 4, strict=True))} for record in records]
+    return format_rows(rows, COLUMNS, form).rstrip("\n")
+
+
+def benchmark(
+    dataset: str, split: Any, root: str | None, method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool,
+    min_max: bool, ap: bool, jobs: int | None, overwrite: bool, folder: Path, checkpoint: str, device: str,
+    backend: Backend, form: str,
+) -> None:  # fmt: skip
+    """Both stages for one method; prints the scores."""
+    from dataclasses import asdict
+
+    from gmae_tools import processes, region_benchmark
+    from gmae_tools.checkpoints import WEIGHTS_FILE, find
+    from gmae_tools.cli.score import progress, render_regions, write_regions
+    from gmae_tools.datasets.saliency import Saliency
+    from gmae_tools.metrics.regions import RegionProtocol
+    from gmae_tools.prediction_folder import claim, fingerprint, predict_maps
+
+    processes.join()
+    if ap:
+        region_benchmark.detection([])  # says now, not at the end, if something has to be installed
+    data = Saliency(dataset, root)
+    pairs = data.pairs(split)
+    gaussian = method in GAUSSIAN
+    settings = region_benchmark.Settings(
+        dataset=data.name,
+        split=split,
+        method=method,
+        threshold=threshold,
+        min_max=min_max,
+        checkpoint=Path(checkpoint).name if gaussian else None,
+        weights=fingerprint(find(checkpoint) / WEIGHTS_FILE) if gaussian else None,
+        scales=scales if gaussian else None,
+        flip=flip if gaussian else None,
+    )
+    claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
+    segment = open_segmenter(method, checkpoint, device, backend, scales, flip)
+    photos = [pair.photo for pair in pairs]
+    for _ in progress(predict_maps(photos, {folder: segment}), len(photos), "maps"):
+        pass
+    own, protocol = processes.share(region_benchmark.maps_of(folder, pairs)), RegionProtocol(min_max, threshold)
+    scored = processes.gather(list(progress(region_benchmark.score_pairs(own, protocol, jobs), len(own), "scoring")))
+    if not processes.is_main():
+        return
+    result = region_benchmark.summarize(scored, protocol)
+    scores = result.to_dict()
+    scores |= {"dataset": dataset, "split": split, "method": method, "checkpoint": settings.checkpoint}
+    if data.official_size and split == "all" and data.official_size != len(pairs):
+        scores["protocol"]["deviation"] = f"{len(pairs)} of the {data.official_size} photographs of {data.name}"
+    if ap:
+        scores |= region_benchmark.detection(scored)
+    write_regions(folder, result, scores)
+    click.echo(render_regions(scores, form))
