@@ -243,10 +243,10 @@ def _sheet(
         for picture, row in zip(firsts, table, strict=True)
     ]
     layers = pixels(over(small.layers, small.layer_alphas, request.color))
+    refined = f", refined in {request.refine} steps" if request.refine else ""
     return contact_sheet(
         Path(str(table[0]["image"])).name,
-        f"{request.checkpoint}, K = {gaussians.k} Gaussians"
-        + f", refined in {request.refine} steps" * bool(request.refine),
+        f"{request.checkpoint}, K = {gaussians.k} Gaussians{refined}",
         [
             Section("The nearest K Gaussians", [photograph, *nearest, depth_map]),
             Section(
