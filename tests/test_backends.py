@@ -169,8 +169,11 @@ def test_a_compiler_that_fails_is_one_sentence(
         del sys.modules[name]
 
 
-def test_gsplat_does_not_draw_what_is_on_the_cpu() -> None:
+def test_gsplat_does_not_draw_what_is_on_the_cpu(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GmaeToolsError, match="gsplat draws on a CUDA GPU, not on cpu: use --device cuda"):
+        choose_backend("gsplat", "cpu")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(GmaeToolsError, match="not on cpu: this torch is built without CUDA: install"):
         choose_backend("gsplat", "cpu")
 
 

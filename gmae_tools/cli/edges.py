@@ -202,9 +202,9 @@ def open_model(
     from gmae_tools.views import Looks
 
     where = resolve_device(device)
-    drawer = choose_backend(backend, where)
+    choose_backend(backend, where)  # one that cannot draw is refused before any work
     model = checkpoints.load(checkpoint, device=where)
-    return GaussianEdges(model, Looks(scales, flip, refine), drawer, look_progress(refine))
+    return GaussianEdges(model, Looks(scales, flip, refine), backend, look_progress(refine))
 
 
 def benchmark(

@@ -81,13 +81,13 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
     from gmae_tools.splatting import choose_backend
 
     where = resolve_device(device)
-    drawer = choose_backend(backend, where)
+    choose_backend(backend, where)  # one that cannot draw is refused before any work
     model = checkpoints.load(checkpoint, device=where)
     chosen = fit_ks(wanted, model.config.k, exact=ks is not None)
     if not 1 <= layers <= model.config.k:
         raise GmaeToolsError(f"--layers {layers}: use 1 to {model.config.k}, the number of Gaussians")
     folder = output_folder(out)
-    request = LayersRequest(chosen, layers, background, Path(checkpoint).name, drawer, refine)
+    request = LayersRequest(chosen, layers, background, Path(checkpoint).name, backend, refine)
     rows: list[Row] = []
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):

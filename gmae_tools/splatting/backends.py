@@ -68,7 +68,8 @@ def choose_backend(backend: Backend, device: torch.device | str) -> Drawer:
     on_cuda = torch.device(device).type == "cuda"
     if backend == "gsplat":
         if not on_cuda:
-            raise GmaeToolsError(f"splatting backend gsplat draws on a CUDA GPU, not on {device}: use --device cuda")
+            advice = _missing_for_gsplat() or "use --device cuda"
+            raise GmaeToolsError(f"splatting backend gsplat draws on a CUDA GPU, not on {device}: {advice}")
         _load_gsplat()
         log.info("splatting by gsplat, as asked for")
         return "gsplat"
