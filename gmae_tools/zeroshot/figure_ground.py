@@ -1,17 +1,20 @@
 """Figure and ground from Gaussians, untrained: how likely each pixel belongs to what the picture is of.
 
-Both methods are functions of one set of Gaussians; none of them looks at the photograph.
+Both methods are functions of one set of Gaussians; neither looks at the photograph.
 
-- `depth`: how far each Gaussian lies among all, composited. Which end of the depths is the figure is decided by the
-  border of the picture, which mostly shows ground.
+- `depth`: how far each Gaussian lies among all, composited. The end of the depths that is more in the middle of the
+  picture is the figure.
 - `grouped`: the Gaussians are the nodes of a graph. They merge by colour into fewer and fewer groups; at several
   numbers of groups, what differs from the groups that hold on to the border, near the middle, is figure (after Zhu et
   al., "Saliency optimization from robust background detection", CVPR 2014, which has superpixels as nodes). The scores
-  of the Gaussians are composited.
+  of the Gaussians are composited. Depth has no say but in who covers whom: it did not help.
+
+Study of these choices: evals/figure_ground_choices.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,34 +28,13 @@ from gmae_tools.splatting import Backend, rasterize
 from gmae_tools.zeroshot.contours import MergeTree, merge_tree
 
 Array = np.ndarray
-METHODS = ("grouped", "depth")
 
+METHODS = ("grouped", "depth")
+CENTRE_SIGMA = 0.25  # of the preference for the middle, in widths and heights of the picture
+SOFTNESS = 0.1  # of the map's span: so far from the threshold, the odds are e to 1
 GRAPH_PIXELS = 112 * 112  # of the picture on which the graph is built
 DAMPING = 0.001  # groups of this share of the picture count at half their squared difference
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """The constants of `grouped`. Study: evals/figure_ground_choices.py.
-
-    Attributes:
-        counts: numbers of groups; their scores are averaged.
-        color_sigma: CIELAB units along a path of groups within which two count as one, and side by side are bound.
-        border_sigma: sides of a square group of the same area that lie at the border: at this many it is ground, about.
-        place_sigma: widths and heights of the picture, of the contrast between groups.
-        centre_sigma: the same, of the preference for the middle; None for none.
-        link: least strength with which neighbours are bound.
-    """
-
-    counts: tuple[int, ...] = (10, 20, 40, 80)
-    color_sigma: float = 10.0
-    border_sigma: float = 1.0
-    place_sigma: float = 0.25
-    centre_sigma: float | None = 0.25
-    link: float = 0.1
-
-
-DEFAULT_GROUPING = Grouping()
+COUNTS = (10, 20, 40, 80)  # of groups; their scores are averaged
 
 
 def figure_probability(
@@ -62,40 +44,53 @@ def figure_probability(
     width: int,
     *,
     method: str = "grouped",
-    grouping: Grouping = DEFAULT_GROUPING,
     backend: Backend = "auto",
 ) -> Array:
-    """How likely each pixel is figure, at any size of the picture.
+    """How likely each pixel is figure, at any size of the picture; 0.5 at the map's own threshold by Otsu's method.
 
     Args:
         gaussians: a batch of one, in any order.
         method: one of METHODS; see the head of this module.
-        grouping: for `grouped`.
-        backend: that draws; see `splatting.rasterize`.
+        backend: that draws the Gaussians; see `splatting.rasterize`.
 
     Returns:
-        float32 `[H, W]` in [0, 1], spanning it wherever the Gaussians differ at all; 0 where no Gaussian is.
+        float32 `[H, W]` in [0, 1]; 0 all over where nothing tells the Gaussians apart.
 
     Raises:
         GmaeToolsError: an unknown method, a batch of more than one, or a parameter that is not finite.
     """
     if gaussians.batch_size != 1:
         raise GmaeToolsError(f"figure and ground are of one set of Gaussians, not of {gaussians.batch_size}")
-    if method == "depth":
-        return _depth_figure(gaussians, camera, height, width, backend)
-    if method != "grouped":
+    if method == "grouped":
+        scores = group_scores(build_graph(gaussians, camera, height, width, backend))
+    elif method == "depth":
+        scores = gaussians.means[0, :, 2].double().numpy()
+        if not far_is_figure(composite(gaussians, camera, height, width, scores, backend)):
+            scores = -scores
+    else:
         raise GmaeToolsError(f"there is no method {method!r} of figure and ground: use {' or '.join(METHODS)}")
-    scores = group_scores(gaussians, camera, height, width, grouping, backend)
-    return composite(gaussians, camera, height, width, scores, backend)
+    return calibrate(composite(gaussians, camera, height, width, scores, backend))
 
 
 def figure_mask(probability: Array) -> Array:
-    """Figure, bool `[H, W]`: above Otsu's threshold of the map `[H, W]`; nothing where the map is the same all over."""
+    """Figure, bool `[H, W]`: where `figure_probability`, or a mean of several looks, is above 0.5."""
+    return np.asarray(probability > 0.5)
+
+
+def calibrate(saliency: Array) -> Array:
+    """A map `[H, W]` in [0, 1] as probabilities: the logistic function of the distance to Otsu's threshold."""
     from skimage.filters import threshold_otsu
 
-    if probability.min() == probability.max():
-        return np.zeros(probability.shape, bool)
-    return np.asarray(probability > threshold_otsu(probability))
+    if saliency.min() == saliency.max():
+        return np.zeros_like(saliency)
+    return 1 / (1 + np.exp((threshold_otsu(saliency) - saliency) / np.float32(SOFTNESS)))
+
+
+def far_is_figure(farness: Array) -> bool:
+    """The rule of the side: the far end is the figure if the middle of the map `[H, W]` lies farther than its mean."""
+    height, width = farness.shape
+    y, x = (_bell((np.arange(side) + 0.5) / side - 0.5, CENTRE_SIGMA) for side in (height, width))
+    return bool(y @ farness @ x / (y.sum() * x.sum()) >= farness.mean())
 
 
 def composite(
@@ -103,15 +98,18 @@ def composite(
 ) -> Array:
     """A score `[K]` of each Gaussian, drawn as its colour and stretched to [0, 1], float32 `[H, W]`.
 
-    Gaussians without a score (NaN) are left out.
+    A pixel is the mean of the scores, weighted by what is seen of the Gaussians; those without a score (NaN) are left
+    out, and where nothing is the score is the lowest.
     """
-    known = torch.from_numpy(np.isfinite(scores)).to(gaussians.device)
-    color = torch.from_numpy(np.nan_to_num(scores)).to(gaussians.means)[None, :, None]
+    known = np.isfinite(scores)
+    if not known.any():
+        return np.zeros((height, width), np.float32)
+    unit = _unit(np.where(known, scores, scores[known].min()))
     splats = project(gaussians, camera, height, width)
-    splats = replace(splats, colors=color, opacities=splats.opacities * known)
-    raster = rasterize(splats, height, width, backend=backend)
-    image = raster.image[0, 0] / raster.alpha[0, 0].clamp_min(1e-6)
-    return _unit(image.cpu().numpy())
+    opacities = splats.opacities * torch.from_numpy(known).to(splats.opacities)
+    color = torch.from_numpy(unit).to(splats.colors)[None, :, None]
+    raster = rasterize(replace(splats, colors=color, opacities=opacities), height, width, backend=backend)
+    return _unit((raster.image / raster.alpha.clamp_min(1e-6))[0, 0].numpy())
 
 
 def _unit(values: Array) -> Array:
@@ -120,23 +118,26 @@ def _unit(values: Array) -> Array:
     return ((values - low) / (high - low) if high > low else np.zeros_like(values)).astype(np.float32)
 
 
-# --- depth -------------------------------------------------------------------------------------------
+# --- the graph of Gaussians --------------------------------------------------------------------------
 
 
-def _depth_figure(gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend) -> Array:
-    depths = gaussians.means[0, :, 2].double().cpu().numpy()
-    farness = composite(gaussians, camera, height, width, depths, backend)
-    return farness if far_is_figure(farness) else 1 - farness
+@dataclass(frozen=True)
+class Groups:
+    """n groups of Gaussians.
 
+    Attributes:
+        area: share of the picture, `[n]`.
+        border: what they have of the picture's border, in sides of the picture: all together 4, `[n]`.
+        place: mean x and y in widths and heights of the picture, `[n, 2]`.
+        color: mean rendered colour in CIELAB, `[n, 3]`.
+        beside: which touch each other, or both the border, bool `[n, n]`; none itself.
+    """
 
-def far_is_figure(farness: Array) -> bool:
-    """The rule of the side: figure is the side of Otsu's threshold that has the smaller share of the border."""
-    far = figure_mask(farness)
-    border = np.concatenate([far[0], far[-1], far[1:-1, 0], far[1:-1, -1]])
-    return bool(border.mean() <= 0.5)
-
-
-# --- grouped -----------------------------------------------------------------------------------------
+    area: Array
+    border: Array
+    place: Array
+    color: Array
+    beside: Array
 
 
 @dataclass(frozen=True)
@@ -144,19 +145,34 @@ class Graph:
     """The Gaussians that are seen, as n nodes: each is the pixels of which it is the strongest Gaussian.
 
     Attributes:
-        gaussians: number of each node's Gaussian, -1 for the pixels where none is, int `[n]`.
-        sums: of its pixels, as shares of the picture `[n, 7]`: area; area times L, a, b, x and y (in picture widths and
-            heights); and the share of the picture's border, of which each side counts as 1.
-        tree: how the nodes merge by colour.
+        k: number of Gaussians, seen or not.
+        gaussians: which Gaussian each node is, -1 for the pixels without any, int `[n]`.
+        sums: of area, border, area times place and area times colour, as in `Groups`, `[n, 7]`.
+        tree: how the nodes merge by colour, and which are neighbours.
     """
 
+    k: int
     gaussians: Array
     sums: Array
     tree: MergeTree
 
+    def groups(self, part: Array) -> Groups:
+        """The nodes put together by the number of their part, int `[n]`, such as `tree.partition` gives."""
+        sums = np.stack([np.bincount(part, column) for column in self.sums.T], 1)
+        means = sums[:, 2:] / sums[:, :1]
+        border = sums[:, 1]
+        beside = np.outer(border > 0, border > 0)
+        beside[tuple(part[self.tree.pairs].T)] = True
+        beside |= beside.T
+        np.fill_diagonal(beside, False)
+        return Groups(sums[:, 0], border, means[:, :2], means[:, 2:], beside)
 
-def graph(gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend = "auto") -> Graph:
-    """Draw the Gaussians on white, and see which are neighbours, what colour they show and how they merge."""
+
+def build_graph(gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend = "auto") -> Graph:
+    """Draw the Gaussians on white, and see which are neighbours, what colour they show and how they merge.
+
+    The picture is drawn small, in the shape of `height` x `width`, so that the cost does not grow with its size.
+    """
     from skimage.color import rgb2lab
 
     shrink = np.sqrt(GRAPH_PIXELS / (height * width))
@@ -165,68 +181,71 @@ def graph(gaussians: Gaussians, camera: Camera, height: int, width: int, backend
     white = gaussians.means.new_ones(3)
     raster = rasterize(splats, height, width, background=white, owners=True, backend=backend)
     assert raster.owner is not None
-    owners, nodes = np.unique(raster.owner[0].cpu().numpy(), return_inverse=True)
+    owners, nodes = np.unique(raster.owner[0].numpy(), return_inverse=True)
     nodes = nodes.reshape(height, width)
-    lab = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy())
-    tree = merge_tree(nodes, lab, damping=DAMPING * height * width)
-    return Graph(owners, _sums(nodes, lab), tree)
+    color = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy())
+    tree = merge_tree(nodes, color, damping=DAMPING * height * width)
+    return Graph(gaussians.k, owners, _sums(nodes, color), tree)
 
 
-def _sums(nodes: Array, lab: Array) -> Array:
+def _sums(nodes: Array, color: Array) -> Array:
     height, width = nodes.shape
     y, x = (np.mgrid[:height, :width] + 0.5) / np.array([height, width])[:, None, None]
     border = np.zeros((height, width))
     border[[0, -1]] += 1 / width
     border[:, [0, -1]] += 1 / height
-    pixel = 1 / (height * width)
-    channels = [np.full((height, width), pixel), *np.moveaxis(lab * pixel, -1, 0), x * pixel, y * pixel, border]
+    pixel = np.full((height, width), 1 / (height * width))
+    channels = [pixel, border, pixel * x, pixel * y, *np.moveaxis(pixel[..., None] * color, -1, 0)]
     return np.stack([np.bincount(nodes.ravel(), channel.ravel()) for channel in channels], 1)
 
 
-def group_scores(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, grouping: Grouping, backend: Backend = "auto"
+# --- scores ------------------------------------------------------------------------------------------
+
+
+def saliency(
+    groups: Groups,
+    *,
+    color_sigma: float = 10.0,
+    border_sigma: float = 1.0,
+    place_sigma: float = 0.25,
+    centre_sigma: float = CENTRE_SIGMA,
+    link: float = 0.1,
 ) -> Array:
-    """Score of each Gaussian, the mean over the numbers of groups, `[K]` in [0, 1]; NaN for those that own no pixel."""
-    nodes = graph(gaussians, camera, height, width, backend)
-    total = np.zeros(len(nodes.gaussians))
-    for count in grouping.counts:
-        part = nodes.tree.partition(count)
-        total += _score_groups(part, nodes, grouping)[part]
-    scores = np.full(gaussians.k, np.nan)
-    seen = nodes.gaussians >= 0
-    scores[nodes.gaussians[seen]] = total[seen] / len(grouping.counts)
-    return scores
+    """Score of groups, `[n]` in [0, 1]: Zhu et al. (CVPR 2014), equations 2 to 9, with a preference for the middle.
 
-
-def _score_groups(part: Array, nodes: Graph, grouping: Grouping) -> Array:
-    """Saliency in [0, 1] of the groups of a partition, `[n]`, after Zhu et al. (2014), equations 2 to 9."""
-    count = int(part.max()) + 1
-    sums = np.zeros((count, nodes.sums.shape[1]))
-    np.add.at(sums, part, nodes.sums)
-    area, border = sums[:, 0], sums[:, 6]
-    lab, place = sums[:, 1:4] / area[:, None], sums[:, 4:6] / area[:, None]
-    difference = _distances(lab)
-    beside = np.zeros((count, count), bool)
-    beside[tuple(part[nodes.tree.pairs].T)] = True
-    beside |= beside.T | np.outer(border > 0, border > 0)
-    np.fill_diagonal(beside, False)
-
-    # Ground: much border for its area, area and border being those of all that looks alike on the way there.
-    path = dijkstra(np.where(beside, difference + 1e-6, 0), directed=False)  # 0 would be no edge
-    alike = _bell(path, grouping.color_sigma)
-    ground = 1 - _bell((alike @ border) / np.sqrt(alike @ area), grouping.border_sigma)
-
-    # Figure: differs from the ground around it, near the middle.
-    figure = (difference * _bell(_distances(place), grouping.place_sigma)) @ (ground * area)
-    if grouping.centre_sigma is not None:
-        figure = figure * _bell(np.hypot(*(place - 0.5).T), grouping.centre_sigma)
-    figure = _unit(figure)
-
-    # Between the two the least squares, with neighbours of like colour bound together.
-    bonds = np.where(beside, _bell(difference, grouping.color_sigma) + grouping.link, 0)
-    weight = area * count
+    Args:
+        color_sigma: CIELAB units: groups that far apart, on the way from one to the next, hardly count as one, and
+            neighbours are hardly bound to each other.
+        border_sigma: of the border connectivity, which is 1 for a square with one whole side at the border.
+        place_sigma: in widths and heights of the picture, of the ground that a group is compared with.
+        centre_sigma: the same, of the preference for the middle; infinite for none.
+        link: what binds neighbours of any colour.
+    """
+    difference = _distances(groups.color)
+    # Ground: much border for its area, both counted over all that is alike on the way there.
+    paths = dijkstra(np.where(groups.beside, difference + 1e-6, 0), directed=False)  # 0 would be no edge
+    alike = _bell(paths, color_sigma)
+    connectivity = (alike @ groups.border) / np.sqrt(alike @ groups.area)
+    ground = 1 - _bell(connectivity, border_sigma)
+    # Figure: unlike the ground around it, and near the middle.
+    near = _bell(_distances(groups.place), place_sigma)
+    centre = _bell(np.hypot(*(groups.place - 0.5).T), centre_sigma)
+    figure = _unit(centre * ((difference * near) @ (ground * groups.area)))
+    # A balance of both by least squares, in which neighbours of like colour pull each other along.
+    bonds = np.where(groups.beside, _bell(difference, color_sigma) + link, 0)
+    weight = len(groups.area) * groups.area
     system = np.diag(bonds.sum(1) + weight * (ground + figure)) - bonds
     return _unit(np.linalg.solve(system, weight * figure))
+
+
+def group_scores(graph: Graph, counts: Sequence[int] = COUNTS, score: Callable[[Groups], Array] = saliency) -> Array:
+    """Score of each Gaussian `[K]`, the mean over several numbers of groups; NaN for those that own no pixel."""
+    parts = [graph.tree.partition(count) for count in counts]
+    scores = np.mean([score(graph.groups(part))[part] for part in parts], 0)
+    seen = graph.gaussians >= 0
+    spread = np.full(graph.k, np.nan)
+    spread[graph.gaussians[seen]] = scores[seen]
+    return spread
 
 
 def _distances(points: Array) -> Array:
