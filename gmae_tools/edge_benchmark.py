@@ -17,6 +17,7 @@ from gmae_tools.prediction_folder import MAPS
 from gmae_tools.processes import gather, share
 
 COUNTS = "counts"
+RESULTS = (MAPS, COUNTS, "scores.json", "images.csv", "curve.csv", "curve.png", "human.json")  # of some settings
 
 Counted = tuple[str, BoundaryCounts]
 Progress = Callable[[Iterable[Counted], int, str], Iterator[Counted]]  # items, how many, what they are -> the items
@@ -53,7 +54,7 @@ def claim(folder: Path, settings: Settings, *, overwrite: bool = False) -> None:
     noted = asdict(settings)
     if not settings.refine:  # folders from before there was refinement stay valid
         del noted["refine"]
-    prediction_folder.claim(folder, noted, parts=(MAPS, COUNTS), overwrite=overwrite)
+    prediction_folder.claim(folder, noted, parts=RESULTS, overwrite=overwrite)
 
 
 def score_maps(
