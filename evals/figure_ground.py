@@ -43,14 +43,15 @@ from gmae_tools.processes import cores
 from gmae_tools.region_benchmark import Settings, fit, maps_of, read_map
 from gmae_tools.report.segment import Comparison, comparison_sheet
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.segmenters import CLASSICAL, GAUSSIAN, THRESHOLDS, GaussianFigure, Segmenter
+from gmae_tools.segmenters import CLASSICAL, THRESHOLDS, GaussianFigure, Segmenter
 from gmae_tools.views import Looks
+from gmae_tools.zeroshot.figure_ground import METHODS
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOKS = (Looks((1,)), Looks((1,), flip=True), Looks((1, 2), flip=True))
-BEST, RIVALS = GAUSSIAN[0], ("centre-prior", "otsu", "otsu-border")
+BEST, RIVALS = METHODS[0], ("centre-prior", "otsu", "otsu-border")
 COLUMNS = {
     "method": None, "looks": None, "max_f": 3, "max_f_sd": 3, "mean_f": 3, "mae": 3, "s_measure": 3, "e_measure": 3,
     "iou": 3, "iou_sd": 3, "mean_iou": 3, "accuracy": 3, "corloc": 2, "ap50": 3, "ar100": 3,
@@ -76,7 +77,7 @@ class Entry:
         return self.method + (f"-{self.look.replace(',', '-')}" if self.look else "")
 
 
-ENTRIES = [*(Entry(method, looks) for method in GAUSSIAN for looks in LOOKS), *(Entry(name) for name in CLASSICAL)]
+ENTRIES = [*(Entry(method, looks) for method in METHODS for looks in LOOKS), *(Entry(name) for name in CLASSICAL)]
 
 
 # --- maps --------------------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ def time_masks(photos: Sequence[Path], checkpoint: str) -> list[Row]:
     model = checkpoints.load(checkpoint)
     pictures = [resize(read_image(path), TIMED_SIDE, TIMED_SIDE) for path in photos]
     rows: list[Row] = []
-    for method in GAUSSIAN:
+    for method in METHODS:
         segment = GaussianFigure(model).segmenter(method)
         binarize(segment(pictures[-1]), THRESHOLDS[method])  # nobody pays for compiling
         seconds = np.zeros(2)

@@ -12,12 +12,13 @@ import numpy as np
 from scipy import ndimage
 
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.metrics.regions import Threshold, binarize
 from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend
 from gmae_tools.views import Looks, Viewer
-from gmae_tools.zeroshot.figure_ground import figure_probability
+from gmae_tools.zeroshot.figure_ground import METHODS, figure_probability
 
 Segmenter = Callable[[np.ndarray], np.ndarray]
 
@@ -88,7 +89,6 @@ def grabcut(photo: np.ndarray) -> np.ndarray:
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
 
 
-GAUSSIAN = ("grouped", "depth")
 CLASSICAL: dict[str, Segmenter] = {
     "centre-prior": centre_prior,
     "everything": everything,
@@ -97,10 +97,13 @@ CLASSICAL: dict[str, Segmenter] = {
     "spectral-residual": spectral_residual,
     "grabcut": grabcut,
 }
-NAMES = (*GAUSSIAN, *CLASSICAL)
+NAMES = (*METHODS, *CLASSICAL)
 
 # The threshold that makes each one's probability its mask: a level, or Otsu's of each map.
-THRESHOLDS: dict[str, Threshold] = {**dict.fromkeys(NAMES, 0.5), "depth": "otsu", "spectral-residual": "otsu"}
+THRESHOLDS: dict[str, Threshold] = {
+    **dict.fromkeys(CLASSICAL, 0.5),
+    **dict.fromkeys((*METHODS, "spectral-residual"), "otsu"),
+}
 
 
 class GaussianFigure:
@@ -117,15 +120,13 @@ class GaussianFigure:
         self._viewer = Viewer(self.model, self.looks)
 
     def segmenter(self, method: str) -> Segmenter:
-        """The segmenter of a method of `zeroshot.figure_ground`."""
+        """The segmenter of one of `zeroshot.figure_ground.METHODS`."""
+        camera, backend = self.model.camera, self.backend
 
-        def segment(photo: np.ndarray) -> np.ndarray:
-            camera, backend = self.model.camera, self.backend
-            return self._viewer.read(
-                photo, method, lambda g, h, w: figure_probability(g, camera, h, w, method=method, backend=backend)
-            )
+        def read(gaussians: Gaussians, height: int, width: int) -> np.ndarray:
+            return figure_probability(gaussians, camera, height, width, method=method, backend=backend)
 
-        return segment
+        return lambda photo: self._viewer.read(photo, method, read)
 
 
 def _grey(photo: np.ndarray) -> np.ndarray:
