@@ -18,6 +18,7 @@ from gmae_tools import checkpoints, splatting
 from gmae_tools.cli import edges as edges_command
 from gmae_tools.cli import main
 from gmae_tools.detectors import CLASSICAL, NAMES, SUPPRESSION
+from gmae_tools.edge_benchmark import RESULTS
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundary_files import read_soft_map
 from gmae_tools.report.edges import ink
@@ -166,6 +167,7 @@ def test_scores_a_readout_and_writes_everything(root: Path, checkpoint: Path, tm
     assert files == {
         "counts", "curve.csv", "curve.png", "human", "human.json", "images.csv", "maps", "scores.json", "settings.json",
     }  # fmt: skip
+    assert files - {"settings.json", "human"} == set(RESULTS)  # so that none outlives its settings
     assert list(pd.read_csv(out / "images.csv")["image"]) == [12, 34]
     assert len(pd.read_csv(out / "curve.csv")) == 9
     settings = json.loads((out / "settings.json").read_text())
