@@ -1,4 +1,4 @@
-"""What the README says can be typed: marked blocks are run, and no command or option in it is made up.
+"""What README and guides say can be typed: marked blocks are run, and no command or option in them is made up.
 
 A block of commands that is quick and needs no network is run if the line before it is `<!-- tested -->`:
 
@@ -23,40 +23,45 @@ import pytest
 from gmae_tools.cli import main
 
 MARK = "<!-- tested -->"
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "pretraining.md"]
 BLOCK = re.compile(rf"^({re.escape(MARK)}\n+)?```(bash|sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INPUTS = ("checkpoints", "evals", "gmae_tools")  # what commands in the README may refer to
+CALL = re.compile(r"^(?:.* -m gmae_tools|gmae-tools) (?=[a-z])")  # launched by torchrun, say, or itself
+INPUTS = ("checkpoints", "evals", "gmae_tools")  # what commands in the documents may refer to
 
-pytestmark = pytest.mark.skipif(not README.exists(), reason="needs README.md, which an installed package lacks")
+pytestmark = pytest.mark.skipif(not DOCUMENTS[0].exists(), reason="needs README.md, which an installed package lacks")
 
 
-def blocks() -> list[tuple[bool, str, str]]:
-    """(marked, language, text) of the README's code."""
-    text = README.read_text(encoding="utf-8") if README.exists() else ""
+def blocks(document: Path) -> list[tuple[bool, str, str]]:
+    """(marked, language, text) of a document's code."""
+    text = document.read_text(encoding="utf-8") if document.exists() else ""
     return [(bool(mark), language, code) for mark, language, code in BLOCK.findall(text)]
 
 
 def gmae_commands() -> list[str]:
-    """Lines of shell blocks that call gmae-tools, continued lines joined, comments gone."""
-    code = "\n".join(code for _, language, code in blocks() if language != "python").replace("\\\n", " ")
-    return [
-        " ".join(shlex.split(line, comments=True)) for line in code.splitlines() if re.match("gmae-tools [a-z]", line)
-    ]
+    """What follows `gmae-tools` in shell blocks, continued lines joined, comments gone."""
+    shell = [code for document in DOCUMENTS for _, language, code in blocks(document) if language != "python"]
+    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
+    return [CALL.sub("", " ".join(shlex.split(line, comments=True))) for line in lines if CALL.match(line)]
 
 
-def test_the_readme_has_marked_blocks() -> None:
-    assert any(marked for marked, _, _ in blocks())
-    assert README.read_text(encoding="utf-8").count(MARK) == sum(marked for marked, _, _ in blocks())
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_have_marked_blocks(document: Path) -> None:
+    marked = sum(marked for marked, _, _ in blocks(document))
+    assert marked and document.read_text(encoding="utf-8").count(MARK) == marked
 
 
-@pytest.mark.parametrize(("language", "code"), [(language, code) for marked, language, code in blocks() if marked])
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [(language, code) for document in DOCUMENTS for marked, language, code in blocks(document) if marked],
+)
 def test_marked_blocks_run(language: str, code: str, tmp_path: Path) -> None:
     """In a folder of their own, so that nothing is left in the checkout."""
     for name in INPUTS:
-        (tmp_path / name).symlink_to(README.parent / name)
+        (tmp_path / name).symlink_to(ROOT / name)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     interpreter = [sys.executable, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(README.parent)}
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([*interpreter, code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -64,7 +69,7 @@ def test_marked_blocks_run(language: str, code: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", gmae_commands())
 def test_commands_and_options_exist(line: str) -> None:
     command: click.Command | None = main
-    arguments = line.split()[1:]
+    arguments = line.split()
     while isinstance(command, click.Group):  # `gmae-tools score edges ...`
         name, *arguments = arguments
         command = command.get_command(click.Context(command), name)
