@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from gmae_tools.zeroshot.contours import Gradient, gradient, jumps, merge_regions, suppress_nonmaxima, thin_ridges
+from gmae_tools.zeroshot.contours import (
+    Gradient,
+    gradient,
+    jumps,
+    merge_regions,
+    merge_tree,
+    suppress_nonmaxima,
+    thin_ridges,
+)
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -152,6 +160,23 @@ def test_thresholds_of_the_map_are_nested_partitions_with_closed_contours() -> N
         pieces = components(contours, level)
         drawn = contours >= level
         assert (drawn == (jumps(pieces) > 0)).all()
+
+
+def test_a_partition_into_so_many_parts_is_what_the_contours_leave_at_that_level() -> None:
+    generator = np.random.default_rng(4)
+    regions = np.kron(np.arange(42).reshape(6, 7), np.ones((3, 4), int))
+    features = generator.random((*regions.shape, 3))
+    contours = merge_regions(regions, features, damping=20)
+    tree = merge_tree(regions, features, damping=20)
+    assert (np.diff(tree.levels) >= 0).all() and len(tree.levels) == 83
+    for count in range(1, 43):
+        part = tree.partition(count)
+        assert set(part) == set(range(count))
+        next_level = tree.levels[83 - count + 1] if count > 1 else np.inf
+        if tree.levels[83 - count] < next_level:  # else one level has several merges
+            drawn = contours >= np.float32(next_level)
+            np.testing.assert_array_equal(jumps(part[regions]) > 0, drawn)
+    np.testing.assert_array_equal(tree.partition(100), np.arange(42))
 
 
 def components(contours: np.ndarray, level: float) -> np.ndarray:

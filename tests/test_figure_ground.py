@@ -1,0 +1,227 @@
+"""Figure and ground, on scenes whose figure is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gmae_tools.camera import Camera, project
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.splatting import rasterize
+from gmae_tools.zeroshot.figure_ground import (
+    METHODS,
+    Groups,
+    build_graph,
+    calibrate,
+    composite,
+    far_is_figure,
+    figure_mask,
+    figure_probability,
+    saliency,
+)
+
+CAMERA = Camera("orthographic", focal=8.0, blur=0.0)  # footprints do not change with depth
+SIDE = 15  # of the grid of Gaussians
+RED, BLUE = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([0.1, 0.3, 0.8])
+
+
+def scene(center: tuple[float, float] = (0.0, 0.0), radius: float = 0.5, depth: float = 0.5) -> Gaussians:
+    """A red disc at this depth on blue ground at depth 0: a grid of round, opaque Gaussians, colours a little off."""
+    generator = torch.Generator().manual_seed(0)
+    line = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
+    y, x = (grid.flatten() for grid in torch.meshgrid(line, line, indexing="ij"))
+    inside = torch.hypot(x - center[0], y - center[1]) < radius
+    noise = 0.05 * torch.randn(SIDE * SIDE, 3, generator=generator)
+    colors = (torch.where(inside[:, None], RED, BLUE) + noise).clamp(0, 1)
+    means = torch.stack([x, y, depth * inside], 1)
+    scales, opacities = torch.full((SIDE * SIDE, 3), 1.1 / SIDE), torch.full((SIDE * SIDE,), 0.95)
+    quats = torch.tensor([1.0, 0, 0, 0]).expand(SIDE * SIDE, 4)
+    return Gaussians(*(tensor[None] for tensor in (means, scales, quats, colors, opacities)))
+
+
+def disc(height: int, width: int, center: tuple[float, float] = (0.0, 0.0), radius: float = 0.5) -> np.ndarray:
+    y, x = ((np.arange(side) + 0.5) / side * 2 - 1 for side in (height, width))
+    return np.hypot(x - center[0], y[:, None] - center[1]) < radius
+
+
+def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+# --- what is found -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("depth", [-0.5, 0.5])
+@pytest.mark.parametrize(("height", "width"), [(90, 90), (60, 130)])
+def test_a_disc_in_the_middle_is_the_figure_whichever_end_of_the_depths_it_is_at(
+    method: str, depth: float, height: int, width: int
+) -> None:
+    probability = figure_probability(scene(depth=depth), CAMERA, height, width, method=method)
+    assert probability.shape == (height, width) and probability.dtype == np.float32
+    assert 0 <= probability.min() < 0.1 and 0.9 < probability.max() <= 1
+    assert iou(figure_mask(probability), disc(height, width)) > 0.8
+
+
+@pytest.mark.parametrize("center", [(-0.3, 0.3), (0.45, 0.0)])
+def test_grouping_finds_the_figure_away_from_the_middle(center: tuple[float, float]) -> None:
+    gaussians = scene(center, 0.4)
+    found = figure_mask(figure_probability(gaussians, CAMERA, 90, 90))
+    assert iou(found, disc(90, 90, center, 0.4)) > 0.75
+
+
+def test_grouping_asks_for_color_and_not_for_depth() -> None:
+    gaussians = scene()
+    flat = replace(gaussians, means=gaussians.means * torch.tensor([1.0, 1, 0]))
+    assert iou(figure_mask(figure_probability(flat, CAMERA, 90, 90)), disc(90, 90)) > 0.8
+    grey = replace(gaussians, colors=torch.full_like(gaussians.colors, 0.5))
+    assert not figure_mask(figure_probability(flat, CAMERA, 90, 90, method="depth")).any()
+    assert iou(figure_mask(figure_probability(grey, CAMERA, 90, 90, method="depth")), disc(90, 90)) > 0.8
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_the_gaussians_and_mirroring_do_not_matter(method: str) -> None:
+    torch.manual_seed(0)
+    gaussians = scene((0.2, -0.1))
+    # Distinct depths, so that nothing hangs on ties.
+    gaussians = replace(gaussians, means=gaussians.means + 1e-3 * torch.rand(gaussians.means.shape))
+    expected = figure_probability(gaussians, CAMERA, 80, 90, method=method)
+    shuffled = gaussians.select(torch.randperm(gaussians.k))
+    np.testing.assert_allclose(figure_probability(shuffled, CAMERA, 80, 90, method=method), expected, atol=1e-3)
+    mirrored = replace(gaussians, means=gaussians.means * torch.tensor([-1.0, 1, 1]))
+    flipped = figure_probability(mirrored, CAMERA, 80, 90, method=method)[:, ::-1]
+    assert np.abs(flipped - expected).mean() < 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("k", [0, 1, 2, SIDE * SIDE])
+def test_nothing_is_figure_where_nothing_differs(method: str, k: int) -> None:
+    """Also without any Gaussian in sight (k = 0 stands for transparent ones)."""
+    gaussians = scene(depth=0.0).select(slice(0, k or 5))
+    gaussians = replace(
+        gaussians,
+        colors=torch.ones_like(gaussians.colors),
+        opacities=gaussians.opacities * (k > 0),
+        scales=gaussians.scales * 100,
+    )
+    probability = figure_probability(gaussians, CAMERA, 20, 30, method=method)
+    assert np.isfinite(probability).all() and not figure_mask(probability).any()
+
+
+def test_wrong_use_is_reported() -> None:
+    with pytest.raises(GmaeToolsError, match="use grouped or depth"):
+        figure_probability(scene(), CAMERA, 20, 20, method="magic")
+    with pytest.raises(GmaeToolsError, match="one set"):
+        figure_probability(Gaussians.stack([scene(), scene()]), CAMERA, 20, 20)
+
+
+# --- the parts ---------------------------------------------------------------------------------------
+
+
+def test_a_composite_is_the_mean_of_the_scores_weighted_by_what_is_seen() -> None:
+    gaussians = scene()
+    scores = np.random.default_rng(0).random(gaussians.k)
+    scores[7] = np.nan
+    drawn = composite(gaussians, CAMERA, 40, 50, scores)
+    known = torch.from_numpy(np.isfinite(scores))
+    rest = gaussians.select(known)
+    colors = torch.from_numpy(scores)[known].float()[None, :, None]
+    raster = rasterize(replace(project(rest, CAMERA, 40, 50), colors=colors), 40, 50, backend="dense")
+    mean = (raster.image / raster.alpha)[0, 0].numpy()
+    np.testing.assert_allclose(drawn, (mean - mean.min()) / np.ptp(mean), atol=1e-4)
+
+
+def test_calibration_keeps_the_order_and_puts_otsus_threshold_at_one_half() -> None:
+    from skimage.filters import threshold_otsu
+
+    saliency_map = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30) ** 3
+    probability = calibrate(saliency_map)
+    assert (np.diff(probability.ravel()) >= 0).all()
+    np.testing.assert_array_equal(figure_mask(probability), saliency_map > threshold_otsu(saliency_map))
+
+
+def test_far_is_figure_when_the_middle_is_farther_than_the_rest() -> None:
+    farness = disc(60, 80).astype(float)
+    assert far_is_figure(farness) and not far_is_figure(1 - farness)
+
+
+def test_groups_measure_what_their_pixels_do() -> None:
+    graph = build_graph(scene((0.3, 0.2)), CAMERA, 90, 120)
+    assert set(graph.gaussians) <= set(range(SIDE * SIDE)) and len(graph.gaussians) > 100
+    part = graph.tree.partition(7)
+    groups = graph.groups(part)
+    assert groups.area.sum() == pytest.approx(1) and groups.border.sum() == pytest.approx(4)
+
+    height, width = round(90 * 112 / np.sqrt(90 * 120)), round(120 * 112 / np.sqrt(90 * 120))
+    splats = project(scene((0.3, 0.2)), CAMERA, height, width)
+    owner = rasterize(splats, height, width, owners=True, backend="dense").owner
+    assert owner is not None
+    place_of = {int(gaussian): node for node, gaussian in enumerate(graph.gaussians)}
+    number = np.vectorize(lambda gaussian: part[place_of[int(gaussian)]])(owner[0].numpy())
+    for index in range(7):
+        y, x = np.nonzero(number == index)
+        assert groups.area[index] == pytest.approx(len(y) / (height * width))
+        assert groups.place[index] == pytest.approx(((x + 0.5).mean() / width, (y + 0.5).mean() / height))
+        border = ((x == 0).sum() + (x == width - 1).sum()) / height + ((y == 0).sum() + (y == height - 1).sum()) / width
+        assert groups.border[index] == pytest.approx(border)
+        touched = {int(other) for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
+                   for other in number[np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1)]}  # fmt: skip
+        around = {int(other) for other in np.flatnonzero(groups.border)} if border else set()
+        assert set(np.flatnonzero(groups.beside[index])) == (touched | around) - {index}
+    reds = groups.color[:, 2] > 0  # b of CIELAB: blue is below
+    assert iou(reds[number], disc(height, width, (0.3, 0.2))) > 0.8
+
+
+def saliency_by_loops(groups: Groups) -> np.ndarray:
+    """The same formulae, one pair at a time; paths by Floyd and Warshall, the balance by relaxation."""
+    n = len(groups.area)
+    difference = [[float(np.linalg.norm(groups.color[i] - groups.color[j])) for j in range(n)] for i in range(n)]
+    paths = [[0 if i == j else difference[i][j] if groups.beside[i, j] else np.inf for j in range(n)] for i in range(n)]
+    for via in range(n):
+        for i in range(n):
+            for j in range(n):
+                paths[i][j] = min(paths[i][j], paths[i][via] + paths[via][j])
+    ground, figure = [], []
+    for i in range(n):
+        border = sum(np.exp(-(paths[i][j] ** 2) / 200) * groups.border[j] for j in range(n))
+        area = sum(np.exp(-(paths[i][j] ** 2) / 200) * groups.area[j] for j in range(n))
+        ground.append(1 - np.exp(-((border / np.sqrt(area)) ** 2) / 2))
+    for i in range(n):
+        apart = [((groups.place[i] - groups.place[j]) ** 2).sum() for j in range(n)]
+        contrast = sum(difference[i][j] * np.exp(-apart[j] * 8) * ground[j] * groups.area[j] for j in range(n))
+        figure.append(contrast * np.exp(-((groups.place[i] - 0.5) ** 2).sum() * 8))
+    figure = [(f - min(figure)) / (max(figure) - min(figure)) for f in figure]
+    scores = np.zeros(n)
+    for _ in range(3000):
+        for i in range(n):
+            bonds = [np.exp(-(difference[i][j] ** 2) / 200) + 0.1 if groups.beside[i, j] else 0 for j in range(n)]
+            weight = n * groups.area[i]
+            pull = weight * figure[i] + sum(bond * score for bond, score in zip(bonds, scores, strict=True))
+            scores[i] = pull / (sum(bonds) + weight * (ground[i] + figure[i]))
+    return (scores - scores.min()) / np.ptp(scores)
+
+
+def test_saliency_agrees_with_its_formulae_one_pair_at_a_time() -> None:
+    generator = np.random.default_rng(1)
+    graph = build_graph(scene((0.3, 0.2)), CAMERA, 90, 120)
+    groups = graph.groups(graph.tree.partition(9))
+    groups = replace(groups, color=groups.color / 3 + generator.normal(0, 4, (9, 3)))
+    assert not groups.beside.all()
+    np.testing.assert_allclose(saliency(groups), saliency_by_loops(groups), atol=1e-4)
+
+
+def test_figure_and_ground_change_places_with_the_border() -> None:
+    """Two colours, a square in a frame: whichever has the border is the ground."""
+    groups = Groups(
+        area=np.array([0.7, 0.3]),
+        border=np.array([4.0, 0.0]),
+        place=np.array([[0.5, 0.5], [0.5, 0.5]]),
+        color=np.array([[30.0, 0, 0], [80.0, 0, 0]]),
+        beside=~np.eye(2, dtype=bool),
+    )
+    assert saliency(groups).tolist() == [0, 1]
+    assert saliency(replace(groups, border=groups.border[::-1])).tolist() == [1, 0]
