@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from gmae_tools.camera import Camera, CameraKind, project, quats_to_rotations
+from gmae_tools.camera import Camera, CameraKind, longest_axes, project, quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 
@@ -250,3 +250,21 @@ def test_without_blur_what_has_no_area_is_invisible(scale: float | tuple[float, 
 def test_impossible_cameras_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(GmaeToolsError, match=message):
         Camera(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_longest_axis_is_the_direction_of_a_needle(kind: CameraKind) -> None:
+    """One axis is long: moved by it, the centre goes one standard deviation along the splat."""
+    camera, (height, width) = CAMERAS[kind], (40, 90)
+    for axis, scales in enumerate([(0.5, 1e-4, 1e-4), (1e-4, 0.5, 1e-4), (1e-4, 1e-4, 0.5)]):
+        quat = Rotation.from_rotvec([0.3, 0.7, 0.4]) if axis == 2 else Rotation.from_rotvec([0, 0, 0.7])
+        needle = one((0.1, 0.2, 0.3), scales, tuple(np.roll(quat.as_quat(), 1)), torch.float64)
+        index, move = longest_axes(needle, camera, height, width)
+        assert index.tolist() == [[axis]]
+        moved = dataclasses.replace(needle, means=torch.cat([needle.means[..., :2] + move, needle.means[..., 2:]], -1))
+        before, after = (project(gaussians, camera, height, width) for gaussians in (needle, moved))
+        step = (after.means - before.means)[0, 0].numpy()
+        if kind == "pinhole" and axis == 2:
+            continue  # the needle points in depth, which the centre keeps: its splat is also sheared
+        expected = covariances(before.conics)[0, 0] - camera.blur * np.eye(2)
+        np.testing.assert_allclose(np.outer(step, step), expected, atol=0.01)
