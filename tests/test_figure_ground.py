@@ -91,7 +91,8 @@ def test_the_order_of_the_gaussians_and_mirroring_do_not_matter(method: str) -> 
     gaussians = replace(gaussians, means=gaussians.means + 1e-3 * torch.rand(gaussians.means.shape))
     expected = figure_probability(gaussians, CAMERA, 80, 90, method=method)
     shuffled = gaussians.select(torch.randperm(gaussians.k))
-    np.testing.assert_allclose(figure_probability(shuffled, CAMERA, 80, 90, method=method), expected, atol=1e-3)
+    # Otsu's threshold is one of 256 levels: where it tips to the next, probabilities move by up to 0.01.
+    np.testing.assert_allclose(figure_probability(shuffled, CAMERA, 80, 90, method=method), expected, atol=0.011)
     mirrored = replace(gaussians, means=gaussians.means * torch.tensor([-1.0, 1, 1]))
     flipped = figure_probability(mirrored, CAMERA, 80, 90, method=method)[:, ::-1]
     assert np.abs(flipped - expected).mean() < 0.01
