@@ -13,6 +13,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.splatting import rasterize
 from gmae_tools.zeroshot.figure_ground import (
+    GRAPH_PIXELS,
     METHODS,
     Groups,
     build_graph,
@@ -22,6 +23,7 @@ from gmae_tools.zeroshot.figure_ground import (
     figure_mask,
     figure_probability,
     saliency,
+    see,
 )
 
 CAMERA = Camera("orthographic", focal=8.0, blur=0.0)  # footprints do not change with depth
@@ -151,22 +153,25 @@ def test_far_is_figure_when_the_middle_is_farther_than_the_rest() -> None:
 
 
 def test_groups_measure_what_their_pixels_do() -> None:
-    graph = build_graph(scene((0.3, 0.2)), CAMERA, 90, 120)
+    owner, color = see(scene((0.3, 0.2)), CAMERA, 90, 120)
+    graph = build_graph(SIDE * SIDE, owner, color)
     assert set(graph.gaussians) <= set(range(SIDE * SIDE)) and len(graph.gaussians) > 100
     part = graph.tree.partition(7)
     groups = graph.groups(part)
     assert groups.area.sum() == pytest.approx(1) and groups.border.sum() == pytest.approx(4)
 
-    height, width = round(90 * 112 / np.sqrt(90 * 120)), round(120 * 112 / np.sqrt(90 * 120))
+    height, width = owner.shape
+    assert height / width == pytest.approx(0.75, abs=0.01) and height * width == pytest.approx(GRAPH_PIXELS, rel=0.01)
     splats = project(scene((0.3, 0.2)), CAMERA, height, width)
-    owner = rasterize(splats, height, width, owners=True, backend="dense").owner
-    assert owner is not None
+    raster = rasterize(splats, height, width, owners=True, backend="dense")
+    assert raster.owner is not None and (raster.owner[0].numpy() == owner).mean() > 0.999  # rounding decides the rest
     place_of = {int(gaussian): node for node, gaussian in enumerate(graph.gaussians)}
-    number = np.vectorize(lambda gaussian: part[place_of[int(gaussian)]])(owner[0].numpy())
+    number = np.vectorize(lambda gaussian: part[place_of[int(gaussian)]])(owner)
     for index in range(7):
         y, x = np.nonzero(number == index)
         assert groups.area[index] == pytest.approx(len(y) / (height * width))
         assert groups.place[index] == pytest.approx(((x + 0.5).mean() / width, (y + 0.5).mean() / height))
+        assert groups.color[index] == pytest.approx(color[y, x].mean(0))
         border = ((x == 0).sum() + (x == width - 1).sum()) / height + ((y == 0).sum() + (y == height - 1).sum()) / width
         assert groups.border[index] == pytest.approx(border)
         touched = {int(other) for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
@@ -208,7 +213,7 @@ def saliency_by_loops(groups: Groups) -> np.ndarray:
 
 def test_saliency_agrees_with_its_formulae_one_pair_at_a_time() -> None:
     generator = np.random.default_rng(1)
-    graph = build_graph(scene((0.3, 0.2)), CAMERA, 90, 120)
+    graph = build_graph(SIDE * SIDE, *see(scene((0.3, 0.2)), CAMERA, 90, 120))
     groups = graph.groups(graph.tree.partition(9))
     groups = replace(groups, color=groups.color / 3 + generator.normal(0, 4, (9, 3)))
     assert not groups.beside.all()

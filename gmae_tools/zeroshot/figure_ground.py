@@ -33,7 +33,7 @@ METHODS = ("grouped", "depth")
 CENTRE_SIGMA = 0.25  # of the preference for the middle, in widths and heights of the picture
 SOFTNESS = 0.1  # of the map's span: so far from the threshold, the odds are e to 1
 GRAPH_PIXELS = 112 * 112  # of the picture on which the graph is built
-DAMPING = 0.001  # groups of this share of the picture count at half their squared difference
+DAMPING = 0.001  # share of the picture; see `build_graph`
 COUNTS = (10, 20, 40, 80)  # of groups; their scores are averaged
 
 
@@ -62,9 +62,10 @@ def figure_probability(
     if gaussians.batch_size != 1:
         raise GmaeToolsError(f"figure and ground are of one set of Gaussians, not of {gaussians.batch_size}")
     if method == "grouped":
-        scores = group_scores(build_graph(gaussians, camera, height, width, backend))
+        owner, color = see(gaussians, camera, height, width, backend=backend)
+        scores = group_scores(build_graph(gaussians.k, owner, color))
     elif method == "depth":
-        scores = gaussians.means[0, :, 2].double().numpy()
+        scores = gaussians.means[0, :, 2].double().cpu().numpy()
         if not far_is_figure(composite(gaussians, camera, height, width, scores, backend)):
             scores = -scores
     else:
@@ -109,7 +110,7 @@ def composite(
     opacities = splats.opacities * torch.from_numpy(known).to(splats.opacities)
     color = torch.from_numpy(unit).to(splats.colors)[None, :, None]
     raster = rasterize(replace(splats, colors=color, opacities=opacities), height, width, backend=backend)
-    return _unit((raster.image / raster.alpha.clamp_min(1e-6))[0, 0].numpy())
+    return _unit((raster.image / raster.alpha.clamp_min(1e-6))[0, 0].cpu().numpy())
 
 
 def _unit(values: Array) -> Array:
@@ -129,7 +130,7 @@ class Groups:
         area: share of the picture, `[n]`.
         border: what they have of the picture's border, in sides of the picture: all together 4, `[n]`.
         place: mean x and y in widths and heights of the picture, `[n, 2]`.
-        color: mean rendered colour in CIELAB, `[n, 3]`.
+        color: mean of the rendered colours in CIELAB, `[n, C]`; C is 3 unless more is to tell groups apart.
         beside: which touch each other, or both the border, bool `[n, n]`; none itself.
     """
 
@@ -147,7 +148,7 @@ class Graph:
     Attributes:
         k: number of Gaussians, seen or not.
         gaussians: which Gaussian each node is, -1 for the pixels without any, int `[n]`.
-        sums: of area, border, area times place and area times colour, as in `Groups`, `[n, 7]`.
+        sums: of area, border, area times place and area times colour, as in `Groups`, `[n, 4 + C]`.
         tree: how the nodes merge by colour, and which are neighbours.
     """
 
@@ -168,24 +169,39 @@ class Graph:
         return Groups(sums[:, 0], border, means[:, :2], means[:, 2:], beside)
 
 
-def build_graph(gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend = "auto") -> Graph:
-    """Draw the Gaussians on white, and see which are neighbours, what colour they show and how they merge.
+def see(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, pixels: int = GRAPH_PIXELS, backend: Backend = "auto"
+) -> tuple[Array, Array]:
+    """The strongest Gaussian of each pixel, `[h, w]`, -1 where none is, and its colour on white, CIELAB `[h, w, 3]`.
 
     The picture is drawn small, in the shape of `height` x `width`, so that the cost does not grow with its size.
+
+    Args:
+        pixels: that it has, about.
     """
     from skimage.color import rgb2lab
 
-    shrink = np.sqrt(GRAPH_PIXELS / (height * width))
+    shrink = np.sqrt(pixels / (height * width))
     height, width = max(2, round(height * shrink)), max(2, round(width * shrink))
-    splats = project(gaussians, camera, height, width)
-    white = gaussians.means.new_ones(3)
+    splats, white = project(gaussians, camera, height, width), gaussians.means.new_ones(3)
     raster = rasterize(splats, height, width, background=white, owners=True, backend=backend)
     assert raster.owner is not None
-    owners, nodes = np.unique(raster.owner[0].numpy(), return_inverse=True)
-    nodes = nodes.reshape(height, width)
-    color = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy())
-    tree = merge_tree(nodes, color, damping=DAMPING * height * width)
-    return Graph(gaussians.k, owners, _sums(nodes, color), tree)
+    picture = raster.image[0].permute(1, 2, 0).clamp(0, 1)
+    return raster.owner[0].cpu().numpy(), rgb2lab(picture.cpu().numpy())
+
+
+def build_graph(k: int, owner: Array, color: Array, damping: float = DAMPING) -> Graph:
+    """What is there, how large and of which colour, which are neighbours and how they merge.
+
+    Args:
+        k: number of Gaussians.
+        owner, color: as `see` has them; colours may have any number of channels.
+        damping: groups of this share of the picture count at half their squared difference.
+    """
+    numbers, nodes = np.unique(owner, return_inverse=True)
+    nodes = nodes.reshape(owner.shape)
+    tree = merge_tree(nodes, color, damping=damping * nodes.size)
+    return Graph(k, numbers, _sums(nodes, color), tree)
 
 
 def _sums(nodes: Array, color: Array) -> Array:
