@@ -51,7 +51,6 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOKS = (Looks((1,)), Looks((1,), flip=True), Looks((1, 2), flip=True))
-BEST, RIVALS = METHODS[0], ("centre-prior", "otsu", "otsu-border")
 COLUMNS = {
     "method": None, "looks": None, "max_f": 3, "max_f_sd": 3, "mean_f": 3, "mae": 3, "s_measure": 3, "e_measure": 3,
     "iou": 3, "iou_sd": 3, "mean_iou": 3, "accuracy": 3, "corloc": 2, "ap50": 3, "ar100": 3,
@@ -77,6 +76,7 @@ class Entry:
         return self.method + (f"-{self.look.replace(',', '-')}" if self.look else "")
 
 
+BEST = Entry(METHODS[0], LOOKS[0])  # the default of the command line
 ENTRIES = [*(Entry(method, looks) for method in METHODS for looks in LOOKS), *(Entry(name) for name in CLASSICAL)]
 
 
@@ -185,32 +185,29 @@ def compare(result: RegionResult, rival: RegionResult) -> str:
 
 
 def verdict(results: dict[Entry, RegionResult]) -> str:
-    """How the default readout of the Gaussians stands against its rivals, a line each."""
-    ours = results[Entry(BEST, LOOKS[0])]
-    others = {entry: result for entry, result in results.items() if entry.looks is None or entry.method != BEST}
+    """How the default readout of the Gaussians stands against everything else that sees the whole photograph once."""
+    rivals = [entry for entry in results if entry != BEST and entry.looks in (None, BEST.looks)]
     return "\n".join(
-        f"- {BEST} against {entry.folder}: {compare(ours, result)}"
-        for entry, result in others.items()
-        if entry.method in RIVALS or entry.looks == LOOKS[0]
+        f"- {BEST.method} against {rival.method}: {compare(results[BEST], results[rival])}" for rival in rivals
     )
 
 
-def draw_extremes(result: RegionResult, entry: Entry, pairs: Sequence[Pair], maps: Path, results: Path) -> None:
+def draw_extremes(result: RegionResult, entry: Entry, pairs: Sequence[Pair], out: Path, results: Path) -> None:
     """The photographs of the highest and of the lowest IoU on a sheet each."""
-    order = sorted(pairs, key=lambda pair: -result.figures[pair.name].iou)
-    for name, chosen in (("successes", order[:SHOWN]), ("failures", order[::-1][:SHOWN])):
+    best_first = sorted(maps_of(out / entry.folder, pairs), key=lambda pair: -result.figures[pair.name].iou)
+    photos = {pair.name: pair.photo for pair in pairs}
+    for name, end, chosen in (
+        ("successes", "highest", best_first[:SHOWN]),
+        ("failures", "lowest", best_first[::-1][:SHOWN]),
+    ):
         items = []
         for pair in chosen:
-            photo, truth = read_image(pair.photo), read_mask(pair.mask)
-            found = binarize(read_map(maps / "maps" / f"{pair.name}.png"), THRESHOLDS[entry.method])
-            shape = photo.shape[:2]
-            truth = fit(truth.astype(float), *shape) >= 0.5
+            photo, found = read_image(photos[pair.name]), binarize(read_map(pair.photo), THRESHOLDS[entry.method])
+            truth = fit(read_mask(pair.mask).astype(float), *found.shape) >= 0.5
             items.append(Comparison(pair.name, photo, truth, found, f"IoU {result.figures[pair.name].iou:.2f}"))
-        end = "highest" if name == "successes" else "lowest"
         subtitle = f"{entry.method} on {len(pairs)} photographs: those of the {end} IoU"
-        write_image(
-            results / f"figure-ground-{name}.png", comparison_sheet(f"Figure and ground: {name}", subtitle, items)
-        )
+        sheet = comparison_sheet(f"Figure and ground: {name}", subtitle, items)
+        write_image(results / f"figure-ground-{name}.png", sheet)
 
 
 # --- speed -------------------------------------------------------------------------------------------
@@ -298,8 +295,7 @@ def main(
     page = f"# {title}\n\n{as_markdown(rows, COLUMNS)}\n{verdict(found)}\n"
     texts = {"figure_ground.csv": format_rows(rows, COLUMNS, "csv")}
     results.mkdir(parents=True, exist_ok=True)
-    best = Entry(BEST, LOOKS[0])
-    draw_extremes(found[best], best, pairs, folder / best.folder, results)
+    draw_extremes(found[BEST], BEST, pairs, folder, results)
     page += "\n![successes](figure-ground-successes.png)\n\n![failures](figure-ground-failures.png)\n"
     if speed:
         times = time_masks([pair.photo for pair in source.pairs()][:TIMED], checkpoint)
