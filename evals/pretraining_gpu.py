@@ -23,6 +23,7 @@ import math
 import shutil
 import statistics
 import sys
+import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -38,10 +39,12 @@ sys.path.insert(0, str(ROOT))
 from gmae_tools.datasets.photos import PhotoStore  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
 from gmae_tools.model import GMAEConfig  # noqa: E402
+from gmae_tools.predict import resolve_device  # noqa: E402
 from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig, pretrain  # noqa: E402
 from gmae_tools.pretrain.optimizers import OptimizerConfig  # noqa: E402
 from gmae_tools.pretrain.schedule import Schedule  # noqa: E402
 from gmae_tools.report.tables import Row, format_rows  # noqa: E402
+from gmae_tools.splatting.backends import choose_backend  # noqa: E402
 
 Precision = Literal["bf16", "float32"]
 
@@ -85,6 +88,9 @@ def main(
         evaluate_every=10 * minutes,  # six times
     )  # fmt: skip
     click.echo(__doc__)
+    start = time.monotonic()
+    backend = choose_backend("auto", resolve_device(device))  # gsplat may compile
+    click.echo(f"splatting by {backend}, ready after {time.monotonic() - start:.0f} s")
     speeds = measure_speeds(config, folder, batch_sizes, speed_seconds, device)
     click.echo(format_rows(speeds, COLUMNS, "table"), nl=False)
     batch_size, precision = choose(speeds)

@@ -127,6 +127,19 @@ def test_cutting_on_the_host_and_on_the_device_agree(
             assert np.abs(actual.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_gpu_makes_the_pictures_of_the_cpu(store: PhotoStore, resident: bool) -> None:
+    """To one level: float32 products may be rounded to TF32 there."""
+    indices = np.arange(700) % 12
+    boxes, mirrored = draw_crops(store.shapes[indices], np.arange(700), 0, (0.2, 1.0))
+    expected = Cropper(store, CPU).crops(indices, boxes, mirrored, 48)
+    actual = Cropper(store, torch.device("cuda"), resident).crops(indices, boxes, mirrored, 48)
+    assert actual.is_cuda
+    difference = (actual.cpu().int() - expected.int()).abs()
+    assert difference.max() <= 1 and (difference > 0).float().mean() < 0.1
+
+
 def test_photographs_stay_on_a_gpu_where_they_fit(store: PhotoStore, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[torch.device] = []
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: sent.append(device) or tensor)

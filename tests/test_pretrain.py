@@ -443,6 +443,30 @@ def test_damaged_files_of_a_run_are_named(photographs: Path, tmp_path: Path, fil
         assert str(caught.value).startswith(f"{tmp_path / file}: ") and "\n" not in str(caught.value)
 
 
+def test_machines_without_a_shared_folder_are_refused(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first machine has a state, this one has none."""
+    monkeypatch.setattr(loop._Run, "_of_main_process", lambda self, value: 40.0)
+    with pytest.raises(GmaeToolsError, match="not the same folder on all machines"):
+        pretrain(small_run(photographs, 2), tmp_path, device="cpu")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("settings", [{"compile": "off"}, {"compile": "on"}, {"compile": "off", "accumulate": 4}])
+def test_a_gpu_has_the_loss_curve_of_the_cpu(photographs: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """To what TF32 leaves of it; from the same pictures, cut and resized on the GPU."""
+    schedule = Schedule(96, resolutions=(32, 48), grow_at=(0.5,))
+    config = small_run(photographs, schedule=schedule, optimizer=OptimizerConfig("adamw"))
+    pretrain(config, tmp_path / "cpu", device="cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    pretrain(config, tmp_path / "cuda", device="cuda", **settings)
+    cpu, cuda = (np.array(losses(tmp_path / name)) for name in ("cpu", "cuda"))
+    np.testing.assert_array_equal(cuda[:, :3], cpu[:, :3])
+    np.testing.assert_allclose(cuda[:, 3], cpu[:, 3], rtol=0.02)
+    assert (tmp_path / "cuda" / "samples.png").exists()
+
+
 # --- compiled blocks ----------------------------------------------------------------------------------------------
 
 

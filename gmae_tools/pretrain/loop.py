@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, distributed
 from tqdm import tqdm
 
@@ -132,9 +132,13 @@ def pretrain(
         GmaeToolsError: the folder holds another run, the data cannot be read, or training diverged.
     """
     where = resolve_device(device)
-    patience = InitProcessGroupKwargs(timeout=_PATIENCE)
     accelerator = Accelerator(
-        cpu=where.type == "cpu", mixed_precision=_precision(config.precision, where), kwargs_handlers=[patience]
+        cpu=where.type == "cpu",
+        mixed_precision=_precision(config.precision, where),
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=_PATIENCE),
+            DistributedDataParallelKwargs(broadcast_buffers=False),  # they never change
+        ],
     )
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32
