@@ -272,7 +272,7 @@ def draw_sheet(path: Path, model: GMAE, photos: Mapping[str, np.ndarray]) -> Non
             panels += [Panel(shrunk(depth), "depth", depth_scale=True)]
             panels += [Panel(shrunk(layer), text) for layer, text in zip(layers, captions, strict=True)]
             sections.append(Section(f"{name}, {steps} steps", panels))
-    title, subtitle = "Refinement", f"K = {gaussians.k}; picture, expected depth, {SHEET_LAYERS} layers each alone"
+    title, subtitle = "Refinement", f"K = {model.config.k}; picture, expected depth, {SHEET_LAYERS} layers each alone"
     write_image(path, contact_sheet(title, subtitle, sections))
 
 
@@ -368,7 +368,7 @@ def main(
         with atomic_path(results / name) as temporary:
             temporary.write_text(content)
     draw_curves(results / "refinement.png", rows)
-    draw_sheet(results / "refinement-pictures.png", model, {path.stem: read_image(path) for path in paths[1:3]})
+    draw_sheet(results / "refinement-pictures.png", model, {path.stem: read_image(path) for path in paths[:2]})
     click.echo(text)
 
 
