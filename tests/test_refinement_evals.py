@@ -118,3 +118,19 @@ def test_readouts_after_several_steps(root: Path, checkpoint: Path, tmp_path: Pa
         assert list(table.columns) == list(columns)
         assert (table.loc[table["steps"] == 0, ["difference", "deviation"]] == 0).all(axis=None)
         assert (table.loc[table["steps"] == 2, "difference"] != 0).any()
+
+
+def test_studies_one_choice_at_a_time(
+    root: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = importlib.import_module("refinement_rates")
+    monkeypatch.setattr(script, "SPEED_SIZE", SIZE)
+    monkeypatch.setattr(script, "STEPS", (1, 2))
+    arguments = ["--root", root, "--every", "2", "--checkpoint", checkpoint, "--results", tmp_path]
+    assert CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False).exit_code == 0
+    table = pd.read_csv(tmp_path / "refinement_rates.csv")
+    assert list(table.columns) == list(script.COLUMNS)
+    assert not table.duplicated(["choice", "value", "steps"]).any()
+    assert {"means", "depth", "ssim_weight", "defaults"} <= set(table["choice"])
+    last = table[table["steps"] == 2]
+    assert last["psnr"].nunique() > 20
