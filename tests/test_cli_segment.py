@@ -237,7 +237,8 @@ def test_bad_data_leave_nothing_behind(data: Path, tmp_path: Path) -> None:
     unknown = segment("--dataset", tmp_path / "nowhere", "-o", out, "--method", "otsu")
     assert unknown.exit_code == 1 and "neither a data set" in unknown.stderr
     assert segment("--dataset", "duts-te", "--root", tmp_path, "-o", out).exit_code == 1
-    assert list(out.iterdir()) == []
+    assert segment(data / "images", "--checkpoint", tmp_path / "none", "-o", out).exit_code == 1
+    assert not out.exists()
     shutil.copy(data / "images" / "0002.jpg", data / "masks" / "0002.jpg")
     colour = segment("--dataset", data, "-o", out, "--method", "otsu")
     assert colour.exit_code == 1 and "0002.jpg is a colour picture" in colour.stderr

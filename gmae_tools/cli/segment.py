@@ -90,19 +90,19 @@ def command(
     centre-prior (a fixed blob), everything, otsu (the bright side), otsu-border (the side with less of the border),
     spectral-residual, grabcut (from a centred box).
     """
-    from gmae_tools.segmenters import THRESHOLDS
-
     if bool(images) == bool(dataset):
         raise click.UsageError("give pictures, or --dataset")
+
+    from gmae_tools.segmenters import THRESHOLDS
+
     threshold = THRESHOLDS[method] if threshold is None else threshold
-    folder = output_folder(out)
     if dataset:
         benchmark(
-            dataset, split, root, method, threshold, scales, flip, min_max, ap, jobs, overwrite, folder, checkpoint,
+            dataset, split, root, method, threshold, scales, flip, min_max, ap, jobs, overwrite, out, checkpoint,
             device, backend, form,
         )  # fmt: skip
     else:
-        draw(images, method, threshold, scales, flip, folder, checkpoint, device, backend, form)
+        draw(images, method, threshold, scales, flip, out, checkpoint, device, backend, form)
 
 
 def open_segmenter(
@@ -123,7 +123,7 @@ def open_segmenter(
 
 
 def draw(
-    images: tuple[str, ...], method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool, folder: Path,
+    images: tuple[str, ...], method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool, out: str,
     checkpoint: str, device: str, backend: Backend, form: str,
 ) -> None:  # fmt: skip
     """Pictures, boxes and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
@@ -133,6 +133,7 @@ def draw(
 
     paths, failures = find_inputs(images)
     segment = open_segmenter(method, checkpoint, device, backend, scales, flip)
+    folder = output_folder(out)
     rows, records = [], []
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
         try:
@@ -155,6 +156,8 @@ def take_out(
     path: Path, segment: Segmenter, method: str, threshold: Threshold, folder: Path
 ) -> tuple[FigureRow, dict[str, Any]]:
     """Everything about one picture, written to `folder`; its row of the sheet, and what stands in its JSON file."""
+    import numpy as np
+
     from gmae_tools.images import read_image, write_image
     from gmae_tools.metrics.regions import binarize
     from gmae_tools.report.segment import cutout, figure_row, overlay
@@ -164,8 +167,13 @@ def take_out(
     probability = segment(photo)
     mask = binarize(probability, threshold)
     box = largest_box(mask)
-    pictures = {"probability": probability, "mask": mask, "cutout": cutout(photo, mask)}
-    for name, picture in {**pictures, "overlay": overlay(photo, mask, box)}.items():
+    pictures = {
+        "probability": np.rint(probability * 255).astype(np.uint8),
+        "mask": mask,
+        "cutout": cutout(photo, mask),
+        "overlay": overlay(photo, mask, box),
+    }
+    for name, picture in pictures.items():
         write_image(folder / f"{name}.png", picture)
     record = {
         "image": str(path),
@@ -179,7 +187,13 @@ def take_out(
     }
     with atomic_path(folder / RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return figure_row(path.name, photo, probability, mask, box), record
+    shown = {
+        "photograph": photo,
+        "probability of figure": pictures["probability"],
+        "figure and box": pictures["overlay"],
+        "cut-out": pictures["cutout"],
+    }
+    return figure_row(path.name, shown), record
 
 
 def render(records: list[dict[str, Any]], form: str) -> str:
@@ -195,7 +209,7 @@ def render(records: list[dict[str, Any]], form: str) -> str:
 
 def benchmark(
     dataset: str, split: Any, root: str | None, method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool,
-    min_max: bool, ap: bool, jobs: int | None, overwrite: bool, folder: Path, checkpoint: str, device: str,
+    min_max: bool, ap: bool, jobs: int | None, overwrite: bool, out: str, checkpoint: str, device: str,
     backend: Backend, form: str,
 ) -> None:  # fmt: skip
     """Both stages for one method; prints the scores."""
@@ -225,8 +239,9 @@ def benchmark(
         scales=scales if gaussian else None,
         flip=flip if gaussian else None,
     )
-    claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
     segment = open_segmenter(method, checkpoint, device, backend, scales, flip)
+    folder = output_folder(out)
+    claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
     photos = [pair.photo for pair in pairs]
     for _ in progress(predict_maps(photos, {folder: segment}), len(photos), "maps"):
         pass

@@ -32,9 +32,8 @@ class FigureRow:
 
 def overlay(photo: np.ndarray, mask: np.ndarray, box: np.ndarray | None = None) -> np.ndarray:
     """The photograph with its ground faded to grey, the figure outlined, and its box; uint8 RGB `[H, W, 3]`."""
-    grey = photo.mean(2, keepdims=True)
-    faded = (1 - _PAPER_SHARE) * grey + _PAPER_SHARE * np.array(PAPER)
-    picture = np.where(mask[..., None], photo, faded).astype(np.uint8)
+    faded = (1 - _PAPER_SHARE) * photo.mean(2, dtype=np.float32) + _PAPER_SHARE * PAPER[0]
+    picture = np.where(mask[..., None], photo, faded.astype(np.uint8)[..., None])
     width = max(1, round(_LINE * max(mask.shape)))
     outside = ndimage.binary_dilation(mask, iterations=width) & ~mask
     picture[outside] = ImageColor.getrgb(OUTLINE)
@@ -51,19 +50,9 @@ def cutout(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.dstack([photo, mask.astype(np.uint8) * 255])
 
 
-def figure_row(
-    name: str, photo: np.ndarray, probability: np.ndarray, mask: np.ndarray, box: np.ndarray | None
-) -> FigureRow:
-    """A photograph uint8 RGB `[H, W, 3]` with its probability of figure `[H, W]` in [0, 1], mask and box."""
-    size = panel_size(*photo.shape[:2], side=_PANEL)
-    grey = np.rint(probability * 255).astype(np.uint8)
-    pictures = {
-        "photograph": photo,
-        "probability of figure": np.repeat(grey[..., None], 3, 2),
-        "figure and box": overlay(photo, mask, box),
-        "cut-out": cutout(photo, mask),
-    }
-    return FigureRow(name, {caption: _on_checks(resize(picture, *size)) for caption, picture in pictures.items()})
+def figure_row(name: str, pictures: Mapping[str, np.ndarray]) -> FigureRow:
+    """A row of pictures of one photograph, uint8 `[H, W]`, `[H, W, 3]` or `[H, W, 4]` each, by their captions."""
+    return FigureRow(name, {caption: _thumbnail(picture) for caption, picture in pictures.items()})
 
 
 def figure_sheet(title: str, subtitle: str, rows: Sequence[FigureRow]) -> np.ndarray:
@@ -106,11 +95,14 @@ def _common_box(pictures: Sequence[np.ndarray]) -> tuple[int, int]:
     return max(picture.shape[0] for picture in pictures), max(picture.shape[1] for picture in pictures)
 
 
-def _on_checks(picture: np.ndarray) -> np.ndarray:
-    """A picture uint8 `[H, W, 3]` or `[H, W, 4]` on a chequered page, which shows where it is transparent."""
-    if picture.shape[2] == 3:
-        return picture
-    y, x = (np.arange(side) // _CHECKS for side in picture.shape[:2])
-    alpha = picture[..., 3:] / 255
+def _thumbnail(picture: np.ndarray) -> np.ndarray:
+    """A small copy, uint8 RGB `[H, W, 3]`; what is transparent lies on a chequered page."""
+    small = resize(picture, *panel_size(*picture.shape[:2], side=_PANEL))
+    if small.ndim == 2:
+        return np.repeat(small[..., None], 3, 2)
+    if small.shape[2] == 3:
+        return small
+    y, x = (np.arange(side) // _CHECKS for side in small.shape[:2])
+    alpha = small[..., 3:] / 255
     page = _CHECK_COLORS[(y[:, None] + x) % 2]
-    return np.rint(alpha * picture[..., :3] + (1 - alpha) * page).astype(np.uint8)
+    return np.rint(alpha * small[..., :3] + (1 - alpha) * page).astype(np.uint8)
