@@ -117,6 +117,14 @@ def test_the_backend_does_not_matter() -> None:
     np.testing.assert_allclose(*histories, atol=0.02)
 
 
+@pytest.mark.cuda
+def test_the_gpu_does_not_matter() -> None:
+    start, image = scene(sets=2), torch.cat([photo(), photo().flip(-1)])
+    here, there = (refine(start.to(device), image, CAMERA, 6, k=30) for device in ("cpu", "cuda"))
+    assert there.gaussians.device.type == "cuda"
+    np.testing.assert_allclose(here.history, there.history, atol=0.1)
+
+
 def test_no_steps_only_measure() -> None:
     start, image = scene(sets=2), torch.cat([photo(), photo().flip(-1)])
     found = refine(start, image, CAMERA, 0)
