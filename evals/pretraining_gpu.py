@@ -37,7 +37,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gmae_tools.datasets.photos import PhotoStore  # noqa: E402
+from gmae_tools.errors import GmaeToolsError  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
+from gmae_tools.images import one_line  # noqa: E402
 from gmae_tools.model import GMAEConfig  # noqa: E402
 from gmae_tools.predict import resolve_device  # noqa: E402
 from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig, pretrain  # noqa: E402
@@ -62,7 +64,7 @@ def whole_numbers(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.command()
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder for the checkpoint and what goes with it.")
-@click.option("--run", default="runs/gpu", show_default=True, help="Folder of the run; needed to go on.")
+@click.option("--run", default="runs/gpu-session", show_default=True, help="Folder of the run; needed to go on.")
 @click.option("--minutes", default=20.0, show_default=True, help="Of training.")
 @click.option("--preset", default="tiny", show_default=True)
 @click.option("--resolution", default="128,224", show_default=True, callback=whole_numbers)
@@ -131,7 +133,7 @@ def parse(row: dict[str, str]) -> Row:
 def measure_speed(
     config: PretrainConfig, folder: Path, batch_size: int, precision: Precision, seconds: float, device: str
 ) -> Row:
-    """Train for so many seconds; NaN for what does not fit into memory."""
+    """Train for so many seconds; NaN where that fails, for want of memory as a rule."""
     row: dict[str, str | int | float | None] = {"batch_size": batch_size, "precision": precision}
     name = f"speed-{batch_size}-{precision}"
     shutil.rmtree(folder / name, ignore_errors=True)
@@ -147,7 +149,8 @@ def measure_speed(
         lines = [json.loads(line) for line in (folder / name / LOG_FILE).read_text().splitlines()]
         settled = [line for line in lines if "loss" in line][len(lines) // 2 :] or lines[:1]
         figures = {key: statistics.median(line[key] for line in settled) for key in ("images_per_second", "waiting")}
-    except torch.cuda.OutOfMemoryError:
+    except (torch.cuda.OutOfMemoryError, GmaeToolsError) as error:
+        click.echo(f"{name}: {one_line(error)}", err=True)
         figures = {"images_per_second": math.nan, "waiting": math.nan}
     peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else math.nan
     gc.collect()
