@@ -251,8 +251,8 @@ class _Fit:
         return psnr
 
     def _is_flat(self) -> bool:
-        """Whether no set has become better for a while."""
-        if len(self.best) <= PLATEAU_STEPS + 1:
+        """Whether no set has become better for a while, since the last Gaussians were added."""
+        if self.parameters.shape[1] < self.k or len(self.best) <= PLATEAU_STEPS + 1:
             return False
         return bool((self.best[-1] - self.best[-1 - PLATEAU_STEPS]).max() < PLATEAU_GAIN)
 
