@@ -47,6 +47,7 @@ SOURCES = {
     "pascal-s": _Source(
         850,
         [
+            ("PASCAL-S/datasets/imgs/pascal", "PASCAL-S/datasets/masks/pascal"),
             ("salObj/datasets/imgs/pascal", "salObj/datasets/masks/pascal"),
             ("datasets/imgs/pascal", "datasets/masks/pascal"),
             ("imgs/pascal", "masks/pascal"),
