@@ -99,11 +99,9 @@ CLASSICAL: dict[str, Segmenter] = {
 }
 NAMES = (*METHODS, *CLASSICAL)
 
-# The threshold that makes each one's probability its mask: a level, or Otsu's of each map.
-THRESHOLDS: dict[str, Threshold] = {
-    **dict.fromkeys(CLASSICAL, 0.5),
-    **dict.fromkeys((*METHODS, "spectral-residual"), "otsu"),
-}
+# The threshold that makes each one's probability its mask: a level, or Otsu's of each map. (That of the readouts of the
+# Gaussians is in the probability: they are calibrated so that 0.5 is Otsu's threshold of their scores.)
+THRESHOLDS: dict[str, Threshold] = {**dict.fromkeys(NAMES, 0.5), "spectral-residual": "otsu"}
 
 
 class GaussianFigure:
