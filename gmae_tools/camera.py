@@ -95,7 +95,7 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     visible = z > _NEAREST_VISIBLE_Z
     safe_z = z.clamp_min(_NEAREST_VISIBLE_Z)
     axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]  # [B, K, 3, 3], columns = axes
-    flat, footprint = _flatten(gaussians.means, axes, safe_z, camera)
+    flat, footprint = flatten(gaussians.means, axes, safe_z, camera)
     means = half * (flat + 1)
     conics, determinant = _invert_covariance(footprint * half[:, None], camera.blur)
     opacities = torch.where(visible & (determinant > _DEGENERATE), gaussians.opacities, 0.0)
@@ -111,15 +111,24 @@ def longest_axes(gaussians: Gaussians, camera: Camera, height: int, width: int) 
     """
     z = (camera.distance + gaussians.means[..., 2]).clamp_min(_NEAREST_VISIBLE_Z)
     axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]
-    _, footprint = _flatten(gaussians.means, axes, z, camera)
+    _, footprint = flatten(gaussians.means, axes, z, camera)
     half = footprint.new_tensor([[width / 2], [height / 2]])
     longest = (footprint * half).square().sum(-2).argmax(-1)  # [B, K]
     moves = axes[..., :2, :] if camera.kind == "pinhole" else footprint  # where centres are not in perspective
     return longest, moves.gather(-1, longest[..., None, None].expand(*longest.shape, 2, 1))[..., 0]
 
 
-def _flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
-    """Centres `[B, K, 2]` and projected axes `[B, K, 2, 3]` in normalised picture units."""
+def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+    """Centres and axes as they fall on the picture plane, in units of half its width and half its height.
+
+    Args:
+        means: centres `[B, K, 3]`.
+        axes: principal axes as columns, one standard deviation long, `[B, K, 3, 3]`.
+        z: distances from the camera along its axis `[B, K]`, positive.
+
+    Returns:
+        Centres `[B, K, 2]` and axes `[B, K, 2, 3]`.
+    """
     centres = means[..., :2]
     if camera.kind == "orthographic":
         return centres, axes[..., :2, :] * (camera.focal / camera.distance)
