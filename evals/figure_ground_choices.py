@@ -3,8 +3,8 @@
 Protocol: photographs in their own size, seen once as a whole; the first row of a group is the default. `max_f`: F-beta
 (beta^2 = 0.3) averaged over photographs at each of 255 thresholds, then the maximum. `iou`: of the figure at a
 probability of 0.5, averaged over photographs; `half_1`, `half_2`: over every other one, beginning with the first or the
-second. `gain`: IoU above the first row of the group, `gain_sd`: its standard error over photographs. `auc`: area under the ROC
-curve of each photograph, averaged; `right`: share of those where it is above 0.5.
+second. `gain`: IoU above the first row of the group, `gain_sd`: its standard error over photographs. `auc`: area under
+the ROC curve of each photograph, averaged; `right`: share of those where it is above 0.5.
 
 Rows that look at the photograph, or at the truth, say so; all others are functions of the Gaussians alone.
 
@@ -211,7 +211,7 @@ def constants() -> Iterator[tuple[str, Choice]]:
     yield "as they are", grouped()
     tried: dict[str, tuple[float, ...]] = {
         "centre_sigma": (np.inf, 0.18, 0.35),
-        "place_sigma": (np.inf, 0.12, 0.5),
+        "place_sigma": (np.inf, 0.12, 0.25),
         "color_sigma": (5.0, 20.0),
         "border_sigma": (0.5, 2.0),
         "link": (0.0, 0.03, 0.3),
