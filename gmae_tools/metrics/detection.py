@@ -40,7 +40,7 @@ def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.nd
         GmaeToolsError: faster-coco-eval is not installed, or detections are of an image that is not among the truths.
     """
     try:
-        from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped, import-not-found, unused-ignore]
+        from faster_coco_eval import COCO, COCOeval_faster
     except ImportError:
         problem = "AP of boxes needs faster-coco-eval: pip install 'gmae-tools[detection]'"
         raise GmaeToolsError(problem) from None
