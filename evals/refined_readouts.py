@@ -102,7 +102,7 @@ def edge_rows(
         layers = LAYERS if entry.name == "layers" else None
         settings = edge_benchmark.Settings(
             "bsds500", "val", entry.name, layers, Path(checkpoint).name, weights, Looks().scales, False, LEVELS,
-            entry.steps,
+            entry.steps or None,
         )  # fmt: skip
         edge_benchmark.claim(out / entry.folder, settings, overwrite=overwrite)
     predict_all(data.images("val")[::every], checkpoint, out, list(READOUTS), steps, jobs)
@@ -129,9 +129,10 @@ def figure_rows(
     weights = fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
     for entry in entries:
         settings = region_benchmark.Settings(
-            data.name, "odd", entry.name, THRESHOLDS[entry.name], False, Path(checkpoint).name, weights, (1,), False
-        )
-        claim(out / entry.folder, {**asdict(settings), "refine": entry.steps}, overwrite=overwrite)
+            data.name, "odd", entry.name, THRESHOLDS[entry.name], False, Path(checkpoint).name, weights, (1,), False,
+            entry.steps or None,
+        )  # fmt: skip
+        claim(out / entry.folder, asdict(settings), overwrite=overwrite)
     predict_all([pair.photo for pair in pairs], checkpoint, out, list(METHODS), steps, jobs)
     rows: list[Row] = []
     first: dict[str, np.ndarray] = {}

@@ -34,7 +34,7 @@ class Settings:
         checkpoint, weights: name of the model, and the SHA-256 of its weights.
         scales, flip: how the photograph is looked at.
         thresholds: of the benchmark.
-        refine: steps of refinement.
+        refine: steps of refinement, None for no refinement.
     """
 
     dataset: str
@@ -46,15 +46,12 @@ class Settings:
     scales: tuple[int, ...] | None
     flip: bool | None
     thresholds: int
-    refine: int = 0
+    refine: int | None = None
 
 
 def claim(folder: Path, settings: Settings, *, overwrite: bool = False) -> None:
     """Make sure that a folder holds nothing of other settings; see `prediction_folder.claim`."""
-    noted = asdict(settings)
-    if not settings.refine:  # folders from before there was refinement stay valid
-        del noted["refine"]
-    prediction_folder.claim(folder, noted, parts=RESULTS, overwrite=overwrite)
+    prediction_folder.claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
 
 
 def score_maps(

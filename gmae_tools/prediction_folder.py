@@ -42,6 +42,7 @@ def claim(
 
     Args:
         settings: everything that the results depend on, in the types of JSON; the version of this package is added.
+            None is as good as not there, so that folders stay valid when there are new settings.
         parts: names of the folders and files in `folder` that depend on the settings.
         overwrite: remove the parts of other settings instead of refusing.
 
@@ -57,7 +58,7 @@ def _claim(folder: Path, wanted: dict[str, object], parts: Sequence[str], overwr
     """The same, with `wanted` settings as JSON reads them back: lists, no tuples."""
     path = folder / SETTINGS
     found = _read_settings(path)
-    if found == wanted:
+    if found is not None and _given(found) == _given(wanted):
         return
     if found is not None or any((folder / part).exists() for part in parts):
         if not overwrite:
@@ -67,6 +68,10 @@ def _claim(folder: Path, wanted: dict[str, object], parts: Sequence[str], overwr
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+
+
+def _given(settings: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _read_settings(path: Path) -> dict[str, object] | None:

@@ -51,6 +51,7 @@ class Settings:
         min_max: whether maps are stretched before they are scored.
         checkpoint, weights: name of the model, and the SHA-256 of its weights.
         scales, flip: how the photograph is looked at.
+        refine: steps of refinement, None for no refinement.
     """
 
     dataset: str
@@ -62,6 +63,7 @@ class Settings:
     weights: str | None
     scales: tuple[int, ...] | None
     flip: bool | None
+    refine: int | None = None
 
 
 class ScoredPair(NamedTuple):

@@ -17,7 +17,7 @@ from gmae_tools.images import resize
 from gmae_tools.metrics.regions import Threshold, binarize
 from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend
-from gmae_tools.views import Looks, Viewer
+from gmae_tools.views import Looks, Viewer, Watch
 from gmae_tools.zeroshot.figure_ground import METHODS, figure_probability
 
 Segmenter = Callable[[np.ndarray], np.ndarray]
@@ -109,13 +109,14 @@ class GaussianFigure:
 
     Args:
         model: in evaluation mode.
-        looks: scales and mirroring to average over; by default the whole photograph once.
+        looks: scales and mirroring to average over, and refinement; by default the whole photograph once.
         backend: that draws the Gaussians; see `splatting.rasterize`.
+        watch: of `views.look`.
     """
 
-    def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto") -> None:
+    def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto", watch: Watch = iter) -> None:
         self.model, self.looks, self.backend = model, looks or Looks((1,)), backend
-        self._viewer = Viewer(self.model, self.looks)
+        self._viewer = Viewer(self.model, self.looks, backend=backend, watch=watch)
 
     def segmenter(self, method: str) -> Segmenter:
         """The segmenter of one of `zeroshot.figure_ground.METHODS`."""

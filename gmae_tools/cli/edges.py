@@ -233,7 +233,7 @@ def benchmark(
         scales=scales if gaussian else None,
         flip=flip if gaussian else None,
         thresholds=thresholds,
-        refine=refine if gaussian else 0,
+        refine=refine or None if gaussian else None,
     )
     edge_benchmark.claim(folder, settings, overwrite=overwrite)
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None

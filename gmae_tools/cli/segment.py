@@ -16,6 +16,7 @@ from gmae_tools.cli._options import (
     folder_names,
     format_option,
     output_folder,
+    refine_option,
 )
 from gmae_tools.cli.edges import Numbers
 from gmae_tools.cli.score import MaskThreshold, min_max_option
@@ -68,11 +69,12 @@ RESULTS = ("maps", "scores.json", "images.csv", "curve.csv")
 @checkpoint_option
 @device_option
 @backend_option
+@refine_option
 @format_option
 def command(
     images: tuple[str, ...], dataset: str | None, split: str, root: str | None, method: str,
     threshold: Threshold | None, scales: tuple[int, ...], flip: bool, min_max: bool, ap: bool, jobs: int | None,
-    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, form: str,
+    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int, form: str,
 ) -> None:  # fmt: skip
     """Tell figure from ground without training for it.
 
@@ -99,17 +101,18 @@ def command(
     if dataset:
         benchmark(
             dataset, split, root, method, threshold, scales, flip, min_max, ap, jobs, overwrite, out, checkpoint,
-            device, backend, form,
+            device, backend, refine, form,
         )  # fmt: skip
     else:
-        draw(images, method, threshold, scales, flip, out, checkpoint, device, backend, form)
+        draw(images, method, threshold, scales, flip, out, checkpoint, device, backend, refine, form)
 
 
 def open_segmenter(
-    method: str, checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool
+    method: str, checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool, refine: int
 ) -> Segmenter:
     """The segmenter of a method's name; those on the photograph need no model."""
     from gmae_tools import checkpoints
+    from gmae_tools.cli.layers import look_progress
     from gmae_tools.predict import resolve_device
     from gmae_tools.segmenters import CLASSICAL, GaussianFigure
     from gmae_tools.splatting import choose_backend
@@ -119,12 +122,13 @@ def open_segmenter(
         return CLASSICAL[method]
     where = resolve_device(device)
     drawer = choose_backend(backend, where)
-    return GaussianFigure(checkpoints.load(checkpoint, device=where), Looks(scales, flip), drawer).segmenter(method)
+    model = checkpoints.load(checkpoint, device=where)
+    return GaussianFigure(model, Looks(scales, flip, refine), drawer, look_progress(refine)).segmenter(method)
 
 
 def draw(
     images: tuple[str, ...], method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool, out: str,
-    checkpoint: str, device: str, backend: Backend, form: str,
+    checkpoint: str, device: str, backend: Backend, refine: int, form: str,
 ) -> None:  # fmt: skip
     """Pictures, boxes and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
     from gmae_tools.cli.layers import find_inputs, progress_over
@@ -132,7 +136,7 @@ def draw(
     from gmae_tools.report.segment import figure_sheet
 
     paths, failures = find_inputs(images)
-    segment = open_segmenter(method, checkpoint, device, backend, scales, flip)
+    segment = open_segmenter(method, checkpoint, device, backend, scales, flip, refine)
     folder = output_folder(out)
     rows, records = [], []
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
@@ -145,7 +149,8 @@ def draw(
         rows.append(row)
         records.append(record)
     if rows:
-        source = f" from Gaussians by {Path(checkpoint).name}" if method in GAUSSIAN else ""
+        refined = f", refined in {refine} steps" if refine else ""
+        source = f" from Gaussians by {Path(checkpoint).name}{refined}" if method in GAUSSIAN else ""
         write_image(folder / SHEET, figure_sheet("Figure and ground", f"{method}{source}", rows))
     click.echo(render(records, form))
     if failures:
@@ -210,7 +215,7 @@ def render(records: list[dict[str, Any]], form: str) -> str:
 def benchmark(
     dataset: str, split: Any, root: str | None, method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool,
     min_max: bool, ap: bool, jobs: int | None, overwrite: bool, out: str, checkpoint: str, device: str,
-    backend: Backend, form: str,
+    backend: Backend, refine: int, form: str,
 ) -> None:  # fmt: skip
     """Both stages for one method; prints the scores."""
     from dataclasses import asdict
@@ -238,8 +243,9 @@ def benchmark(
         weights=fingerprint(find(checkpoint) / WEIGHTS_FILE) if gaussian else None,
         scales=scales if gaussian else None,
         flip=flip if gaussian else None,
+        refine=refine or None if gaussian else None,
     )
-    segment = open_segmenter(method, checkpoint, device, backend, scales, flip)
+    segment = open_segmenter(method, checkpoint, device, backend, scales, flip, refine)
     folder = output_folder(out)
     claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
     photos = [pair.photo for pair in pairs]
