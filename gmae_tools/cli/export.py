@@ -1,0 +1,136 @@
+"""`gmae-tools export`: Gaussians of photographs as files for other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gmae_tools.cli import print_error
+from gmae_tools.cli._options import (
+    backend_option,
+    checkpoint_option,
+    device_option,
+    folder_names,
+    output_folder,
+    refine_option,
+)
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import atomic_path
+
+if TYPE_CHECKING:
+    from gmae_tools.model import GMAE
+    from gmae_tools.splatting import Backend
+
+FORMATS = ("ply", "splat", "npz", "svg")
+
+fov_option = click.option(
+    "--fov", type=click.FloatRange(5, 80), default=50.0, show_default=True, metavar="DEGREES",
+    help="Of the perspective camera that sees the picture: its field of view along the longer side.",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("images", metavar="IMG...", nargs=-1, required=True)
+@click.option(
+    "--format", "forms", type=click.Choice(FORMATS), multiple=True, default=("ply",), show_default=True,
+    help="Of the files; more than once for several.",
+)  # fmt: skip
+@fov_option
+@click.option("-o", "--out", metavar="DIR", default="export", show_default=True, help="For the files.")
+@checkpoint_option
+@device_option
+@backend_option
+@refine_option
+def command(
+    images: tuple[str, ...], forms: tuple[str, ...], fov: float, out: str, checkpoint: str, device: str,
+    backend: Backend, refine: int,
+) -> None:  # fmt: skip
+    """Write the Gaussians of photographs for other programs.
+
+    For each picture (file, folder or glob) DIR/<name>.<format> is written, and DIR/<name>.json, which says how. The
+    paths go to stdout. Formats:
+
+    \b
+    ply    3-D Gaussian splatting, binary: SuperSplat, Blender add-ons, gsplat, viser, ...
+    splat  32 bytes a Gaussian: antimatter15/splat and other viewers in browsers
+    npz    NumPy arrays of the Gaussians as predicted: gmae_tools.gaussians.Gaussians.load
+    svg    the splats as ellipses with gradients: browsers, Inkscape
+
+    The model's own camera is not a perspective one. In ply and splat files the Gaussians are moved and reshaped so that
+    a perspective camera sees the same picture: at (0, 0, -1 / tan(fov / 2)), looking along +z at the origin, x to the
+    right and y downwards. The JSON file gives it in full. From elsewhere, one looks into the picture from the side.
+    """
+    from gmae_tools import checkpoints
+    from gmae_tools.cli.layers import find_inputs, progress_over
+    from gmae_tools.predict import resolve_device
+    from gmae_tools.splatting import choose_backend
+
+    paths, failures = find_inputs(images)
+    where = resolve_device(device)
+    choose_backend(backend, where)  # one that cannot draw is refused before any work
+    model = checkpoints.load(checkpoint, device=where)
+    folder = output_folder(out)
+    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+        try:
+            written = export(model, path, folder / name, forms, fov, Path(checkpoint).name, backend, refine)
+        except (GmaeToolsError, OSError) as error:
+            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            failures += 1
+            continue
+        for file in written:
+            click.echo(str(file))
+    if failures:
+        raise SystemExit(1)
+
+
+def export(
+    model: GMAE, path: Path, target: Path, forms: tuple[str, ...], fov: float, checkpoint: str, backend: Backend,
+    refine: int,
+) -> list[Path]:  # fmt: skip
+    """Write one picture's files, `target` with a suffix for each format and `.json`; returns their paths."""
+    import dataclasses
+
+    from gmae_tools import __version__
+    from gmae_tools.camera import project
+    from gmae_tools.export import write_ply, write_splat, write_svg
+    from gmae_tools.images import read_image
+    from gmae_tools.perspective import Viewer, in_perspective
+    from gmae_tools.predict import predict
+    from gmae_tools.refine import refine_photo
+
+    photo = read_image(path)
+    gaussians = predict(model, photo)
+    if refine:
+        gaussians = refine_photo(gaussians, photo, model.camera, refine, backend=backend).gaussians
+    height, width = photo.shape[:2]
+    viewer = Viewer(height, width, fov)
+    writers = {
+        "ply": lambda file: write_ply(file, in_perspective(gaussians, model.camera, viewer)),
+        "splat": lambda file: write_splat(file, in_perspective(gaussians, model.camera, viewer)),
+        "npz": gaussians.save,
+        "svg": lambda file: write_svg(
+            file, project(gaussians, model.camera, height, width), height, width,
+            title=f"{path.name}: {gaussians.k} Gaussians by {checkpoint}",
+        ),
+    }  # fmt: skip
+    files = [target.with_name(f"{target.name}.{form}") for form in dict.fromkeys(forms)]
+    for file in files:
+        writers[file.suffix[1:]](file)
+    record = {
+        "image": str(path),
+        "checkpoint": checkpoint,
+        "k": gaussians.k,
+        "refine": refine,
+        "background": [1.0, 1.0, 1.0],
+        "files": [file.name for file in files],
+        "viewer": viewer.to_dict(),
+        "camera": dataclasses.asdict(model.camera),
+        "gmae_tools": __version__,
+    }
+    sidecar = target.with_name(f"{target.name}.json")
+    with atomic_path(sidecar) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return [*files, sidecar]
