@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gmae_tools.gaussians import Gaussians
     from gmae_tools.model import GMAE
     from gmae_tools.report.layers import LayersRequest, Strips
+    from gmae_tools.report.page import PageRequest
     from gmae_tools.report.tables import Row
     from gmae_tools.splatting import Backend
 
@@ -55,19 +56,21 @@ TABLE = "layers.csv"
 @device_option
 @backend_option
 @refine_option
+@click.option("--html", is_flag=True, help="Also write view.html, a page to take the photograph apart by hand.")
 @click.option(
     "--background", type=click.Choice(["white", "black", "transparent"]), default="white", show_default=True,
     help="Behind the Gaussians.",
 )  # fmt: skip
 @format_option
-def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, background: str, form: str) -> None:  # fmt: skip  # noqa: E501
+def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, html: bool, background: str, form: str) -> None:  # fmt: skip  # noqa: E501
     """Take photographs apart into depth layers.
 
     IMG is a picture, a folder of pictures or a glob. For each picture, DIR/<name>/ receives first_<K>.png
     (the nearest K Gaussians), layer_<n>.png (each of N equal depth groups alone, 1 is the nearest), depth.png
-    (near is bright), sheet.png (all of these on one page) and gaussians.npz. The table (for each K: PSNR and
-    SSIM against the photograph, and coverage) goes to stdout and to DIR/layers.csv; with --refine it also has
-    the PSNR of the prediction (psnr_before). Refinement leaves the order of depths as it is.
+    (near is bright), sheet.png (all of these on one page) and gaussians.npz; with --html also view.html,
+    the page that gmae-tools view writes. The table (for each K: PSNR and SSIM against the photograph, and coverage)
+    goes to stdout and to DIR/layers.csv; with --refine it also has the PSNR of the prediction (psnr_before).
+    Refinement leaves the order of depths as it is.
 
     A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
     """
@@ -87,7 +90,7 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
     if not 1 <= layers <= model.config.k:
         raise GmaeToolsError(f"--layers {layers}: use 1 to {model.config.k}, the number of Gaussians")
     folder = output_folder(out)
-    request = LayersRequest(chosen, layers, background, Path(checkpoint).name, backend, refine)
+    request = LayersRequest(chosen, layers, background, Path(checkpoint).name, backend, refine, html)
     rows: list[Row] = []
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
@@ -110,20 +113,23 @@ def take_apart(model: GMAE, path: Path, request: LayersRequest, folder: Path) ->
     """Everything about one picture: read, predict, refine, draw, write; returns its rows of the table."""
     from gmae_tools.images import read_image
     from gmae_tools.predict import predict
-    from gmae_tools.report.layers import write_layers
+    from gmae_tools.report.layers import BACKGROUNDS, write_layers
 
     photo = read_image(path)
     gaussians, before = predict(model, photo), None
     if request.refine:
-        before, gaussians = gaussians, fit(gaussians, photo, model, request, path.name)
+        background = BACKGROUNDS[request.background]
+        before, gaussians = gaussians, fit(gaussians, photo, model, request, path.name, background)
     progress = strip_progress(photo, path.name)
     return write_layers(photo, gaussians, model.camera, request, folder, str(path), progress, before)
 
 
-def fit(gaussians: Gaussians, photo: np.ndarray, model: GMAE, request: LayersRequest, name: str) -> Gaussians:
-    """Refine a prediction, with a progress bar on a terminal if it takes long."""
+def fit(
+    gaussians: Gaussians, photo: np.ndarray, model: GMAE, request: LayersRequest | PageRequest, name: str,
+    background: float = 1.0,
+) -> Gaussians:  # fmt: skip
+    """Refine a prediction on a grey level, with a progress bar on a terminal if it takes long."""
     from gmae_tools.refine import MAX_PIXELS, refine_photo
-    from gmae_tools.report.layers import BACKGROUNDS
 
     work = min(photo.shape[0] * photo.shape[1], MAX_PIXELS) * request.refine
     with tqdm(total=request.refine, unit="step", desc=name, leave=False, disable=None if work >= LONG else True) as bar:
@@ -134,7 +140,7 @@ def fit(gaussians: Gaussians, photo: np.ndarray, model: GMAE, request: LayersReq
 
         return refine_photo(
             gaussians, photo, model.camera, request.refine,
-            background=BACKGROUNDS[request.background], backend=request.backend, progress=progress,
+            background=background, backend=request.backend, progress=progress,
         ).gaussians  # fmt: skip
 
 

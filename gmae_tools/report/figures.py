@@ -27,6 +27,7 @@ MUTED = (110, 110, 115)
 HAIRLINE = (205, 205, 210)
 PAPER = (255, 255, 255)
 NO_DEPTH = (190, 190, 195)  # grey is not on the depth scale
+COVERED = 0.5  # coverage from which a pixel has a depth
 
 _DEPTH_COLORMAP = "inferno"  # perceptually uniform, safe for colour-blind readers, the usual one for depth
 
@@ -49,6 +50,20 @@ def depth_scale() -> np.ndarray:
     return scale
 
 
+def depth_range(depth: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
+    """Near and far end of the colour scale of a depth map: all but the outermost hundredths of the covered pixels.
+
+    Args:
+        depth: expected depth `[H, W]`, in any unit.
+        alpha: coverage in [0, 1] `[H, W]`; below one half a pixel does not count.
+    """
+    depths = depth[alpha >= COVERED]
+    if not len(depths):
+        return 0.0, 1.0
+    near, far = np.quantile(depths, [0.01, 0.99]).tolist()
+    return near, far
+
+
 def depth_colors(depth: np.ndarray, alpha: np.ndarray, near: float, far: float) -> np.ndarray:
     """A depth map as a picture, uint8 RGB `[H, W, 3]`: near is bright, grey is where nothing is.
 
@@ -59,5 +74,5 @@ def depth_colors(depth: np.ndarray, alpha: np.ndarray, near: float, far: float) 
     """
     position = (depth - near) * (255 / max(far - near, 1e-6))
     colors = depth_scale()[np.clip(position, 0, 255).astype(np.uint8)]
-    colors[alpha < 0.5] = NO_DEPTH
+    colors[alpha < COVERED] = NO_DEPTH
     return colors

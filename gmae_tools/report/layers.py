@@ -20,7 +20,8 @@ from gmae_tools.images import resize
 from gmae_tools.metrics.likeness import Likeness
 from gmae_tools.png import PngWriter, png_writer
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
-from gmae_tools.report.figures import depth_colors
+from gmae_tools.report.figures import depth_colors, depth_range
+from gmae_tools.report.page import PageRequest, write_page
 from gmae_tools.report.tables import Row
 from gmae_tools.splatting import Backend
 from gmae_tools.zeroshot.layers import LayerPictures, layer_sizes, layer_strips, over, render_layers
@@ -32,7 +33,8 @@ COLUMNS = {"image": None, "k": None, "psnr_before": 2, "psnr": 2, "ssim": 4, "co
 BACKGROUNDS = {"white": 1.0, "black": 0.0, "transparent": 1.0}
 
 _PANEL, _NARROWEST_PANEL = 240, 24  # longest and least side of a picture on the sheet in px
-_OWN_PICTURES = re.compile(r"(first_(\d+|all)|layer_\d+)\.png")
+_OWN_FILES = re.compile(r"(first_(\d+|all)|layer_\d+)\.png|view\.html")
+_PAGE = "view.html"
 
 Strips = Iterable[tuple[slice, LayerPictures]]
 
@@ -48,6 +50,7 @@ class LayersRequest:
         checkpoint: its name, for the sheet.
         backend: that draws.
         refine: steps by which the prediction is refined.
+        html: whether a page is written too.
     """
 
     ks: Mapping[str, int]
@@ -56,6 +59,7 @@ class LayersRequest:
     checkpoint: str
     backend: Backend = "auto"
     refine: int = 0
+    html: bool = False
 
     @property
     def columns(self) -> dict[str, int | None]:
@@ -95,7 +99,8 @@ def write_layers(
     """Write all pictures of one photograph, all of them or none; memory does not grow with its height.
 
     `first_<k>.png`, `layer_<n>.png` (1 is the nearest) and `depth.png` in the photograph's own size,
-    `sheet.png`, and `gaussians.npz` (nearest first). First-K and layer pictures of an earlier request go.
+    `sheet.png`, `gaussians.npz` (nearest first), and `view.html` if asked for. First-K and layer pictures and the page
+    of an earlier request go.
 
     Args:
         photo: uint8 RGB `[H, W, 3]`.
@@ -115,7 +120,7 @@ def write_layers(
     small = render_layers(gaussians, camera, *_panel_size(height, width), ks, request.layers, request.backend)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files, ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        output = _Output(files, photo, request, folder, _depth_range(small))
+        output = _Output(files, photo, request, folder, depth_range(*_depth_and_alpha(small)))
         strips = layer_strips(gaussians, camera, height, width, ks, request.layers, request.backend)
         for rows, strip in progress(strips):
             for done in [pool.submit(job) for job in output.jobs(rows, strip)]:
@@ -127,8 +132,11 @@ def write_layers(
         sheet = _sheet(photo, small, gaussians, request, table)
         size = (sheet.shape[0], sheet.shape[1])
         files.enter_context(png_writer(folder / "sheet.png", *size, channels=3)).write(sheet)
+        if request.html:
+            page = PageRequest(request.checkpoint, request.layers, request.refine, request.backend)
+            write_page(photo, gaussians, camera, page, folder / _PAGE, Path(image).name)
         gaussians.save(folder / "gaussians.npz")
-    _remove_earlier(folder, {*request.first_files(), *request.layer_files()})
+    _remove_earlier(folder, {*request.first_files(), *request.layer_files(), *([_PAGE] if request.html else [])})
     return table
 
 
@@ -182,7 +190,7 @@ class _Output:
         else:
             visible = firsts, pixels(over(strip.layers, strip.layer_alphas, color))
         self.covered += strip.first_alphas.double().sum((1, 2, 3)).cpu()
-        depth = depth_colors(strip.depth.cpu().numpy(), strip.alpha.cpu().numpy(), *self.depth_range)
+        depth = depth_colors(*_depth_and_alpha(strip), *self.depth_range)
         files = zip([*self.pictures, self.depth], [*visible[0], *visible[1], depth], strict=True)
         return [
             *(partial(file.write, picture) for file, picture in files),
@@ -218,13 +226,9 @@ def _panel_size(height: int, width: int) -> tuple[int, int]:
     return max(_NARROWEST_PANEL, round(height * scale)), max(_NARROWEST_PANEL, round(width * scale))
 
 
-def _depth_range(pictures: LayerPictures) -> tuple[float, float]:
-    """Near and far end of the colour scale: all but the outermost hundredths of the covered pixels."""
-    depths = pictures.depth[pictures.alpha >= 0.5]
-    if not len(depths):
-        return 0.0, 1.0
-    near, far = torch.quantile(depths, depths.new_tensor([0.01, 0.99])).tolist()
-    return near, far
+def _depth_and_alpha(pictures: LayerPictures) -> tuple[np.ndarray, np.ndarray]:
+    """Expected depth and coverage, `[H, W]` each."""
+    return pictures.depth.cpu().numpy(), pictures.alpha.cpu().numpy()
 
 
 def _sheet(
@@ -234,7 +238,8 @@ def _sheet(
     height, width = photo.shape[:2]
     sizes = layer_sizes(gaussians.k, request.layers)
     each = f"{sizes[-1]}" if sizes[0] == sizes[-1] else f"{sizes[-1]} to {sizes[0]}"
-    depth = depth_colors(small.depth.cpu().numpy(), small.alpha.cpu().numpy(), *_depth_range(small))
+    depth_and_alpha = _depth_and_alpha(small)
+    depth = depth_colors(*depth_and_alpha, *depth_range(*depth_and_alpha))
     depth_map = Panel(depth, "depth", depth_scale=True)
     photograph = Panel(resize(photo, *depth.shape[:2]), "photograph", f"{width} × {height} px")
     firsts = pixels(over(small.firsts, small.first_alphas, request.color))
@@ -274,5 +279,5 @@ def _signed(value: Tensor) -> str:
 
 def _remove_earlier(folder: Path, keep: set[str]) -> None:
     for path in folder.iterdir():
-        if _OWN_PICTURES.fullmatch(path.name) and path.name not in keep:
+        if _OWN_FILES.fullmatch(path.name) and path.name not in keep:
             path.unlink()

@@ -1,0 +1,93 @@
+"""`gmae-tools view`: pages on which people take photographs apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gmae_tools.cli import print_error
+from gmae_tools.cli._options import (
+    backend_option,
+    checkpoint_option,
+    device_option,
+    folder_names,
+    format_option,
+    output_folder,
+    refine_option,
+)
+from gmae_tools.cli.layers import find_inputs, fit, progress_over
+from gmae_tools.errors import GmaeToolsError
+
+if TYPE_CHECKING:
+    from gmae_tools.model import GMAE
+    from gmae_tools.report.page import PageRequest
+    from gmae_tools.report.tables import Row
+    from gmae_tools.splatting import Backend
+
+COLUMNS = {"image": None, "k": 0, "kilobytes": 0, "page": None}
+
+
+@click.command()
+@click.argument("images", metavar="IMG...", nargs=-1, required=True)
+@click.option(
+    "--layers", metavar="N", type=click.IntRange(1), default=8, show_default=True,
+    help="How many depth groups to begin with; the page can change it.",
+)  # fmt: skip
+@click.option("--side", metavar="PX", type=click.IntRange(16, 1000), default=800, show_default=True, help="Longest side of the pictures; smaller photographs keep their size.")  # fmt: skip  # noqa: E501
+@click.option("-o", "--out", metavar="DIR", default="view", show_default=True, help="For the pages.")
+@checkpoint_option
+@device_option
+@backend_option
+@refine_option
+@format_option
+def command(images: tuple[str, ...], layers: int, side: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, form: str) -> None:  # fmt: skip  # noqa: E501
+    """Write pages on which photographs can be taken apart by hand.
+
+    IMG is a picture, a folder of pictures or a glob. DIR/<name>.html is a page that needs nothing but a browser: choose
+    the nearest K Gaussians, a slab of depths or one of N layers, see render, photograph or expected depth, lay edges
+    (l@N), figure and ground or the Gaussians' centres on top, and point at a pixel to learn which Gaussian it belongs
+    to. The names of the pages go to stdout.
+
+    A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
+    """
+    paths, failures = find_inputs(images)
+
+    from gmae_tools import checkpoints
+    from gmae_tools.predict import resolve_device
+    from gmae_tools.report.page import PageRequest
+    from gmae_tools.report.tables import format_rows
+    from gmae_tools.splatting import choose_backend
+
+    where = resolve_device(device)
+    choose_backend(backend, where)  # one that cannot draw is refused before any work
+    model = checkpoints.load(checkpoint, device=where)
+    if layers > model.config.k:
+        raise GmaeToolsError(f"--layers {layers}: use 1 to {model.config.k}, the number of Gaussians")
+    folder = output_folder(out)
+    request = PageRequest(Path(checkpoint).name, layers, refine, backend, side)
+    rows: list[Row] = []
+    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+        try:
+            rows.append(show(model, path, request, folder / f"{name}.html"))
+        except (GmaeToolsError, OSError) as error:
+            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            failures += 1
+    click.echo(format_rows(rows, COLUMNS, form), nl=False)
+    if failures:
+        raise SystemExit(1)
+
+
+def show(model: GMAE, path: Path, request: PageRequest, page: Path) -> Row:
+    """Everything about one picture: read, predict, refine, write; returns its row of the table."""
+    from gmae_tools.images import read_image
+    from gmae_tools.predict import predict
+    from gmae_tools.report.page import write_page
+
+    photo = read_image(path)
+    gaussians = predict(model, photo)
+    if request.refine:
+        gaussians = fit(gaussians, photo, model, request, path.name)
+    size = write_page(photo, gaussians, model.camera, request, page, path.name)
+    return {"image": str(path), "k": gaussians.k, "kilobytes": round(size / 1000), "page": str(page)}

@@ -1,0 +1,231 @@
+"""One page of HTML about one photograph: its Gaussians, to be taken apart in any browser, without a network.
+
+The page holds everything: the script and the style of `assets/`, the pictures, and the splats that `project` makes of
+the Gaussians, which the browser composites by the renderer's rules. Its content security policy allows nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import numpy as np
+import torch
+from PIL import Image, ImageColor
+
+from gmae_tools.camera import Camera, Splats, project
+from gmae_tools.files import atomic_path
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import resize
+from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
+from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.zeroshot.edges import layer_edges
+from gmae_tools.zeroshot.figure_ground import figure_mask, figure_probability
+
+# Rows of the table of numbers, float32, for each Gaussian: its splat (centre in px, conic in 1/px^2, distance from the
+# camera), and what is only shown.
+FIELDS = (
+    "x", "y", "a", "b", "c", "opacity", "red", "green", "blue", "depth",
+    "scale_0", "scale_1", "scale_2", "quat_w", "quat_x", "quat_y", "quat_z",
+)  # fmt: skip
+SIDE = 800  # px, longest side of the pictures on the page
+EDGE_LAYERS = (32, 16, 8, 4)  # the l@N on offer
+EDGE_COLOR, FIGURE_COLOR = PALETTE[1], PALETTE[4]
+
+_SCRIPTS = ("splats.js", "webgl.js", "page.js")
+_EDGE_LEVELS = 16  # of an edge's strength; one pixel takes half a byte
+_GROUND_COVER, _LINE = 0.65, 1 / 400  # how much of the ground is covered; width of the figure's outline
+_QUALITY = 88  # of the photograph, WebP
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """What a page says and shows.
+
+    Attributes:
+        checkpoint: its name.
+        layers: number N of depth groups, to begin with.
+        refine: steps by which the prediction was refined.
+        backend: that draws for edges and figure.
+        side: longest side of the pictures in px; smaller photographs keep their size.
+    """
+
+    checkpoint: str
+    layers: int = 8
+    refine: int = 0
+    backend: Backend = "auto"
+    side: int = SIDE
+
+
+def write_page(
+    photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: PageRequest, path: Path, name: str
+) -> int:
+    """Write a page, whole or not at all.
+
+    Args:
+        photo: uint8 RGB `[H, W, 3]`.
+        gaussians: one set, predicted from it, perhaps refined.
+        path: of the page; its folder exists.
+        name: of the photograph, as the page shows it.
+
+    Returns:
+        Its size in bytes.
+    """
+    page = render_page(photo, gaussians, camera, request, name).encode("utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(page)
+    return len(page)
+
+
+def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: PageRequest, name: str) -> str:
+    """The page as text; the same for the same input."""
+    gaussians = gaussians.detach().sort_by_depth()
+    height, width = page_size(photo.shape[0], photo.shape[1], request.side)
+    splats = project(gaussians, camera, height, width)
+    edges = [count for count in EDGE_LAYERS if count <= gaussians.k]
+    maps = {n: layer_edges(gaussians, camera, height, width, (n,), backend=request.backend) for n in edges}
+    figure = figure_mask(figure_probability(gaussians, camera, height, width, backend=request.backend))
+    style = _asset("page.css", edge_color=EDGE_COLOR, figure_color=FIGURE_COLOR)
+    script = "\n".join(_asset(file) for file in _SCRIPTS)
+    data = {
+        "checkpoint": request.checkpoint,
+        "k": gaussians.k,
+        "layers": request.layers,
+        "width": width,
+        "height": height,
+        "distance": camera.distance,
+        "depthScale": _depth_scale(splats, height, width, request.backend),
+        "fields": FIELDS,
+        "table": _base64(pack(gaussians, splats).tobytes()),
+    }
+    return _asset(
+        "page.html",
+        policy=_policy(style, script),
+        name=_escape(name),
+        caption=_escape(_caption(request, gaussians.k, *photo.shape[:2])),
+        style=style,
+        script=script,
+        data=_escape_json(data),
+        photo=_data_uri(Image.fromarray(resize(photo, height, width)), "webp", quality=_QUALITY),
+        overlays="\n      ".join([*(_edge_layer(n, strength) for n, strength in maps.items()), _figure_layer(figure)]),
+        edge_options="".join(f"<option>{count}</option>" for count in edges),
+        edges_disabled="" if edges else " disabled",
+        notes=_escape(_NOTES),
+        width=str(width),
+        height=str(height),
+        k=str(gaussians.k),
+        layers=str(request.layers),
+    )
+
+
+_NOTES = (
+    "Pictures are drawn here from the Gaussians, on white. Edges and figure come from all of them,"
+    " whatever is chosen above. z grows away from the viewer."
+)
+
+
+def page_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
+    """Size of the pictures on the page of a photograph of `height` x `width` px, both at least 1."""
+    shrink = min(1.0, side / max(height, width))
+    return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def pack(gaussians: Gaussians, splats: Splats) -> np.ndarray:
+    """The numbers of one set, little-endian float32 `[len(FIELDS), K]`: exactly what the renderer gets."""
+    columns = (
+        splats.means, splats.conics, splats.opacities[..., None], splats.colors, splats.depths[..., None],
+        gaussians.scales, torch.nn.functional.normalize(gaussians.quats, dim=-1),
+    )  # fmt: skip
+    table = torch.cat(columns, -1)[0].T.cpu().numpy()
+    return np.ascontiguousarray(table, "<f4")
+
+
+def _depth_scale(splats: Splats, height: int, width: int, backend: Backend) -> dict[str, object]:
+    """Ends and colours of the scale of expected depth, that of all Gaussians, and the colour of no depth."""
+    raster = rasterize(splats, height, width, depth=True, backend=backend)
+    assert raster.depth is not None
+    near, far = depth_range(raster.depth[0, 0].cpu().numpy(), raster.alpha[0, 0].cpu().numpy())
+    colors = _base64(depth_scale().tobytes())
+    return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH}
+
+
+def _caption(request: PageRequest, k: int, height: int, width: int) -> str:
+    refined = f", refined in {request.refine} steps" if request.refine else ""
+    return f"{request.checkpoint}, K = {k} Gaussians{refined}; photograph of {width} × {height} px"
+
+
+# --- pictures ----------------------------------------------------------------------------------------
+
+
+def _edge_layer(layers: int, strength: np.ndarray) -> str:
+    """An element that shows edges `[H, W]` in [0, 1]: the stronger, the less transparent."""
+    levels = np.rint(strength * (_EDGE_LEVELS - 1)).astype(np.uint8)
+    shades = [(EDGE_COLOR, level / (_EDGE_LEVELS - 1)) for level in range(_EDGE_LEVELS)]
+    return (
+        f'<img class="edges" data-layers="{layers}" src="{_stencil(levels, shades)}" alt="Edges at l@{layers}" hidden>'
+    )
+
+
+def _figure_layer(mask: np.ndarray) -> str:
+    """An element that outlines the figure of a mask `[H, W]` and covers the ground."""
+    from scipy import ndimage
+
+    outline = ndimage.binary_dilation(mask, iterations=max(1, round(_LINE * max(mask.shape)))) & ~mask
+    levels = np.where(outline, 2, ~mask).astype(np.uint8)
+    shades = [("#000000", 0.0), (f"rgb{PAPER}", _GROUND_COVER), (FIGURE_COLOR, 1.0)]
+    return f'<img class="figure" id="figure" src="{_stencil(levels, shades)}" alt="Figure and ground" hidden>'
+
+
+def _stencil(levels: np.ndarray, shades: list[tuple[str, float]]) -> str:
+    """A PNG whose pixels are numbers of shades, a colour and an opacity each, as a data URI."""
+    image = Image.fromarray(levels, "P")
+    image.putpalette([channel for color, _ in shades for channel in ImageColor.getrgb(color)])
+    return _data_uri(image, "png", transparency=bytes(round(255 * opacity) for _, opacity in shades), optimize=True)
+
+
+def _data_uri(image: Image.Image, form: str, **options: object) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return f"data:image/{form};base64,{_base64(buffer.getvalue())}"
+
+
+# --- text --------------------------------------------------------------------------------------------
+
+
+def _asset(file: str, /, **values: str) -> str:
+    """A file of `assets/`; names after a dollar sign are replaced by `values`, if there are any."""
+    text = (files("gmae_tools.report") / "assets" / file).read_text(encoding="utf-8")
+    return Template(text).substitute(values) if values else text
+
+
+def _policy(style: str, script: str) -> str:
+    """Only this style and this script, and pictures that the page itself holds."""
+    return (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:;"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{_base64(hashlib.sha256(text.encode('utf-8')).digest())}'"
+
+
+def _escape(text: str) -> str:
+    """Text for HTML; file names may hold what UTF-8 cannot."""
+    return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _escape_json(value: object) -> str:
+    """JSON for a script element, which nothing in it can end."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
