@@ -211,7 +211,7 @@ def constants() -> Iterator[tuple[str, Choice]]:
     yield "as they are", grouped()
     tried: dict[str, tuple[float, ...]] = {
         "centre_sigma": (np.inf, 0.18, 0.35),
-        "place_sigma": (np.inf, 0.12, 0.25),
+        "place_sigma": (np.inf, 0.12, 0.5),
         "color_sigma": (5.0, 20.0),
         "border_sigma": (0.5, 2.0),
         "link": (0.0, 0.03, 0.3),
@@ -241,6 +241,8 @@ def graphs() -> Iterator[tuple[str, Choice]]:
         yield f"damping {damping:g}", grouped(rewire=partial(damped, damping))
     for side in (64, 160, 224):
         yield f"drawn at {side} x {side} px", grouped(rewire=partial(drawn, side * side))
+        wider = partial(saliency, place_sigma=0.5)
+        yield f"drawn at {side} x {side} px, place_sigma 0.5", grouped(wider, rewire=partial(drawn, side * side))
     yield "groups at the border are no neighbours", grouped(rewire=unlinked)
     yield "with the colours of the photograph (looks at it)", grouped(rewire=photo_colors)
     yield "200 superpixels of the photograph instead (looks at it)", superpixels

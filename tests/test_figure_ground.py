@@ -198,7 +198,7 @@ def saliency_by_loops(groups: Groups) -> np.ndarray:
         ground.append(1 - np.exp(-((border / np.sqrt(area)) ** 2) / 2))
     for i in range(n):
         apart = [((groups.place[i] - groups.place[j]) ** 2).sum() for j in range(n)]
-        contrast = sum(difference[i][j] * np.exp(-apart[j] * 2) * ground[j] * groups.area[j] for j in range(n))
+        contrast = sum(difference[i][j] * np.exp(-apart[j] * 8) * ground[j] * groups.area[j] for j in range(n))
         figure.append(contrast * np.exp(-((groups.place[i] - 0.5) ** 2).sum() * 8))
     figure = [(f - min(figure)) / (max(figure) - min(figure)) for f in figure]
     scores = np.zeros(n)

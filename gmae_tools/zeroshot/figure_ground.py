@@ -223,7 +223,7 @@ def saliency(
     *,
     color_sigma: float = 10.0,
     border_sigma: float = 1.0,
-    place_sigma: float = 0.5,
+    place_sigma: float = 0.25,
     centre_sigma: float = CENTRE_SIGMA,
     link: float = 0.1,
 ) -> Array:
