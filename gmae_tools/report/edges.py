@@ -58,8 +58,13 @@ def ink(strength: np.ndarray, height: int, width: int) -> np.ndarray:
         np.minimum((np.arange(count) + 0.5) * length / count, length - 1).astype(int)
         for count, length in zip((height, width), strength.shape, strict=True)
     )
-    small = ndimage.maximum_filter(strength, size=shrink)[np.ix_(rows, columns)]
+    small = ndimage.maximum_filter(darkness(strength), size=shrink)[np.ix_(rows, columns)]
+    grey = (255 * (1 - small)).round().astype(np.uint8)
+    return np.repeat(grey[..., None], 3, 2)
+
+
+def darkness(strength: np.ndarray) -> np.ndarray:
+    """How dark the lines of a soft map `[H, W]` are drawn, in [0, 1]: the strongest full, weak ones faint."""
     edges = strength[strength > 0]
     full = float(np.quantile(edges, _FULL_INK)) if len(edges) else 1.0
-    grey = (255 * (1 - np.clip(small / full, 0, 1) ** _CONTRAST)).round().astype(np.uint8)
-    return np.repeat(grey[..., None], 3, 2)
+    return np.asarray(np.clip(strength / full, 0, 1) ** _CONTRAST)

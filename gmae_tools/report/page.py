@@ -24,8 +24,10 @@ from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.files import atomic_path
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
+from gmae_tools.report.edges import darkness
 from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
 from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.zeroshot.contours import thin_ridges
 from gmae_tools.zeroshot.edges import layer_edges
 from gmae_tools.zeroshot.figure_ground import figure_mask, figure_probability
 
@@ -40,6 +42,7 @@ EDGE_LAYERS = (32, 16, 8, 4)  # the l@N on offer
 EDGE_COLOR, FIGURE_COLOR = PALETTE[1], PALETTE[4]
 
 _SCRIPTS = ("splats.js", "webgl.js", "page.js")
+_EDGE_SIGMA = 2.0  # px; lines of one edge lie about so far apart
 _EDGE_LEVELS = 16  # of an edge's strength; one pixel takes half a byte
 _GROUND_COVER, _LINE = 0.65, 1 / 400  # how much of the ground is covered; width of the figure's outline
 _QUALITY = 88  # of the photograph, WebP
@@ -90,11 +93,11 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
     height, width = page_size(photo.shape[0], photo.shape[1], request.side)
     splats = project(gaussians, camera, height, width)
     edges = [count for count in EDGE_LAYERS if count <= gaussians.k]
-    maps = {n: layer_edges(gaussians, camera, height, width, (n,), backend=request.backend) for n in edges}
+    maps = {n: _crests(gaussians, camera, height, width, n, request.backend) for n in edges}
     figure = figure_mask(figure_probability(gaussians, camera, height, width, backend=request.backend))
     style = _asset("page.css", edge_color=EDGE_COLOR, figure_color=FIGURE_COLOR)
     script = "\n".join(_asset(file) for file in _SCRIPTS)
-    data = {
+    data: dict[str, object] = {
         "checkpoint": request.checkpoint,
         "k": gaussians.k,
         "layers": request.layers,
@@ -115,7 +118,7 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
         data=_escape_json(data),
         photo=_data_uri(Image.fromarray(resize(photo, height, width)), "webp", quality=_QUALITY),
         overlays="\n      ".join([*(_edge_layer(n, strength) for n, strength in maps.items()), _figure_layer(figure)]),
-        edge_options="".join(f"<option>{count}</option>" for count in edges),
+        edge_options="".join(f"<option{' selected' * (n == request.layers)}>{n}</option>" for n in edges),
         edges_disabled="" if edges else " disabled",
         notes=_escape(_NOTES),
         width=str(width),
@@ -125,10 +128,7 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
     )
 
 
-_NOTES = (
-    "Pictures are drawn here from the Gaussians, on white. Edges and figure come from all of them,"
-    " whatever is chosen above. z grows away from the viewer."
-)
+_NOTES = "Edges and figure come from all Gaussians, whatever is chosen above. z grows away from the viewer."
 
 
 def page_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
@@ -159,6 +159,11 @@ def _depth_scale(splats: Splats, height: int, width: int, backend: Backend) -> d
 def _caption(request: PageRequest, k: int, height: int, width: int) -> str:
     refined = f", refined in {request.refine} steps" if request.refine else ""
     return f"{request.checkpoint}, K = {k} Gaussians{refined}; photograph of {width} × {height} px"
+
+
+def _crests(gaussians: Gaussians, camera: Camera, height: int, width: int, layers: int, backend: Backend) -> np.ndarray:
+    """Edges at l@N `[H, W]` in [0, 1], several lines side by side drawn as one."""
+    return darkness(thin_ridges(layer_edges(gaussians, camera, height, width, (layers,), backend=backend), _EDGE_SIGMA))
 
 
 # --- pictures ----------------------------------------------------------------------------------------

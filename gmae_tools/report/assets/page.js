@@ -71,7 +71,8 @@ function newDrawer(hash) {
   const size = [splats, width, height, depthScale];
   if (!hash.includes("renderer=javascript")) {
     try {
-      return new WebGLDrawer(...size, hash.includes("renderer=webgl"));
+      const webgl = new WebGLDrawer(...size);
+      if (hash.includes("renderer=webgl") || webgl.isFast(FRAME_MS)) return webgl;
     } catch (error) {
       console.info(`Drawing without WebGL: ${error.message}`);
     }
@@ -115,13 +116,15 @@ function drawNow(view) {
   }
 }
 
-/** Make a canvas as sharp as the screen; its context measures in CSS pixels. */
+/** Empty a canvas and make it as sharp as the screen; its context measures in CSS pixels. */
 function sharp(element) {
   const ratio = devicePixelRatio;
   const size = [element.clientWidth, element.clientHeight];
-  [element.width, element.height] = size.map((side) => Math.round(side * ratio));
+  const [across, down] = size.map((side) => Math.round(side * ratio));
+  if (element.width !== across || element.height !== down) [element.width, element.height] = [across, down];
   const pen = element.getContext("2d");
-  pen.scale(ratio, ratio);
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, ...size);
   return [pen, ...size];
 }
 
@@ -133,11 +136,10 @@ function drawMarks() {
   if (!state.point) return;
   const { index } = ownerAt(state.point);
   if (index >= 0) {
-    drawEllipse(pen, scale, index, 1);
-    drawEllipse(pen, scale, index, 2);
+    for (const deviations of [2, 1]) drawEllipse(pen, scale, index, deviations);
   }
   const [x, y] = state.point.map((place) => (place + 0.5) * scale);
-  twice(pen, 1, () => {
+  twice(pen, 1.25, () => {
     for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
       pen.moveTo(x + 3 * dx, y + 3 * dy);
       pen.lineTo(x + 8 * dx, y + 8 * dy);
@@ -166,14 +168,14 @@ function drawEllipse(pen, scale, index, deviations) {
   const [long, short, angle] = splats.axes(index);
   const [x, y] = [splats.x[index] * scale, splats.y[index] * scale];
   const reach = deviations * scale;
-  twice(pen, deviations === 1 ? 2 : 1, () => pen.ellipse(x, y, long * reach, short * reach, angle, 0, 7));
+  twice(pen, deviations === 1 ? 1.75 : 1, () => pen.ellipse(x, y, long * reach, short * reach, angle, 0, 7));
 }
 
-/** Stroke a path in white on black, which shows on any picture. */
+/** Stroke a path in black on white, which shows on any picture. */
 function twice(pen, lineWidth, path) {
   pen.beginPath();
   path();
-  for (const [more, style] of [[2, "#1c1c1ecc"], [0, "#ffffff"]]) {
+  for (const [more, style] of [[2.5, "#ffffffd0"], [0, "#1c1c1e"]]) {
     pen.lineWidth = lineWidth + more;
     pen.strokeStyle = style;
     pen.stroke();
@@ -211,25 +213,31 @@ const color = (i) => css([splats.red[i], splats.green[i], splats.blue[i]]);
 const fixed = (value, digits = 2) => value.toFixed(digits).replace("-", "\u2212");
 const depthOf = (i) => fixed(splats.depth[i] - data.distance);
 
-/** What is drawn, in words. */
+/** The Gaussians drawn, in words. */
 function describe() {
   const [from, to] = range();
   const count = to - from;
   const depths = count > 1 ? `, z = ${depthOf(from)} to ${depthOf(to - 1)}` : count ? `, z = ${depthOf(from)}` : "";
-  const ranks = count === 1 ? `depth rank ${to}` : `depth ranks ${from + 1} to ${to}`;
-  if (state.mode === "nearest") return `${count === k ? "All" : `The nearest K = ${count} of`} ${k} Gaussians${depths}`;
-  const what = state.mode === "layer" ? `Layer ${state.layer} of N = ${state.layers}` : "A slab";
-  return `${what}: ${count} of ${k} Gaussians, ${ranks}${depths}`;
+  if (count === k) return `all K = ${k} Gaussians${depths}`;
+  if (state.mode === "nearest") return `the nearest K = ${count} of ${k} Gaussians${depths}`;
+  const what = state.mode === "layer" ? `layer ${state.layer} of N = ${state.layers}, ` : "";
+  const ranks = count === 1 ? `rank ${to}` : `ranks ${from + 1} to ${to}`;
+  return `${what}${ranks} of K = ${k} Gaussians${depths}`;
 }
 
-const NAMES = { render: "Render", photograph: "Photograph", depth: "Expected depth", blank: "" };
-
+/** What the picture shows, in words. */
 function caption() {
-  const picture = NAMES[state.picture];
-  const centres = byId("show-centres").checked || state.picture === "blank";
-  if (state.picture === "photograph" && !centres) return picture;
-  const shown = [picture, centres && "Centres"].filter(Boolean).join(", ");
-  return `${shown}. ${describe()}. ${data.checkpoint}.`;
+  const centres = byId("show-centres").checked;
+  const drawn = { render: ["Render"], depth: ["Expected depth"] }[state.picture] ?? [];
+  if (centres) drawn.push(drawn.length ? "and centres" : "Centres");
+  const sentences = [
+    state.picture === "photograph" && "Photograph",
+    drawn.length && `${drawn.join(" ")} of ${describe()}`,
+    byId("show-edges").checked && `Edges at l@${byId("edges").value}`,
+    byId("show-figure").checked && "Figure and ground",
+    data.checkpoint,
+  ];
+  return sentences.filter(Boolean).join(". ") + ".";
 }
 
 // --- the Gaussian pointed at -------------------------------------------------------------------------
@@ -249,9 +257,9 @@ function parameters(i, share) {
   const degrees = Math.round((angle * 180) / Math.PI);
   return [
     ["Share of pixel", `${Math.round(100 * share)} % at ${state.point.join(", ")}`],
-    ["Centre x, y, z", list((2 * splats.x[i]) / width - 1, (2 * splats.y[i]) / height - 1, splats.depth[i] - data.distance)],
+    ["Centre xyz", list((2 * splats.x[i]) / width - 1, (2 * splats.y[i]) / height - 1, splats.depth[i] - data.distance)],
     ["Scales", list(splats.scale_0[i], splats.scale_1[i], splats.scale_2[i])],
-    ["Rotation w, x, y, z", list(splats.quat_w[i], splats.quat_x[i], splats.quat_y[i], splats.quat_z[i])],
+    ["Rotation wxyz", list(splats.quat_w[i], splats.quat_x[i], splats.quat_y[i], splats.quat_z[i])],
     ["Opacity", fixed(splats.opacity[i])],
     ["Colour", list(splats.red[i], splats.green[i], splats.blue[i]), color(i)],
     ["Footprint, 1 σ", `${fixed(long, 1)} × ${fixed(short, 1)} px, ${fixed(degrees, 0)}°`],
@@ -292,7 +300,7 @@ function update() {
   for (const [id, value] of Object.entries(values)) {
     const input = byId(id);
     if (Number(input.value) !== value) input.value = value;
-    if (input.type === "range") input.setAttribute("aria-valuetext", describe());
+    if (input.type === "range") input.ariaValueText = describe();
   }
   document.querySelectorAll(".frame > .edges").forEach((image) => {
     image.hidden = !(byId("show-edges").checked && image.dataset.layers === byId("edges").value);

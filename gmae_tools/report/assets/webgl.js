@@ -63,15 +63,14 @@ void main() {
   }
 }`;
 
-/** Draws as `JavaScriptDrawer` does. Throws an Error where there is no WebGL 2, or a slow one unless `anySpeed`. */
+/** Draws as `JavaScriptDrawer` does. Throws an Error where there is no WebGL 2. */
 class WebGLDrawer {
   name = "WebGL 2";
 
-  constructor(splats, width, height, depthScale, anySpeed) {
-    Object.assign(this, { width, height });
+  constructor(splats, width, height, depthScale) {
+    Object.assign(this, { width, height, count: splats.count });
     this.canvas = document.createElement("canvas");
-    const options = { alpha: false, antialias: false, depth: false, failIfMajorPerformanceCaveat: !anySpeed };
-    this.gl = this.canvas.getContext("webgl2", options);
+    this.gl = this.canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false });
     if (!this.gl) throw new Error("no WebGL 2");
     const gl = this.gl;
     const program = this.link(VERTEX_SHADER, FRAGMENT_SHADER);
@@ -102,6 +101,19 @@ class WebGLDrawer {
     gl.uniform1i(this.place("showDepth"), depth);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
     return canvas;
+  }
+
+  /** Whether a picture takes less than about `limit` ms. WebGL without a graphics card takes ten times that. */
+  isFast(limit) {
+    const view = { from: 0, to: this.count, depth: false };
+    const time = (stride) => {
+      const begin = performance.now();
+      this.draw({ ...view, stride });
+      this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits for the picture
+      return performance.now() - begin;
+    };
+    time(16); // the shader is compiled
+    return time(2) < limit / 2; // a quarter of the picture, and the time to read it
   }
 
   link(...sources) {

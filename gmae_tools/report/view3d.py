@@ -1,0 +1,118 @@
+"""Gaussians to walk around in a browser, served by viser."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import math
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gmae_tools.camera import quats_to_rotations
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.perspective import Viewer
+
+if TYPE_CHECKING:
+    import viser
+
+WHITE = np.full((1, 1, 3), 255, np.uint8)
+
+
+def require_viser() -> None:
+    """Make sure that viser is there, before any work.
+
+    Raises:
+        GmaeToolsError: it is not.
+    """
+    if importlib.util.find_spec("viser") is None:
+        raise GmaeToolsError("the 3-D view needs viser: pip install 'gmae-tools[view3d]'")
+
+
+@contextmanager
+def serve(
+    gaussians: Gaussians, viewer: Viewer, *, host: str, port: int, title: str, source: str
+) -> Iterator[viser.ViserServer]:
+    """A server, in threads of its own, that shows Gaussians first from where they look like the picture.
+
+    Visitors turn and move the scene, choose how many of the nearest Gaussians they see, and go back to the picture.
+
+    Args:
+        gaussians: one set in units of `viewer`, from `in_perspective`.
+        viewer: where visitors begin.
+        host, port: to listen on.
+        title: what is shown.
+        source: where the Gaussians come from.
+
+    Yields:
+        The server, which stops when the context ends.
+
+    Raises:
+        GmaeToolsError: viser is not installed, or the port is taken.
+    """
+    require_viser()
+    import viser
+
+    _check_free(host, port)
+    with redirect_stdout(io.StringIO()):  # stdout is for results
+        server = viser.ViserServer(host, port, label=title, verbose=False)
+    try:
+        _furnish(server, gaussians.sort_by_depth(), viewer, source)
+        yield server
+    finally:
+        with redirect_stdout(io.StringIO()):
+            server.stop()
+
+
+def _furnish(server: viser.ViserServer, gaussians: Gaussians, viewer: Viewer, source: str) -> None:
+    """The scene, its controls, and what happens when they are used; the Gaussians come nearest first."""
+    arrays = _arrays(gaussians)
+
+    def draw(nearest: int) -> None:
+        centres, covariances, colors, opacities = (array[:nearest] for array in arrays)
+        server.scene.add_gaussian_splats("/gaussians", centres, covariances, colors, opacities)
+
+    server.gui.configure_theme(show_share_button=False)  # sharing would send the scene through someone's server
+    server.gui.add_text("Gaussians", source, disabled=True)
+    slider = server.gui.add_slider("Nearest", min=1, max=gaussians.k, step=1, initial_value=gaussians.k)
+    slider.on_update(lambda _: draw(slider.value))
+    button = server.gui.add_button("Back to the picture")
+    button.on_click(lambda event: _face(event.client, viewer) if event.client else None)
+    server.scene.set_up_direction("-y")
+    server.scene.set_background_image(WHITE, format="png")
+    server.on_client_connect(lambda client: _face(client, viewer))
+    draw(gaussians.k)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port that is taken; viser would silently go on to another."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise GmaeToolsError(
+                f"cannot listen on {host}, port {port} ({error.strerror}); choose another with --port"
+            ) from None
+
+
+def _arrays(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Centres `[K, 3]`, covariances `[K, 3, 3]`, colours `[K, 3]` and opacities `[K, 1]`."""
+    axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]
+    tensors = (gaussians.means, axes @ axes.mT, gaussians.colors, gaussians.opacities[..., None])
+    means, covariances, colors, opacities = (tensor[0].detach().cpu().numpy() for tensor in tensors)
+    return means, covariances, colors, opacities
+
+
+def _face(client: viser.ClientHandle, viewer: Viewer) -> None:
+    """Put a visitor where the Gaussians look like the picture, with all of it in the window."""
+    across, down = viewer.sides
+    half = max(down, across / client.camera.aspect)  # of the window's height at the origin
+    client.camera.up_direction = (0.0, -1.0, 0.0)
+    client.camera.position = (0.0, 0.0, -viewer.distance)
+    client.camera.look_at = (0.0, 0.0, 0.0)
+    client.camera.fov = 2 * math.atan(half / viewer.distance)
