@@ -6,13 +6,10 @@ the Gaussians, which the browser composites by the renderer's rules. Its content
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import io
 import json
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
@@ -26,6 +23,7 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.report.edges import darkness
 from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
+from gmae_tools.report.web import asset, data_uri, encodable, policy, to_base64
 from gmae_tools.splatting import Backend, rasterize
 from gmae_tools.zeroshot.contours import thin_ridges
 from gmae_tools.zeroshot.edges import layer_edges
@@ -95,8 +93,8 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
     edges = [count for count in EDGE_LAYERS if count <= gaussians.k]
     maps = {n: _crests(gaussians, camera, height, width, n, request.backend) for n in edges}
     figure = figure_mask(figure_probability(gaussians, camera, height, width, backend=request.backend))
-    style = _asset("page.css", edge_color=EDGE_COLOR, figure_color=FIGURE_COLOR)
-    script = "\n".join(_asset(file) for file in _SCRIPTS)
+    style = asset("theme.css") + _filled("page.css", edge_color=EDGE_COLOR, figure_color=FIGURE_COLOR)
+    script = "\n".join(asset(file) for file in _SCRIPTS)
     data: dict[str, object] = {
         "checkpoint": request.checkpoint,
         "k": gaussians.k,
@@ -106,17 +104,17 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
         "distance": camera.distance,
         "depthScale": _depth_scale(splats, height, width, request.backend),
         "fields": FIELDS,
-        "table": _base64(pack(gaussians, splats).tobytes()),
+        "table": to_base64(pack(gaussians, splats).tobytes()),
     }
-    return _asset(
+    return _filled(
         "page.html",
-        policy=_policy(style, script),
+        policy=policy(style, script),
         name=_escape(name),
         caption=_escape(_caption(request, gaussians.k, *photo.shape[:2])),
         style=style,
         script=script,
         data=_escape_json(data),
-        photo=_data_uri(Image.fromarray(resize(photo, height, width)), "webp", quality=_QUALITY),
+        photo=_picture(Image.fromarray(resize(photo, height, width)), "webp", quality=_QUALITY),
         overlays="\n      ".join([*(_edge_layer(n, strength) for n, strength in maps.items()), _figure_layer(figure)]),
         edge_options="".join(f"<option{' selected' * (n == request.layers)}>{n}</option>" for n in edges),
         edges_disabled="" if edges else " disabled",
@@ -152,7 +150,7 @@ def _depth_scale(splats: Splats, height: int, width: int, backend: Backend) -> d
     raster = rasterize(splats, height, width, depth=True, backend=backend)
     assert raster.depth is not None
     near, far = depth_range(raster.depth[0, 0].cpu().numpy(), raster.alpha[0, 0].cpu().numpy())
-    colors = _base64(depth_scale().tobytes())
+    colors = to_base64(depth_scale().tobytes())
     return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH}
 
 
@@ -192,45 +190,28 @@ def _stencil(levels: np.ndarray, shades: list[tuple[str, float]]) -> str:
     """A PNG whose pixels are numbers of shades, a colour and an opacity each, as a data URI."""
     image = Image.fromarray(levels, "P")
     image.putpalette([channel for color, _ in shades for channel in ImageColor.getrgb(color)])
-    return _data_uri(image, "png", transparency=bytes(round(255 * opacity) for _, opacity in shades), optimize=True)
+    return _picture(image, "png", transparency=bytes(round(255 * opacity) for _, opacity in shades), optimize=True)
 
 
-def _data_uri(image: Image.Image, form: str, **options: object) -> str:
+def _picture(image: Image.Image, form: str, **options: object) -> str:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
-    return f"data:image/{form};base64,{_base64(buffer.getvalue())}"
+    return data_uri(buffer.getvalue(), f"image/{form}")
 
 
 # --- text --------------------------------------------------------------------------------------------
 
 
-def _asset(file: str, /, **values: str) -> str:
-    """A file of `assets/`; names after a dollar sign are replaced by `values`, if there are any."""
-    text = (files("gmae_tools.report") / "assets" / file).read_text(encoding="utf-8")
-    return Template(text).substitute(values) if values else text
-
-
-def _policy(style: str, script: str) -> str:
-    """Only this style and this script, and pictures that the page itself holds."""
-    return (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:;"
-        " base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{_base64(hashlib.sha256(text.encode('utf-8')).digest())}'"
+def _filled(file: str, /, **values: str) -> str:
+    """A file of `assets/` whose names after a dollar sign are replaced by `values`."""
+    return Template(asset(file)).substitute(values)
 
 
 def _escape(text: str) -> str:
-    """Text for HTML; file names may hold what UTF-8 cannot."""
-    return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
+    """Text for HTML."""
+    return html.escape(encodable(text))
 
 
 def _escape_json(value: object) -> str:
     """JSON for a script element, which nothing in it can end."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
