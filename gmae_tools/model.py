@@ -164,13 +164,17 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
 
     def forward(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        x = self.patch_embed(images) + positions  # [B, N, D]
-        if mask is not None:
-            x = _visible(x, mask)  # [B, V, D]
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)  # [B, 1 + V, D]
+        x = self.embed(images, positions, mask)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+    def embed(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """What the first block sees, `[B, 1 + V, D]`."""
+        x = self.patch_embed(images) + positions  # [B, N, D]
+        if mask is not None:
+            x = _visible(x, mask)  # [B, V, D]
+        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
 
 
 class Decoder(nn.Module):
@@ -303,6 +307,24 @@ def visible_patches(mask: Tensor) -> Tensor:
     if (visible != visible[:1]).any():
         raise GmaeToolsError("mask: every picture of a batch must hide the same number of patches")
     return (~mask).nonzero()[:, 1].view(len(mask), int(visible[0]))
+
+
+def hidden_patches(mask: Tensor, patches: int) -> Tensor:
+    """Which of so many patches are hidden, bool `[B, N]`; `mask` in either form that `Autoencoder.forward` takes."""
+    if mask.dtype == torch.bool:
+        return mask
+    return torch.ones(len(mask), patches, dtype=torch.bool, device=mask.device).scatter_(1, mask, False)
+
+
+def complement(mask: Tensor, patches: int) -> Tensor:
+    """The complementary occlusion: numbers of the patches that `mask` hides, int64 `[B, N - V]`, ascending.
+
+    Args:
+        mask: the patches that are visible now, int64 `[B, V]`; see `visible_patches`.
+        patches: N.
+    """
+    hidden = hidden_patches(mask, patches)
+    return hidden.byte().argsort(1, descending=True, stable=True)[:, : patches - mask.shape[1]]
 
 
 def _visible(x: Tensor, mask: Tensor) -> Tensor:
