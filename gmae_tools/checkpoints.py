@@ -1,13 +1,16 @@
 """Checkpoints: a folder with `config.json` and `model.safetensors`, encoder and decoder together.
 
+`config.json` says which model it is: a GMAE (as it is where nothing is said) or one of those that it is compared with.
+
 Weights may also come in pieces, `model-00001-of-00003.safetensors` and so on, beside `model.safetensors.index.json`,
 which says what is where: the layout of Hugging Face's libraries.
 They are named by the name of an embedded one (`gmae-tiny`), by the path of a folder, or as `hf://ORG/NAME[@REVISION]`
-on the Hugging Face hub.
+on the Hugging Face hub. An official MAE checkpoint is the path of its `.pth`.
 """
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
 import json
 import os
@@ -27,30 +30,62 @@ from safetensors.torch import load_file, save_file
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line
-from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, from_official, official_config
+from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
 
 HUB_PREFIX = "hf://"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 FORMAT = "gmae-tools/1"
+OFFICIAL_SUFFIXES = (".pth", ".pt")
 _SHARDS = "model-*-of-*.safetensors"
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
 _HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
 _PACKAGE = Path(__file__).parent
 _EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
 
+# By the name under which `config.json` has them.
+_ARCHITECTURES: dict[str, tuple[type[Autoencoder], type[AutoencoderConfig]]] = {
+    "gmae": (GMAE, GMAEConfig),
+    "mae": (MAE, MAEConfig),
+    "c-mae": (CMAE, CMAEConfig),
+}
+
 
 def load(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> GMAE:
-    """Load a model in evaluation mode.
+    """Load a GMAE in evaluation mode.
 
     Args:
         name: an embedded checkpoint, a folder, or `hf://ORG/NAME[@REVISION]` (downloaded once, then cached).
 
     Raises:
-        GmaeToolsError: there is no such checkpoint, it cannot be fetched, or it is damaged.
+        GmaeToolsError: there is no such checkpoint, it cannot be fetched, it is damaged, or it is of another model.
     """
+    model = load_any(name)
+    if not isinstance(model, GMAE):
+        problem = f"{os.fspath(name)}: {_architecture(model)} predicts no Gaussians; choose a GMAE"
+        raise GmaeToolsError(f"{problem}, or look at this one with reconstruct, probe or invariance")
+    return model.to(device)
+
+
+def load_any(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Autoencoder:
+    """Load a GMAE or a model that it is compared with, in evaluation mode.
+
+    Args:
+        name: as for `load`, or the path of an official MAE checkpoint, `*.pth`.
+
+    Raises:
+        GmaeToolsError: as for `load`, but no model is refused.
+    """
+    text = os.fspath(name)
+    if text.endswith(OFFICIAL_SUFFIXES) and not os.path.isdir(text):
+        return load_official(text).to(device)
     return load_folder(find(name)).to(device)
+
+
+def _architecture(model: Autoencoder) -> str:
+    return next(name for name, (kind, _) in _ARCHITECTURES.items() if type(model) is kind)
 
 
 def find(name: str | os.PathLike[str]) -> Path:
@@ -116,7 +151,7 @@ def _hub_problem(error: Exception) -> str:
 
 
 def save(
-    model: GMAE,
+    model: Autoencoder,
     folder: str | os.PathLike[str],
     *,
     half: bool = False,
@@ -143,7 +178,12 @@ def save(
         _remove_shards(folder)
     else:
         _write_shards(folder, weights, int(max_shard_mb * 1e6))
-    document = {"format": FORMAT, "model": model.config.to_dict(), "training": training or {}}
+    document = {
+        "format": FORMAT,
+        "architecture": _architecture(model),
+        "model": model.config.to_dict(),
+        "training": training or {},
+    }
     with atomic_path(folder / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n")
 
@@ -181,18 +221,17 @@ def _remove_shards(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def load_folder(folder: str | os.PathLike[str]) -> GMAE:
-    """Read a checkpoint folder into a model in evaluation mode, float32, on the CPU.
+def load_folder(folder: str | os.PathLike[str]) -> Autoencoder:
+    """Read a checkpoint folder into the model it is of, in evaluation mode, float32, on the CPU.
 
     Raises:
         GmaeToolsError: a file is missing, damaged, or does not fit the configuration beside it.
     """
     folder = Path(folder)
-    config = _read_config(folder / CONFIG_FILE)
+    model = _read_config(folder / CONFIG_FILE)
     weights: dict[str, torch.Tensor] = {}
     for path in _weights_files(folder):
         weights.update(_read_weights(path))
-    model = GMAE(config)
     _check_weights(folder / WEIGHTS_FILE, weights, model.state_dict())
     model.load_state_dict(weights)
     return model.eval()
@@ -223,18 +262,75 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise GmaeToolsError(f"{path}: damaged or not safetensors ({one_line(error)}); fetch it again") from None
 
 
-def _read_config(path: Path) -> GMAEConfig:
+def _read_config(path: Path) -> Autoencoder:
+    """The model of a configuration, with random weights."""
     try:
         document = json.loads(path.read_text())
         if document["format"] != FORMAT:
             raise GmaeToolsError(f"{path}: format {document['format']!r}, this version reads {FORMAT!r}")
-        return GMAEConfig.from_dict(document["model"])
+        architecture = document.get("architecture", "gmae")
+        if architecture not in _ARCHITECTURES:
+            known = ", ".join(_ARCHITECTURES)
+            raise GmaeToolsError(f"{path}: architecture {architecture!r}, this version knows {known}")
+        model, config = _ARCHITECTURES[architecture]
+        return model(config.from_dict(document["model"]))  # type: ignore[call-arg]  # each has its own decoder
     except FileNotFoundError:
         raise GmaeToolsError(f"{path}: missing; is this the folder of a checkpoint?") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GmaeToolsError(f"{path}: damaged ({error!r}); fetch the checkpoint again") from None
     except GmaeToolsError as error:
         raise GmaeToolsError(f"{path}: {error}") from None
+
+
+# --- official MAE checkpoints ---------------------------------------------------------------------------
+
+
+def load_official(path: str | os.PathLike[str]) -> MAE:
+    """An MAE in evaluation mode from an official checkpoint, encoder and decoder.
+
+    Whether its targets were normalised follows from the settings saved beside the weights (`norm_pix_loss`), where
+    there are any; else they were not, as in the published `mae_visualize_*.pth`.
+
+    Raises:
+        GmaeToolsError: the file cannot be read, or holds no whole MAE.
+    """
+    weights, settings = read_official(path)
+    try:
+        config = official_config(weights, normalise_targets=bool(getattr(settings, "norm_pix_loss", False)))
+        model = MAE(config)
+    except GmaeToolsError as error:
+        raise GmaeToolsError(f"{path}: {error}") from None
+    ours = {name: tensor.float() for name, tensor in from_official(weights).items()}
+    _check_weights(Path(path), ours, model.state_dict())
+    model.load_state_dict(ours)
+    return model.eval()
+
+
+def read_official(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], argparse.Namespace]:
+    """Weights in the layout of the official MAE checkpoints, and the settings of their training, often none.
+
+    Args:
+        path: a dict with `model`, and perhaps `args`; or the bare state dict. Read without running code.
+
+    Raises:
+        GmaeToolsError: the file is missing, holds more than plain weights, or no state dict.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            document = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise GmaeToolsError(f"{path}: no such file") from None
+    except Exception as error:  # torch.load raises anything on a damaged or hostile file
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)  # pages of advice follow
+        raise GmaeToolsError(f"{path}: not a file of plain weights ({reason})") from None
+    weights = document.get("model", document) if isinstance(document, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the official MAE checkpoints")
+    settings = document.get("args")
+    return weights, settings if isinstance(settings, argparse.Namespace) else argparse.Namespace()
+
+
+# --- checks ---------------------------------------------------------------------------------------------
 
 
 def _check_weights(path: Path, found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The masked autoencoder that GMAE is compared with: the same encoder, and a decoder that predicts pixels.
+"""The masked autoencoders that GMAE is compared with: the same encoder, and a decoder that predicts pixels.
 
 Every hidden patch gets a mask token in its place, and a ViT turns all tokens into the pixels of their patches. Shapes:
 B pictures, N patches, V visible patches, P = 3 p^2 numbers for a patch of p x p px.
@@ -7,14 +7,25 @@ Source: MAE (arXiv 2111.06377).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, visible_patches, vit_block
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.model import (
+    RGB_MEAN,
+    RGB_STD,
+    Autoencoder,
+    AutoencoderConfig,
+    hidden_patches,
+    visible_patches,
+    vit_block,
+)
 
 _EPSILON = 1e-6  # added to a patch's variance
 
@@ -26,6 +37,7 @@ _OFFICIAL = {
     "decoder_norm.": "decoder.norm.",
     "decoder_pred.": "decoder.head.",
 }
+_WIDTH_OF_H = 1280
 _COMPUTED = ("pos_embed", "decoder_pos_embed")
 
 
@@ -41,10 +53,25 @@ class MAEConfig(AutoencoderConfig):
     normalise_targets: bool = False
 
 
-class PixelDecoder(nn.Module):
-    """A ViT over the encoder's tokens and a mask token in place of every hidden patch."""
+@dataclass(frozen=True)
+class CMAEConfig(AutoencoderConfig):
+    """What to tell of a picture, besides.
 
-    def __init__(self, config: MAEConfig) -> None:
+    Args:
+        embedding: numbers E in which pictures are compared.
+    """
+
+    embedding: int = 128
+
+
+class PatchDecoder(nn.Module):
+    """A ViT over the encoder's tokens and a mask token in place of every hidden patch.
+
+    Args:
+        outputs: numbers to predict for a patch.
+    """
+
+    def __init__(self, config: AutoencoderConfig, outputs: int) -> None:
         super().__init__()
         self.embed = nn.Linear(config.width, config.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.decoder_width))
@@ -52,7 +79,7 @@ class PixelDecoder(nn.Module):
             vit_block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
         self.norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
-        self.head = nn.Linear(config.decoder_width, 3 * config.patch_size**2)
+        self.head = nn.Linear(config.decoder_width, outputs)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, tokens: Tensor, positions: Tensor, visible: Tensor | None) -> Tensor:
@@ -66,7 +93,7 @@ class PixelDecoder(nn.Module):
         x = torch.cat([x[:, :1], patches + positions], 1)  # [B, 1 + N, D']
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x)[:, 1:]).float()  # [B, N, P]
+        return self.head(self.norm(x)[:, 1:]).float()  # [B, N, outputs]
 
 
 class MAE(Autoencoder):
@@ -76,15 +103,38 @@ class MAE(Autoencoder):
     """
 
     config: MAEConfig
-    decoder: PixelDecoder
+    decoder: PatchDecoder
 
     def __init__(self, config: MAEConfig) -> None:
-        super().__init__(config, PixelDecoder)
+        super().__init__(config, partial(PatchDecoder, outputs=3 * config.patch_size**2))
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
         """Predictions `[B, N, P]` from features; `grid` and `mask` say which patch each token is of."""
-        visible = visible_patches(mask) if mask is not None and mask.dtype == torch.bool else mask
-        return self.decoder(tokens, self.positions(grid, self.config.decoder_width), visible)
+        return self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
+
+
+class CMAE(Autoencoder):
+    """Pictures in, an embedding of each out: `embeddings = model(images, mask)`, `[B, E]`; for C-MAE.
+
+    The decoder is MAE's. In place of the pixels of its patches it tells E numbers of each, and their mean is the
+    picture's embedding.
+    """
+
+    config: CMAEConfig
+    decoder: PatchDecoder
+
+    def __init__(self, config: CMAEConfig) -> None:
+        super().__init__(config, partial(PatchDecoder, outputs=config.embedding))
+
+    def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
+        """Embeddings `[B, E]`; `grid` and `mask` say which patch each token is of."""
+        outputs: Tensor = self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
+        return outputs.mean(1)
+
+
+def _numbers(mask: Tensor | None) -> Tensor | None:
+    """The visible patches by their numbers."""
+    return visible_patches(mask) if mask is not None and mask.dtype == torch.bool else mask
 
 
 # --- pixels ------------------------------------------------------------------------------------------
@@ -161,7 +211,7 @@ def mae_loss(
     error = (model(images, mask) - patch_targets(images, config)).square().mean(-1)  # [B, N]
     if mask is None or loss_on == "all":
         return error.mean()
-    hidden = mask if mask.dtype == torch.bool else torch.ones_like(error, dtype=torch.bool).scatter(1, mask, False)
+    hidden = hidden_patches(mask, error.shape[1])
     counted = torch.where(hidden.any(), hidden, True)  # no `if`: it would wait for the GPU
     return (error * counted).sum() / counted.sum()
 
@@ -175,6 +225,36 @@ def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Position embeddings are computed, and left out.
     """
     return {_our_name(name): tensor for name, tensor in weights.items() if name not in _COMPUTED}
+
+
+def official_config(weights: Mapping[str, Tensor], *, normalise_targets: bool = False) -> MAEConfig:
+    """The configuration of an official checkpoint's model, from the shapes of its weights.
+
+    Shapes do not tell the number of heads. In the official models the encoder's are 64 wide, those of ViT-H 80, and
+    the decoder has 16; so they are here.
+
+    Args:
+        normalise_targets: no weight tells that either; False fits the `mae_visualize_*.pth`.
+
+    Raises:
+        GmaeToolsError: these are not the weights of an encoder and a decoder.
+    """
+    try:
+        width, decoder_width = (weights[name].shape[-1] for name in ("cls_token", "mask_token"))
+        patch = weights["patch_embed.proj.weight"].shape[-1]
+        grid = math.isqrt(weights["pos_embed"].shape[1] - 1)
+    except (KeyError, IndexError) as error:
+        problem = f"no weights of a whole MAE ({error}); an encoder alone draws nothing, take a mae_visualize_*.pth"
+        raise GmaeToolsError(problem) from None
+    return MAEConfig(
+        image_size=grid * patch, patch_size=patch, width=width, depth=_count(weights, "blocks"),
+        heads=max(1, width // (80 if width == _WIDTH_OF_H else 64)), decoder_width=decoder_width,
+        decoder_depth=_count(weights, "decoder_blocks"), decoder_heads=16, normalise_targets=normalise_targets,
+    )  # fmt: skip
+
+
+def _count(weights: Mapping[str, Tensor], blocks: str) -> int:
+    return sum(name.startswith(f"{blocks}.") and name.endswith(".norm1.weight") for name in weights)
 
 
 def _our_name(name: str) -> str:

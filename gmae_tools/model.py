@@ -324,7 +324,7 @@ def complement(mask: Tensor, patches: int) -> Tensor:
         patches: N.
     """
     hidden = hidden_patches(mask, patches)
-    return hidden.byte().argsort(1, descending=True, stable=True)[:, : patches - mask.shape[1]]
+    return hidden.byte().argsort(dim=1, descending=True, stable=True)[:, : patches - mask.shape[1]]
 
 
 def _visible(x: Tensor, mask: Tensor) -> Tensor:

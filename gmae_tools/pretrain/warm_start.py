@@ -1,16 +1,15 @@
-"""Starting from weights that were trained before: the encoder of an MAE, or a whole GMAE, grown where asked."""
+"""Starting from weights that were trained before: an encoder, or a whole model, a GMAE grown where asked."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from gmae_tools import checkpoints
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.model import GMAE
+from gmae_tools.model import GMAE, Autoencoder
 
 _TIMM_PREFIX = "timm:"
 # Fixed position embeddings are ours to compute; the rest belongs to MAE's decoder or to a classifier.
@@ -19,13 +18,14 @@ _HEAD = "decoder.head.weight"
 _APART = 0.1  # of the weights' spread: enough for twins to part
 
 
-def warm_start(model: GMAE, source: str | os.PathLike[str]) -> None:
-    """Copy trained weights into `model`: those of an MAE's encoder, or of a whole GMAE.
+def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
+    """Copy trained weights into `model`: those of an encoder, or all from a model of its own kind.
 
     Args:
         source: the official MAE `.pth` (a dict with `model`, or the bare state dict; read without running code);
-            `timm:NAME` such as `timm:vit_base_patch16_224.mae`; or a GMAE checkpoint as `checkpoints.load` takes it.
-            An MAE leaves the decoder its random start. A GMAE may have fewer blocks and fewer Gaussians a query.
+            `timm:NAME` such as `timm:vit_base_patch16_224.mae`; or a checkpoint as `checkpoints.load` takes it, of any
+            objective. These and a checkpoint of another kind than the model leave the decoder its random start. For a
+            GMAE, a GMAE may have fewer blocks and fewer Gaussians a query.
 
     Raises:
         GmaeToolsError: the source cannot be read, or its weights have other shapes than the model's.
@@ -33,10 +33,14 @@ def warm_start(model: GMAE, source: str | os.PathLike[str]) -> None:
     name = str(source)
     if name.startswith(_TIMM_PREFIX):
         _copy(_encoder_of(_timm_weights(name)), model.encoder, name)
-    elif name.endswith((".pth", ".pt")):
-        _copy(_encoder_of(_file_weights(Path(name))), model.encoder, name)
+    elif name.endswith(checkpoints.OFFICIAL_SUFFIXES):
+        _copy(_encoder_of(checkpoints.read_official(name)[0]), model.encoder, name)
+    elif type(trained := checkpoints.load_any(name)) is not type(model):
+        _copy(trained.encoder.state_dict(), model.encoder, name)
+    elif isinstance(trained, GMAE) and isinstance(model, GMAE):
+        _copy(grown(trained, model), model, name)
     else:
-        _copy(grown(checkpoints.load(name), model), model, name)
+        _copy(trained.state_dict(), model, name)
 
 
 def _encoder_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,19 +77,6 @@ def grown(trained: GMAE, model: GMAE) -> dict[str, Tensor]:
         copies = head[torch.arange(old, new) % old]
         noise = torch.randn_like(copies) * _APART * head.std()
         weights[_HEAD] = torch.cat([head, copies + noise]).flatten(0, 1)
-    return weights
-
-
-def _file_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise GmaeToolsError(f"{path}: no such file") from None
-    except Exception as error:  # torch.load raises anything on a damaged or hostile file
-        raise GmaeToolsError(f"{path}: not a file of plain weights ({_first_line(error)})") from None
-    weights = document.get("model", document) if isinstance(document, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the official MAE checkpoints")
     return weights
 
 
