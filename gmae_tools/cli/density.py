@@ -1,0 +1,146 @@
+"""`gmae-tools density`: where the Gaussians of photographs lie, and how large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gmae_tools.cli import print_error
+from gmae_tools.cli._options import (
+    backend_option,
+    checkpoint_option,
+    device_option,
+    format_option,
+    output_folder,
+    refine_option,
+)
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import atomic_path
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gmae_tools.model import GMAE
+    from gmae_tools.report.tables import Row
+    from gmae_tools.splatting import Backend
+    from gmae_tools.zeroshot.density import Points
+
+COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scale_depth": 3}
+
+
+@click.command()
+@click.argument("images", metavar="IMG...", nargs=-1, required=True)
+@click.option("-o", "--out", metavar="DIR", default="density", show_default=True, help="For the results.")
+@checkpoint_option
+@device_option
+@backend_option
+@refine_option
+@format_option
+def command(
+    images: tuple[str, ...], out: str, checkpoint: str, device: str, backend: Backend, refine: int, form: str
+) -> None:
+    """Show where a model puts its Gaussians, and how large it makes them at which depth.
+
+    IMG is a picture, a folder of pictures or a glob; all are taken together. DIR receives two figures, as PNG, PDF and
+    SVG: centres (of one picture: each Gaussian, as opaque as it is; of several: the density of opacity) and scales
+    (against depth: medians and bands weighted by opacity). It also receives their numbers: gaussians.csv (a line for
+    each), density.csv and scales.csv.
+
+    The table on stdout has a row for each picture: mean opacity, median scale and depth weighted by opacity, and
+    Spearman's rank correlation of scale and depth (scale_depth), positive where the large lie behind.
+    """
+    from gmae_tools import checkpoints
+    from gmae_tools.cli.layers import find_inputs, progress_over
+    from gmae_tools.images import read_image
+    from gmae_tools.predict import resolve_device
+    from gmae_tools.report.tables import format_rows
+    from gmae_tools.splatting import choose_backend
+    from gmae_tools.zeroshot.density import Points, summary
+
+    paths, failures = find_inputs(images)
+    where = resolve_device(device)
+    choose_backend(backend, where)  # one that cannot draw is refused before any work
+    model = checkpoints.load(checkpoint, device=where)
+    folder = output_folder(out)
+    found: dict[str, Points] = {}
+    for path in progress_over(paths):
+        try:
+            photo = read_image(path)
+            found[str(path)] = find_points(model, photo, refine, backend)
+        except (GmaeToolsError, OSError) as error:
+            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            failures += 1
+    if found:
+        everything = Points.join(list(found.values()))
+        what = Path(next(iter(found))).name if len(found) == 1 else f"N = {len(found):,} pictures"
+        caption = f"{what}, {Path(checkpoint).name}, K = {model.config.k}"
+        caption += f", refined in {refine} steps" if refine else ""
+        draw(everything, photo if len(found) == 1 else None, caption, folder)
+        write_numbers(found, everything, folder)
+    parts = found | ({"all": everything} if len(found) > 1 else {})
+    rows: list[Row] = [{"image": name, "k": len(points.x), **summary(points)} for name, points in parts.items()]
+    click.echo(format_rows(rows, COLUMNS, form), nl=False)
+    if failures:
+        raise SystemExit(1)
+
+
+def find_points(model: GMAE, photo: np.ndarray, refine: int, backend: Backend) -> Points:
+    """Predict, and refine if asked to."""
+    from gmae_tools.predict import predict
+    from gmae_tools.refine import refine_photo
+    from gmae_tools.zeroshot.density import Points
+
+    gaussians = predict(model, photo)
+    if refine:
+        gaussians = refine_photo(gaussians, photo, model.camera, refine, backend=backend).gaussians
+    return Points.of(gaussians)
+
+
+def draw(points: Points, photo: np.ndarray | None, caption: str, folder: Path) -> None:
+    """Both figures; a single picture is shown by its Gaussians on the photograph."""
+    from gmae_tools.report.density import draw_centres, draw_density, draw_scales, write_figure
+    from gmae_tools.zeroshot.density import density_map, scale_by_depth
+
+    centres = draw_density(density_map(points), caption) if photo is None else draw_centres(points, photo, caption)
+    write_figure(centres, folder, "centres")
+    write_figure(draw_scales(points, scale_by_depth(points), caption, dots=photo is not None), folder, "scales")
+
+
+def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path) -> None:
+    """The numbers behind the figures."""
+    import numpy as np
+
+    from gmae_tools.zeroshot.density import QUANTILES, density_map, scale_by_depth
+
+    gaussians: list[Row] = [
+        {"image": image, **dict(zip(vars(points), map(float, values), strict=True))}
+        for image, points in found.items()
+        for values in zip(*vars(points).values(), strict=True)
+    ]
+    write_table(gaussians, folder / "gaussians.csv")
+    density = density_map(everything)
+    middles = (np.arange(len(density)) + 0.5) * (2 / len(density)) - 1
+    cells: list[Row] = [
+        {"x": float(x), "y": float(y), "density": float(value)}
+        for y, row in zip(middles, density, strict=True)
+        for x, value in zip(middles, row, strict=True)
+    ]
+    write_table(cells, folder / "density.csv")
+    scales = scale_by_depth(everything)
+    names = [f"scale_{100 * quantile:.0f}%" for quantile in QUANTILES]
+    groups: list[Row] = [
+        {"depth": float(depth), "gaussians": int(count), **dict(zip(names, map(float, quantiles), strict=True))}
+        for depth, count, quantiles in zip(scales.depth, scales.count, scales.quantiles, strict=True)
+    ]
+    write_table(groups, folder / "scales.csv")
+
+
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """A CSV file, whole or not at all."""
+    from gmae_tools.report.tables import format_rows
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(format_rows(rows, dict.fromkeys(rows[0]), "csv"), encoding="utf-8")

@@ -1,0 +1,90 @@
+"""Figures of where Gaussians lie and how large they are, as wide as a column of a paper."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from gmae_tools.files import atomic_path
+from gmae_tools.report.figures import MUTED, PALETTE, STYLE
+from gmae_tools.zeroshot.density import QUANTILES, Points, ScaleByDepth
+
+SUFFIXES = (".png", ".pdf", ".svg")
+_WIDTH, _INNER = 3.3, 2.8  # inches: of a figure, and of its axes at most
+_AROUND = 0.7  # inches above and below the axes
+_LONGEST = 70  # characters of a caption
+_STYLE: dict[Any, Any] = STYLE | {"font.size": 8, "savefig.dpi": 300, "pdf.fonttype": 42, "svg.hashsalt": "gmae-tools"}
+_SMALL = 6  # type of the caption
+_PHOTO_SHARE = 0.35  # of the photograph behind the centres, on white
+_DOT = 5.0  # area in square points
+_COLORMAP = "cividis"  # perceptually uniform, made for colour-blind readers; not that of depth
+
+
+@rc_context(_STYLE)
+def draw_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
+    """The centres of one picture's Gaussians, each as opaque as it is, on the faded photograph uint8 `[H, W, 3]`."""
+    height, width = photo.shape[:2]
+    figure, axes = _figure(caption, float(np.clip(_INNER * height / width, 0.5, 2 * _WIDTH)))
+    faded = 255 - _PHOTO_SHARE * (255 - photo.mean(2))
+    axes.imshow(faded, cmap="gray", vmin=0, vmax=255, extent=(-1, 1, 1, -1), aspect=height / width)
+    axes.scatter(points.x, points.y, _DOT, PALETTE[0], alpha=np.clip(points.opacity, 0, 1), linewidths=0)
+    axes.set(xlim=(-1, 1), ylim=(1, -1), xlabel="x", ylabel="y", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+    return figure
+
+
+@rc_context(_STYLE)
+def draw_density(density: np.ndarray, caption: str) -> Figure:
+    """The density of centres over many pictures, `[cells, cells]`, 1 where it is that of an even spread."""
+    figure, axes = _figure(caption, 2.2)
+    picture = axes.imshow(density, cmap=_COLORMAP, vmin=0, extent=(-1, 1, 1, -1), interpolation="nearest")
+    axes.set(xlabel="x", ylabel="y", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+    bar = figure.colorbar(picture, ax=axes, fraction=0.05, label="opacity (even spread: 1)")
+    bar.outline.set_visible(False)
+    return figure
+
+
+@rc_context(_STYLE)
+def draw_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: bool) -> Figure:
+    """Scale against depth: median and bands of the groups of depth, and each Gaussian as a dot if asked for."""
+    figure, axes = _figure(caption, 2.2)
+    if dots:
+        opacity = np.clip(points.opacity, 0, 1)
+        axes.scatter(points.z, points.scale, _DOT, PALETTE[0], alpha=0.5 * opacity, linewidths=0)
+    low, quarter, median, three_quarters, high = scales.quantiles.T
+    bands = ((low, high, 0.15, QUANTILES[0]), (quarter, three_quarters, 0.3, QUANTILES[1]))
+    for bottom, top, alpha, share in bands:
+        label = f"{100 * share:.0f} to {100 * (1 - share):.0f} %"
+        axes.fill_between(scales.depth, bottom, top, color=PALETTE[1], alpha=alpha, linewidth=0, label=label)
+    axes.plot(scales.depth, median, color=PALETTE[1], linewidth=1.5, label="median")
+    axes.set(xlabel="depth z (nearer to farther)", ylabel="scale", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=7, borderaxespad=0)
+    return figure
+
+
+@rc_context(_STYLE)
+def write_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> None:
+    """Write `<name>.png` (300 dots an inch), `.pdf` and `.svg`; the same figure gives the same bytes."""
+    for suffix in SUFFIXES:
+        undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix)
+        with atomic_path(Path(folder) / f"{name}{suffix}") as temporary:
+            figure.savefig(temporary, metadata=undated)
+
+
+def _figure(caption: str, height: float) -> tuple[Figure, Axes]:
+    """A figure `_WIDTH` wide with axes about `height` inches high, and its caption below."""
+    figure = Figure(figsize=(_WIDTH, height + _AROUND), layout="compressed")
+    if len(caption) > _LONGEST:  # the file's name comes first, what it is made with last
+        caption = "…" + caption[1 - _LONGEST :]
+    color = tuple(value / 255 for value in MUTED)
+    figure.supxlabel(caption, fontsize=_SMALL, color=color, parse_math=False)
+    return figure, figure.add_subplot()

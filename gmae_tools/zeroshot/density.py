@@ -1,0 +1,119 @@
+"""Where a model puts its Gaussians, and how large it makes them at which depth.
+
+The centres on the xy-plane with their opacity, and the scale against the depth, are what the GMAE paper (arXiv
+2501.03229) plots in its Figures 11 and 10. Densities and quantiles are weighted by opacity: what is not to be seen does
+not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+
+CELLS = 24  # of a density map along each side
+DEPTH_GROUPS = 16
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Points:
+    """What the figures show of each of K Gaussians, float64 `[K]`.
+
+    Attributes:
+        x, y, z: its centre in normalised units, [-1, 1] in the picture; y points down and z away from the viewer.
+        scale: geometric mean of its three scales, in the same units.
+        opacity: in [0, 1].
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    scale: np.ndarray
+    opacity: np.ndarray
+
+    @staticmethod
+    def of(gaussians: Gaussians) -> Points:
+        """Those of all Gaussians of all sets of a batch.
+
+        Raises:
+            GmaeToolsError: a parameter is not finite, or a scale not positive.
+        """
+        one = gaussians.map(lambda tensor: tensor.detach().cpu().double())
+        x, y, z = one.means.reshape(-1, 3).T.numpy()
+        with np.errstate(all="ignore"):
+            scale = np.exp(np.log(one.scales.numpy()).mean(-1).ravel())
+        points = Points(x, y, z, scale, one.opacities.numpy().ravel())
+        if not all(np.isfinite(values).all() for values in vars(points).values()) or (scale <= 0).any():
+            raise GmaeToolsError("Gaussians have values that are not finite, or scales of 0; is the model broken?")
+        return points
+
+    @staticmethod
+    def join(parts: Sequence[Points]) -> Points:
+        """Those of several pictures together."""
+        return Points(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Points)))
+
+
+def density_map(points: Points, cells: int = CELLS) -> np.ndarray:
+    """Opacity in each cell of the picture over that of an even spread `[cells, cells]`, rows from top to bottom.
+
+    The mean is 1. What lies outside of the picture counts to the cells at its border.
+    """
+    x, y = np.clip(points.x, -1, 1), np.clip(points.y, -1, 1)
+    total, _, _ = np.histogram2d(y, x, bins=cells, range=[[-1, 1], [-1, 1]], weights=points.opacity)
+    density: np.ndarray = total / max(total.mean(), np.finfo(float).tiny)
+    return density
+
+
+@dataclass(frozen=True)
+class ScaleByDepth:
+    """Scales within G groups of neighbouring depths, as equal in number as can be, the nearest first.
+
+    Attributes:
+        depth: weighted median of the group's depths `[G]`.
+        quantiles: weighted `QUANTILES` of its scales `[G, 5]`.
+        count: of Gaussians `[G]`.
+    """
+
+    depth: np.ndarray
+    quantiles: np.ndarray
+    count: np.ndarray
+
+
+def scale_by_depth(points: Points, groups: int = DEPTH_GROUPS) -> ScaleByDepth:
+    """Scales in `groups` groups of depth, or in as many as there are Gaussians."""
+    order = np.argsort(points.z, kind="stable")
+    parts = np.array_split(order, min(groups, len(order)))
+    depths = [weighted_quantiles(points.z[part], points.opacity[part], [0.5])[0] for part in parts]
+    quantiles = [weighted_quantiles(points.scale[part], points.opacity[part], QUANTILES) for part in parts]
+    return ScaleByDepth(np.array(depths), np.array(quantiles), np.array([len(part) for part in parts]))
+
+
+def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
+    """The least values `[Q]` below or at which lies each share of the weight; of equal weight if all are 0."""
+    order = np.argsort(values, kind="stable")
+    weights = weights[order] if weights.any() else np.ones(len(values))
+    shares = np.cumsum(weights)
+    found: np.ndarray = values[order][np.searchsorted(shares, np.multiply(quantiles, shares[-1]) * (1 - 1e-12))]
+    return found
+
+
+def summary(points: Points) -> dict[str, float]:
+    """The figures in numbers.
+
+    Returns:
+        `opacity`: mean. `scale`, `depth`: weighted medians. `scale_depth`: Spearman's rank correlation of scale and
+        depth, positive where the large lie behind; NaN where one of them does not vary.
+    """
+    varies = np.ptp(points.z) > 0 and np.ptp(points.scale) > 0
+    return {
+        "opacity": float(points.opacity.mean()),
+        "scale": float(weighted_quantiles(points.scale, points.opacity, [0.5])[0]),
+        "depth": float(weighted_quantiles(points.z, points.opacity, [0.5])[0]),
+        "scale_depth": float(spearmanr(points.scale, points.z).statistic) if varies else float("nan"),
+    }
