@@ -70,6 +70,7 @@ def command(
         try:
             photo = read_image(path)
             found[str(path)] = find_points(model, photo, refine, backend)
+            shown = photo
         except (GmaeToolsError, OSError) as error:
             print_error(error if str(path) in str(error) else f"{path}: {error}")
             failures += 1
@@ -78,7 +79,7 @@ def command(
         what = Path(next(iter(found))).name if len(found) == 1 else f"N = {len(found):,} pictures"
         caption = f"{what}, {Path(checkpoint).name}, K = {model.config.k}"
         caption += f", refined in {refine} steps" if refine else ""
-        draw(everything, photo if len(found) == 1 else None, caption, folder)
+        draw(everything, shown if len(found) == 1 else None, caption, folder)
         write_numbers(found, everything, folder)
     parts = found | ({"all": everything} if len(found) > 1 else {})
     rows: list[Row] = [{"image": name, "k": len(points.x), **summary(points)} for name, points in parts.items()]
