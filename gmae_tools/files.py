@@ -1,12 +1,17 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one run at a time writes to."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from gmae_tools.errors import GmaeToolsError
+
+_TURNOVER = 1.0  # seconds that what a killed run has started may take to end
 
 
 @contextmanager
@@ -22,3 +27,32 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_run(folder: str | os.PathLike[str]) -> Iterator[int]:
+    """Keep other runs out of a folder until the context ends, or this process does in whatever way.
+
+    Yields:
+        A file descriptor; a process that inherits it keeps others out as long as it lives.
+
+    Raises:
+        GmaeToolsError: another run is in there.
+    """
+    import fcntl  # of POSIX systems
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        patience = time.monotonic() + _TURNOVER
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > patience:
+                    problem = f"{folder}: another run is writing there; wait for its end, or choose another folder"
+                    raise GmaeToolsError(problem) from None
+                time.sleep(0.05)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,154 @@
+"""`gmae-tools report`: run the benchmarks, and make one page of what they found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gmae_tools.cli._options import checkpoint_option, format_option, output_folder
+from gmae_tools.errors import GmaeToolsError
+
+if TYPE_CHECKING:
+    from gmae_tools.benchmarks.config import Part
+    from gmae_tools.benchmarks.runs import Outcome
+    from gmae_tools.report.html import Card
+
+ALL = Path("evals") / "report.toml"  # in a clone
+COLUMNS = {"part": None, "status": None, "seconds": 1, "reason": None}
+
+
+class Place(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+    """`NAME=PATH` as a pair."""
+
+    name = "place"
+
+    def convert(
+        self, value: str | tuple[str, Path], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Path]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, path = value.partition("=")
+        if not name or not equals or not path:
+            self.fail(f"{value!r} is not NAME=PATH, such as bsds500=data/bsds500", param, ctx)
+        return name, Path(path).expanduser()
+
+
+@click.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--all", "everything", is_flag=True, help="All benchmarks of evals/, in a clone of the repository.")
+@click.option("-o", "--out", metavar="DIR", default="report", show_default=True, help="For everything.")
+@click.option("--only", metavar="PART", multiple=True, help="Run this part alone; may be repeated.")
+@click.option("--quick", is_flag=True, help="Few pictures and rounds, to see that everything works.")
+@click.option(
+    "--data-root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets.",
+    type=click.Path(path_type=Path),
+)  # fmt: skip
+@click.option(
+    "--data", type=Place(), multiple=True, metavar="NAME=PATH", help="A data set that lies elsewhere; may be repeated."
+)
+@click.option("--again", is_flag=True, help="Run finished parts again.")
+@checkpoint_option
+@format_option
+def command(
+    config: Path | None, everything: bool, out: str, only: tuple[str, ...], quick: bool, data_root: Path | None,
+    data: tuple[tuple[str, Path], ...], again: bool, checkpoint: str, form: str,
+) -> None:  # fmt: skip
+    """Run scripted benchmarks, and write one page of what they found.
+
+    CONFIG is a TOML file that names scripts with their arguments and the files they write; evals/report.toml, which
+    --all takes, explains itself. DIR receives report.html (a page that needs nothing but itself), report.json, tables/
+    (CSV), figures/ (PNG, SVG) and parts/ (each run, with what it printed). The page is brought up to date whenever a
+    part is done.
+
+    Finished parts are used again as long as script, arguments, data, checkpoint and version are the same. After an
+    interruption the same command goes on. A part that fails is named, the others are run, and the exit code is 1. Parts
+    whose data are missing are skipped, unless they were asked for with --only. What became of the parts goes to stdout.
+    """
+    if (config is None) != everything:
+        raise click.UsageError("give CONFIG, or --all")
+
+    from gmae_tools.benchmarks.config import read_config
+    from gmae_tools.benchmarks.runs import Request, run_parts, weights_of
+    from gmae_tools.files import sole_run
+    from gmae_tools.report.html import Report, write_report
+    from gmae_tools.report.tables import format_rows
+
+    chosen = read_config(config or find_all())
+    chosen.check_names(only)
+    found, missing = chosen.find_data(data_root, dict(data))
+    for part in chosen.parts:
+        for name in part.uses & missing.keys() if part.name in only else ():
+            raise GmaeToolsError(f"part {part.name} {missing[name]}")
+    weights = weights_of(checkpoint)
+    card = card_of(checkpoint, weights)
+    folder = output_folder(out)
+    request = Request(folder, checkpoint, weights, quick, only, again, found, missing)
+    machine = machine_name()
+    outcomes: list[Outcome] = []
+    with sole_run(folder) as lock:
+        try:
+            for outcomes in run_parts(chosen, request, lock, announce):
+                page = write_report(Report(chosen.title, card, machine, quick, outcomes), folder)
+        except KeyboardInterrupt:
+            click.echo(f"stopped; the same command goes on, and {folder} holds what is done", err=True)
+            raise
+    click.echo(format_rows([row(outcome) for outcome in outcomes], COLUMNS, form), nl=False)
+    click.echo(f"{page}", err=True)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def find_all() -> Path:
+    """The configuration of all benchmarks, which comes with a clone: here, or where this package lies.
+
+    Raises:
+        GmaeToolsError: there is none.
+    """
+    for folder in (Path(), Path(__file__).resolve().parents[2]):
+        if (folder / ALL).is_file():
+            return folder / ALL
+    raise GmaeToolsError(f"--all: there is no {ALL} here; run it in a clone of the repository, or give CONFIG")
+
+
+def card_of(checkpoint: str, weights: str) -> Card:
+    """What the report says about a checkpoint."""
+    import json
+
+    from gmae_tools import checkpoints
+    from gmae_tools.report.html import Card
+
+    model = checkpoints.load(checkpoint)
+    document = json.loads((checkpoints.find(checkpoint) / checkpoints.CONFIG_FILE).read_text(encoding="utf-8"))
+    training = document.get("training")
+    shape = model.config
+    return Card(
+        name=Path(checkpoint).name,
+        weights=weights,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        k=shape.k,
+        queries=shape.queries,
+        gaussians_per_query=shape.gaussians_per_query,
+        image_size=shape.image_size,
+        patch_size=shape.patch_size,
+        training=training if isinstance(training, dict) else {},
+    )
+
+
+def machine_name() -> str:
+    """Processors and GPUs, in words."""
+    from gmae_tools.diagnosis import devices
+
+    return "; ".join(device.description for device in devices())
+
+
+def announce(part: Part) -> None:
+    """Say which part is run, before its own messages."""
+    click.echo(f"{part.name}: {part.question}", err=True)
+
+
+def row(outcome: Outcome) -> dict[str, str | float | None]:
+    """A row of `COLUMNS`."""
+    status = "done before" if outcome.reused else outcome.status
+    return {"part": outcome.part.name, "status": status, "seconds": outcome.seconds, "reason": outcome.reason or None}

@@ -1,0 +1,121 @@
+"""Tables of CSV files as people read them: numbers with as many decimals as help, the best of each column marked."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gmae_tools.benchmarks.config import Table
+
+MOST_DECIMALS = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text, and whether it is the best of its column."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """Its name, whether it holds numbers, and whether the `higher` or the `lower` ones are better, if any."""
+
+    name: str
+    numeric: bool
+    better: str = ""
+
+
+@dataclass(frozen=True)
+class ReadableTable:
+    """Columns, and rows of as many cells."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+
+
+def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and rows of equal length."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        lines = [line for line in csv.reader(file) if line] or [[]]
+    names, *rows = lines
+    return names, [(row + [""] * len(names))[: len(names)] for row in rows]
+
+
+def readable_table(table: Table, path: Path) -> ReadableTable:
+    """Read the file of a table, and mark the best numbers."""
+    names, rows = read_csv(path)
+    columns = [
+        Column(name, _is_numeric(values), _better(table, name))
+        for name, values in zip(names, _transposed(names, rows), strict=True)
+    ]
+    decimals = [decimals_of(values) for values in _transposed(names, rows)]
+    best = set(_best_cells(table, columns, rows))
+    cells = [
+        [
+            Cell(_shown(text, decimals[x]) if column.numeric else text, (y, x) in best)
+            for x, (column, text) in enumerate(zip(columns, row, strict=True))
+        ]
+        for y, row in enumerate(rows)
+    ]
+    return ReadableTable(columns, cells)
+
+
+def decimals_of(values: Sequence[str]) -> int:
+    """How many decimals a column of numbers needs: three digits in the middle one, but no zeros that say nothing."""
+    numbers = [abs(number) for number in map(_number, values) if number and math.isfinite(number)]
+    if not numbers:
+        return 0
+    digits = math.floor(math.log10(statistics.median(numbers)))
+    written = max(len(value.partition(".")[2].rstrip("0")) for value in values if "e" not in value.lower())
+    return max(0, min(MOST_DECIMALS, 2 - digits, written))
+
+
+def _transposed(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[row[x] for row in rows] for x in range(len(names))]
+
+
+def _better(table: Table, name: str) -> str:
+    return "higher" if name in table.higher else "lower" if name in table.lower else ""
+
+
+def _best_cells(table: Table, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[tuple[int, int]]:
+    """Row and column of the best numbers among rows that compete, if at least two differ."""
+    within = [x for x, column in enumerate(columns) if column.name in table.within]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for y, row in enumerate(rows):
+        if row[0] not in table.apart:
+            groups.setdefault(tuple(row[x] for x in within), []).append(y)
+    for x, column in enumerate(columns):
+        if not column.better:
+            continue
+        for group in groups.values():
+            numbers = {y: number for y in group if math.isfinite(number := _number(rows[y][x]) or math.nan)}
+            if len(set(numbers.values())) > 1:
+                winner = (max if column.better == "higher" else min)(numbers.values())
+                yield from ((y, x) for y, number in numbers.items() if number == winner)
+
+
+def _is_numeric(values: Sequence[str]) -> bool:
+    given = [value for value in values if value]
+    return bool(given) and all(_number(value) is not None for value in given)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _shown(text: str, decimals: int) -> str:
+    """A number with a typographic minus; a nothing as a dash."""
+    number = _number(text)
+    if number is None:
+        return "–"
+    return f"{number:.{decimals}f}".replace("-", "−")
