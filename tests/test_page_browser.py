@@ -438,6 +438,19 @@ def test_is_readable(browser: Chrome, page: Path, scheme: str) -> None:
         assert opened["frame"].rect["height"] > 300
 
 
+def test_fits_a_narrow_window(browser: Chrome, page: Path) -> None:
+    size = browser.get_window_size()
+    browser.set_window_size(600, 900)
+    try:
+        with visit(browser, page) as opened:
+            frame = opened["frame"].rect
+            assert frame["width"] / frame["height"] == pytest.approx(WIDTH / HEIGHT, rel=0.01) and frame["width"] > 400
+            assert browser.execute_script("return document.body.scrollWidth <= innerWidth")
+            opened["show-figure"].click()  # below the picture
+    finally:
+        browser.set_window_size(size["width"], size["height"])
+
+
 def luminance(rgb: list[int]) -> float:
     """Relative luminance as WCAG 2 defines it."""
     levels = np.array(rgb, float) / 255

@@ -35,7 +35,10 @@ COLUMNS = {"image": None, "k": 0, "kilobytes": 0, "page": None}
     "--layers", metavar="N", type=click.IntRange(1), default=8, show_default=True,
     help="How many depth groups to begin with; the page can change it.",
 )  # fmt: skip
-@click.option("--side", metavar="PX", type=click.IntRange(16, 1000), default=800, show_default=True, help="Longest side of the pictures; smaller photographs keep their size.")  # fmt: skip  # noqa: E501
+@click.option(
+    "--side", metavar="PX", type=click.IntRange(16, 1000), default=800, show_default=True,
+    help="Longest side of the pictures; smaller photographs keep their size.",
+)  # fmt: skip
 @click.option("-o", "--out", metavar="DIR", default="view", show_default=True, help="For the pages.")
 @checkpoint_option
 @device_option
