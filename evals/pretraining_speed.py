@@ -45,7 +45,7 @@ from gmae_tools.images import read_image, resize, to_tensor  # noqa: E402
 from gmae_tools.mae import MAE, MAEConfig, mae_loss  # noqa: E402
 from gmae_tools.model import GMAE, AutoencoderConfig, GMAEConfig, visible_patches  # noqa: E402
 from gmae_tools.predict import resolve_device  # noqa: E402
-from gmae_tools.pretrain.objective import ObjectiveConfig, draw_backgrounds, draw_masks, gmae_loss  # noqa: E402
+from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss  # noqa: E402
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers  # noqa: E402
 from gmae_tools.report.tables import Row, format_rows  # noqa: E402
 from gmae_tools.splatting import choose_backend  # noqa: E402
@@ -114,7 +114,7 @@ class Contender:
         if isinstance(self.config, MAEConfig):
             return mae_loss(model, bench.images, bench.visible, self.config)
         if self.draws:
-            objective = ObjectiveConfig(loss_on="masked")
+            objective = GMAEObjective(loss_on="masked")
             return gmae_loss(model, bench.images, bench.visible, bench.backgrounds, objective, self.config)[0]
         gaussians = model(bench.images, bench.visible)
         return torch.stack([getattr(gaussians, field.name).mean() for field in fields(Gaussians)]).sum()
@@ -238,9 +238,9 @@ def make_bench(size: int, patch: int, batch: int, masked: float, device: torch.d
     photo = to_tensor(resize(read_image(PHOTO), 2 * size, 2 * size))[0]
     corners = np.random.default_rng(0).integers(0, size, (batch, 2))
     images = torch.stack([photo[:, top : top + size, left : left + size] for top, left in corners.tolist()])
-    samples, objective = np.arange(batch), ObjectiveConfig((masked, masked))
-    masks = draw_masks(objective, (size // patch) ** 2, 0, samples, seed=0)
-    backgrounds = draw_backgrounds(objective, samples, seed=0)
+    samples, objective = np.arange(batch), GMAEObjective((masked, masked))
+    masks = objective.masks((size // patch) ** 2, 0, samples, seed=0)
+    backgrounds = objective.backgrounds(samples, seed=0)
     return Bench(images.to(device), visible_patches(masks).to(device), backgrounds.to(device), bf16)
 
 

@@ -13,10 +13,10 @@ from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.model import visible_patches
 from gmae_tools.pretrain.batches import Batch, BatchMaker
 from gmae_tools.pretrain.crops import Cropper, draw_crops
-from gmae_tools.pretrain.objective import ObjectiveConfig, draw_backgrounds, draw_masks
+from gmae_tools.pretrain.objectives import GMAEObjective
 
 CPU = torch.device("cpu")
-OBJECTIVE = ObjectiveConfig((0.2, 0.7))
+OBJECTIVE = GMAEObjective((0.2, 0.7))
 INDICES = np.array([0, 2, 3, 5, 6])  # of seven photographs
 
 
@@ -57,8 +57,8 @@ def test_a_batch_is_what_its_parts_make(store: PhotoStore) -> None:
     crops = draw_crops(store.shapes[photos], samples, 3, (0.4, 0.9))
     assert batch.size == 24
     assert torch.equal(batch.pixels, Cropper(store, CPU).crops(photos, *crops, 24))
-    assert torch.equal(batch.visible, visible_patches(draw_masks(OBJECTIVE, 9, 2, samples, 3)))
-    assert torch.equal(batch.backgrounds, draw_backgrounds(OBJECTIVE, samples, 3))
+    assert torch.equal(batch.visible, visible_patches(OBJECTIVE.masks(9, 2, samples, 3)))
+    assert torch.equal(batch.backgrounds, OBJECTIVE.backgrounds(samples, 3))
 
 
 @pytest.mark.parametrize("processes", [2, 4])

@@ -188,7 +188,7 @@ def test_two_processes_have_the_loss_curve_of_one(
         (["--mask-ratio", "0.5,0.6,0.7"], "--mask-ratio takes one or two numbers"),
         (["--mask-ratio", ""], "--mask-ratio takes one or two numbers"),
         (["--mask-ratio", "0.99"], "masking ratio 0.99..0.99: must lie within 0..0.95"),
-        (["--crop-scale", "0.5"], "--crop-scale two"),
+        (["--crop-scale", "0.5"], "--crop-scale takes two numbers"),
         (["--resolution", "100"], "resolution 100 is not a multiple of the patch size 16"),
         (["--resolution", ""], "at least one resolution"),
         (["--grow-at", "0.5,0.6"], "2 resolutions need 1 values of grow-at"),
@@ -255,7 +255,7 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
         "cooldown": 0.4,
     }  # fmt: skip
     assert kept["objective"] == {
-        "mask_ratio": [0.75, 0.75], "loss_on": "masked", "background": "white", "slot_depth_weight": 0.5
+        "name": "gmae", "mask_ratio": [0.75, 0.75], "loss_on": "masked", "background": "white", "slot_depth_weight": 0.5
     }  # fmt: skip
     assert kept["optimizer"] == {"name": "adamw", "lr": 0.002, "muon_lr": 0.01, "weight_decay": 0.1}
     rest = {name: kept[name] for name in kept.keys() - {"model", "schedule", "objective", "optimizer"}}

@@ -27,17 +27,11 @@ from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain import loop
 from gmae_tools.pretrain.evaluation import HeldOut
 from gmae_tools.pretrain.loop import PretrainConfig, pretrain
-from gmae_tools.pretrain.objective import (
-    ObjectiveConfig,
-    draw_backgrounds,
-    draw_masks,
-    gmae_loss,
-    reconstruct,
-    reconstruction_loss,
-    slot_depth_spread,
-)
+from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss, reconstruction_loss, slot_depth_spread
+from gmae_tools.pretrain.objectives.objective import draw_backgrounds, draw_masks
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.schedule import Schedule
+from gmae_tools.reconstruction import render
 from gmae_tools.splatting import rasterize
 
 SAMPLES = np.arange(6)
@@ -50,17 +44,17 @@ HAS_MUON = hasattr(torch.optim, "Muon")  # since torch 2.9
 @pytest.mark.parametrize("patches", [4, 16, 64, 196])
 @pytest.mark.parametrize("ratio", [0.0, 0.25, 0.75])
 def test_the_masked_share_is_exact(patches: int, ratio: float) -> None:
-    masks = draw_masks(ObjectiveConfig((ratio, ratio)), patches, step=3, samples=SAMPLES, seed=0)
+    masks = draw_masks((ratio, ratio), patches, step=3, samples=SAMPLES, seed=0)
     assert masks.shape == (6, patches) and masks.dtype == torch.bool
     assert masks.sum(1).tolist() == [ratio * patches] * 6
 
 
 def test_something_stays_visible() -> None:
-    assert not draw_masks(ObjectiveConfig((0.95, 0.95)), 4, 0, SAMPLES, 0).all(1).any()
+    assert not draw_masks((0.95, 0.95), 4, 0, SAMPLES, 0).all(1).any()
 
 
 def test_masks_follow_from_seed_and_sample_number() -> None:
-    config = ObjectiveConfig((0.5, 0.5))
+    config = (0.5, 0.5)
     masks = draw_masks(config, 64, 0, SAMPLES, seed=0)
     # Any process, any step, any batch: the sample's own mask.
     assert torch.equal(draw_masks(config, 64, 9, SAMPLES[[4, 1]], seed=0), masks[[4, 1]])
@@ -69,14 +63,14 @@ def test_masks_follow_from_seed_and_sample_number() -> None:
 
 
 def test_every_patch_is_hidden_equally_often() -> None:
-    share = draw_masks(ObjectiveConfig((0.5, 0.5)), 16, 0, np.arange(2000), seed=0).float().mean(0)
+    share = draw_masks((0.5, 0.5), 16, 0, np.arange(2000), seed=0).float().mean(0)
     assert (share - 0.5).abs().max() < 5 * math.sqrt(0.25 / 2000)  # five standard deviations
 
 
 def test_a_range_of_ratios_is_drawn_once_a_step() -> None:
     counts = []
     for step in range(300):
-        rows = draw_masks(ObjectiveConfig((0.2, 0.7)), 100, step, SAMPLES, seed=0).sum(1)
+        rows = draw_masks((0.2, 0.7), 100, step, SAMPLES, seed=0).sum(1)
         assert len(set(rows.tolist())) == 1  # the encoder needs equal rows
         counts.append(int(rows[0]))
     assert min(counts) >= 20 and max(counts) <= 70
@@ -86,15 +80,14 @@ def test_a_range_of_ratios_is_drawn_once_a_step() -> None:
 @pytest.mark.parametrize("ratios", [(-0.1, 0.5), (0.5, 0.4), (0.5, 0.96), (math.nan, 0.5)])
 def test_impossible_ratios_are_refused(ratios: tuple[float, float]) -> None:
     with pytest.raises(GmaeToolsError, match=r"must lie within 0\.\.0\.95"):
-        ObjectiveConfig(mask_ratio=ratios)
+        GMAEObjective(mask_ratio=ratios)
 
 
 def test_backgrounds() -> None:
-    assert draw_backgrounds(ObjectiveConfig(background="white"), SAMPLES, 0).tolist() == [[1.0] * 3] * 6
-    assert draw_backgrounds(ObjectiveConfig(background="black"), SAMPLES, 0).tolist() == [[0.0] * 3] * 6
-    config = ObjectiveConfig(background="random")
-    colors = draw_backgrounds(config, np.arange(500), 0)
-    assert torch.equal(draw_backgrounds(config, np.array([7, 3]), 0), colors[[7, 3]])
+    assert draw_backgrounds("white", SAMPLES, 0).tolist() == [[1.0] * 3] * 6
+    assert draw_backgrounds("black", SAMPLES, 0).tolist() == [[0.0] * 3] * 6
+    colors = draw_backgrounds("random", np.arange(500), 0)
+    assert torch.equal(draw_backgrounds("random", np.array([7, 3]), 0), colors[[7, 3]])
     assert colors.min() < 0.02 and colors.max() > 0.98 and (colors.mean(0) - 0.5).abs().max() < 0.06
     assert np.abs(np.corrcoef(colors.T.numpy()) - np.eye(3)).max() < 0.2  # colours, not shades of grey
 
@@ -116,7 +109,7 @@ def naive_loss(pictures: np.ndarray, images: np.ndarray, mask: np.ndarray | None
 def test_the_loss_counts_the_right_pixels(masked: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     pictures, images = (torch.rand(2, 3, 12, 20, generator=generator) for _ in range(2))
-    mask = draw_masks(ObjectiveConfig((0.5, 0.5)), 15, 0, SAMPLES[:2], 0) if masked else None
+    mask = draw_masks((0.5, 0.5), 15, 0, SAMPLES[:2], 0) if masked else None
     expected = naive_loss(pictures.numpy(), images.numpy(), None if mask is None else mask.numpy(), 4)
     assert float(reconstruction_loss(pictures, images, mask, 4)) == pytest.approx(expected, rel=1e-5)
 
@@ -159,9 +152,9 @@ def test_slot_depth_spread_at_its_ends() -> None:
 def test_the_objective_is_its_parts(loss_on: Any) -> None:
     torch.manual_seed(0)
     model = GMAE(GMAEConfig.preset("nano", image_size=32)).eval()
-    config = ObjectiveConfig((0.5, 0.5), loss_on=loss_on, slot_depth_weight=0.3)
-    images, mask = torch.rand(2, 3, 32, 32), draw_masks(config, 4, 0, SAMPLES[:2], 0)
-    backgrounds = draw_backgrounds(config, SAMPLES[:2], 0)
+    config = GMAEObjective((0.5, 0.5), loss_on=loss_on, slot_depth_weight=0.3)
+    images, mask = torch.rand(2, 3, 32, 32), config.masks(4, 0, SAMPLES[:2], 0)
+    backgrounds = config.backgrounds(SAMPLES[:2], 0)
     loss, error = gmae_loss(model, images, mask, backgrounds, config, model.config)
     with torch.no_grad():
         gaussians = model(images, mask)
@@ -255,16 +248,22 @@ def test_held_out_psnr_is_that_of_scikit_image() -> None:
     model = GMAE(GMAEConfig.preset("nano", image_size=32)).eval()
     held_out = HeldOut(Album(5), np.array([0, 2, 4]))  # type: ignore[arg-type]
     images = held_out.pictures(np.arange(3), 32)
-    expected = {"psnr": [], "psnr_masked": []}  # type: dict[str, list[float]]
+    expected = {"psnr": [], "psnr_masked": [], "psnr_hidden": []}  # type: dict[str, list[float]]
     for i in range(3):
         for name, ratio in (("psnr", 0.0), ("psnr_masked", 0.75)):
-            mask = draw_masks(ObjectiveConfig((ratio, ratio)), 4, 0, np.array([i]), seed=0)
+            mask = draw_masks((ratio, ratio), 4, 0, np.array([i]), seed=0)
             with torch.no_grad():
-                picture = reconstruct(model(images[i : i + 1], mask), model.camera, 32, 32, torch.ones(3)).clamp(0, 1)
+                picture = render(model(images[i : i + 1], mask), model.camera, 32, 32, torch.ones(3)).clamp(0, 1)
             expected[name].append(peak_signal_noise_ratio(images[i].numpy(), picture[0].numpy(), data_range=1))
+        seen = int((~mask).nonzero()[0, 1])  # one of four quarters
+        counted = torch.ones(3, 32, 32, dtype=torch.bool)
+        counted[:, 16 * (seen // 2) :, 16 * (seen % 2) :][:, :16, :16] = False
+        hidden = (values.numpy() for values in (images[i][counted], picture[0][counted]))
+        expected["psnr_hidden"].append(peak_signal_noise_ratio(*hidden, data_range=1))
     actual = held_out.psnr(model, 32, batch=2)
     assert actual == pytest.approx({name: np.mean(values) for name, values in expected.items()}, abs=1e-3)
     assert abs(actual["psnr"] - actual["psnr_masked"]) > 1e-4
+    assert held_out.psnr(model, 32, hidden_only=True) == {"psnr_hidden": pytest.approx(actual["psnr_hidden"])}
 
 
 def test_held_out_photographs_are_spread_over_all() -> None:
@@ -336,7 +335,7 @@ def test_the_log_says_all(photographs: Path, tmp_path: Path) -> None:
     assert (first["step"], first["samples"], first["size"], first["progress"]) == (2, 16, 32, 0.5)
     assert (second["step"], second["samples"], second["progress"]) == (4, 32, 1.0)
     assert first["images_per_second"] > 0 and 0 <= first["waiting"] <= 1 and 0 < first["seconds"] <= second["seconds"]
-    assert last.keys() == {"step", "samples", "seconds", "size", "psnr", "psnr_masked"}
+    assert last.keys() == {"step", "samples", "seconds", "size", "psnr", "psnr_masked", "psnr_hidden"}
 
 
 def test_bf16_learns_too(photographs: Path, tmp_path: Path) -> None:

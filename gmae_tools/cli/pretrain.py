@@ -1,21 +1,35 @@
-"""`gmae-tools pretrain`: train a GMAE on photographs."""
+"""`gmae-tools pretrain`: train a GMAE on photographs, or a model that it is compared with."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gmae_tools.cli._options import backend_option, device_option, output_folder
 from gmae_tools.errors import GmaeToolsError
 
+if TYPE_CHECKING:
+    from gmae_tools.pretrain.objectives import Objective
+
+# What only some objectives have: options by the names of their settings.
+_OF_SOME = {
+    "loss_on": "--loss-on",
+    "background": "--background",
+    "slot_depth_weight": "--slot-depth-weight",
+    "reconstruction_weight": "--reconstruction-weight",
+    "temperature": "--temperature",
+    "normalise_targets": "--normalise-targets",
+}
+
 
 def _numbers(kind: type) -> Any:
     """Parser of comma-separated lists."""
 
-    def parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...]:
+    def parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
         try:
-            return tuple(kind(part) for part in (value or "").split(",") if part)
+            return None if value is None else tuple(kind(part) for part in value.split(",") if part)
         except ValueError:
             raise click.BadParameter(f"{value!r}: expected numbers separated by commas") from None
 
@@ -31,6 +45,13 @@ def _numbers(kind: type) -> Any:
     help="Folder tree, photograph or tar shards (globs and {00..12} too); may be repeated.",
 )
 @click.option("-o", "--out", required=True, metavar="RUN", help="Folder of the run.")
+@click.option(
+    "--objective",
+    type=click.Choice(["gmae", "mae", "r-mae", "c-mae"]),
+    default="gmae",
+    show_default=True,
+    help="What to learn: Gaussians; pixels; pixels from two complementary occlusions; which two are of one picture.",
+)
 @click.option("--preset", default="tiny", show_default=True, help="Model: nano, tiny, small or base.")
 @click.option(
     "--set",
@@ -70,25 +91,39 @@ def _numbers(kind: type) -> Any:
 @click.option("--clip", default=1.0, show_default=True, help="Largest norm of the gradient.")
 @click.option(
     "--mask-ratio",
-    default="0,0.75",
-    show_default=True,
     callback=_numbers(float),
-    help="Share of hidden patches: one number, or a range.",
+    metavar="SHARES",
+    help="Share of hidden patches: one number, or a range.  [default: 0,0.75; except for gmae 0.75]",
 )
 @click.option(
     "--loss-on",
     type=click.Choice(["all", "masked"]),
-    default="all",
-    show_default=True,
-    help="Pixels that count.",
+    help="Pixels that count; for gmae and mae.  [default: all; for mae masked]",
 )
-@click.option("--background", type=click.Choice(["random", "white", "black"]), default="random", show_default=True)
+@click.option(
+    "--background",
+    type=click.Choice(["random", "white", "black"]),
+    help="Behind the Gaussians.  [default: random]",
+)
 @click.option(
     "--slot-depth-weight",
-    default=1e-3,
-    show_default=True,
-    help="Against the queries' grid in depth maps; 0 turns it off.",
+    type=float,
+    metavar="W",
+    help="Against the queries' grid in depth maps; 0 turns it off. For gmae.  [default: 0.001]",
 )
+@click.option(
+    "--normalise-targets",
+    is_flag=True,
+    default=None,
+    help="Predict each patch less its mean and divided by its standard deviation; for mae and r-mae.",
+)
+@click.option(
+    "--reconstruction-weight",
+    type=float,
+    metavar="W",
+    help="Of the second view's pixels; for r-mae.  [default: 1]",
+)
+@click.option("--temperature", type=float, metavar="T", help="Of InfoNCE; for c-mae.  [default: 0.2]")
 @click.option(
     "--crop-scale",
     default="0.2,1",
@@ -101,8 +136,8 @@ def _numbers(kind: type) -> Any:
 @click.option(
     "--warm-start",
     metavar="MODEL",
-    help="First weights: a GMAE checkpoint (it may have fewer blocks or Gaussians a query), or the encoder of an MAE: "
-    "its official .pth, or timm:NAME.",
+    help="First weights: a checkpoint of the same kind (a GMAE may have fewer blocks or Gaussians a query), or the "
+    "encoder of another one, of an official MAE .pth, or of timm:NAME.",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--log-every", default=10, show_default=True, help="Steps.")
@@ -120,9 +155,9 @@ def _numbers(kind: type) -> Any:
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it was saved last.")
 @device_option
 @backend_option
-def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ...], device: str, resume: bool,
-            warm_start: str | None, **options: Any) -> None:  # fmt: skip
-    """Train a GMAE on photographs, resumably.
+def command(data: tuple[str, ...], out: str, objective: str, preset: str, changes: tuple[str, ...], device: str,
+            resume: bool, warm_start: str | None, **options: Any) -> None:  # fmt: skip
+    """Train a GMAE, or a model that it is compared with, on photographs, resumably.
 
     The folder RUN collects the log (log.jsonl), held-out pictures (samples.png) and the newest checkpoint (model/),
     which every --checkpoint option takes. On several cores or GPUs:
@@ -131,21 +166,22 @@ def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ..
     """
     from accelerate import PartialState
 
-    from gmae_tools.model import GMAEConfig
     from gmae_tools.pretrain.loop import PretrainConfig, pretrain
-    from gmae_tools.pretrain.objective import ObjectiveConfig
+    from gmae_tools.pretrain.objectives import OBJECTIVES
     from gmae_tools.pretrain.optimizers import OptimizerConfig
     from gmae_tools.pretrain.schedule import Schedule
 
     resolutions = options["resolutions"]
     stages = len(resolutions)
-    ratios, scales = options["mask_ratio"], options["crop_scale"]
-    if len(ratios) not in (1, 2) or len(scales) != 2:
-        raise GmaeToolsError("--mask-ratio takes one or two numbers, --crop-scale two")
+    scales = options["crop_scale"]
+    if len(scales) != 2:
+        raise GmaeToolsError("--crop-scale takes two numbers")
+    kind = OBJECTIVES[objective]
+    settings = _settings(kind, options)
     budget = options["time_budget"]
     config = PretrainConfig(
         data=data,
-        model=GMAEConfig.preset(preset, **dict(_parse_change(change) for change in changes)),
+        model=kind.model_config.preset(preset, **_changes(changes), **_of(kind.model_config, settings)),
         schedule=Schedule(
             samples=options["samples"],
             time_budget=None if budget is None else 60 * budget,
@@ -154,12 +190,7 @@ def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ..
             cooldown=options["cooldown"],
             grow_at=options["grow_at"] or tuple((i + 1) / stages for i in range(stages - 1)),
         ),
-        objective=ObjectiveConfig(
-            mask_ratio=(ratios[0], ratios[-1]),
-            loss_on=options["loss_on"],
-            background=options["background"],
-            slot_depth_weight=options["slot_depth_weight"],
-        ),
+        objective=kind(**_of(kind, settings)),
         optimizer=OptimizerConfig(options["optimizer"], options["lr"], options["muon_lr"], options["weight_decay"]),
         crop_scale=(scales[0], scales[1]),
         warm_start=warm_start,
@@ -170,6 +201,37 @@ def command(data: tuple[str, ...], out: str, preset: str, changes: tuple[str, ..
     checkpoint = pretrain(config, output_folder(out), resume=resume, device=device, **machine)
     if PartialState().is_main_process:
         click.echo(checkpoint)
+
+
+def _settings(objective: type[Objective], options: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an objective, and of its model, that were asked for.
+
+    Raises:
+        GmaeToolsError: one of them is of another objective, or impossible.
+    """
+    asked = {name: options[name] for name in _OF_SOME if options[name] is not None}
+    known = _of(objective, asked) | _of(objective.model_config, asked)
+    alien = [_OF_SOME[name] for name in asked if name not in known]
+    if options["backend"] != "auto" and not objective.splats:
+        alien.append("--backend")
+    if alien:
+        raise GmaeToolsError(f"{', '.join(alien)}: not for --objective {objective.name}; leave it out")
+    ratios = options["mask_ratio"]
+    if ratios is not None:
+        if len(ratios) not in (1, 2):
+            raise GmaeToolsError("--mask-ratio takes one or two numbers")
+        asked["mask_ratio"] = (ratios[0], ratios[-1])
+    return asked
+
+
+def _of(kind: type[Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of the settings that a dataclass has."""
+    return {field.name: settings[field.name] for field in fields(kind) if field.name in settings}
+
+
+def _changes(texts: tuple[str, ...]) -> dict[str, int | float]:
+    """`queries=128` -> {"queries": 128}."""
+    return dict(_parse_change(text) for text in texts)
 
 
 def _parse_change(text: str) -> tuple[str, int | float]:

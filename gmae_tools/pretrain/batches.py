@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.model import visible_patches
 from gmae_tools.pretrain.chance import Stream, uniforms
 from gmae_tools.pretrain.crops import Cropper, draw_crops, send
-from gmae_tools.pretrain.objective import ObjectiveConfig, draw_backgrounds, draw_masks
+from gmae_tools.pretrain.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Batch:
     pixels: Tensor
     visible: Tensor
     backgrounds: Tensor
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The pictures in [0, 1], float32 `[b, 3, S, S]`."""
+        return self.pixels.float() / 255
 
     @property
     def size(self) -> int:
@@ -57,7 +63,7 @@ class BatchMaker:
         process, processes: this one's number and how many there are; it makes every `processes`-th sample.
         seed: of the run.
         crop_scale: smallest and largest share of a photograph's area in a crop.
-        objective: how to hide patches, and what lies behind.
+        objective: which patches to hide, and what lies behind.
         patch_size: side of a patch in pixels.
     """
 
@@ -72,7 +78,7 @@ class BatchMaker:
         processes: int = 1,
         seed: int = 0,
         crop_scale: tuple[float, float] = (0.2, 1.0),
-        objective: ObjectiveConfig,
+        objective: Objective,
         patch_size: int,
     ) -> None:
         self.photos, self.indices, self.device = photos, indices, device
@@ -95,8 +101,8 @@ class BatchMaker:
         samples = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.process :: self.processes]
         photos = self.photos_of(samples)
         boxes, mirrored = draw_crops(self.photos.shapes[photos], samples, self.seed, self.crop_scale)
-        masks = draw_masks(self.objective, (size // self.patch_size) ** 2, step, samples, self.seed)
-        backgrounds = draw_backgrounds(self.objective, samples, self.seed)
+        masks = self.objective.masks((size // self.patch_size) ** 2, step, samples, self.seed)
+        backgrounds = self.objective.backgrounds(samples, self.seed)
         return Batch(
             self._cropper.crops(photos, boxes, mirrored, size),
             send(visible_patches(masks), self.device),

@@ -1,8 +1,10 @@
-"""Held-out figures of a model in training: reconstruction of whole and of masked pictures, and a look at them."""
+"""Held-out photographs of a run: the pictures, what is hidden of them, and how well a model rebuilds them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,11 +13,14 @@ from torch import Tensor
 from gmae_tools.camera import project
 from gmae_tools.datasets.photos import PhotoStore, center_crop
 from gmae_tools.images import write_image
-from gmae_tools.model import GMAE
-from gmae_tools.pretrain.objective import ObjectiveConfig, draw_masks, reconstruct
+from gmae_tools.model import GMAE, Autoencoder
+from gmae_tools.pretrain.objectives.objective import MASKED, draw_masks
+from gmae_tools.reconstruction import psnr_of_hidden, reconstruct
 from gmae_tools.splatting import Backend, rasterize
 
-_MASKED = 0.75
+if TYPE_CHECKING:
+    from gmae_tools.pretrain.objectives import Objective
+
 _SHOWN = 8
 _AT_ONCE, _AT_ONCE_ON_CPU = 100, 20
 
@@ -33,61 +38,63 @@ class HeldOut:
         self.photos, self.indices = photos, indices[:: max(1, len(indices) // count)][:count]
         self.backend = backend
 
-    def psnr(self, model: GMAE, size: int, batch: int | None = None) -> dict[str, float]:
-        """Mean PSNR in dB over pictures of `size` px, unmasked and with 75 % of patches hidden; all pixels count."""
+    def psnr(
+        self, model: Autoencoder, size: int, batch: int | None = None, *, hidden_only: bool = False
+    ) -> dict[str, float]:
+        """Mean PSNR in dB over pictures of `size` px: `psnr` of whole ones; `psnr_masked` with 75 % of the patches
+        hidden, all pixels count; `psnr_hidden` the same, pixels of the hidden patches count.
+
+        Args:
+            hidden_only: leave out the first two, for a model that was not asked for what it sees.
+        """
+        figures: dict[str, list[Tensor]] = {}
+        for numbers, images in self.batches(model, size, batch):
+            masked, hidden = self.render(model, images, MASKED, numbers), self.hidden(model, images, numbers)
+            found = {"psnr_hidden": psnr_of_hidden(masked, images, hidden, model.config.patch_size)}
+            if not hidden_only:
+                whole = self.render(model, images, 0.0, numbers)
+                found = {"psnr": _psnr(whole, images), "psnr_masked": _psnr(masked, images)} | found
+            for name, values in found.items():
+                figures.setdefault(name, []).append(values)
+        return {name: float(torch.cat(values).mean()) for name, values in figures.items()}
+
+    def contact_sheet(self, model: Autoencoder, objective: Objective, size: int, path: Path) -> None:
+        """A row for each of a few photographs, of what the objective wants to be seen side by side."""
+        for numbers, images in self.batches(model, size, _SHOWN):
+            columns = objective.columns(model, self, numbers, images)
+            sheet = torch.cat([torch.cat(list(column), 1) for column in columns], 2)  # [3, rows * size, columns * size]
+            write_image(path, sheet.clamp(0, 1))
+            return
+
+    def batches(self, model: Autoencoder, size: int, batch: int | None = None) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """The numbers `[b]` of the pictures, and the pictures on the model's device."""
         device = model.rgb_mean.device
         batch = batch or (_AT_ONCE_ON_CPU if device.type == "cpu" else _AT_ONCE)
-        figures: dict[str, list[Tensor]] = {"psnr": [], "psnr_masked": []}
         for start in range(0, len(self.indices), batch):
             numbers = np.arange(start, min(start + batch, len(self.indices)))
-            images = self.pictures(numbers, size).to(device)
-            for name, ratio in (("psnr", 0.0), ("psnr_masked", _MASKED)):
-                error = (self.render(model, images, ratio, numbers) - images).square().mean((1, 2, 3))
-                figures[name].append(-10 * torch.log10(error))
-        return {name: float(torch.cat(values).mean()) for name, values in figures.items() if values}
-
-    def contact_sheet(self, model: GMAE, size: int, path: Path) -> None:
-        """Rows of photograph, masked photograph, its reconstruction, that of the whole, depth (near is bright)."""
-        numbers = np.arange(min(_SHOWN, len(self.indices)))
-        if not len(numbers):
-            return
-        images = self.pictures(numbers, size).to(model.rgb_mean.device)
-        patch = model.config.patch_size
-        side = size // patch
-        mask = draw_masks(ObjectiveConfig((_MASKED, _MASKED)), side**2, 0, numbers, seed=0)
-        hidden = mask.view(-1, 1, side, side).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-        columns = [
-            images,
-            torch.where(hidden.to(images.device), 0.5, images),
-            self.render(model, images, _MASKED, numbers),
-            self.render(model, images, 0.0, numbers),
-            self._depth(model, images),
-        ]
-        sheet = torch.cat([torch.cat(list(column), 1) for column in columns], 2)  # [3, rows * size, columns * size]
-        write_image(path, sheet.clamp(0, 1))
+            yield numbers, self.pictures(numbers, size).to(device)
 
     def pictures(self, numbers: np.ndarray, size: int) -> Tensor:
         """The central squares of the photographs with these `numbers` `[b]`, `[b, 3, size, size]` in [0, 1]."""
         crops = [center_crop(self.photos.photo(int(self.indices[number])), size) for number in numbers]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
 
+    def hidden(self, model: Autoencoder, images: Tensor, numbers: np.ndarray, ratio: float = MASKED) -> Tensor:
+        """Which patches of pictures are hidden, bool `[b, N]`; it follows from their numbers."""
+        rows, columns = model.grid(images)
+        return draw_masks((ratio, ratio), rows * columns, 0, numbers, seed=0).to(images.device)
+
     @torch.no_grad()
-    def render(self, model: GMAE, images: Tensor, ratio: float, numbers: np.ndarray) -> Tensor:
-        """Reconstructions on white `[b, 3, H, W]` with a share `ratio` of the patches hidden, chosen by the numbers.
+    def render(self, model: Autoencoder, images: Tensor, ratio: float, numbers: np.ndarray) -> Tensor:
+        """Reconstructions `[b, 3, H, W]` with a share `ratio` of the patches hidden, chosen by the numbers.
 
         They lie where `images` lie, which need not be where the model is.
         """
-        height, width = images.shape[-2:]
-        patches = height * width // model.config.patch_size**2
-        masks = draw_masks(ObjectiveConfig((ratio, ratio)), patches, 0, numbers, seed=0)
-        device = model.rgb_mean.device
-        gaussians = model(images.to(device), masks.to(device))
-        white = torch.ones(3, device=device)
-        pictures = reconstruct(gaussians, model.camera, height, width, white, self.backend)
-        return pictures.clamp(0, 1).to(images.device)
+        hidden, device = self.hidden(model, images, numbers, ratio), model.rgb_mean.device
+        return reconstruct(model, images.to(device), hidden.to(device), self.backend).to(images.device)
 
     @torch.no_grad()
-    def _depth(self, model: GMAE, images: Tensor) -> Tensor:
+    def depth(self, model: GMAE, images: Tensor) -> Tensor:
         """Expected depth stretched to [0, 1] in each picture, near bright, `[B, 3, H, W]`."""
         height, width = images.shape[-2:]
         splats = project(model(images), model.camera, height, width)
@@ -95,3 +102,8 @@ class HeldOut:
         assert depth is not None
         low, high = depth.amin((1, 2, 3), keepdim=True), depth.amax((1, 2, 3), keepdim=True)
         return (1 - (depth - low) / (high - low).clamp_min(1e-6)).expand(-1, 3, -1, -1)
+
+
+def _psnr(pictures: Tensor, images: Tensor) -> Tensor:
+    """PSNR in dB `[B]`."""
+    return -10 * torch.log10((pictures - images).square().mean((1, 2, 3)))

@@ -34,11 +34,11 @@ from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line
-from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.model import Autoencoder, AutoencoderConfig
 from gmae_tools.predict import has_bf16, resolve_device
 from gmae_tools.pretrain.batches import Batch, BatchMaker
 from gmae_tools.pretrain.evaluation import HeldOut
-from gmae_tools.pretrain.objective import ObjectiveConfig, gmae_loss
+from gmae_tools.pretrain.objectives import GMAEObjective, Objective
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.pretrain.warm_start import warm_start
@@ -71,9 +71,9 @@ class PretrainConfig:
     """
 
     data: tuple[str, ...]
-    model: GMAEConfig
+    model: AutoencoderConfig
     schedule: Schedule
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    objective: Objective = field(default_factory=GMAEObjective)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch_size: int = 64
     crop_scale: tuple[float, float] = (0.2, 1.0)
@@ -87,9 +87,18 @@ class PretrainConfig:
     evaluate_every: float = 600.0
 
     def __post_init__(self) -> None:
+        name, wanted = self.objective.name, self.objective.model_config
+        if type(self.model) is not wanted:
+            raise GmaeToolsError(f"{name} trains a model of a {wanted.__name__}, not of a {type(self.model).__name__}")
         for size in self.schedule.resolutions:
             if size < 1 or size % self.model.patch_size:
                 raise GmaeToolsError(f"resolution {size} is not a multiple of the patch size {self.model.patch_size}")
+            patches, ratio = (size // self.model.patch_size) ** 2, self.objective.mask_ratio[0]
+            if int(ratio * patches) < self.objective.least_hidden:
+                problem = f"masking ratio {ratio:g} may hide none of {patches} patches, as {name} has to"
+                raise GmaeToolsError(f"{problem}: raise it, or the resolution")
+        if self.batch_size < 2 and not self.objective.by_picture:
+            raise GmaeToolsError(f"batch size {self.batch_size}: {name} compares the pictures of a step, take more")
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise GmaeToolsError(f"crop scale {low}..{high}: must lie within 0..1, the lower one first")
@@ -100,7 +109,9 @@ class PretrainConfig:
 
     def to_json(self) -> str:
         """For `pretrain.json`, and to tell whether two runs are the same."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        values = dataclasses.asdict(self)
+        values["objective"] = {"name": self.objective.name, **values["objective"]}
+        return json.dumps(values, indent=2)
 
 
 def pretrain(
@@ -167,14 +178,15 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def compile_blocks(model: GMAE, backend: str | Callable[..., Any] = "inductor") -> None:
+def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
     """Have the transformer blocks compiled when they are first used; parameters keep their names.
 
     Blocks of equal shape share their code. The number of tokens changes with the masking ratio from step to step, and
     with the size of the pictures, so it is left open.
     """
-    for block in (*model.encoder.blocks, *model.decoder.blocks):
-        block.compile(dynamic=True, backend=backend)
+    for part in (model.encoder, model.decoder):
+        for block in part.get_submodule("blocks").children():
+            block.compile(dynamic=True, backend=backend)
 
 
 def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
@@ -186,8 +198,10 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
     if not resume:
         raise GmaeToolsError(f"{out} already holds a run: add --resume to continue it, or choose another --out")
     try:
-        changed = _differences(json.loads(path.read_text()), json.loads(config.to_json()))
-    except (ValueError, AttributeError) as error:
+        old = json.loads(path.read_text())
+        old["objective"].setdefault("name", GMAEObjective.name)  # a run from before there were others
+        changed = _differences(old, json.loads(config.to_json()))
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); choose another --out") from None
     if changed:
         raise GmaeToolsError(f"{out} was begun with other settings ({', '.join(changed)}); use those, or another --out")
@@ -220,16 +234,20 @@ class _Run:
         if accumulate < 1 or config.batch_size % (accelerator.num_processes * accumulate):
             shares = f"{accelerator.num_processes} processes x {accumulate} accumulated parts"
             raise GmaeToolsError(f"batch size {config.batch_size} cannot be shared by {shares}")
+        if accumulate > 1 and not config.objective.by_picture:
+            name = config.objective.name
+            raise GmaeToolsError(f"{name} compares all pictures of a step with each other: it cannot be accumulated")
         self.config, self.out, self.accelerator = config, out, accelerator
         self.backend, self.accumulate, self.shard_mb = backend, accumulate, shard_mb
-        choose_backend(backend, accelerator.device)  # one that cannot draw is refused before photographs are decoded
+        if config.objective.splats:
+            choose_backend(backend, accelerator.device)  # one that cannot draw is refused before any work
         with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
             self.photos = PhotoStore.open(config.data, out / "cache", progress=accelerator.is_main_process)
         self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
         self.held_out = HeldOut(self.photos, held_out, backend=backend)
         self._say(_describe(self.photos, len(self.train_indices), len(held_out)))
         torch.manual_seed(config.seed)
-        self.bare_model = GMAE(config.model)
+        self.bare_model = config.objective.build(config.model)
         if config.warm_start:
             warm_start(self.bare_model, config.warm_start)
         self.bare_model.to(accelerator.device)
@@ -323,7 +341,7 @@ class _Run:
         return schedule.resolution(by_samples if schedule.time_budget is None else self.latest_progress)
 
     def _train_step(self, batch: Batch, progress: float) -> Tensor:
-        """One step of the optimisers; returns this process's mean squared error."""
+        """One step of the optimisers; returns this process's loss for the log."""
         factor = self.config.schedule.learning_rate_factor(progress)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -342,11 +360,8 @@ class _Run:
     def _backward(self, batch: Batch) -> Tensor:
         """Add this part's share of the gradient."""
         config = self.config
-        images = batch.pixels.float() / 255
         try:
-            loss, error = gmae_loss(
-                self.model, images, batch.visible, batch.backgrounds, config.objective, config.model, self.backend
-            )
+            loss, error = config.objective.loss(self.model, batch, config.model, self.backend)
         except GmaeToolsError as problem:  # the renderer draws no NaN
             raise self._diverged(str(problem)) from None
         self.accelerator.backward(loss / self.accumulate)
@@ -369,8 +384,9 @@ class _Run:
         """
         if self.accelerator.is_main_process:
             self.bare_model.eval()
-            figures = self.held_out.psnr(self.bare_model, size)
-            self.held_out.contact_sheet(self.bare_model, size, self.out / "samples.png")
+            objective = self.config.objective
+            figures = objective.figures(self.bare_model, self.held_out, size)
+            self.held_out.contact_sheet(self.bare_model, objective, size, self.out / "samples.png")
             self.bare_model.train()
             self._log(size=size, **figures)
             training: dict[str, Any] = {
@@ -385,7 +401,7 @@ class _Run:
             checkpoints.save(
                 self.bare_model, self.out / MODEL_FOLDER, half=True, training=training, max_shard_mb=self.shard_mb
             )
-            shown = ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items())
+            shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
             self._say(f"step {self.step}: {shown or 'no photographs are held out'}")
 
     def _say(self, text: str) -> None:

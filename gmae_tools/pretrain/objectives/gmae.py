@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gmae_tools.camera import Camera, project
-from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.model import GMAEConfig
-from gmae_tools.pretrain.chance import Stream, uniforms
-from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.model import GMAE, Autoencoder, GMAEConfig, hidden_patches
+from gmae_tools.pretrain.objectives.objective import MASKED, Background, Objective, draw_backgrounds
+from gmae_tools.reconstruction import masked_out, render
+from gmae_tools.splatting import Backend
+
+if TYPE_CHECKING:
+    from gmae_tools.pretrain.batches import Batch
+    from gmae_tools.pretrain.evaluation import HeldOut
 
 
 @dataclass(frozen=True)
-class ObjectiveConfig:
+class GMAEObjective(Objective):
     """What is hidden and what is asked for.
 
     Args:
@@ -31,38 +34,31 @@ class ObjectiveConfig:
 
     mask_ratio: tuple[float, float] = (0.0, 0.75)
     loss_on: Literal["all", "masked"] = "all"
-    background: Literal["white", "black", "random"] = "random"
+    background: Background = "random"
     slot_depth_weight: float = 1e-3
 
-    def __post_init__(self) -> None:
-        low, high = self.mask_ratio
-        if not 0 <= low <= high <= 0.95:
-            raise GmaeToolsError(f"masking ratio {low}..{high}: must lie within 0..0.95, the lower one first")
+    name: ClassVar[str] = "gmae"
+    model: ClassVar[type[Autoencoder]] = GMAE
+    model_config: ClassVar[type[GMAEConfig]] = GMAEConfig
+    splats: ClassVar[bool] = True
 
+    def backgrounds(self, samples: np.ndarray, seed: int) -> Tensor:
+        return draw_backgrounds(self.background, samples, seed)
 
-def draw_masks(config: ObjectiveConfig, patches: int, step: int, samples: np.ndarray, seed: int) -> Tensor:
-    """Hidden patches, bool `[B, N]`: the share follows from (seed, step), the patches from (seed, sample number)."""
-    low, high = config.mask_ratio
-    ratio = low + (high - low) * float(uniforms(seed, Stream.MASK_RATIO, np.array([step]), 1)[0, 0])
-    masks = np.zeros((len(samples), patches), bool)
-    first = uniforms(seed, Stream.MASK, samples, patches).argsort(1)[:, : int(ratio * patches)]
-    np.put_along_axis(masks, first, True, 1)
-    return torch.from_numpy(masks)
+    def loss(
+        self, model: nn.Module, batch: Batch, config: GMAEConfig, backend: Backend = "auto"
+    ) -> tuple[Tensor, Tensor]:
+        return gmae_loss(model, batch.images, batch.visible, batch.backgrounds, self, config, backend)
 
+    def figures(self, model: Autoencoder, held_out: HeldOut, size: int) -> dict[str, float]:
+        return held_out.psnr(model, size)
 
-def draw_backgrounds(config: ObjectiveConfig, samples: np.ndarray, seed: int) -> Tensor:
-    """Background colours `[B, 3]` in [0, 1]."""
-    if config.background != "random":
-        return torch.full((len(samples), 3), float(config.background == "white"))
-    return torch.from_numpy(uniforms(seed, Stream.BACKGROUND, samples, 3)).float()
-
-
-def reconstruct(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, background: Tensor, backend: Backend = "auto"
-) -> Tensor:
-    """Pictures `[B, 3, H, W]` of Gaussians over `background` (`[3]` or `[B, 3]`)."""
-    splats = project(gaussians, camera, height, width)
-    return rasterize(splats, height, width, background=background, backend=backend).image
+    def columns(self, model: Autoencoder, held_out: HeldOut, numbers: np.ndarray, images: Tensor) -> list[Tensor]:
+        """Photograph, masked photograph, its reconstruction, that of the whole, depth (near is bright)."""
+        assert isinstance(model, GMAE)
+        masked = masked_out(images, held_out.hidden(model, images, numbers), model.config.patch_size)
+        rebuilt = [held_out.render(model, images, ratio, numbers) for ratio in (MASKED, 0.0)]
+        return [images, masked, *rebuilt, held_out.depth(model, images)]
 
 
 def reconstruction_loss(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
@@ -92,8 +88,8 @@ def gmae_loss(
     images: Tensor,
     masks: Tensor,
     backgrounds: Tensor,
-    config: ObjectiveConfig,
-    model_config: GMAEConfig,
+    objective: GMAEObjective,
+    config: GMAEConfig,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The loss to minimise and, for the log, the mean squared error in it.
@@ -102,20 +98,14 @@ def gmae_loss(
         images: `[B, 3, H, W]` in [0, 1].
         masks: hidden patches or the visible ones, as `GMAE.forward` takes them.
         backgrounds: `[B, 3]`.
+        config: of the model.
         backend: of `rasterize`.
     """
     gaussians = model(images, masks)
     height, width = images.shape[-2:]
-    pictures = reconstruct(gaussians, model_config.camera, height, width, backgrounds, backend)
-    patches = height * width // model_config.patch_size**2
-    counted = _hidden(masks, patches) if config.loss_on == "masked" else None
-    error = reconstruction_loss(pictures, images, counted, model_config.patch_size)
-    spread = slot_depth_spread(gaussians, model_config.gaussians_per_query)
-    return error + config.slot_depth_weight * spread, error.detach()
-
-
-def _hidden(masks: Tensor, patches: int) -> Tensor:
-    """Hidden patches, bool `[B, N]`, however they were given."""
-    if masks.dtype == torch.bool:
-        return masks
-    return torch.ones(len(masks), patches, dtype=torch.bool, device=masks.device).scatter_(1, masks, False)
+    pictures = render(gaussians, config.camera, height, width, backgrounds, backend)
+    patches = height * width // config.patch_size**2
+    counted = hidden_patches(masks, patches) if objective.loss_on == "masked" else None
+    error = reconstruction_loss(pictures, images, counted, config.patch_size)
+    spread = slot_depth_spread(gaussians, config.gaussians_per_query)
+    return error + objective.slot_depth_weight * spread, error.detach()
