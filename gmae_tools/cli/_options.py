@@ -14,6 +14,10 @@ checkpoint_option = click.option(
     "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
     help="The model: an embedded one, a folder, or one from the Hugging Face hub.",
 )  # fmt: skip
+checkpoints_option = click.option(
+    "--checkpoint", "checkpoints", multiple=True, default=("gmae-tiny",), show_default=True, metavar="NAME|PATH|...",
+    help="A model, as for other commands, or random:CHECKPOINT, its architecture untrained; may be repeated.",
+)  # fmt: skip
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU if there is one."
 )

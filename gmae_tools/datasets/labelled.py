@@ -1,0 +1,143 @@
+"""Photographs with labels, split into those to learn from and those to be asked about.
+
+Labels are the names of folders (`CLASS/photo.jpg`, as in torchvision's ImageFolder), or what stands before the last
+dash of a file's name (`SOURCE-000123.webp`, in folders or tar shards).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from gmae_tools.datasets.photos import Photo, find_sources, list_photos
+from gmae_tools.errors import GmaeToolsError
+
+Labelling = Literal["folder", "prefix"]
+
+_VALIDATION_SHARE = 0.2  # of a data set that comes without a split
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """A classification data set.
+
+    Attributes:
+        photos: sorted by part and name.
+        labels: `[n]`, numbers into `classes`.
+        is_validation: `[n]`, bool; the others are to learn from.
+        classes: names, sorted.
+        split: in words, how the photographs were split.
+        fingerprint: changes when a photograph, its label or its part does.
+    """
+
+    photos: list[Photo]
+    labels: np.ndarray
+    is_validation: np.ndarray
+    classes: list[str]
+    split: str
+    fingerprint: str
+
+    @property
+    def largest_class(self) -> float:
+        """Accuracy on the validation part of who always answers with the class most frequent there."""
+        counts = np.bincount(self.labels[self.is_validation])
+        return float(counts.max() / counts.sum())
+
+
+def find_labelled(data: Sequence[str | Path], labelling: Labelling, limit: int | None = None) -> LabelledPhotos:
+    """The photographs of `data` with their labels and parts; nothing is decoded yet.
+
+    Args:
+        data: one folder with `train/` and `val/`, which then are the parts; or folder trees, shards, ranges, of which
+            a fifth, by the digests of the names, is for validation.
+        labelling: where labels stand.
+        limit: use at most so many photographs, chosen by the digests of their names.
+
+    Raises:
+        GmaeToolsError: nothing there, no label, fewer than two classes, or an empty part.
+    """
+    parts = _parts(data)
+    found = [(part, photo) for part, inputs in parts.items() for photo in list_photos(find_sources(inputs))]
+    if limit is not None:
+        found = sorted(found, key=lambda each: (name_share("limit", each[1].name), *_key(each)))[:limit]
+    found.sort(key=_key)
+    photos = [photo for _, photo in found]
+    names = [label_of(photo.name, labelling) for photo in photos]
+    classes = sorted(set(names))
+    if len(classes) < 2:
+        raise GmaeToolsError(f"labels by {labelling}: all photographs are {classes[0]!r}; a probe needs two classes")
+    validation = [part == "val" or (part == "" and _is_validation(photo.name)) for part, photo in found]
+    if all(validation) or not any(validation):
+        raise GmaeToolsError(f"{len(photos)} photographs are too few for a part to learn from and one for validation")
+    split = "train/ and val/" if "val" in parts else f"{_VALIDATION_SHARE:.0%} for validation, by digests of the names"
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[name] for name in names])
+    return LabelledPhotos(photos, labels, np.array(validation), classes, split, _fingerprint(found, names))
+
+
+def _parts(data: Sequence[str | Path]) -> dict[str, list[str | Path]]:
+    """Inputs by part; the part has no name where the data set brings no split along."""
+    if len(data) == 1:
+        folders = {part: Path(data[0]).expanduser() / part for part in ("train", "val")}
+        there = [part for part, folder in folders.items() if folder.is_dir()]
+        if len(there) == 2:
+            return {part: [folder] for part, folder in folders.items()}
+    return {"": list(data)}
+
+
+def label_of(name: str, labelling: Labelling) -> str:
+    """The label in a photograph's name (a path with `/`).
+
+    Raises:
+        GmaeToolsError: there is none.
+    """
+    path = PurePosixPath(name)
+    if labelling == "prefix":
+        label, dash, _ = path.stem.rpartition("-")
+        if not (label and dash):
+            raise GmaeToolsError(f"{name}: no label before a dash, as in LABEL-0001.jpg; try --labels folder")
+        return label
+    folder = path.parent.name
+    if not folder or folder.lower().endswith(".tar"):
+        raise GmaeToolsError(f"{name}: lies in no folder that could be its label; try --labels prefix")
+    return folder
+
+
+def _is_validation(name: str) -> bool:
+    return name_share("validation", PurePosixPath(name).name) < _VALIDATION_SHARE
+
+
+def name_share(purpose: str, name: str) -> float:
+    """A number in [0, 1) that follows from the name; for different purposes independent ones."""
+    digest = hashlib.sha256(f"{purpose} {name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _key(each: tuple[str, Photo]) -> tuple[str, str]:
+    part, photo = each
+    return part, photo.name
+
+
+def _fingerprint(found: Sequence[tuple[str, Photo]], labels: Sequence[str]) -> str:
+    """SHA-256 of names, labels, and sizes and times of the files; no file is read for it."""
+    times = {photo.path: photo.path.stat().st_mtime_ns for _, photo in found}
+    digest = hashlib.sha256()
+    for (part, photo), label in zip(found, labels, strict=True):
+        line = f"{part}\0{photo.name}\0{label}\0{photo.offset}\0{photo.size}\0{times[photo.path]}\n"
+        digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def describe(data: LabelledPhotos) -> str:
+    """Sizes of the parts, and of the largest classes."""
+    counts = Counter(data.labels.tolist()).most_common(5)
+    shown = ", ".join(f"{data.classes[number]} {count}" for number, count in counts)
+    more = ", ..." if len(data.classes) > len(counts) else ""
+    validation = int(data.is_validation.sum())
+    return f"{len(data.photos) - validation} to learn from, {validation} for validation; {shown}{more}"

@@ -1,0 +1,100 @@
+"""Occlusion invariance as a figure, CKA against the depth in the encoder, and as tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from gmae_tools.features import RANDOM_PREFIX
+from gmae_tools.files import atomic_path
+from gmae_tools.invariance import Curve
+from gmae_tools.report.figures import PALETTE, STYLE
+from gmae_tools.report.tables import Row, format_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+KINDS = {"random": "scattered patches", "block": "one block", "halves": "one half against the other"}
+TOKENS = {
+    "mean": "mean of the patches that each version has",
+    "shared": "mean of the patches that both have",
+    "class": "class token",
+}
+COLUMNS = {"model": None, "tokens": None, "occlusion": None, "ratio": 2, "block": None, "cka": 4, "error": 4}
+
+
+def curve_rows(curves: Iterable[Curve]) -> list[Row]:
+    """Rows of `COLUMNS`, one a block; block 0 is what enters the first."""
+    return [
+        {"model": curve.model, "tokens": curve.tokens, "occlusion": curve.kind, "ratio": curve.ratio, "block": block,
+         "cka": cka, "error": error}
+        for curve in curves for block, (cka, error) in enumerate(zip(curve.cka, curve.error, strict=True))
+    ]  # fmt: skip
+
+
+def wide_table(curves: Sequence[Curve]) -> str:
+    """CKA for readers: a line a curve, a column a block."""
+    deepest = max(len(curve.cka) for curve in curves)
+    columns: dict[str, int | None] = {"model": None, "tokens": None, "occlusion": None, "ratio": 2}
+    columns |= {str(block): 3 for block in range(deepest)}
+    rows: list[Row] = []
+    for curve in curves:
+        values = dict(zip(map(str, range(deepest)), curve.cka + [None] * deepest, strict=False))
+        rows.append(
+            {"model": curve.model, "tokens": curve.tokens, "occlusion": curve.kind, "ratio": curve.ratio, **values}
+        )
+    return format_rows(rows, columns, "table")
+
+
+def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title: str) -> None:
+    """A panel for each occlusion, a line for each model (dashed: random weights), bands of a standard error.
+
+    Args:
+        path: the suffix says in which format.
+        curves: of one kind of tokens.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    ratios = sorted({curve.ratio for curve in curves if curve.kind != "halves"})
+    models = list(dict.fromkeys(curve.model for curve in curves))
+    halves = any(curve.kind == "halves" for curve in curves)
+    with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+        columns = len(ratios) + 1
+        figure = Figure(figsize=(2.0 * columns + 0.6, 4.9), layout="constrained")
+        panels = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False)
+        for row, kind in zip(panels, ("random", "block"), strict=True):
+            row[0].set_ylabel(f"{KINDS[kind]}\nlinear CKA")
+            for axes, ratio in zip(row, ratios, strict=False):
+                _draw(axes, [each for each in curves if (each.kind, each.ratio) == (kind, ratio)], models)
+                axes.set_title(f"{ratio:.0%} hidden", fontsize=10)
+        if halves:
+            _draw(panels[0][-1], [each for each in curves if each.kind == "halves"], models)
+            panels[0][-1].set_title(KINDS["halves"].replace(" against", "\nagainst"), fontsize=10)
+        else:
+            panels[0][-1].axis("off")
+        panels[1][-1].axis("off")
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        panels[1][-1].legend(handles, labels, loc="center", fontsize=9)
+        for axes in [*panels[1][:-1], *([panels[0][-1]] if halves else [])]:
+            axes.set_xlabel("block")
+            axes.tick_params(labelbottom=True)
+        lowest = min(value for curve in curves for value in curve.cka if value == value)  # NaN is not drawn
+        bottom = 0.0 if lowest < 0.5 else lowest
+        panels[0][0].set_ylim(min(bottom, lowest) - 0.03 * (1 - bottom), 1 + 0.03 * (1 - bottom))  # shared by all
+        figure.suptitle(title, fontsize=11)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], models: Sequence[str]) -> None:
+    """The lines of one occlusion; a model has the same colour in all panels."""
+    for curve in curves:
+        blocks = range(len(curve.cka))
+        color = PALETTE[models.index(curve.model) % len(PALETTE)]
+        dashes = "--" if curve.model.startswith(RANDOM_PREFIX) else "-"
+        axes.plot(blocks, curve.cka, dashes, color=color, linewidth=1.8, label=curve.model)
+        low, high = ([c + sign * e for c, e in zip(curve.cka, curve.error, strict=True)] for sign in (-1, 1))
+        axes.fill_between(blocks, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.grid(color="0.92")
