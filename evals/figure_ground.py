@@ -270,6 +270,7 @@ def as_markdown(rows: Sequence[Row], columns: dict[str, int | None]) -> str:
 @click.option("--data", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--split", type=click.Choice(["odd", "even"]), default="even", show_default=True)
+@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth photograph.")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "figure-ground", help="Maps.")
 @click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="Tables, sheets.")
@@ -277,12 +278,12 @@ def as_markdown(rows: Sequence[Row], columns: dict[str, int | None]) -> str:
 @click.option("--jobs", type=click.IntRange(1), help="Photographs at a time.  [default: one a core]")
 @click.option("--speed/--no-speed", default=True, help="Whether masks are timed.")
 def main(
-    data: str, root: str | None, split: Split, checkpoint: str, out: Path, results: Path, overwrite: bool,
-    jobs: int | None, speed: bool,
+    data: str, root: str | None, split: Split, every: int, checkpoint: str, out: Path, results: Path,
+    overwrite: bool, jobs: int | None, speed: bool,
 ) -> None:  # fmt: skip
     """Write the table, two sheets and the times into the folder of results, and print them."""
     source = Saliency(data, root)
-    pairs, folder, jobs = source.pairs(split), out / split, jobs or cores()
+    pairs, folder, jobs = source.pairs(split)[::every], out / split, jobs or cores()
     claim_all(source, split, checkpoint, folder, overwrite)
     photos = [pair.photo for pair in pairs]
     for _ in progress(predict_all(photos, checkpoint, folder, jobs), len(photos), "maps"):
@@ -298,7 +299,7 @@ def main(
     draw_extremes(found[BEST], BEST, pairs, folder, results)
     page += "\n![successes](figure-ground-successes.png)\n\n![failures](figure-ground-failures.png)\n"
     if speed:
-        times = time_masks([pair.photo for pair in source.pairs()][:TIMED], checkpoint)
+        times = time_masks([pair.photo for pair in source.pairs()][:TIMED:every], checkpoint)
         texts["figure_ground_speed.csv"] = format_rows(times, SPEED_COLUMNS, "csv")
         page += f"\n## Speed\n\n{as_markdown(times, SPEED_COLUMNS)}"
         click.echo(format_rows(times, SPEED_COLUMNS, "table"))

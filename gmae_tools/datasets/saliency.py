@@ -135,6 +135,8 @@ def _find(name: str, root: str | os.PathLike[str] | None) -> tuple[Path, Path]:
 def _inside(folder: Path) -> tuple[Path, Path]:
     if not folder.is_dir():
         raise GmaeToolsError(f"{folder} is neither a data set ({', '.join(NAMES)}) nor a folder")
+    if (folder / "images").is_dir() and (folder / "ground_truth_mask").is_dir():  # ECSSD, as it is unpacked
+        return folder / "images", folder / "ground_truth_mask"
     for part in ("images", "masks"):
         if not (folder / part).is_dir():
             raise GmaeToolsError(f"{folder} has no folder {part}/: photographs go into images/, masks into masks/")
