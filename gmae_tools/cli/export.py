@@ -54,8 +54,8 @@ def command(
     paths go to stdout. Formats:
 
     \b
-    ply    3-D Gaussian splatting, binary: SuperSplat, Blender add-ons, gsplat, viser, ...
-    splat  32 bytes a Gaussian: antimatter15/splat and other viewers in browsers
+    ply    3-D Gaussian splatting, binary, as most viewers of Gaussians read it
+    splat  32 bytes a Gaussian: antimatter15/splat, and what reads its files
     npz    NumPy arrays of the Gaussians as predicted: gmae_tools.gaussians.Gaussians.load
     svg    the splats as ellipses with gradients: browsers, Inkscape
 
