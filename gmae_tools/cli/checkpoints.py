@@ -1,0 +1,83 @@
+"""`gmae-tools checkpoints`: list, export and upload models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gmae_tools.cli._options import format_option
+
+if TYPE_CHECKING:
+    from gmae_tools.report.tables import Row
+
+COLUMNS = {"name": None, "model": None, "image_size": None, "encoder": None, "parameters": None, "samples": None}
+
+
+@click.group()
+def command() -> None:
+    """List, export and upload models."""
+
+
+@command.command("list")
+@click.argument("checkpoints", nargs=-1)
+@format_option
+def list_command(checkpoints: tuple[str, ...], form: str) -> None:
+    """Say what CHECKPOINTS are; by default those that come with the package."""
+    from gmae_tools.checkpoints import embedded
+    from gmae_tools.report.tables import format_rows
+
+    rows = [describe(name) for name in checkpoints or embedded()]
+    click.echo(format_rows(rows, COLUMNS, form), nl=False)
+
+
+def describe(name: str) -> Row:
+    """Its row of the table."""
+    import json
+
+    from gmae_tools.checkpoints import CONFIG_FILE, HUB_PREFIX, find, load_any
+
+    model = load_any(name)
+    config = model.config
+    samples: int | None = None
+    if name.startswith(HUB_PREFIX) or not Path(name).is_file():
+        samples = json.loads((find(name) / CONFIG_FILE).read_text()).get("training", {}).get("samples")
+    return {
+        "name": name, "model": type(model).__name__, "image_size": config.image_size,
+        "encoder": f"{config.depth} x {config.width}, patch {config.patch_size}",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()), "samples": samples,
+    }  # fmt: skip
+
+
+@command.command()
+@click.argument("checkpoint")
+@click.option("--timm", is_flag=True, required=True, help="As a plain vision transformer of timm (and official MAE).")
+@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="To be seen by it.  [default: as trained]")
+@click.option("-o", "--out", required=True, metavar="FILE", help=".safetensors, or .pth in the layout of MAE's files.")
+def export(checkpoint: str, timm: bool, image_size: int | None, out: str) -> None:
+    """Write the encoder of CHECKPOINT for other programs, and print the Python that loads it.
+
+    Its features are those of `encode`, if pictures are normalised by the mean and standard deviation that are printed
+    (our model does that itself). See docs/using-the-encoder.md.
+    """
+    from gmae_tools.checkpoints import load_any
+    from gmae_tools.timm_encoder import export_timm, loading_code
+
+    model = load_any(checkpoint)
+    export_timm(model, out, image_size)
+    click.echo(loading_code(model, out, image_size))
+
+
+@command.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.argument("repository", metavar="ORG/NAME")
+@click.option("--private", is_flag=True, help="Make the repository private, if it is made.")
+def push(folder: str, repository: str, private: bool) -> None:
+    """Upload the checkpoint in FOLDER to the Hugging Face hub, and print the name by which it is loaded.
+
+    Log in first: hf auth login. Weights, configuration and README.md are uploaded.
+    """
+    from gmae_tools.checkpoints import push as push_folder
+
+    click.echo(push_folder(folder, repository, private=private))
