@@ -259,8 +259,14 @@ def _parse_part(entry: _Entry, folder: Path) -> Part:
 
 
 def _parse_table(entry: _Entry) -> Table:
-    ratings = [entry.texts(name) for name in ("higher", "lower", "within", "apart")]
-    table = Table(entry.text("file"), entry.text("caption", ""), *ratings)
+    table = Table(
+        file=entry.text("file"),
+        caption=entry.text("caption", ""),
+        higher=entry.texts("higher"),
+        lower=entry.texts("lower"),
+        within=entry.texts("within"),
+        apart=entry.texts("apart"),
+    )
     entry.end()
     return table
 

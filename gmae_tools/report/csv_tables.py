@@ -67,13 +67,18 @@ def readable_table(table: Table, path: Path) -> ReadableTable:
 
 
 def decimals_of(values: Sequence[str]) -> int:
-    """How many decimals a column of numbers needs: three digits in the middle one, but no zeros that say nothing."""
-    numbers = [abs(number) for number in map(_number, values) if number and math.isfinite(number)]
+    """How many decimals a column of numbers needs: four digits of the middle one, without zeros that say nothing.
+
+    Three decimals are the most, unless the numbers are so small that these would show less than two digits.
+    """
+    numbers = [abs(number) for number in map(_finite, values) if number]
     if not numbers:
         return 0
     digits = math.floor(math.log10(statistics.median(numbers)))
-    written = max(len(value.partition(".")[2].rstrip("0")) for value in values if "e" not in value.lower())
-    return max(0, min(MOST_DECIMALS, 2 - digits, written))
+    wanted = max(0, min(3 - digits, max(MOST_DECIMALS, 1 - digits)))
+    if any("e" in value.lower() for value in values):
+        return wanted
+    return min(wanted, max(len(value.partition(".")[2].rstrip("0")) for value in values))
 
 
 def _transposed(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -95,7 +100,7 @@ def _best_cells(table: Table, columns: Sequence[Column], rows: Sequence[Sequence
         if not column.better:
             continue
         for group in groups.values():
-            numbers = {y: number for y in group if math.isfinite(number := _number(rows[y][x]) or math.nan)}
+            numbers = {y: number for y in group if (number := _finite(rows[y][x])) is not None}
             if len(set(numbers.values())) > 1:
                 winner = (max if column.better == "higher" else min)(numbers.values())
                 yield from ((y, x) for y, number in numbers.items() if number == winner)
@@ -111,6 +116,11 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _finite(text: str) -> float | None:
+    number = _number(text)
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _shown(text: str, decimals: int) -> str:
