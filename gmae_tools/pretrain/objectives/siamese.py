@@ -96,9 +96,9 @@ class CMAEObjective(Objective):
     pictures are compared and not patches; nothing is projected further; the two views take turns in being the query;
     gradients pass through both; the other pictures of the step, over all processes, are the negatives.
 
-    All pictures of a step have the same patches hidden. Otherwise masks alone would tell which views belong together,
-    since only those of one picture have no patch in common: with a mask for each, even a batch of identical grey
-    pictures is told apart.
+    All pictures of a step have the same patches hidden. With a mask for each, the masks alone would tell which views
+    belong together, since only those of one picture have no patch in common. (A nano model did not learn to exploit it
+    in 1200 steps on identical grey pictures; a larger one might.)
 
     Args:
         mask_ratio: range of the share of patches that M hides, drawn once a step.
