@@ -1,0 +1,136 @@
+r"""Does pretraining on one single photograph already teach an encoder anything? Frozen features against random ones.
+
+Protocol: each encoder is trained from random weights on crops of one photograph (a fifth of its area up to all of it,
+half of them mirrored), for the same number of samples, with the defaults of `gmae-tools pretrain`. Features of labelled
+photographs (`gmae-tools probe`: class token, and mean of the patches) are then classified by their nearest neighbours,
+and by a linear classifier. `random` has the weights that training starts from, for each seed; `pixels` are the colours
+of an 8 x 8 px thumbnail. Nothing of the labelled photographs is seen in training, unless the photograph is one of them.
+
+`low`, `high`: 95 % interval (Wilson). `difference`: to the random weights of the first seed on the same photographs,
+`within` so much (95 %, paired). Both tell only of the choice of labelled photographs: what the choice of the one
+photograph and the seed does is seen by comparing rows. After arXiv 2208.04164, where pretraining on a single picture
+already beats random weights.
+
+    python evals/single_image.py --data DATA --labels prefix --limit 4000             # goes on where it stopped
+    python evals/single_image.py --data DATA --image a.jpg --image b.jpg --seeds 0,1 --objective gmae --objective mae \
+        --preset tiny --image-size 128                                                # half an hour on one core
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmae_tools import checkpoints
+from gmae_tools.cli.probe import progress_of
+from gmae_tools.datasets.labelled import Labelling, describe, find_labelled
+from gmae_tools.datasets.photos import center_crop
+from gmae_tools.features import Extractor, autoencoder_extractor
+from gmae_tools.files import atomic_path
+from gmae_tools.model import AutoencoderConfig
+from gmae_tools.pretrain.loop import PretrainConfig, pretrain
+from gmae_tools.pretrain.objectives import OBJECTIVES
+from gmae_tools.pretrain.schedule import Schedule
+from gmae_tools.probe import Answers, LinearConfig, cached_features, probe
+from gmae_tools.report.probe import COLUMNS, probe_rows
+from gmae_tools.report.tables import format_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGE = ROOT / "gmae_tools" / "assets" / "demo.jpg"
+THUMBNAIL = 8  # px
+CPU = torch.device("cpu")
+
+
+def models(
+    images: Sequence[str],
+    objectives: Sequence[str],
+    preset: str,
+    changes: Mapping[str, int],
+    samples: int,
+    seeds: Sequence[int],
+    out: Path,
+) -> Iterator[Extractor]:
+    """All encoders of the table, random ones first; those that are not there yet are trained."""
+    for seed in seeds:
+        objective = OBJECTIVES[objectives[0]]()
+        torch.manual_seed(seed)
+        model = objective.build(objective.model_config.preset(preset, **changes))
+        yield autoencoder_extractor(model, f"random, seed {seed}", CPU)
+    yield Extractor(
+        "pixels",
+        "none",
+        ("pixels",),
+        f"central square, bicubic, {THUMBNAIL} px",
+        thumbnail,
+        lambda x: x.flatten(2),
+        CPU,
+    )
+    for name in objectives:
+        for image in images:
+            for seed in seeds:
+                config = run_config(image, name, preset, changes, samples, seed)
+                run = out / f"{Path(image).stem}-{name}-{preset}-{config.model.image_size}-{samples}-{seed}"
+                model = checkpoints.load_any(pretrain(config, run, resume=True, device="cpu"))
+                yield autoencoder_extractor(model, f"{name} of {Path(image).name}, seed {seed}", CPU)
+
+
+def thumbnail(photo: np.ndarray) -> Tensor:
+    """Colours of the central square, `[1, 8, 24]` in [0, 1]."""
+    pixels: Tensor = torch.from_numpy(center_crop(photo, THUMBNAIL)).float() / 255
+    return pixels.flatten(1)[None]
+
+
+def run_config(
+    image: str, objective: str, preset: str, changes: Mapping[str, int], samples: int, seed: int
+) -> PretrainConfig:
+    """A run on one photograph, at the size of the model's pictures; there is nothing to hold out."""
+    kind = OBJECTIVES[objective]
+    model: AutoencoderConfig = kind.model_config.preset(preset, **changes)
+    schedule = Schedule(samples, resolutions=(model.image_size,))
+    return PretrainConfig((image,), model, schedule, kind(), held_out=0, seed=seed)
+
+
+def numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
+    return [int(part) for part in value.split(",")]
+
+
+@click.command()
+@click.option("--data", required=True, multiple=True, help="Labelled photographs, as `gmae-tools probe` takes them.")
+@click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="folder", show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=4000, show_default=True, help="Of labelled photographs.")
+@click.option("--image", "images", multiple=True, default=[str(IMAGE)], help="The photograph; may be repeated.")
+@click.option("--objective", "objectives", type=click.Choice(list(OBJECTIVES)), multiple=True, default=["gmae"])
+@click.option("--preset", default="nano", show_default=True, help="nano or tiny; larger ones want a GPU.")
+@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Of the pictures.  [default: the preset's]")
+@click.option("--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Crops to train on.")
+@click.option("--seeds", callback=numbers, default="0,1", show_default=True)
+@click.option("--neighbours", callback=numbers, default="10,20,100,200", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "single-image", help="Runs, features.")
+@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+def main(
+    data: tuple[str, ...], labelling: Labelling, limit: int, images: tuple[str, ...], objectives: tuple[str, ...],
+    preset: str, image_size: int | None, samples: int, seeds: list[int], neighbours: list[int], out: Path, results: Path,
+) -> None:  # fmt: skip
+    """Write the table into the folder of results, and print it."""
+    photos = find_labelled(data, labelling, limit)
+    changes = {} if image_size is None else {"image_size": image_size}
+    about = f"{preset}, {samples:,} samples of one photograph; {len(photos.classes)} labels by {labelling}, "
+    about += f"{describe(photos)}; always the largest class: {photos.largest_class:.3f}"
+    answers: list[Answers] = []
+    for extractor in models(images, objectives, preset, changes, samples, seeds, out):
+        features = cached_features(extractor, photos, out / "features", progress_of(extractor.name))
+        answers += probe(extractor, features, photos, ks=neighbours, linear=LinearConfig())
+    rows = probe_rows(answers)
+    results.mkdir(parents=True, exist_ok=True)
+    with atomic_path(results / f"single_image_{preset}.csv") as temporary:
+        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    click.echo(f"{__doc__}\n{about}\n\n{format_rows(rows, COLUMNS, 'table')}", nl=False)
+
+
+if __name__ == "__main__":
+    main()
