@@ -48,7 +48,7 @@ from gmae_tools.model import GMAE
 from gmae_tools.positions import query_places
 from gmae_tools.predict import predict
 from gmae_tools.refine import Rates, Refinement, refine
-from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
+from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import PALETTE, STYLE, depth_colors
 from gmae_tools.report.layers import pixels
 from gmae_tools.report.tables import Row, format_rows
@@ -63,7 +63,7 @@ SPEED_COLUMNS = {"start": None, "seconds": 2, "cpu_seconds": 2, "psnr": 2}
 PEER_COLUMNS = {"photograph": None, "pixels": None, "k": None, "psnr": 2, "ms_ssim": 4, "seconds": 1}
 SPEED_SIZE, SPEED_K, SPEED_STEPS, SPEED_BAR = (192, 288), 1024, 200, 3.0  # px, Gaussians, steps, seconds
 PEER_PHOTOS, PEER_KS, PEER_STEPS = ("astronaut", "chelsea", "coffee", "rocket"), (1000, 3000, 5000), 200
-SHEET_STEPS, SHEET_LAYERS = (0, 10, 50, 200), 4
+SHEET_STEPS, SHEET_LAYERS, SHEET_SIDE = (0, 10, 50, 200), 4, 240  # the last in px
 OPACITY = 0.7  # of a grid's Gaussians
 
 Record = dict[str, str | int | float | None]
@@ -254,9 +254,16 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> None:
             figure.savefig(temporary)
 
 
-def draw_sheet(path: Path, model: GMAE, photos: Mapping[str, np.ndarray]) -> None:
+def draw_sheet(path: Path, checkpoint: str, model: GMAE, photos: Mapping[str, np.ndarray]) -> None:
     """Pictures, depth and layers of a few photographs as they are refined."""
     sections = []
+    sizes = [panel_size(*photo.shape[:2], side=SHEET_SIDE) for photo in photos.values()]
+    box = max(height for height, _ in sizes), max(width for _, width in sizes)
+
+    def panel(picture: np.ndarray, caption: str, note: str = "", depth_scale: bool = False) -> Panel:
+        small = resize(picture, *panel_size(*picture.shape[:2], side=SHEET_SIDE))
+        return Panel(in_box(small, box), caption, note, depth_scale)
+
     for name, photo in photos.items():
         height, width = photo.shape[:2]
         for steps in SHEET_STEPS:
@@ -267,16 +274,14 @@ def draw_sheet(path: Path, model: GMAE, photos: Mapping[str, np.ndarray]) -> Non
             layers = pixels(over(drawn.layers, drawn.layer_alphas, torch.ones(3)))
             depth = depth_colors(drawn.depth.numpy(), drawn.alpha.numpy(), 7.4, 8.6)
             captions = ["nearest", *[""] * (SHEET_LAYERS - 2), "farthest"]
-            panels = [Panel(shrunk(picture), "picture", f"{found.psnr_after[0]:.2f} dB")]
-            panels += [Panel(shrunk(depth), "depth", depth_scale=True)]
-            panels += [Panel(shrunk(layer), text) for layer, text in zip(layers, captions, strict=True)]
+            panels = [
+                panel(picture, "picture", f"{found.psnr_after[0]:.2f} dB"),
+                panel(depth, "depth", depth_scale=True),
+            ]
+            panels += [panel(layer, text) for layer, text in zip(layers, captions, strict=True)]
             sections.append(Section(f"{name}, {steps} steps", panels))
-    title, subtitle = "Refinement", f"K = {model.config.k}; picture, expected depth, {SHEET_LAYERS} layers each alone"
-    write_image(path, contact_sheet(title, subtitle, sections))
-
-
-def shrunk(picture: np.ndarray) -> np.ndarray:
-    return resize(picture, round(picture.shape[0] * 0.5), round(picture.shape[1] * 0.5))
+    subtitle = f"{checkpoint}, K = {model.config.k}; picture, expected depth, {SHEET_LAYERS} layers each alone"
+    write_image(path, contact_sheet("Refinement", subtitle, sections))
 
 
 def as_markdown(rows: Sequence[Mapping[str, str | int | float | None]], columns: Mapping[str, int | None]) -> str:
@@ -367,7 +372,8 @@ def main(
         with atomic_path(results / name) as temporary:
             temporary.write_text(content)
     draw_curves(results / "refinement.png", rows)
-    draw_sheet(results / "refinement-pictures.png", model, {path.stem: read_image(path) for path in paths[:2]})
+    shown = {path.stem: read_image(path) for path in paths[:2]}
+    draw_sheet(results / "refinement-pictures.png", Path(checkpoint).name, model, shown)
     click.echo(text)
 
 
