@@ -90,6 +90,12 @@ def display_name(name: str) -> str:
     return prefix + (path.parent.name if path.name == "model" and path.parent.name else path.name)
 
 
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """What checkpoints are called in a table together: their `display_name`, or all of it where two would be alike."""
+    short = [display_name(name) for name in names]
+    return [each if short.count(each) == 1 else name for name, each in zip(names, short, strict=True)]
+
+
 def autoencoder_extractor(model: Autoencoder, name: str, device: torch.device) -> Extractor:
     """The encoder of a masked autoencoder as an extractor."""
     model, size = model.to(device).eval(), model.config.image_size

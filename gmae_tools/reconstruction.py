@@ -30,11 +30,21 @@ def reconstruct(model: Autoencoder, images: Tensor, mask: Tensor | None = None, 
     """
     if isinstance(model, MAE):
         return draw(model(images, mask), images, model.config).clamp(0, 1)
-    if not isinstance(model, GMAE):
-        raise GmaeToolsError("this model tells pictures apart, and draws none: choose a GMAE or an MAE")
+    check_draws(model, "this model")
+    assert isinstance(model, GMAE)
     height, width = images.shape[-2:]
     white = torch.ones(3, device=images.device)
     return render(model(images, mask), model.camera, height, width, white, backend).clamp(0, 1)
+
+
+def check_draws(model: Autoencoder, name: str) -> None:
+    """Whether `reconstruct` takes this model.
+
+    Raises:
+        GmaeToolsError: it does not.
+    """
+    if not isinstance(model, (GMAE, MAE)):
+        raise GmaeToolsError(f"{name}: tells pictures apart, and draws none; choose a GMAE or an MAE")
 
 
 def render(
