@@ -114,7 +114,8 @@ def numbers(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
 def main(
     data: tuple[str, ...], labelling: Labelling, limit: int, images: tuple[str, ...], objectives: tuple[str, ...],
-    preset: str, image_size: int | None, samples: int, seeds: list[int], neighbours: list[int], out: Path, results: Path,
+    preset: str, image_size: int | None, samples: int, seeds: list[int], neighbours: list[int], out: Path,
+    results: Path,
 ) -> None:  # fmt: skip
     """Write the table into the folder of results, and print it."""
     photos = find_labelled(data, labelling, limit)
