@@ -207,7 +207,7 @@ def resampled_ods(result: BoundaryResult, names: Sequence[str], weights: np.ndar
     return np.array([best_point(result.levels, p, r).f for p, r in zip(precision, recall, strict=True)])
 
 
-def draw_curves(path: Path, results: dict[Entry, BoundaryResult], human: BoundaryResult) -> None:
+def draw_curves(path: Path, results: dict[Entry, BoundaryResult], human: BoundaryResult, caption: str) -> None:
     """Precision and recall of the readouts of the tiles, of layers only the best, and of the classical detectors."""
     best_layers = max((entry for entry in results if entry.readout == "layers"), key=lambda entry: results[entry].ods)
     curves = []
@@ -217,7 +217,7 @@ def draw_curves(path: Path, results: dict[Entry, BoundaryResult], human: Boundar
         name = f"l@{','.join(map(str, entry.layers))}" if entry.layers else entry.readout
         best = (result.ods_recall, result.ods_precision)
         curves.append(Curve(name, result.total.recall, result.total.precision, best))
-    plot_pr_curves(path, curves, (human.ods_recall, human.ods_precision))
+    plot_pr_curves(path, curves, (human.ods_recall, human.ods_precision), caption)
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -261,7 +261,7 @@ def main(
 ) -> None:  # fmt: skip
     """Write tables and curves of each split into the folder of results, and print them."""
     join()
-    data = BSDS500(root)
+    data, k = BSDS500(root), checkpoints.load(checkpoint).config.k
     results.mkdir(parents=True, exist_ok=True)
     for split in splits.split(","):
         folder = out / (split if every == 1 else f"{split}-every-{every}")
@@ -269,12 +269,14 @@ def main(
         if not is_main():
             continue
         rows = tabulate(scores, human)
-        title = f"BSDS500 {split}: {human.images} images, {thresholds} thresholds, checkpoint {Path(checkpoint).name}"
+        about = f"BSDS500 {split}: {human.images} images, {thresholds} thresholds"
+        title = f"{about}, checkpoint {Path(checkpoint).name}"
         page = f"# {title}\n\n{verdict(rows)}\n\n{as_markdown(rows)}\n![precision and recall](bsds500-{split}.png)\n"
         for name, text in ((f"bsds500-{split}.csv", format_rows(rows, COLUMNS, "csv")), (f"bsds500-{split}.md", page)):
             with atomic_path(results / name) as temporary:
                 temporary.write_text(text)
-        draw_curves(results / f"bsds500-{split}.png", scores, human)
+        caption = f"{about}; {Path(checkpoint).name}, K = {k}"
+        draw_curves(results / f"bsds500-{split}.png", scores, human, caption)
         click.echo(f"{title}\n\n{format_rows(rows, COLUMNS, 'table')}\n{verdict(rows)}\n")
 
 

@@ -245,6 +245,8 @@ def benchmark(
     if not processes.is_main():
         return
     result.protocol["non_maximum_suppression"] = detectors.SUPPRESSION[readout]
-    write(folder, readout, result, human)
+    caption = f"BSDS500 {split}: {result.images} images, {thresholds} thresholds"
+    caption += f"; {settings.checkpoint}, K = {source.model.config.k}" if source else ""
+    write(folder, readout, result, human, caption)
     scores = result.to_dict() | {"readout": readout, "layers": settings.layers, "checkpoint": settings.checkpoint}
     click.echo(render(scores, form))

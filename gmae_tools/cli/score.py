@@ -223,7 +223,7 @@ def _text(value: object) -> str:
     return ("; ".join(value) or "none") if isinstance(value, list) else str(value)
 
 
-def write(out: Path, name: str, result: BoundaryResult, human: BoundaryResult | None) -> None:
+def write(out: Path, name: str, result: BoundaryResult, human: BoundaryResult | None, caption: str = "") -> None:
     """Write the scores, the table of the images, the curve and, if given, the human agreement into `out`."""
     from gmae_tools.report.pr_curve import Curve, plot_pr_curves
 
@@ -241,4 +241,4 @@ def write(out: Path, name: str, result: BoundaryResult, human: BoundaryResult | 
             temporary.write_text(text)
     total = result.total
     curve = Curve(name, total.recall, total.precision, (result.ods_recall, result.ods_precision))
-    plot_pr_curves(out / "curve.png", [curve], point)
+    plot_pr_curves(out / "curve.png", [curve], point, caption)

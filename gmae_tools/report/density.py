@@ -13,15 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from gmae_tools.files import atomic_path
-from gmae_tools.report.figures import MUTED, PALETTE, STYLE
+from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption
 from gmae_tools.zeroshot.density import QUANTILES, Points, ScaleByDepth
 
 SUFFIXES = (".png", ".pdf", ".svg")
-_WIDTH, _INNER = 3.3, 2.8  # inches: of a figure, and of its axes at most
+_INNER = 2.8  # inches, width of the axes at most
 _AROUND = 0.7  # inches above and below the axes
-_LONGEST = 70  # characters of a caption
-_STYLE: dict[Any, Any] = STYLE | {"font.size": 8, "savefig.dpi": 300, "pdf.fonttype": 42, "svg.hashsalt": "gmae-tools"}
-_SMALL = 6  # type of the caption
+_STYLE: dict[Any, Any] = dict(STYLE)  # Matplotlib lists the names of its keys as types
 _PHOTO_SHARE = 0.35  # of the photograph behind the centres, on white
 _DOT = 5.0  # area in square points
 _COLORMAP = "cividis"  # perceptually uniform, made for colour-blind readers; not that of depth
@@ -31,7 +29,7 @@ _COLORMAP = "cividis"  # perceptually uniform, made for colour-blind readers; no
 def draw_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
     """The centres of one picture's Gaussians, each as opaque as it is, on the faded photograph uint8 `[H, W, 3]`."""
     height, width = photo.shape[:2]
-    figure, axes = _figure(caption, float(np.clip(_INNER * height / width, 0.5, 2 * _WIDTH)))
+    figure, axes = _figure(caption, float(np.clip(_INNER * height / width, 0.5, 2 * COLUMN)))
     faded = 255 - _PHOTO_SHARE * (255 - photo.mean(2))
     axes.imshow(faded, cmap="gray", vmin=0, vmax=255, extent=(-1, 1, 1, -1), aspect=height / width)
     axes.scatter(points.x, points.y, _DOT, PALETTE[0], alpha=np.clip(points.opacity, 0, 1), linewidths=0)
@@ -67,7 +65,7 @@ def draw_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: boo
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=7, borderaxespad=0)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
     return figure
 
 
@@ -81,10 +79,7 @@ def write_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> N
 
 
 def _figure(caption: str, height: float) -> tuple[Figure, Axes]:
-    """A figure `_WIDTH` wide with axes about `height` inches high, and its caption below."""
-    figure = Figure(figsize=(_WIDTH, height + _AROUND), layout="compressed")
-    if len(caption) > _LONGEST:  # the file's name comes first, what it is made with last
-        caption = "…" + caption[1 - _LONGEST :]
-    color = tuple(value / 255 for value in MUTED)
-    figure.supxlabel(caption, fontsize=_SMALL, color=color, parse_math=False)
+    """A figure a column wide with axes about `height` inches high, and its caption below."""
+    figure = Figure(figsize=(COLUMN, height + _AROUND), layout="compressed")
+    add_caption(figure, caption)
     return figure, figure.add_subplot()

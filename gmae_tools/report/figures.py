@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ImageFont
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # Okabe and Ito (2008): told apart by colour-blind readers too; in the order in which figures use them.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
+# Width of Matplotlib figures in inches, in which their type is of the size that papers have: of a column, of a page.
+COLUMN, PAGE = 3.3, 6.9
+
 # Of Matplotlib figures: `with matplotlib.rc_context(STYLE): ...`.
 STYLE = {
+    "axes.linewidth": 0.6,
     "axes.prop_cycle": f"cycler(color={list(PALETTE)})",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.family": "DejaVu Sans",
-    "font.size": 10,
+    "font.size": 8,
+    "legend.fontsize": 7,
     "legend.frameon": False,
-    "savefig.dpi": 150,
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.dpi": 300,
+    "svg.hashsalt": "gmae-tools",  # the same figure gives the same bytes
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
 }
 
 # Of pictures drawn with Pillow, RGB.
@@ -29,7 +42,19 @@ PAPER = (255, 255, 255)
 NO_DEPTH = (190, 190, 195)  # grey is not on the depth scale
 COVERED = 0.5  # coverage from which a pixel has a depth
 
+_CAPTION = 6  # points
+_LONGEST_CAPTION = 21  # characters an inch
+
 _DEPTH_COLORMAP = "inferno"  # perceptually uniform, safe for colour-blind readers, the usual one for depth
+
+
+def add_caption(figure: Figure, caption: str) -> None:
+    """What is shown, and by which checkpoint, in a line below a Matplotlib figure; a long one loses its beginning."""
+    longest = int(_LONGEST_CAPTION * figure.get_figwidth())
+    if len(caption) > longest:  # the file's name comes first, what it is made with last
+        caption = "…" + caption[1 - longest :]
+    color = tuple(value / 255 for value in MUTED)
+    figure.supxlabel(caption, fontsize=_CAPTION, color=color, parse_math=False)
 
 
 @lru_cache(maxsize=16)

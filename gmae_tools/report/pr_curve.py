@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gmae_tools.files import atomic_path
+from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption
 
-GREEN = "#2a9d3a"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 LEAST_RECALL = 0.01  # points below are not drawn (as in the official plot): nearly nothing is predicted there
+_COLORS = PALETTE[:6]  # the others are too light for lines, or people's
+_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # for further curves in the same colours
+_EQUAL_F = "0.72"  # grey
+_HUMAN = PALETTE[-1]
 
 
 @dataclass(frozen=True)
@@ -25,48 +34,48 @@ class Curve:
 
 
 def plot_pr_curves(
-    path: str | os.PathLike[str], curves: Sequence[Curve], human: tuple[float, float] | None = None
+    path: str | os.PathLike[str],
+    curves: Sequence[Curve],
+    human: tuple[float, float] | None = None,
+    caption: str = "",
 ) -> None:
-    """Write a figure of the curves and, if given, the human (recall, precision).
+    """Write a figure of the curves and, if given, the human (recall, precision), as wide as a column of a paper.
 
     The suffix of `path` says in which format (.png, .pdf, .svg).
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.4, 5.4), layout="constrained")
-    axes = figure.add_subplot()
-    _draw_equal_f(axes)
-    if human:
-        axes.plot(*human, "o", color=GREEN, markersize=8, label=f"F {_f(*human):.3f}  Human", zorder=3)
-    for curve in sorted(curves, key=lambda curve: -_f(*curve.best)):
-        drawn = curve.recall >= LEAST_RECALL
-        label = f"F {_f(*curve.best):.3f}  {curve.name}"
-        (line,) = axes.plot(curve.recall[drawn], curve.precision[drawn], linewidth=2, label=label)
-        axes.plot(*curve.best, "o", color=line.get_color(), markersize=5)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Recall", ylabel="Precision", aspect="equal")
-    axes.set_xticks(np.linspace(0, 1, 11))
-    axes.set_yticks(np.linspace(0, 1, 11))
-    axes.grid(color="0.92")
-    axes.legend(loc="lower left", frameon=True, fontsize=9)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+        figure = Figure(figsize=(COLUMN, COLUMN), layout="compressed")
+        axes = figure.add_subplot()
+        _draw_equal_f(axes)
+        if human:
+            axes.plot(*human, "o", color=_HUMAN, markersize=4.5, label=f"{_f(*human):.3f}  human", zorder=3)
+        looks = product(_DASHES, _COLORS)
+        for curve, (dashes, color) in zip(sorted(curves, key=lambda curve: -_f(*curve.best)), looks, strict=False):
+            drawn, label = curve.recall >= LEAST_RECALL, f"{_f(*curve.best):.3f}  {curve.name}"
+            axes.plot(curve.recall[drawn], curve.precision[drawn], ls=dashes, color=color, linewidth=1.2, label=label)
+            axes.plot(*curve.best, "o", color=color, markersize=3)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision", aspect="equal")
+        axes.set_xticks(np.linspace(0, 1, 6))
+        axes.set_yticks(np.linspace(0, 1, 6))
+        axes.legend(
+            loc="lower left", title="best F", alignment="left", fontsize=6, title_fontsize=6, labelspacing=0.35,
+            frameon=True, facecolor="white", edgecolor="none", framealpha=0.9,
+        )  # fmt: skip
+        add_caption(figure, caption)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
 
 
-def _draw_equal_f(axes: object) -> None:
+def _draw_equal_f(axes: Axes) -> None:
     """A line for each F of 0.1, 0.2, ..., 0.9, named at its right end."""
     for f in np.arange(1, 10) / 10:
         recall = np.linspace(f / (2 - f), 1, 100)  # where precision falls from 1 to f / (2 - f)
-        precision = f * recall / (2 * recall - f)
-        axes.plot(recall, precision, color=GREEN, linewidth=0.6, alpha=0.6)  # type: ignore[attr-defined]
-        axes.annotate(  # type: ignore[attr-defined]
-            f"{f:.1f}",
-            (1, f / (2 - f)),
-            (3, 0),
-            textcoords="offset points",
-            va="center",
-            color=GREEN,
-            fontsize=8,
-        )
+        axes.plot(recall, f * recall / (2 * recall - f), color=_EQUAL_F, linewidth=0.4)
+        place, apart = (1, f / (2 - f)), (2, 0)
+        axes.annotate(f"{f:.1f}", place, apart, textcoords="offset points", va="center", color="0.45", fontsize=6)
 
 
 def _f(recall: float, precision: float) -> float:
