@@ -138,7 +138,9 @@ def draw(
     if rows:
         looks = f"scales {', '.join(map(str, scales))}" + (" and mirrored" if flip else "")
         looks += f", refined in {refine} steps" if refine else ""
-        subtitle = f"read from Gaussians by {Path(checkpoint).name}, {looks}" if source else "on the photographs"
+        subtitle = "on the photographs"
+        if source:
+            subtitle = f"read from K = {source.model.config.k} Gaussians by {Path(checkpoint).name}, {looks}"
         write_image(folder / SHEET, edge_sheet("Edges", subtitle, rows))
         click.echo(str(folder / SHEET))
     if failures:

@@ -26,7 +26,7 @@ from gmae_tools.files import atomic_path
 if TYPE_CHECKING:
     from gmae_tools.metrics.regions import Threshold
     from gmae_tools.report.segment import FigureRow
-    from gmae_tools.segmenters import Segmenter
+    from gmae_tools.segmenters import GaussianFigure, Segmenter
     from gmae_tools.splatting import Backend
 
 GAUSSIAN = ("grouped", "depth")
@@ -107,23 +107,21 @@ def command(
         draw(images, method, threshold, scales, flip, out, checkpoint, device, backend, refine, form)
 
 
-def open_segmenter(
-    method: str, checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool, refine: int
-) -> Segmenter:
-    """The segmenter of a method's name; those on the photograph need no model."""
+def open_model(
+    checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool, refine: int
+) -> GaussianFigure:
+    """The segmenters of a checkpoint."""
     from gmae_tools import checkpoints
     from gmae_tools.cli.layers import look_progress
     from gmae_tools.predict import resolve_device
-    from gmae_tools.segmenters import CLASSICAL, GaussianFigure
+    from gmae_tools.segmenters import GaussianFigure
     from gmae_tools.splatting import choose_backend
     from gmae_tools.views import Looks
 
-    if method in CLASSICAL:
-        return CLASSICAL[method]
     where = resolve_device(device)
     drawer = choose_backend(backend, where)
     model = checkpoints.load(checkpoint, device=where)
-    return GaussianFigure(model, Looks(scales, flip, refine), drawer, look_progress(refine)).segmenter(method)
+    return GaussianFigure(model, Looks(scales, flip, refine), drawer, look_progress(refine))
 
 
 def draw(
@@ -131,12 +129,14 @@ def draw(
     checkpoint: str, device: str, backend: Backend, refine: int, form: str,
 ) -> None:  # fmt: skip
     """Pictures, boxes and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
+    from gmae_tools import segmenters
     from gmae_tools.cli.layers import find_inputs, progress_over
     from gmae_tools.images import write_image
     from gmae_tools.report.segment import figure_sheet
 
     paths, failures = find_inputs(images)
-    segment = open_segmenter(method, checkpoint, device, backend, scales, flip, refine)
+    source = open_model(checkpoint, device, backend, scales, flip, refine) if method in GAUSSIAN else None
+    segment = source.segmenter(method) if source else segmenters.CLASSICAL[method]
     folder = output_folder(out)
     rows, records = [], []
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
@@ -150,8 +150,8 @@ def draw(
         records.append(record)
     if rows:
         refined = f", refined in {refine} steps" if refine else ""
-        source = f" from Gaussians by {Path(checkpoint).name}{refined}" if method in GAUSSIAN else ""
-        write_image(folder / SHEET, figure_sheet("Figure and ground", f"{method}{source}", rows))
+        maker = f" from K = {source.model.config.k} Gaussians by {Path(checkpoint).name}{refined}" if source else ""
+        write_image(folder / SHEET, figure_sheet("Figure and ground", f"{method}{maker}", rows))
     click.echo(render(records, form))
     if failures:
         raise SystemExit(1)
@@ -220,7 +220,7 @@ def benchmark(
     """Both stages for one method; prints the scores."""
     from dataclasses import asdict
 
-    from gmae_tools import processes, region_benchmark
+    from gmae_tools import processes, region_benchmark, segmenters
     from gmae_tools.checkpoints import WEIGHTS_FILE, find
     from gmae_tools.cli.score import progress, render_regions, write_regions
     from gmae_tools.datasets.saliency import Saliency
@@ -245,7 +245,8 @@ def benchmark(
         flip=flip if gaussian else None,
         refine=refine or None if gaussian else None,
     )
-    segment = open_segmenter(method, checkpoint, device, backend, scales, flip, refine)
+    source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
+    segment = source.segmenter(method) if source else segmenters.CLASSICAL[method]
     folder = output_folder(out)
     claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
     photos = [pair.photo for pair in pairs]
