@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -19,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from gmae_tools import checkpoints
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, official_config
 from gmae_tools.model import GMAE, GMAEConfig
 from tests.oracles.hub import Hub, serve
+from tests.oracles.mae import OfficialMAE
 
 CONFIG = GMAEConfig.preset("nano", queries=9, max_scale=1.5, camera=Camera("pinhole", distance=3.0, focal=2.0))
 
@@ -42,6 +45,111 @@ def assert_equal(actual: GMAE, expected: GMAE, **tolerance: float) -> None:
     assert mine.keys() == theirs.keys()
     for name in mine:
         torch.testing.assert_close(mine[name], theirs[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
+
+
+# --- models that GMAE is compared with -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mae", "c-mae"])
+def test_other_models_come_back_and_are_refused_where_gaussians_are_wanted(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    changes: dict[str, Any] = {"normalise_targets": True} if kind == "mae" else {"embedding": 7}
+    model = MAE(MAEConfig.preset("nano", **changes)) if kind == "mae" else CMAE(CMAEConfig.preset("nano", **changes))
+    checkpoints.save(model, tmp_path, half=True, max_shard_mb=0.1)
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == kind
+    again = checkpoints.load_any(tmp_path)
+    assert type(again) is type(model) and again.config == model.config and not again.training
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=2**-11, atol=2**-25, msg=name)
+    with pytest.raises(GmaeToolsError) as caught:
+        checkpoints.load(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: {kind} predicts no Gaussians; choose a GMAE, or look at this one with "
+        "reconstruct, probe or invariance"
+    )
+
+
+def test_a_folder_that_does_not_say_is_a_gmaes(folder: Path) -> None:
+    document = json.loads((folder / "config.json").read_text())
+    assert document.pop("architecture") == "gmae"
+    (folder / "config.json").write_text(json.dumps(document))
+    assert_equal(checkpoints.load(folder), made(0))
+    assert type(checkpoints.load_any(folder)) is GMAE
+
+
+@pytest.mark.parametrize("architecture", ["gan", None])
+def test_an_unknown_architecture_is_named(folder: Path, architecture: Any) -> None:
+    document = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**document, "architecture": architecture}))
+    with pytest.raises(GmaeToolsError, match=r"config\.json: architecture .*, this version knows gmae, mae, c-mae"):
+        checkpoints.load_any(folder)
+
+
+# --- official MAE checkpoints -----------------------------------------------------------------------------
+
+LIKE = MAEConfig(
+    image_size=32, patch_size=8, width=128, depth=3, heads=2, decoder_width=64, decoder_depth=2, decoder_heads=16
+)
+
+
+@pytest.fixture
+def published() -> OfficialMAE:
+    torch.manual_seed(0)
+    return OfficialMAE(4, 8, 128, 3, 2, 64, 2, 16, norm_pix_loss=False)
+
+
+def test_an_official_checkpoint_is_a_whole_mae(published: OfficialMAE, tmp_path: Path) -> None:
+    torch.save({"model": published.state_dict()}, tmp_path / "mae.pth")
+    model = checkpoints.load_any(tmp_path / "mae.pth")
+    assert isinstance(model, MAE) and model.config == LIKE and not model.training
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        _, predictions, mask = published((images - model.rgb_mean) / model.rgb_std, torch.rand(2, 16), 4)
+        torch.testing.assert_close(model(images, mask.bool()), predictions, rtol=1e-4, atol=1e-5)
+    checkpoints.save(model, tmp_path / "ours")
+    assert checkpoints.load_any(tmp_path / "ours").config == LIKE
+
+
+def test_settings_beside_the_weights_tell_of_normalised_targets(published: OfficialMAE, tmp_path: Path) -> None:
+    """As the official training code saves them: a plain namespace, the only thing but tensors that is let in."""
+    settings = argparse.Namespace(norm_pix_loss=True, lr=1e-4, model="mae_vit_base_patch16")
+    half = {name: tensor.half() for name, tensor in published.state_dict().items()}
+    torch.save({"model": half, "args": settings, "epoch": 3}, tmp_path / "mae.pth")
+    model = checkpoints.load_official(tmp_path / "mae.pth")
+    assert model.config.normalise_targets and model.decoder.head.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("width", "heads"), [(768, 12), (1024, 16), (1280, 16)], ids=["ViT-B", "ViT-L", "ViT-H"])
+def test_heads_of_the_official_models(width: int, heads: int) -> None:
+    shapes = {"cls_token": (1, 1, width), "mask_token": (1, 1, 512), "pos_embed": (1, 197, width),
+              "patch_embed.proj.weight": (width, 3, 16, 16), "blocks.0.norm1.weight": (width,),
+              "blocks.1.norm1.weight": (width,), "decoder_blocks.0.norm1.weight": (512,)}  # fmt: skip
+    config = official_config({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    assert (config.image_size, config.patch_size, config.width, config.depth, config.heads) == (
+        224,
+        16,
+        width,
+        2,
+        heads,
+    )
+    assert (config.decoder_width, config.decoder_depth, config.decoder_heads) == (512, 1, 16)
+
+
+def test_official_files_that_will_not_do(published: OfficialMAE, tmp_path: Path) -> None:
+    whole = published.state_dict()
+    encoder = {name: tensor for name, tensor in whole.items() if "decoder" not in name and name != "mask_token"}
+    for content, message in (
+        ({"model": encoder}, "no weights of a whole MAE .*'mask_token'.*; an encoder alone draws nothing"),
+        ({"model": {**whole, "norm.bias": torch.full((128,), torch.nan)}}, "NaN or infinite"),
+        ({"model": {name: whole[name] for name in whole if name != "decoder_pred.bias"}}, "lacks 1 tensors"),
+        ({"model": 3}, "holds no state dict"),
+    ):
+        torch.save(content, tmp_path / "mae.pth")
+        with pytest.raises(GmaeToolsError, match=message) as caught:
+            checkpoints.load_any(tmp_path / "mae.pth")
+        assert str(caught.value).startswith(f"{tmp_path / 'mae.pth'}: ") and "\n" not in str(caught.value)
+    with pytest.raises(GmaeToolsError, match=r"gone\.pth: no such file"):
+        checkpoints.load_any(tmp_path / "gone.pth")
 
 
 # --- folders ------------------------------------------------------------------------------------------

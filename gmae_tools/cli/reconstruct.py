@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
     from gmae_tools.splatting import Backend
 
-TABLE = "reconstruct.csv"
+TABLE, SHEET = "reconstruct.csv", "reconstruction.png"
 
 
 @click.command()
@@ -44,7 +44,7 @@ def command(
     """Rebuild photographs from a part of their patches.
 
     IMG is a picture, a folder of pictures or a glob; a model is a GMAE or an MAE, the path of an official MAE .pth
-    included. For each picture and model DIR/<name>.png shows the photograph, what the model
+    included. For each picture DIR/<name>/reconstruction.png shows, for each model, the photograph, what the model
     sees of it, what it makes of that, and the hidden patches filled in. The table (PSNR and SSIM of the whole
     reconstruction, and PSNR of the hidden patches alone) goes to stdout and to DIR/reconstruct.csv. An MAE that was
     trained on hidden patches alone predicts little of use for those that it sees: compare it by psnr_hidden.
@@ -72,7 +72,7 @@ def command(
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
             try:
-                rows += write_reconstructions(read_image(path), request, folder / f"{name}.png", str(path))
+                rows += write_reconstructions(read_image(path), request, folder / name / SHEET, str(path))
             except (GmaeToolsError, OSError) as error:
                 print_error(error if str(path) in str(error) else f"{path}: {error}")
                 failures += 1
