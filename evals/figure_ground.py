@@ -192,8 +192,11 @@ def verdict(results: dict[Entry, RegionResult]) -> str:
     )
 
 
-def draw_extremes(result: RegionResult, entry: Entry, pairs: Sequence[Pair], out: Path, results: Path) -> None:
+def draw_extremes(
+    result: RegionResult, entry: Entry, pairs: Sequence[Pair], checkpoint: str, out: Path, results: Path
+) -> None:
     """The photographs of the highest and of the lowest IoU on a sheet each."""
+    maker = f"K = {checkpoints.load(checkpoint).config.k} Gaussians by {Path(checkpoint).name}"
     best_first = sorted(maps_of(out / entry.folder, pairs), key=lambda pair: -result.figures[pair.name].iou)
     photos = {pair.name: pair.photo for pair in pairs}
     for name, end, chosen in (
@@ -205,7 +208,7 @@ def draw_extremes(result: RegionResult, entry: Entry, pairs: Sequence[Pair], out
             photo, found = read_image(photos[pair.name]), binarize(read_map(pair.photo), THRESHOLDS[entry.method])
             truth = fit(read_mask(pair.mask).astype(float), *found.shape) >= 0.5
             items.append(Comparison(pair.name, photo, truth, found, f"IoU {result.figures[pair.name].iou:.2f}"))
-        subtitle = f"{entry.method} on {len(pairs)} photographs: those of the {end} IoU"
+        subtitle = f"{entry.method} from {maker}, {len(pairs)} photographs: those of the {end} IoU"
         sheet = comparison_sheet(f"Figure and ground: {name}", subtitle, items)
         write_image(results / f"figure-ground-{name}.png", sheet)
 
@@ -296,7 +299,7 @@ def main(
     page = f"# {title}\n\n{as_markdown(rows, COLUMNS)}\n{verdict(found)}\n"
     texts = {"figure_ground.csv": format_rows(rows, COLUMNS, "csv")}
     results.mkdir(parents=True, exist_ok=True)
-    draw_extremes(found[BEST], BEST, pairs, folder, results)
+    draw_extremes(found[BEST], BEST, pairs, checkpoint, folder, results)
     page += "\n![successes](figure-ground-successes.png)\n\n![failures](figure-ground-failures.png)\n"
     if speed:
         times = time_masks([pair.photo for pair in source.pairs()][:TIMED:every], checkpoint)

@@ -140,7 +140,7 @@ def draw(
         looks += f", refined in {refine} steps" if refine else ""
         subtitle = "on the photographs"
         if source:
-            subtitle = f"read from K = {source.model.config.k} Gaussians by {Path(checkpoint).name}, {looks}"
+            subtitle = f"read from K = {source.model.config.k} Gaussians a look by {Path(checkpoint).name}, {looks}"
         write_image(folder / SHEET, edge_sheet("Edges", subtitle, rows))
         click.echo(str(folder / SHEET))
     if failures:
