@@ -438,7 +438,7 @@ def test_a_real_benchmark(repository: Path, checkpoint: Path, tmp_path: Path) ->
                  "--checkpoint", str(checkpoint), "-o", str(tmp_path / "out")]  # fmt: skip
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
-    with (tmp_path / "out" / "tables" / "layers-speed-layers_speed.csv").open(newline="") as file:
+    with (tmp_path / "out" / "tables" / "layers_speed.csv").open(newline="") as file:
         assert [row["part"] for row in csv.DictReader(file)] == ["forward", "layers", "metrics", "files"]
     (part,) = json.loads((tmp_path / "out" / "report.json").read_text())["parts"]
     assert "Protocol: the bundled photograph" in part["protocol"]

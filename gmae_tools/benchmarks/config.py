@@ -88,7 +88,7 @@ class Part:
 
     def public_name(self, file: str) -> str:
         """A file's name beside those of other parts."""
-        return file if file.startswith(self.name) else f"{self.name}-{file}"
+        return file if file.replace("_", "-").startswith(self.name) else f"{self.name}-{file}"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jinja2
+from PIL import Image
 
 from gmae_tools import __version__
 from gmae_tools.benchmarks.config import Figure, Table
@@ -25,6 +26,7 @@ from gmae_tools.report.web import asset, data_uri, encodable, policy
 
 PAGE, RECORD, TABLES, FIGURES = "report.html", "report.json", "tables", "figures"
 _MEDIA = {".png": "image/png", ".svg": "image/svg+xml"}
+_SCREEN = 165  # px of the page for an inch of paper
 _MOST_ROWS = 200  # of a table on the page
 _LAST_LINES = 80  # of what a script has printed
 
@@ -164,11 +166,12 @@ class ShownTable:
 
 @dataclass(frozen=True)
 class ShownFigure:
-    """A figure on the page, and its address."""
+    """A figure on the page, its address, and its width in px where it is drawn for paper."""
 
     item: Figure
     name: str
     source: str
+    width: int | None
 
 
 def _section(outcome: Outcome, report: Report) -> dict[str, object]:
@@ -194,7 +197,18 @@ def _shown_table(table: Table, outcome: Outcome) -> ShownTable:
 
 def _shown_figure(figure: Figure, outcome: Outcome) -> ShownFigure:
     path = outcome.result(figure.file)
-    return ShownFigure(figure, outcome.part.public_name(figure.file), data_uri(path.read_bytes(), _MEDIA[path.suffix]))
+    source = data_uri(path.read_bytes(), _MEDIA[path.suffix])
+    return ShownFigure(figure, outcome.part.public_name(figure.file), source, _paper_width(path))
+
+
+def _paper_width(path: Path) -> int | None:
+    """Width in px on the page of a PNG that says how many dots an inch it has; type on screens is larger."""
+    try:
+        with Image.open(path) as image:
+            dots = image.info.get("dpi", (0, 0))[0]
+            return round(_SCREEN * image.width / dots) if dots else None
+    except OSError:  # an SVG, or no picture at all
+        return None
 
 
 # --- files -------------------------------------------------------------------------------------------
