@@ -203,9 +203,9 @@ def read_pictures(photos: Sequence[Photo], size: int) -> Tensor:
 
 
 def block_features(model: Autoencoder, images: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
-    """Tokens `[B, 1 + V, width]` that enter the first block, and those that leave each, class token first.
+    """Tokens `[B, 1 + V, width]` that enter the first block, those that leave each, and what `encode` returns.
 
-    The last ones are not normalised; with the encoder's `norm` they are what `encode` returns.
+    The last two differ by the encoder's `norm`. The class token comes first.
 
     Args:
         images, mask: as `Autoencoder.forward` takes them.
@@ -216,3 +216,4 @@ def block_features(model: Autoencoder, images: Tensor, mask: Tensor | None = Non
     for block in model.encoder.blocks:
         x = block(x)
         yield x
+    yield model.encoder.norm(x)

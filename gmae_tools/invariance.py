@@ -9,7 +9,9 @@ choice of three:
   differs; what differs later is the context. Halves share no patch.
 - `class`: the class token. Before the first block it is the same for all pictures, and CKA undefined.
 
-Random weights mix little and keep what the pixels say, so they are invariant to a degree, too: compare with them.
+Random weights mix little and keep what the pixels say, so they are invariant to a degree, too: compare with them. Where
+a few large directions carry most of the variance, CKA speaks of these; the encoder's last normalisation, which is what
+anyone sees of it, can change the verdict, and is a stage of its own.
 After arXiv 2208.04164, which reads masked image modelling as learning such invariance; which tokens it compared could
 not be read from its public description, so the choice is ours.
 """
@@ -45,8 +47,8 @@ class Curve:
         model: name of the model.
         tokens: what the features of a picture are.
         kind, ratio: of the occlusion.
-        cka: `[1 + depth]`: before the first block, and after each; NaN where it is undefined.
-        error: its standard error `[1 + depth]`, NaN for a single batch.
+        cka: `[depth + 2]`: before the first block, after each, and of what `encode` returns; NaN where it is undefined.
+        error: its standard error `[depth + 2]`, NaN for a single batch.
     """
 
     model: str
@@ -55,6 +57,11 @@ class Curve:
     ratio: float
     cka: list[float]
     error: list[float]
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the places in the encoder: `0` for what enters the first block, ..., and `norm`."""
+        return [*map(str, range(len(self.cka) - 1)), "norm"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -122,7 +129,7 @@ def invariance(
 def _pairs(
     model: Autoencoder, images: Tensor, numbers: np.ndarray, conditions: Sequence[Occlusion], seed: int
 ) -> Iterator[tuple[tuple[Occlusion, Tokens], tuple[Tensor, Tensor]]]:
-    """For each condition and kind of tokens the features of both versions, `[1 + depth, b, D]` each."""
+    """For each condition and kind of tokens the features of both versions, `[depth + 2, b, D]` each."""
     whole = list(block_features(model, images))
     for condition in conditions:
         mask = condition.draw(model.grid(images), numbers, seed).to(images.device)

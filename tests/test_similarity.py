@@ -62,7 +62,7 @@ def test_hsic_is_its_u_statistic() -> None:
 
 
 def test_all_subsets_average_to_the_whole() -> None:
-    """What makes an estimate from batches one of the whole: HSIC_1 of all batches has HSIC_1 of all pictures as mean."""
+    """What makes an estimate from batches one of the whole."""
     x, y = features(8, 4, 5)
     of_batches = [unbiased_hsic(kernel(x[list(part)]), kernel(y[list(part)])) for part in combinations(range(8), 5)]
     torch.testing.assert_close(torch.stack(of_batches).mean(), unbiased_hsic(kernel(x), kernel(y)))

@@ -25,22 +25,22 @@ COLUMNS = {"model": None, "tokens": None, "occlusion": None, "ratio": 2, "block"
 
 
 def curve_rows(curves: Iterable[Curve]) -> list[Row]:
-    """Rows of `COLUMNS`, one a block; block 0 is what enters the first."""
+    """Rows of `COLUMNS`, one a stage of the encoder; block 0 is what enters the first."""
     return [
         {"model": curve.model, "tokens": curve.tokens, "occlusion": curve.kind, "ratio": curve.ratio, "block": block,
          "cka": cka, "error": error}
-        for curve in curves for block, (cka, error) in enumerate(zip(curve.cka, curve.error, strict=True))
+        for curve in curves for block, cka, error in zip(curve.stages, curve.cka, curve.error, strict=True)
     ]  # fmt: skip
 
 
 def wide_table(curves: Sequence[Curve]) -> str:
-    """CKA for readers: a line a curve, a column a block."""
-    deepest = max(len(curve.cka) for curve in curves)
+    """CKA for readers: a line a curve, a column a stage."""
+    stages = max((curve.stages for curve in curves), key=len)
     columns: dict[str, int | None] = {"model": None, "tokens": None, "occlusion": None, "ratio": 2}
-    columns |= {str(block): 3 for block in range(deepest)}
+    columns |= dict.fromkeys(stages, 3)
     rows: list[Row] = []
     for curve in curves:
-        values = dict(zip(map(str, range(deepest)), curve.cka + [None] * deepest, strict=False))
+        values = dict.fromkeys(stages) | dict(zip(curve.stages, curve.cka, strict=True))
         rows.append(
             {"model": curve.model, "tokens": curve.tokens, "occlusion": curve.kind, "ratio": curve.ratio, **values}
         )
@@ -48,7 +48,9 @@ def wide_table(curves: Sequence[Curve]) -> str:
 
 
 def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title: str) -> None:
-    """A panel for each occlusion, a line for each model (dashed: random weights), bands of a standard error.
+    """A panel for each occlusion, a line for each model (dashed: random weights) and a dot for what it returns.
+
+    Bands and bars are standard errors.
 
     Args:
         path: the suffix says in which format.
@@ -59,6 +61,7 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title
 
     ratios = sorted({curve.ratio for curve in curves if curve.kind != "halves"})
     models = list(dict.fromkeys(curve.model for curve in curves))
+    depth = max(len(curve.cka) for curve in curves) - 2
     halves = any(curve.kind == "halves" for curve in curves)
     with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
         columns = len(ratios) + 1
@@ -67,10 +70,10 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title
         for row, kind in zip(panels, ("random", "block"), strict=True):
             row[0].set_ylabel(f"{KINDS[kind]}\nlinear CKA")
             for axes, ratio in zip(row, ratios, strict=False):
-                _draw(axes, [each for each in curves if (each.kind, each.ratio) == (kind, ratio)], models)
-                axes.set_title(f"{ratio:.0%} hidden", fontsize=10)
+                _draw(axes, [each for each in curves if (each.kind, each.ratio) == (kind, ratio)], models, depth + 1)
+                axes.set_title(f"{100 * ratio:.3g} % hidden", fontsize=10)
         if halves:
-            _draw(panels[0][-1], [each for each in curves if each.kind == "halves"], models)
+            _draw(panels[0][-1], [each for each in curves if each.kind == "halves"], models, depth + 1)
             panels[0][-1].set_title(KINDS["halves"].replace(" against", "\nagainst"), fontsize=10)
         else:
             panels[0][-1].axis("off")
@@ -82,19 +85,23 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title
             axes.tick_params(labelbottom=True)
         lowest = min(value for curve in curves for value in curve.cka if value == value)  # NaN is not drawn
         bottom = 0.0 if lowest < 0.5 else lowest
-        panels[0][0].set_ylim(min(bottom, lowest) - 0.03 * (1 - bottom), 1 + 0.03 * (1 - bottom))  # shared by all
+        # All panels have the same axes.
+        panels[0][0].set_ylim(min(bottom, lowest) - 0.03 * (1 - bottom), 1 + 0.03 * (1 - bottom))
+        panels[0][0].set_xticks([*range(0, depth + 1, max(1, depth // 4)), depth + 1])
+        panels[0][0].set_xticklabels([*range(0, depth + 1, max(1, depth // 4)), "norm"])
         figure.suptitle(title, fontsize=11)
         with atomic_path(path) as temporary:
             figure.savefig(temporary)
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], models: Sequence[str]) -> None:
-    """The lines of one occlusion; a model has the same colour in all panels."""
+def _draw(axes: Axes, curves: Sequence[Curve], models: Sequence[str], norm: int) -> None:
+    """The lines of one occlusion, and the dots at `norm`; a model has the same colour in all panels."""
     for curve in curves:
-        blocks = range(len(curve.cka))
+        blocks = range(len(curve.cka) - 1)
         color = PALETTE[models.index(curve.model) % len(PALETTE)]
         dashes = "--" if curve.model.startswith(RANDOM_PREFIX) else "-"
-        axes.plot(blocks, curve.cka, dashes, color=color, linewidth=1.8, label=curve.model)
         low, high = ([c + sign * e for c, e in zip(curve.cka, curve.error, strict=True)] for sign in (-1, 1))
-        axes.fill_between(blocks, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.plot(blocks, curve.cka[:-1], dashes, color=color, linewidth=1.8, label=curve.model)
+        axes.fill_between(blocks, low[:-1], high[:-1], color=color, alpha=0.2, linewidth=0)
+        axes.errorbar(norm, curve.cka[-1], curve.error[-1], fmt="o", color=color, markersize=4)
     axes.grid(color="0.92")
