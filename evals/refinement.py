@@ -49,7 +49,7 @@ from gmae_tools.positions import query_places
 from gmae_tools.predict import predict
 from gmae_tools.refine import Rates, Refinement, refine
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
-from gmae_tools.report.figures import PALETTE, STYLE, depth_colors
+from gmae_tools.report.figures import COLUMN, PAGE, PALETTE, STYLE, add_caption, depth_colors
 from gmae_tools.report.layers import pixels
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting import rasterize
@@ -232,24 +232,25 @@ def measure_peers(model: GMAE, cache: Path) -> list[Record]:
     return [record for name in PEER_PHOTOS for record in cached(cache / f"peer-{name}.json", fits(name))]
 
 
-def draw_curves(path: Path, rows: Sequence[Row]) -> None:
+def draw_curves(path: Path, checkpoint: str, rows: Sequence[Row]) -> None:
     """PSNR over steps and over seconds, a panel for each K."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     ks = list(dict.fromkeys(row["k"] for row in rows))
     with rc_context(STYLE):  # type: ignore[arg-type]  # its annotations list every key by name
-        figure = Figure(figsize=(3.2 * len(ks), 6), layout="constrained")
+        figure = Figure(figsize=(max(COLUMN, PAGE * len(ks) / 4), 3.6), layout="constrained")
         for line, unit in enumerate(("steps", "seconds")):
             for column, k in enumerate(ks):
                 axes = figure.add_subplot(2, len(ks), line * len(ks) + column + 1)
                 for color, name in zip(PALETTE, STARTS, strict=False):
                     own = [row for row in rows if row["start"] == name and row["k"] == k]
                     x, y = ([float(str(row[key])) for row in own] for key in (unit, "psnr"))
-                    axes.plot(x, y, "o-", color=color, label=name, markersize=3)
+                    axes.plot(x, y, "o-", color=color, label=name, linewidth=1, markersize=2)
                 axes.set(title=f"K = {k}" * (line == 0), xlabel=unit, ylabel="PSNR (dB)" * (column == 0))
-                if line == column == 0:
-                    axes.legend()
+                if line == 0 and k == ks[-1]:
+                    axes.legend(loc="lower right")
+        add_caption(figure, f"{rows[0]['photographs']} photographs of BSDS500 val; seconds of one core; {checkpoint}")
         with atomic_path(path) as temporary:
             figure.savefig(temporary)
 
@@ -371,7 +372,7 @@ def main(
     for name, content in (("refinement.csv", format_rows(rows, COLUMNS, "csv")), ("refinement.md", text)):
         with atomic_path(results / name) as temporary:
             temporary.write_text(content)
-    draw_curves(results / "refinement.png", rows)
+    draw_curves(results / "refinement.png", Path(checkpoint).name, rows)
     shown = {path.stem: read_image(path) for path in paths[:2]}
     draw_sheet(results / "refinement-pictures.png", Path(checkpoint).name, model, shown)
     click.echo(text)

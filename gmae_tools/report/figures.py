@@ -23,6 +23,7 @@ STYLE = {
     "axes.prop_cycle": f"cycler(color={list(PALETTE)})",
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "axes.titlesize": 8,
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "legend.fontsize": 7,
