@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gmae_tools.errors import GmaeToolsError
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")  # what `atomic_path` yields
 _TURNOVER = 1.0  # seconds that what a killed run has started may take to end
 
 
@@ -27,6 +29,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
+    """Remove what killed runs had begun to write into these folders (not into those below); nobody else may write."""
+    for folder in folders:
+        for path in folder.glob(".*.tmp*"):
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -236,6 +236,8 @@ def test_a_killed_report_goes_on_and_finds_the_same(tmp_path: Path, checkpoint: 
     done = steps_done(config)
     time.sleep(1)
     assert steps_done(config) == done != list("01234"), "the script has ended with it"
+    for folder in (config.parent / "out", *config.parent.glob("out/parts/*")):
+        (folder / ".report.0123abcd.tmp.html").touch()  # what a kill at another moment leaves
     assert report(config, checkpoint, "--only", "steps").exit_code == 0
     assert steps_done(config) == list("01234"), "no step is done twice"
     assert parts(config)["steps"]["runs"] == 2

@@ -147,6 +147,7 @@ def _look_up(part: Part, request: Request) -> Outcome:
     again = request.again and request.wants(part)
     if again or "finished" not in state or _not_written(part, folder):
         return outcome
+    _remove(folder / WORK)  # if the run was killed between its last steps
     return replace(
         outcome, status="done", folder=folder, seconds=state["seconds"], finished=state["finished"], reused=True
     )
@@ -156,7 +157,7 @@ def _run(outcome: Outcome, request: Request, lock: int) -> Outcome:
     """Run a part to its end."""
     part, folder = outcome.part, _folder(outcome.part, request)
     settings, runs = _settings(part, request), outcome.runs + 1
-    shutil.rmtree(folder / RESULTS, ignore_errors=True)
+    _remove(folder / RESULTS)
     for name in (RESULTS, WORK):
         (folder / name).mkdir(parents=True, exist_ok=True)
     _write_state(folder, {"settings": settings, "runs": runs})
@@ -168,7 +169,7 @@ def _run(outcome: Outcome, request: Request, lock: int) -> Outcome:
         return replace(outcome, status="failed", reason=problem)
     finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
     _write_state(folder, {"settings": settings, "runs": runs, "seconds": outcome.seconds, "finished": finished})
-    shutil.rmtree(folder / WORK, ignore_errors=True)
+    _remove(folder / WORK)
     return replace(outcome, status="done", finished=finished)
 
 
@@ -236,6 +237,10 @@ def _settings(part: Part, request: Request) -> dict[str, object]:
         "weights": request.weights if CHECKPOINT in part.uses else None,
         "version": __version__,
     }
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _digest(value: object) -> str:

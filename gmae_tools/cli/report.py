@@ -70,8 +70,8 @@ def command(
         raise click.UsageError("give CONFIG, or --all")
 
     from gmae_tools.benchmarks.config import read_config
-    from gmae_tools.benchmarks.runs import Request, run_parts, weights_of
-    from gmae_tools.files import sole_run
+    from gmae_tools.benchmarks.runs import RUNS, Request, run_parts, weights_of
+    from gmae_tools.files import remove_leftovers, sole_run
     from gmae_tools.report.html import Report, write_report
     from gmae_tools.report.tables import format_rows
 
@@ -88,6 +88,7 @@ def command(
     machine = machine_name()
     outcomes: list[Outcome] = []
     with sole_run(folder) as lock:
+        remove_leftovers([folder, *folder.glob("*/"), *folder.glob(f"{RUNS}/*/")])
         try:
             for outcomes in run_parts(chosen, request, lock, announce):
                 page = write_report(Report(chosen.title, card, machine, quick, outcomes), folder)
