@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gmae_tools.benchmarks.config import Table
 
-MOST_DECIMALS = 3
+MOST_DECIMALS, FEW_DECIMALS = 3, 4
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,18 @@ def readable_table(table: Table, path: Path) -> ReadableTable:
 def decimals_of(values: Sequence[str]) -> int:
     """How many decimals a column of numbers needs: four digits of the middle one, without zeros that say nothing.
 
-    Three decimals are the most, unless the numbers are so small that these would show less than two digits.
+    Three decimals are the most, unless the numbers are so small that these would show less than two digits. What was
+    written with few decimals, such as settings, keeps two digits of the smallest one.
     """
     numbers = [abs(number) for number in map(_finite, values) if number]
     if not numbers:
         return 0
-    digits = math.floor(math.log10(statistics.median(numbers)))
-    wanted = max(0, min(3 - digits, max(MOST_DECIMALS, 1 - digits)))
+    middle, least = (math.floor(math.log10(number)) for number in (statistics.median(numbers), min(numbers)))
+    wanted = max(0, min(3 - middle, max(MOST_DECIMALS, 1 - middle)))
     if any("e" in value.lower() for value in values):
         return wanted
-    return min(wanted, max(len(value.partition(".")[2].rstrip("0")) for value in values))
+    written = max(len(value.partition(".")[2].rstrip("0")) for value in values)
+    return min(written, max(wanted, 1 - least) if written <= FEW_DECIMALS else wanted)
 
 
 def _transposed(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
