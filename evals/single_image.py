@@ -80,8 +80,8 @@ def models(
 
 
 def thumbnail(photo: np.ndarray) -> Tensor:
-    """Colours of the central square, `[1, 8, 24]` in [0, 1]."""
-    pixels: Tensor = torch.from_numpy(center_crop(photo, THUMBNAIL)).float() / 255
+    """Colours of the central square less a middle grey, from which angles are measured: `[1, 8, 24]`."""
+    pixels: Tensor = torch.from_numpy(center_crop(photo, THUMBNAIL)).float() / 255 - 0.5
     return pixels.flatten(1)[None]
 
 

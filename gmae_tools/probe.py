@@ -144,31 +144,33 @@ def linear_predict(
 def _train(train: Tensor, labels: Tensor, rates: Sequence[float], config: LinearConfig) -> Callable[[Tensor], Tensor]:
     """Train a classifier for each rate; what comes back predicts labels `[rates, m]` of features `[m, D]`."""
     generator = torch.Generator().manual_seed(config.seed)
-    norm = nn.BatchNorm1d(train.shape[1], affine=False, eps=1e-6, device=train.device)
-    heads = [nn.Linear(train.shape[1], int(labels.max()) + 1, device=train.device) for _ in rates]
-    for head in heads:
-        start = torch.empty(head.weight.shape).normal_(std=0.01, generator=generator)
-        head.weight.data.copy_(start)
-        nn.init.zeros_(head.bias)
-    groups = [{"params": head.parameters(), "lr": rate} for head, rate in zip(heads, rates, strict=True)]
-    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    classes, device = int(labels.max()) + 1, train.device
+    norm = nn.BatchNorm1d(train.shape[1], affine=False, eps=1e-6, device=device)
+    heads = nn.Linear(train.shape[1], len(rates) * classes, device=device)  # side by side
+    start = torch.empty(classes, train.shape[1]).normal_(std=0.01, generator=generator)
+    heads.weight.data.copy_(start.repeat(len(rates), 1))
+    nn.init.zeros_(heads.bias)
+    # The heads have nothing in common, so a loss times a rate is a step at that rate.
+    weights = torch.tensor(rates, device=device)
+    optimizer = torch.optim.SGD(heads.parameters(), lr=1.0, momentum=0.9)
     size = max(2, min(config.batch_size, len(train) // 10))
     steps = len(train) // size
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor((step + 1) / steps, config))
     for _ in range(config.epochs):
-        order = torch.randperm(len(train), generator=generator).to(train.device)
+        order = torch.randperm(len(train), generator=generator).to(device)
         for batch in order[: steps * size].view(steps, size):
-            x = norm(train[batch])
-            loss = torch.stack([functional.cross_entropy(head(x), labels[batch]) for head in heads]).sum()
+            logits = heads(norm(train[batch])).unflatten(1, (len(rates), classes))  # [b, rates, classes]
+            targets = labels[batch, None].expand(-1, len(rates))
+            losses = functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(0)  # [rates]
             optimizer.zero_grad()
-            loss.backward()
+            (weights * losses).sum().backward()
             optimizer.step()
             schedule.step()
     norm.eval()
 
     @torch.no_grad()
     def predict(features: Tensor) -> Tensor:
-        return torch.stack([head(norm(features)).argmax(1) for head in heads])
+        return heads(norm(features)).unflatten(1, (len(rates), classes)).argmax(2).T
 
     return predict
 

@@ -72,6 +72,13 @@ def test_linear_learns_what_is_separable_whatever_the_scales() -> None:
     assert torch.equal(again, predicted)
 
 
+def test_rates_side_by_side_do_not_see_each_other() -> None:
+    (train, labels), (queries, _) = clouds(200, 0.6), clouds(100, 0.6, seed=1)
+    both = probe_module._train(train, labels, (0.002, 0.3), QUICK)(queries)
+    alone = [probe_module._train(train, labels, (rate,), QUICK)(queries)[0] for rate in (0.002, 0.3)]
+    assert torch.equal(both, torch.stack(alone)) and not torch.equal(*alone)
+
+
 def test_linear_does_not_see_the_validation_labels() -> None:
     train, labels = clouds(300, 0.5)
     shuffled = labels[torch.randperm(300, generator=torch.Generator().manual_seed(1))]

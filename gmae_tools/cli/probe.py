@@ -65,8 +65,8 @@ def command(
     config = LinearConfig() if linear else None
     answers: list[Answers] = []
     preparations: dict[str, str] = {}
-    for name in dict.fromkeys(checkpoints):
-        extractor = open_extractor(name, where)
+    extractors = [open_extractor(name, where) for name in dict.fromkeys(checkpoints)]  # a wrong name is refused now
+    for extractor in extractors:
         preparations[extractor.name] = extractor.preparation
         features = cached_features(extractor, photos, Path(cache or folder / FEATURES), progress_of(extractor.name))
         answers += probe(extractor, features, photos, ks=ks, linear=config)
