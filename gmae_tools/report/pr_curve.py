@@ -61,9 +61,9 @@ def plot_pr_curves(
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.set_yticks(np.linspace(0, 1, 6))
         axes.legend(
-            loc="lower left", title="best F", alignment="left", fontsize=6, title_fontsize=6, labelspacing=0.35,
-            frameon=True, facecolor="white", edgecolor="none", framealpha=0.9,
-        )  # fmt: skip
+            loc="lower left", title="best F", alignment="left", fontsize=6, title_fontsize=6, labelspacing=0.2,
+            handlelength=1.6, borderpad=0.2, frameon=True, facecolor="white", edgecolor="none", framealpha=0.9,
+        ).set_zorder(1)  # fmt: skip  # above the lines of equal F, below the curves
         add_caption(figure, caption)
         with atomic_path(path) as temporary:
             figure.savefig(temporary)
@@ -73,7 +73,7 @@ def _draw_equal_f(axes: Axes) -> None:
     """A line for each F of 0.1, 0.2, ..., 0.9, named at its right end."""
     for f in np.arange(1, 10) / 10:
         recall = np.linspace(f / (2 - f), 1, 100)  # where precision falls from 1 to f / (2 - f)
-        axes.plot(recall, f * recall / (2 * recall - f), color=_EQUAL_F, linewidth=0.4)
+        axes.plot(recall, f * recall / (2 * recall - f), color=_EQUAL_F, linewidth=0.4, zorder=0)
         place, apart = (1, f / (2 - f)), (2, 0)
         axes.annotate(f"{f:.1f}", place, apart, textcoords="offset points", va="center", color="0.45", fontsize=6)
 
