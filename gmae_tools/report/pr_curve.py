@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import cycle, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +52,7 @@ def plot_pr_curves(
         _draw_equal_f(axes)
         if human:
             axes.plot(*human, "o", color=_HUMAN, markersize=4.5, label=f"{_f(*human):.3f}  human", zorder=3)
-        looks = product(_DASHES, _COLORS)
+        looks = cycle(product(_DASHES, _COLORS))
         for curve, (dashes, color) in zip(sorted(curves, key=lambda curve: -_f(*curve.best)), looks, strict=False):
             drawn, label = curve.recall >= LEAST_RECALL, f"{_f(*curve.best):.3f}  {curve.name}"
             axes.plot(curve.recall[drawn], curve.precision[drawn], ls=dashes, color=color, linewidth=1.2, label=label)
