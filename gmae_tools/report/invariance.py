@@ -71,15 +71,15 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title
             row[0].set_ylabel(f"{KINDS[kind]}\nlinear CKA")
             for axes, ratio in zip(row, ratios, strict=False):
                 _draw(axes, [each for each in curves if (each.kind, each.ratio) == (kind, ratio)], models, depth + 1)
-                axes.set_title(f"{100 * ratio:.3g} % hidden", fontsize=10)
+                axes.set_title(f"{100 * ratio:.3g} % hidden")
         if halves:
             _draw(panels[0][-1], [each for each in curves if each.kind == "halves"], models, depth + 1)
-            panels[0][-1].set_title(KINDS["halves"].replace(" against", "\nagainst"), fontsize=10)
+            panels[0][-1].set_title(KINDS["halves"].replace(" against", "\nagainst"))
         else:
             panels[0][-1].axis("off")
         panels[1][-1].axis("off")
         handles, labels = panels[0][0].get_legend_handles_labels()
-        panels[1][-1].legend(handles, labels, loc="center", fontsize=9)
+        panels[1][-1].legend(handles, labels, loc="center")
         for axes in [*panels[1][:-1], *([panels[0][-1]] if halves else [])]:
             axes.set_xlabel("block")
             axes.tick_params(labelbottom=True)
@@ -89,7 +89,7 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title
         panels[0][0].set_ylim(min(bottom, lowest) - 0.03 * (1 - bottom), 1 + 0.03 * (1 - bottom))
         panels[0][0].set_xticks([*range(0, depth + 1, max(1, depth // 4)), depth + 1])
         panels[0][0].set_xticklabels([*range(0, depth + 1, max(1, depth // 4)), "norm"])
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title)
         with atomic_path(path) as temporary:
             figure.savefig(temporary)
 
