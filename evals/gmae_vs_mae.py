@@ -109,7 +109,13 @@ TIMED = 16  # pictures in a step that is timed
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="In which steps are timed.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
-@click.option("--run", type=click.Path(path_type=Path), default=ROOT / "runs" / "gmae-vs-mae", help="To go on from.")
+@click.option(
+    "--runs",
+    "run",
+    type=click.Path(path_type=Path),
+    default=ROOT / "runs" / "gmae-vs-mae",
+    help="To go on from.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For results.")
 def main(
     data: tuple[str, ...], names: tuple[str, ...], preset: str, image_size: int | None, samples: int, batch_size: int,
@@ -128,7 +134,8 @@ def main(
         for name in names:
             share_cache(run, name)
     trained = {name: pretrain(config, run / name, resume=True, device=device) for name, config in configs.items()}
-    if not state.is_main_process:  # of several that were launched to train
+    state.destroy_process_group()  # of several that were launched to train, one goes on
+    if not state.is_main_process:
         return
     folders = [str(folder) for folder in trained.values()]
     models = {name: checkpoints.load_any(folder, resolve_device(device)) for name, folder in trained.items()}
@@ -140,7 +147,10 @@ def main(
         "invariance": (invariance_rows(data, folders, photographs, device, run / "invariance"), INVARIANCE),
     }
     setting = f"Preset {preset}, {next(iter(configs.values())).model.image_size} px, {samples:,} samples of"
-    setting += f" {len(photos) - len(held.indices):,} photographs in batches of {batch_size}, seed {seed}. {machine()}"
+    setting += f" {len(photos) - len(held.indices):,} photographs in batches of {batch_size}, seed {seed}. {machine()}."
+    asked = json.loads((run / "probe" / probe.RECORD).read_text())["protocol"]
+    setting += f" Probe: {asked['to_learn_from']} photographs to learn from, {asked['validation']} to classify into"
+    setting += f" {asked['classes']} classes; always the largest class: {asked['largest_class']:.3f}."
     write(out, parts, setting, run)
     sheets(models, held, out)
 

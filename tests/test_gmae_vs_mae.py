@@ -58,7 +58,7 @@ def run(script: ModuleType, photographs: Path, folder: Path, *arguments: str) ->
     common = ["--preset", "nano", "--samples", "96", "--batch-size", "16", "--held-out", "6",
               "--limit", "80", "--photographs", "16", "--neighbours", "3,5", "--rounds", "1",
               "--device", "cpu"]  # fmt: skip
-    places = ["--data", str(photographs), "--run", str(folder / "run"), "--out", str(folder / "out")]
+    places = ["--data", str(photographs), "--runs", str(folder / "run"), "--out", str(folder / "out")]
     return CliRunner().invoke(script.main, [*common, *places, *arguments], catch_exceptions=False)
 
 
