@@ -43,11 +43,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RMAEObjective(Objective):
-    """Equation (3). The model is an `MAE`: one decoder for both views, d = d', is our choice.
+    """Equation (3), trained as an `MAE`.
+
+    Choices of ours: one decoder for both views, d' = d; gradients pass through both; the views do not change places, so
+    that the first one always sees as little as MAE's; the value of w.
 
     Args:
         mask_ratio: range of the share of patches that M hides, drawn once a step.
-        reconstruction_weight: w. Its value is our choice.
+        reconstruction_weight: w.
     """
 
     reconstruction_weight: float = 1.0
