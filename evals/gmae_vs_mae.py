@@ -57,8 +57,9 @@ from gmae_tools.cli import invariance, probe  # noqa: E402
 from gmae_tools.datasets.photos import PhotoStore, held_out_split  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
 from gmae_tools.mae import MAE  # noqa: E402
+from gmae_tools.masks import visible_patches  # noqa: E402
 from gmae_tools.metrics.pictures import psnr, ssim  # noqa: E402
-from gmae_tools.model import GMAE, Autoencoder, visible_patches  # noqa: E402
+from gmae_tools.model import GMAE, Autoencoder  # noqa: E402
 from gmae_tools.predict import has_bf16, resolve_device  # noqa: E402
 from gmae_tools.pretrain.batches import Batch  # noqa: E402
 from gmae_tools.pretrain.evaluation import HeldOut  # noqa: E402

@@ -43,7 +43,8 @@ from gmae_tools.files import atomic_path  # noqa: E402
 from gmae_tools.gaussians import Gaussians  # noqa: E402
 from gmae_tools.images import read_image, resize, to_tensor  # noqa: E402
 from gmae_tools.mae import MAE, MAEConfig, mae_loss  # noqa: E402
-from gmae_tools.model import GMAE, AutoencoderConfig, GMAEConfig, visible_patches  # noqa: E402
+from gmae_tools.masks import visible_patches  # noqa: E402
+from gmae_tools.model import GMAE, AutoencoderConfig, GMAEConfig  # noqa: E402
 from gmae_tools.predict import resolve_device  # noqa: E402
 from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss  # noqa: E402
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers  # noqa: E402

@@ -17,15 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.model import (
-    RGB_MEAN,
-    RGB_STD,
-    Autoencoder,
-    AutoencoderConfig,
-    hidden_patches,
-    visible_patches,
-    vit_block,
-)
+from gmae_tools.masks import hidden_patches, visible_patches
+from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, vit_block
 
 _EPSILON = 1e-6  # added to a patch's variance
 

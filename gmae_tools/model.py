@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.masks import keep_visible
 from gmae_tools.positions import patch_positions, query_places, sincos_embedding
 from gmae_tools.torchvision_ops import ensure_torchvision
 
@@ -173,7 +174,7 @@ class Encoder(nn.Module):
         """What the first block sees, `[B, 1 + V, D]`."""
         x = self.patch_embed(images) + positions  # [B, N, D]
         if mask is not None:
-            x = _visible(x, mask)  # [B, V, D]
+            x = keep_visible(x, mask)  # [B, V, D]
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
 
 
@@ -281,7 +282,7 @@ class GMAE(Autoencoder):
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:
         """Gaussians from features; `grid` and `mask` say which patch each token is of."""
         positions = self.positions(grid, self.config.decoder_width)[None].expand(len(tokens), -1, -1)
-        raw = self.decoder(tokens, positions if mask is None else _visible(positions, mask))
+        raw = self.decoder(tokens, positions if mask is None else keep_visible(positions, mask))
         return activate(raw, self.config.max_scale)
 
 
@@ -295,45 +296,6 @@ def activate(raw: Tensor, max_scale: float) -> Gaussians:
         colors=colors.sigmoid(),
         opacities=opacities[..., 0].sigmoid(),
     )
-
-
-def visible_patches(mask: Tensor) -> Tensor:
-    """Numbers of the patches that a mask (bool `[B, N]`, True is hidden) leaves visible: int64 `[B, V]`, ascending.
-
-    Raises:
-        GmaeToolsError: the rows do not hide the same number of patches.
-    """
-    visible = (~mask).sum(1)
-    if (visible != visible[:1]).any():
-        raise GmaeToolsError("mask: every picture of a batch must hide the same number of patches")
-    return (~mask).nonzero()[:, 1].view(len(mask), int(visible[0]))
-
-
-def hidden_patches(mask: Tensor, patches: int) -> Tensor:
-    """Which of so many patches are hidden, bool `[B, N]`; `mask` in either form that `Autoencoder.forward` takes."""
-    if mask.dtype == torch.bool:
-        return mask
-    return torch.ones(len(mask), patches, dtype=torch.bool, device=mask.device).scatter_(1, mask, False)
-
-
-def complement(mask: Tensor, patches: int) -> Tensor:
-    """The complementary occlusion: numbers of the patches that `mask` hides, int64 `[B, N - V]`, ascending.
-
-    Args:
-        mask: the patches that are visible now, int64 `[B, V]`; see `visible_patches`.
-        patches: N.
-    """
-    hidden = hidden_patches(mask, patches)
-    return hidden.byte().argsort(dim=1, descending=True, stable=True)[:, : patches - mask.shape[1]]
-
-
-def _visible(x: Tensor, mask: Tensor) -> Tensor:
-    """The rows of `x` `[B, N, D]` that `mask` (see `Autoencoder.forward`) leaves visible, in order: `[B, V, D]`."""
-    if mask.dtype == torch.bool and mask.shape == x.shape[:2]:
-        mask = visible_patches(mask)
-    elif mask.dtype != torch.int64 or len(mask) != len(x):
-        raise GmaeToolsError(f"mask is {mask.dtype} {list(mask.shape)}, expected torch.bool {list(x.shape[:2])}")
-    return x.gather(1, mask[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def vit_block(width: int, heads: int) -> nn.Module:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import MAE, MAEConfig, draw, from_official, mae_loss, patch_targets, patchify, unpatchify
-from gmae_tools.model import GMAE, RGB_MEAN, RGB_STD, GMAEConfig, visible_patches
+from gmae_tools.masks import visible_patches
+from gmae_tools.model import GMAE, RGB_MEAN, RGB_STD, GMAEConfig
 from tests.oracles.mae import OfficialMAE
 
 SIDE, PATCH, KEEP = 4, 8, 5

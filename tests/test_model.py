@@ -12,15 +12,8 @@ import torch
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.model import (
-    GMAE,
-    GMAEConfig,
-    activate,
-    patch_positions,
-    query_places,
-    sincos_embedding,
-    visible_patches,
-)
+from gmae_tools.masks import visible_patches
+from gmae_tools.model import GMAE, GMAEConfig, activate, patch_positions, query_places, sincos_embedding
 from gmae_tools.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()

@@ -24,7 +24,8 @@ from gmae_tools.cli import main
 from gmae_tools.cli.pretrain import command
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, mae_loss, patchify
-from gmae_tools.model import GMAEConfig, complement, visible_patches
+from gmae_tools.masks import complement, visible_patches
+from gmae_tools.model import GMAEConfig
 from gmae_tools.pretrain import loop
 from gmae_tools.pretrain.batches import Batch
 from gmae_tools.pretrain.evaluation import HeldOut

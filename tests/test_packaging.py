@@ -53,7 +53,11 @@ def wheel_names(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> s
 
 
 def test_wheel_has_the_package_and_its_data(repository: Path, wheel_names: set[str]) -> None:
-    package = [path for path in (repository / "gmae_tools").rglob("*") if path.suffix in {".py", ".jpg", ".html", ".css", ".js"}]
+    package = [
+        path
+        for path in (repository / "gmae_tools").rglob("*")
+        if path.suffix in {".py", ".jpg", ".html", ".css", ".js"}
+    ]
     assert package
     assert {path.relative_to(repository).as_posix() for path in package} <= wheel_names
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.model import GMAE, Autoencoder, GMAEConfig, hidden_patches
+from gmae_tools.masks import hidden_patches
+from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
 from gmae_tools.pretrain.objectives.objective import MASKED, Background, Objective, draw_backgrounds
 from gmae_tools.reconstruction import masked_out, render
 from gmae_tools.splatting import Backend

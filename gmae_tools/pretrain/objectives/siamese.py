@@ -30,7 +30,8 @@ from torch import Tensor, distributed, nn
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, patch_targets
-from gmae_tools.model import Autoencoder, complement
+from gmae_tools.masks import complement
+from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.objectives.mae import patch_columns
 from gmae_tools.pretrain.objectives.objective import Objective, draw_masks
 from gmae_tools.reconstruction import masked_out
