@@ -10,6 +10,23 @@ import click
 
 from gmae_tools.errors import GmaeToolsError
 
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+    """`32,16,8` as a tuple of different numbers of 1 or more."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        entries = [entry.strip() for entry in value.split(",")]
+        if not all(entry.isascii() and entry.isdigit() and int(entry) > 0 for entry in entries):
+            self.fail(f"{value!r} is not a list of numbers of 1 or more, such as 16,8", param, ctx)
+        return tuple(dict.fromkeys(map(int, entries)))
+
+
 checkpoint_option = click.option(
     "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
     help="The model: an embedded one, a folder, or one from the Hugging Face hub.",

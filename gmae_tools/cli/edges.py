@@ -10,6 +10,7 @@ import click
 
 from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
+    Numbers,
     backend_option,
     checkpoint_option,
     device_option,
@@ -29,22 +30,6 @@ GAUSSIAN = ("layers", "expected-depth", "regions", "combined", "render-gradient"
 CLASSICAL = ("sobel", "sobel-nms", "canny", "soft-canny")
 HIERARCHY, SINGLE = (32, 16, 8, 4), (16,)  # layers of the pictures, and of the benchmark
 SHEET = "sheet.png"
-
-
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """`32,16,8` as a tuple of different numbers of 1 or more."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        entries = [entry.strip() for entry in value.split(",")]
-        if not all(entry.isascii() and entry.isdigit() and int(entry) > 0 for entry in entries):
-            self.fail(f"{value!r} is not a list of numbers of 1 or more, such as 16,8", param, ctx)
-        return tuple(dict.fromkeys(map(int, entries)))
 
 
 @click.command()

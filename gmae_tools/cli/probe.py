@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import checkpoints_option, device_option, format_option, output_folder
-from gmae_tools.cli.edges import Numbers
+from gmae_tools.cli._options import Numbers, checkpoints_option, device_option, format_option, output_folder
 from gmae_tools.files import atomic_path
 
 if TYPE_CHECKING:

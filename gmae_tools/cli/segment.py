@@ -10,6 +10,7 @@ import click
 
 from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
+    Numbers,
     backend_option,
     checkpoint_option,
     device_option,
@@ -18,7 +19,6 @@ from gmae_tools.cli._options import (
     output_folder,
     refine_option,
 )
-from gmae_tools.cli.edges import Numbers
 from gmae_tools.cli.score import MaskThreshold, min_max_option
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
