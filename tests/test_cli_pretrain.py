@@ -242,7 +242,8 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
         "--resolution", "32,48,64", "--grow-at", "0.5,0.6", "--optimizer", "adamw", "--lr", "0.002",
         "--muon-lr", "0.01", "--weight-decay", "0.1", "--warmup", "0.3", "--cooldown", "0.4", "--clip", "0.5",
         "--mask-ratio", "0.75", "--loss-on", "masked",
-        "--background", "white", "--slot-depth-weight", "0.5", "--crop-scale", "0.3,0.9", "--precision", "float32",
+        "--background", "white", "--slot-depth-weight", "0.5", "--whole", "0.25", "--error", "psnr",
+        "--nested-weight", "0.125", "--crop-scale", "0.3,0.9", "--precision", "float32",
         "--held-out", "0", "--seed", "7", "--log-every", "1", "--save-every", "5", "--evaluate-every", "6",
         "--device", "cpu",
     ]  # fmt: skip
@@ -255,7 +256,8 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
         "cooldown": 0.4,
     }  # fmt: skip
     assert kept["objective"] == {
-        "name": "gmae", "mask_ratio": [0.75, 0.75], "loss_on": "masked", "background": "white", "slot_depth_weight": 0.5
+        "name": "gmae", "mask_ratio": [0.75, 0.75], "whole": 0.25, "error": "psnr", "loss_on": "masked",
+        "background": "white", "slot_depth_weight": 0.5, "nested_weight": 0.125,
     }  # fmt: skip
     assert kept["optimizer"] == {"name": "adamw", "lr": 0.002, "muon_lr": 0.01, "weight_decay": 0.1}
     rest = {name: kept[name] for name in kept.keys() - {"model", "schedule", "objective", "optimizer"}}

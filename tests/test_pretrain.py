@@ -27,7 +27,13 @@ from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain import loop
 from gmae_tools.pretrain.evaluation import HeldOut
 from gmae_tools.pretrain.loop import PretrainConfig, pretrain
-from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss, reconstruction_loss, slot_depth_spread
+from gmae_tools.pretrain.objectives.gmae import (
+    GMAEObjective,
+    gmae_loss,
+    negative_psnr,
+    reconstruction_error,
+    slot_depth_spread,
+)
 from gmae_tools.pretrain.objectives.objective import draw_backgrounds, draw_masks
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.schedule import Schedule
@@ -111,13 +117,35 @@ def test_the_loss_counts_the_right_pixels(masked: bool) -> None:
     pictures, images = (torch.rand(2, 3, 12, 20, generator=generator) for _ in range(2))
     mask = draw_masks((0.5, 0.5), 15, 0, SAMPLES[:2], 0) if masked else None
     expected = naive_loss(pictures.numpy(), images.numpy(), None if mask is None else mask.numpy(), 4)
-    assert float(reconstruction_loss(pictures, images, mask, 4)) == pytest.approx(expected, rel=1e-5)
+    assert float(reconstruction_error(pictures, images, mask, 4).mean()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_with_nothing_masked_all_pixels_count() -> None:
     pictures, images = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     nothing = torch.zeros(2, 4, dtype=torch.bool)
-    torch.testing.assert_close(reconstruction_loss(pictures, images, nothing, 4), (pictures - images).square().mean())
+    errors = reconstruction_error(pictures, images, nothing, 4)
+    torch.testing.assert_close(errors, (pictures - images).square().mean((1, 2, 3)))
+
+
+def test_negative_psnr_follows_the_mean_psnr() -> None:
+    """It falls by a fixed amount with every dB of the mean, and at 23 dB as fast as the mean squared error."""
+    errors = [torch.tensor([10.0**-a, 10.0**-b]) for a, b in ((2.0, 2.6), (2.3, 2.3), (1.7, 3.1))]  # means: 23, 23, 24
+    losses = [float(negative_psnr(each)) for each in errors]
+    assert losses[0] == pytest.approx(losses[1], abs=2e-5)
+    assert losses[1] - losses[2] == pytest.approx(10**-2.3 * np.log(10) / 10, abs=5e-5)
+    at_23 = errors[1].clone().requires_grad_()
+    negative_psnr(at_23).backward()
+    torch.testing.assert_close(at_23.grad, torch.full((2,), 0.5), rtol=0.01, atol=0)
+
+
+def test_a_share_of_the_steps_hides_nothing() -> None:
+    objective = GMAEObjective((0.5, 0.5), whole=0.3)
+    hidden = [int(objective.masks(16, step, SAMPLES[:2], 0).sum()) for step in range(1000)]
+    assert set(hidden) == {0, 16}
+    assert 0.25 < hidden.count(0) / 1000 < 0.35
+    assert not GMAEObjective((0.5, 0.5), whole=1.0).masks(16, 0, SAMPLES[:2], 0).any()
+    with pytest.raises(GmaeToolsError, match="hide nothing"):
+        GMAEObjective(whole=1.5)
 
 
 def gaussians_at(depths: np.ndarray) -> Gaussians:
@@ -163,6 +191,20 @@ def test_the_objective_is_its_parts(loss_on: Any) -> None:
     expected = naive_loss(pictures.numpy(), images.numpy(), mask.numpy() if loss_on == "masked" else None, 16)
     assert float(error) == pytest.approx(expected, rel=1e-4) and not error.requires_grad
     assert float(loss.detach() - error) == pytest.approx(0.3 * float(slot_depth_spread(gaussians, 4)), rel=1e-3)
+    with_psnr = dataclasses.replace(config, error="psnr")
+    other, same = gmae_loss(model, images, mask, backgrounds, with_psnr, model.config)
+    counted = mask if loss_on == "masked" else None
+    by_psnr = negative_psnr(reconstruction_error(pictures, images, counted, 16))
+    assert float(same) == float(error)
+    assert float((other - loss).detach()) == pytest.approx(float(by_psnr - error), rel=1e-3)
+    nested, _ = gmae_loss(
+        model, images, mask, backgrounds, dataclasses.replace(config, nested_weight=0.5), model.config
+    )
+    first = [gaussians.sort_by_depth().select(slice(gaussians.k // part)) for part in (8, 4, 2)]
+    drawn = [rasterize(project(part, Camera(), 32, 32), 32, 32, background=backgrounds).image for part in first]
+    expected = np.mean([naive_loss(part.numpy(), images.numpy(), None if counted is None else counted.numpy(), 16)
+                        for part in drawn])  # fmt: skip
+    assert float((nested - loss).detach()) == pytest.approx(0.5 * expected, rel=1e-3)
 
 
 # --- schedule and optimisers ------------------------------------------------------------------------------

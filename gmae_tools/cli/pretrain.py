@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gmae_tools.cli._options import backend_option, device_option, output_folder
+from gmae_tools.cli._options import backend_option, device_option, output_folder, when_interrupted
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 # What only some objectives have: options by the names of their settings.
 _OF_SOME = {
+    "whole": "--whole",
+    "error": "--error",
     "loss_on": "--loss-on",
     "background": "--background",
     "slot_depth_weight": "--slot-depth-weight",
+    "nested_weight": "--nested-weight",
     "reconstruction_weight": "--reconstruction-weight",
     "temperature": "--temperature",
     "normalise_targets": "--normalise-targets",
@@ -96,6 +99,17 @@ def _numbers(kind: type) -> Any:
     help="Share of hidden patches: one number, or a range.  [default: 0,0.75; except for gmae 0.75]",
 )
 @click.option(
+    "--whole",
+    type=float,
+    metavar="SHARE",
+    help="Share of the steps that hide nothing; for gmae.  [default: 0]",
+)
+@click.option(
+    "--error",
+    type=click.Choice(["mse", "psnr"]),
+    help="Of rebuilt pictures: squared, or less their mean PSNR; for gmae.  [default: mse]",
+)
+@click.option(
     "--loss-on",
     type=click.Choice(["all", "masked"]),
     help="Pixels that count; for gmae and mae.  [default: all; for mae masked]",
@@ -110,6 +124,12 @@ def _numbers(kind: type) -> Any:
     type=float,
     metavar="W",
     help="Against the queries' grid in depth maps; 0 turns it off. For gmae.  [default: 0.001]",
+)
+@click.option(
+    "--nested-weight",
+    type=float,
+    metavar="W",
+    help="Of pictures from the nearest eighth, quarter and half of the Gaussians; for gmae.  [default: 0]",
 )
 @click.option(
     "--normalise-targets",
@@ -166,7 +186,7 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
     """
     from accelerate import PartialState
 
-    from gmae_tools.pretrain.loop import PretrainConfig, pretrain
+    from gmae_tools.pretrain.loop import MODEL_FOLDER, PretrainConfig, pretrain
     from gmae_tools.pretrain.objectives import OBJECTIVES
     from gmae_tools.pretrain.optimizers import OptimizerConfig
     from gmae_tools.pretrain.schedule import Schedule
@@ -198,7 +218,9 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
                                             "save_every", "evaluate_every")},
     )  # fmt: skip
     machine = {name: options[name] for name in ("backend", "accumulate", "compile", "shard_mb")}
-    checkpoint = pretrain(config, output_folder(out), resume=resume, device=device, **machine)
+    folder = output_folder(out, "cache", MODEL_FOLDER, launched=True)
+    when_interrupted(f"the same command with --resume goes on with what {folder} holds")
+    checkpoint = pretrain(config, folder, resume=resume, device=device, **machine)
     if PartialState().is_main_process:
         click.echo(checkpoint)
 

@@ -22,6 +22,7 @@ class Stream(IntEnum):
     MASK = 2
     BACKGROUND = 3
     MASK_RATIO = 4  # for every step
+    WHOLE = 5  # likewise: whether it hides nothing
 
 
 def uniforms(seed: int, stream: Stream, numbers: np.ndarray, count: int) -> np.ndarray:

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.masks import hidden_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
+from gmae_tools.pretrain.chance import Stream, uniforms
 from gmae_tools.pretrain.objectives.objective import MASKED, Background, Objective, draw_backgrounds
 from gmae_tools.reconstruction import masked_out, render
 from gmae_tools.splatting import Backend
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
     from gmae_tools.pretrain.evaluation import HeldOut
 
+_TYPICAL_ERROR = 10**-2.3  # mean squared error of pictures at 23 dB
+_NESTED = (8, 4, 2)  # a picture is also drawn from 1/8, 1/4 and 1/2 of the Gaussians
+_LEAST_ERROR = 1e-5  # 50 dB: an even picture, rebuilt at once, must not outweigh the others
+
 
 @dataclass(frozen=True)
 class GMAEObjective(Objective):
@@ -27,21 +33,39 @@ class GMAEObjective(Objective):
 
     Args:
         mask_ratio: range (lowest, highest) of the share of hidden patches, drawn once a step; the paper: (0.75, 0.75).
+        whole: share of the steps that hide nothing.
+        error: of the pictures: `mse`, the mean squared error (the paper), to which pictures full of detail contribute
+            most; or `psnr`, less the mean PSNR of the pictures, to which all contribute alike.
         loss_on: pixels that count: `all`, or those of the `masked` patches (the paper).
         background: behind the Gaussians: `white` (the paper), `black`, or a `random` colour for every picture, which
             leaves no region to the background.
         slot_depth_weight: weight of `slot_depth_spread`, against the queries' grid showing in depth maps.
+        nested_weight: weight of the mean error of pictures drawn from the nearest eighth, quarter and half of the
+            Gaussians, so that first-K pictures mean something (as Matryoshka representations, arXiv 2205.13147).
     """
 
     mask_ratio: tuple[float, float] = (0.0, 0.75)
+    whole: float = 0.0
+    error: Literal["mse", "psnr"] = "mse"
     loss_on: Literal["all", "masked"] = "all"
     background: Background = "random"
     slot_depth_weight: float = 1e-3
+    nested_weight: float = 0.0
 
     name: ClassVar[str] = "gmae"
     model: ClassVar[type[Autoencoder]] = GMAE
     model_config: ClassVar[type[GMAEConfig]] = GMAEConfig
     splats: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.whole <= 1:
+            raise GmaeToolsError(f"share of steps that hide nothing: {self.whole}, must lie within 0..1")
+
+    def masks(self, patches: int, step: int, samples: np.ndarray, seed: int) -> Tensor:
+        if uniforms(seed, Stream.WHOLE, np.array([step]), 1)[0, 0] < self.whole:
+            return torch.zeros(len(samples), patches, dtype=torch.bool)
+        return super().masks(patches, step, samples, seed)
 
     def backgrounds(self, samples: np.ndarray, seed: int) -> Tensor:
         return draw_backgrounds(self.background, samples, seed)
@@ -62,15 +86,28 @@ class GMAEObjective(Objective):
         return [images, masked, *rebuilt, held_out.depth(model, images)]
 
 
-def reconstruction_loss(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
-    """Mean squared error per pixel and channel; over the masked patches only if a `mask` `[B, N]` hides any."""
+def reconstruction_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
+    """Each picture's mean squared error per pixel and channel `[B]`.
+
+    Args:
+        mask: of the patches that count, bool `[B, N]` with rows of equal sums; without one, or if it is empty, all do.
+    """
     error = (pictures - images).square().mean(1)  # [B, H, W]
     if mask is None:
-        return error.mean()
+        return error.mean((1, 2))
     rows, columns = error.shape[1] // patch, error.shape[2] // patch
     by_patch = error.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).mean((2, 4)).flatten(1)  # [B, N]
     counted = torch.where(mask.any(), mask, True)  # no `if`: it would wait for the GPU
-    return (by_patch * counted).sum() / counted.sum()
+    return (by_patch * counted).sum(1) / counted.sum(1)
+
+
+def negative_psnr(errors: Tensor) -> Tensor:
+    """A loss that falls as the mean PSNR of pictures with these mean squared errors `[B]` rises.
+
+    In such units that at 23 dB its gradient has the length of the mean squared error's, whose other weights and whose
+    clipping then suit it, too.
+    """
+    return _TYPICAL_ERROR * torch.log(errors + _LEAST_ERROR).mean()
 
 
 def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int) -> Tensor:
@@ -102,11 +139,22 @@ def gmae_loss(
         config: of the model.
         backend: of `rasterize`.
     """
-    gaussians = model(images, masks)
     height, width = images.shape[-2:]
-    pictures = render(gaussians, config.camera, height, width, backgrounds, backend)
     patches = height * width // config.patch_size**2
     counted = hidden_patches(masks, patches) if objective.loss_on == "masked" else None
-    error = reconstruction_loss(pictures, images, counted, config.patch_size)
-    spread = slot_depth_spread(gaussians, config.gaussians_per_query)
-    return error + objective.slot_depth_weight * spread, error.detach()
+
+    def errors_of(drawn: Gaussians) -> Tensor:
+        pictures = render(drawn, config.camera, height, width, backgrounds, backend)
+        return reconstruction_error(pictures, images, counted, config.patch_size)
+
+    def loss_of(errors: Tensor) -> Tensor:
+        return errors.mean() if objective.error == "mse" else negative_psnr(errors)
+
+    gaussians: Gaussians = model(images, masks)
+    errors = errors_of(gaussians)
+    loss = loss_of(errors) + objective.slot_depth_weight * slot_depth_spread(gaussians, config.gaussians_per_query)
+    if objective.nested_weight:
+        ordered = gaussians.sort_by_depth()
+        nested = [loss_of(errors_of(ordered.select(slice(gaussians.k // part)))) for part in _NESTED]
+        loss = loss + objective.nested_weight * torch.stack(nested).mean()
+    return loss, errors.detach().mean()
