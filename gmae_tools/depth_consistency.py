@@ -1,0 +1,71 @@
+"""Does a model's depth go with the scene? The same depth map, when the picture is mirrored or moved by a few pixels.
+
+Depth that a model reads from a scene moves along with it. What hangs on the frame does not, such as the fabric of the
+queries, and noise agrees with nothing. Maps are compared by rank correlation (`metrics.agreement`), pixel by pixel of
+the scene. A pattern that is the same in all pictures agrees with itself, too, above all when it is mirrored; how much
+of the agreement that can be, the depth maps of *different* photographs tell (`other`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmae_tools.camera import project
+from gmae_tools.metrics.agreement import rank_correlation
+from gmae_tools.model import GMAE
+from gmae_tools.splatting import Backend, rasterize
+
+SHIFTS = (1, 2, 4, 8)  # px
+LEAST_ALPHA = 0.5  # where less is covered there is no telling how far it is
+
+
+def depth_consistency(
+    model: GMAE, images: Tensor, shifts: Sequence[int] = SHIFTS, *, backend: Backend = "auto"
+) -> dict[str, np.ndarray]:
+    """Rank correlation of the maps of expected depth of each picture with those of its changed versions.
+
+    Args:
+        model: on any device, in evaluation mode.
+        images: RGB in [0, 1] `[B, 3, S + M, S + M]`: the model sees S x S px of it, a multiple of the patch size, and
+            M, the largest shift, is the room to move in.
+        shifts: in px, each to the right and down.
+        backend: of `rasterize`.
+
+    Returns:
+        `flip`, `shift N` for each N (the mean of both directions), and `other` (with the next picture of the batch,
+        the first after the last), float `[B]` each, in [-1, 1]; NaN where there is nothing to compare.
+    """
+    room = max(shifts)
+    height, width = (side - room for side in images.shape[-2:])
+
+    def depth(top: int = 0, left: int = 0) -> np.ndarray:
+        return expected_depth(model, images[..., top : top + height, left : left + width], backend)
+
+    still = depth()
+    mirrored = expected_depth(model, images[..., :height, :width].flip(-1), backend)[..., ::-1]
+    found = {"flip": _agreement(still, mirrored)}
+    for shift in shifts:
+        right = _agreement(still[..., shift:], depth(left=shift)[..., :-shift])
+        down = _agreement(still[:, shift:], depth(top=shift)[:, :-shift])
+        found[f"shift {shift}"] = (right + down) / 2
+    return found | {"other": _agreement(still, np.roll(still, 1, 0))}
+
+
+@torch.inference_mode()
+def expected_depth(model: GMAE, images: Tensor, backend: Backend = "auto") -> np.ndarray:
+    """Expected depth `[B, H, W]` of what a model sees in `images` `[B, 3, H, W]`; NaN where little is covered."""
+    height, width = images.shape[-2:]
+    splats = project(model(images.to(model.rgb_mean.device)), model.camera, height, width)
+    raster = rasterize(splats, height, width, depth=True, backend=backend)
+    assert raster.depth is not None
+    known = torch.where(raster.alpha >= LEAST_ALPHA, raster.depth, torch.nan)
+    return known[:, 0].cpu().numpy()
+
+
+def _agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Rank correlations `[B]` of maps `[B, H, W]`."""
+    return np.array([rank_correlation(a, b) for a, b in zip(first, second, strict=True)])
