@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from gmae_tools.errors import GmaeToolsError
 
+_log = logging.getLogger(__name__)
+
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")  # what `atomic_path` yields
+_ROOM = 1 << 16  # bytes that a disk with room takes
 _TURNOVER = 1.0  # seconds that what a killed run has started may take to end
 
 
@@ -21,14 +28,44 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
     The temporary name keeps the suffix of `path`, because many writers choose their format by it.
+
+    Raises:
+        GmaeToolsError: the disk is full, or the folder is gone, whatever the writer made of that.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary
         os.replace(temporary, target)
+    except GmaeToolsError:
+        raise
+    except Exception:  # torch and safetensors have their own
+        if reason := _refusal(partial(temporary.open, "ab")):
+            raise GmaeToolsError(f"{target}: cannot be written ({reason}); see to its disk, and start again") from None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure that a file can be written in a folder.
+
+    Raises:
+        GmaeToolsError: it is not there, there is no permission, or the disk is full.
+    """
+    if reason := _refusal(partial(tempfile.TemporaryFile, dir=folder)):
+        raise GmaeToolsError(f"{folder}: cannot write there ({reason}); choose another folder")
+
+
+def _refusal(open_file: Callable[[], IO[bytes]]) -> str | None:
+    """Why nothing can be written to a file; None if something was."""
+    try:
+        with open_file() as file:
+            file.write(bytes(_ROOM))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
@@ -42,6 +79,8 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
 @contextmanager
 def sole_run(folder: str | os.PathLike[str]) -> Iterator[int]:
     """Keep other runs out of a folder until the context ends, or this process does in whatever way.
+
+    On a file system that locks no folders (NFS) nobody is kept out; a warning is logged.
 
     Yields:
         A file descriptor; a process that inherits it keeps others out as long as it lives.
@@ -63,6 +102,9 @@ def sole_run(folder: str | os.PathLike[str]) -> Iterator[int]:
                     problem = f"{folder}: another run is writing there; wait for its end, or choose another folder"
                     raise GmaeToolsError(problem) from None
                 time.sleep(0.05)
+            except OSError as error:
+                _log.warning("%s cannot be locked (%s): see that no other run writes there", folder, error.strerror)
+                break
         yield descriptor
     finally:
         os.close(descriptor)

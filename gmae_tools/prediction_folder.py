@@ -17,7 +17,7 @@ import numpy as np
 
 from gmae_tools import __version__
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.files import atomic_path, check_writable
 from gmae_tools.images import read_image, write_image
 from gmae_tools.processes import is_main, share, wait
 
@@ -107,8 +107,13 @@ def predict_maps(photos: Sequence[Path], predictors: Mapping[Path, Predictor]) -
 
     Yields:
         Each photograph when it is done, or left to another process. At the end all maps are there.
+
+    Raises:
+        GmaeToolsError: a photograph cannot be read, or nothing can be written any more.
     """
     own = set(share(photos))
+    for folder in predictors:
+        (folder / MAPS).mkdir(parents=True, exist_ok=True)
     for photo in photos:
         if photo in own:
             _predict_map(photo, predictors)
@@ -122,4 +127,5 @@ def _predict_map(photo: Path, predictors: Mapping[Path, Predictor]) -> None:
     if missing:
         picture = read_image(photo)
         for target, predict in missing.items():
+            check_writable(target.parent)  # not made again: results would be without those that lay there
             write_image(target, predict(picture))

@@ -10,16 +10,21 @@ Without a launcher, or without `join`, there is one process that does everything
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Thread
 from typing import TypeVar
 
 from gmae_tools.errors import GmaeToolsError
 
 T = TypeVar("T")
+Result = TypeVar("Result")
 
 # With slower processes; one that fails ends the others at once, so that nobody waits in vain.
 _PATIENCE = timedelta(days=7)
@@ -50,6 +55,11 @@ def cores() -> int:
 def is_main() -> bool:
     """Whether this is the process that prints, and writes what there is once."""
     return _rank() == 0
+
+
+def is_first_of_launch() -> bool:
+    """What `is_main` will say after `join`."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
@@ -87,6 +97,35 @@ def is_first_to_fail() -> bool:
         return bool(_get_default_store().add("gmae_tools/failures", 1) == 1)
     except RuntimeError:  # the process that kept the store is gone: it has failed before
         return False
+
+
+def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int, chunk: int) -> Iterator[Result]:
+    """What `function` makes of every item, in order, by `count` processes of this one, `chunk` items at a time.
+
+    They end with this process in whatever way it ends, and leave Ctrl-C to it; what is not begun is left then.
+    """
+    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _end_with_parent)
+    try:
+        kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # is inherited
+        try:
+            results = executor.map(function, items, chunksize=chunk)  # starts them
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, kept)
+        yield from results
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A killed process leaves its workers waiting for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

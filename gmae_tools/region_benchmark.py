@@ -7,10 +7,8 @@ which is quick, and serves for anyone's maps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +30,7 @@ from gmae_tools.metrics.regions import (
     stretch,
 )
 from gmae_tools.prediction_folder import MAPS
-from gmae_tools.processes import cores
+from gmae_tools.processes import cores, in_processes
 from gmae_tools.zeroshot.boxes import boxes
 
 MAP_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
@@ -116,11 +114,7 @@ def score_pairs(pairs: Sequence[Pair], protocol: RegionProtocol, jobs: int | Non
     if jobs <= 1:
         yield from map(score_one, pairs)
         return
-    executor = ProcessPoolExecutor(jobs, get_context("spawn"))
-    try:
-        yield from executor.map(score_one, pairs, chunksize=_CHUNK)
-    finally:  # after an error or an interruption the images not yet begun are left
-        executor.shutdown(cancel_futures=True)
+    yield from in_processes(score_one, pairs, jobs, _CHUNK)
 
 
 def score_pair(pair: Pair, protocol: RegionProtocol) -> ScoredPair:

@@ -17,6 +17,7 @@ from gmae_tools import __version__
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.processes import is_first_to_fail
 
+INTERRUPTED = "gmae_tools.interrupted"  # where a context has what is said after Ctrl-C
 EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + SIGINT)
 
 
@@ -51,9 +52,9 @@ class ModuleGroup(click.Group):
             if is_first_to_fail():
                 print_error(error)
             ctx.exit(1)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             if is_first_to_fail():
-                print_error("interrupted")
+                print_error(str(interruption) or ctx.meta.get(INTERRUPTED, "interrupted"))
             ctx.exit(EXIT_INTERRUPTED)
 
 

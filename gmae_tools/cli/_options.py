@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
+from gmae_tools.cli import INTERRUPTED
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import check_writable, remove_leftovers, sole_run
+from gmae_tools.processes import is_first_of_launch
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
@@ -52,21 +54,47 @@ format_option = click.option(
 )  # fmt: skip
 
 
-def output_folder(path: str) -> Path:
-    """Make the folder and make sure that files can be written in it, before any work is done.
+def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path:
+    """A folder for this run alone: made, known to be writable before any work is done, and cleared.
+
+    Other runs are kept out until the command ends. What killed runs had begun to write is removed.
+
+    Args:
+        parts: globs of the folders inside in which files are written.
+        launched: whether processes of one launch may share the work; only the first of them keeps others out.
 
     Raises:
-        GmaeToolsError: it is a file, or there is no permission.
+        GmaeToolsError: it is a file, there is no permission, the disk is full, or another run is in there.
+    """
+    folder = writable_folder(path)
+    if not launched or is_first_of_launch():
+        click.get_current_context().with_resource(sole_run(folder))
+        remove_leftovers([folder, *(inner for part in parts for inner in folder.glob(f"{part}/"))])
+    when_interrupted(f"the same command goes on with what {folder} holds")
+    return folder
+
+
+def writable_folder(path: str | Path, option: str = "--out") -> Path:
+    """Make the folder that `option` names, and make sure that files can be written in it.
+
+    Raises:
+        GmaeToolsError: it is a file, there is no permission, or the disk is full.
     """
     folder = Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        check_writable(folder)
     except OSError as error:
-        problem = f"--out {path}: cannot write there ({error.strerror}); choose another folder"
+        problem = f"{option} {path}: cannot write there ({error.strerror}); choose another folder"
         raise GmaeToolsError(problem) from None
+    except GmaeToolsError as error:
+        raise GmaeToolsError(f"{option} {error}") from None
     return folder
+
+
+def when_interrupted(text: str) -> None:
+    """Have Ctrl-C from now on say what is done, and how to go on."""
+    click.get_current_context().meta[INTERRUPTED] = f"interrupted: {text}"
 
 
 def folder_names(paths: Iterable[Path]) -> list[str]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import output_folder
+from gmae_tools.cli._options import output_folder, when_interrupted, writable_folder
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.files import sole_run
 
 if TYPE_CHECKING:
     from gmae_tools.datasets.bsds500 import BSDS500
@@ -44,8 +46,12 @@ def fetch(name: str, root: Path, url: str | None, keep_archive: bool) -> None:
     """
     from gmae_tools.datasets import bsds500
 
-    with download_bar(name) as progress:
-        data = bsds500.fetch(root, url=url, keep_archive=keep_archive, progress=progress)
+    try:
+        data = bsds500.BSDS500(root)  # it may lie where nothing can be written
+    except GmaeToolsError:
+        when_interrupted("the same command goes on with what has arrived")
+        with sole_run(writable_folder(root, "--root")), download_bar(name) as progress:
+            data = bsds500.fetch(root, url=url, keep_archive=keep_archive, progress=progress)
     report(data)
 
 
@@ -106,6 +112,8 @@ def download_bar(label: str) -> Iterator[Progress]:
             bar = tqdm(desc=label, total=total, initial=there, unit="B", unit_scale=True, unit_divisor=1024)
         bar.update(there - bar.n)
 
-    yield update
-    if bar is not None:
-        bar.close()
+    try:
+        yield update
+    finally:
+        if bar is not None:
+            bar.close()

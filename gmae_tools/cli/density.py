@@ -66,7 +66,7 @@ def command(
     model = checkpoints.load(checkpoint, device=where)
     folder = output_folder(out)
     found: dict[str, Points] = {}
-    for path in progress_over(paths):
+    for path in progress_over(paths, folder):
         try:
             photo = read_image(path)
             found[str(path)] = find_points(model, photo, refine, backend)

@@ -30,6 +30,7 @@ GAUSSIAN = ("layers", "expected-depth", "regions", "combined", "render-gradient"
 CLASSICAL = ("sobel", "sobel-nms", "canny", "soft-canny")
 HIERARCHY, SINGLE = (32, 16, 8, 4), (16,)  # layers of the pictures, and of the benchmark
 SHEET = "sheet.png"
+FOLDERS = ("maps", "counts", "human")  # of the benchmark
 
 
 @click.command()
@@ -91,12 +92,12 @@ def command(
             raise click.UsageError("--dataset scores one --readout at a time")
         benchmark(
             readouts[0] if readouts else "layers", split, root, layers or SINGLE, scales, flip, thresholds, jobs,
-            overwrite, output_folder(out), checkpoint, device, backend, refine, form,
+            overwrite, output_folder(out, *FOLDERS, launched=True), checkpoint, device, backend, refine, form,
         )  # fmt: skip
     else:
         draw(
-            images, readouts or ("layers",), layers or HIERARCHY, scales, flip, output_folder(out), checkpoint, device,
-            backend, refine,
+            images, readouts or ("layers",), layers or HIERARCHY, scales, flip, output_folder(out, "*"), checkpoint,
+            device, backend, refine,
         )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def draw(
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
     detectors = captioned(readouts, layers, source)
     rows = []
-    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
             rows.append(find_edges(path, detectors, folder / name))
         except (GmaeToolsError, OSError) as error:

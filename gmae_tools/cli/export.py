@@ -73,7 +73,7 @@ def command(
     choose_backend(backend, where)  # one that cannot draw is refused before any work
     model = checkpoints.load(checkpoint, device=where)
     folder = output_folder(out)
-    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
             written = export(model, path, folder / name, forms, fov, Path(checkpoint).name, backend, refine)
         except (GmaeToolsError, OSError) as error:

@@ -80,7 +80,7 @@ def command(
     where = resolve_device(device)
     photos, data_digest = choose_photographs(data, photographs)
     batches = shuffled_batches(len(photos), batch_size, seed)
-    folder = output_folder(out)
+    folder = output_folder(out, CURVES)
     settings = {
         "data": data_digest, "photographs": len(photos), "ratios": ratios, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,9 +18,10 @@ from gmae_tools.cli._options import (
     format_option,
     output_folder,
     refine_option,
+    when_interrupted,
 )
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.files import atomic_path, check_writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,11 +90,11 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
     chosen = fit_ks(wanted, model.config.k, exact=ks is not None)
     if not 1 <= layers <= model.config.k:
         raise GmaeToolsError(f"--layers {layers}: use 1 to {model.config.k}, the number of Gaussians")
-    folder = output_folder(out)
+    folder = output_folder(out, "*")
     request = LayersRequest(chosen, layers, background, Path(checkpoint).name, backend, refine, html)
     rows: list[Row] = []
     try:
-        for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+        for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
             try:
                 rows += take_apart(model, path, request, folder / name)
             except (GmaeToolsError, OSError) as error:
@@ -195,9 +196,20 @@ def find_inputs(inputs: tuple[str, ...]) -> tuple[list[Path], int]:
     return list(paths), failures
 
 
-def progress_over(items: list[T]) -> Iterable[T]:
-    """`items`, with a progress bar on a terminal if there are several."""
-    return tqdm(items, unit="picture", disable=None if len(items) > 1 else True)
+def progress_over(items: list[T], folder: Path) -> Iterator[T]:
+    """`items`, with a progress bar on a terminal if there are several; Ctrl-C says at which one it came.
+
+    Raises:
+        GmaeToolsError: nothing can be written into the folder any more.
+    """
+    bar = tqdm(items, unit="picture", disable=None if len(items) > 1 else True)
+    for number, item in enumerate(bar, start=1):
+        path = item[0] if isinstance(item, tuple) else item
+        done = "those before it are done; " if number > 1 else ""
+        check_writable(folder)
+        when_interrupted(f"at picture {number} of {len(items)}, {path}; {done}give that and those after it again")
+        yield item
+    when_interrupted("all pictures are done, what sums them up is not; give them again")
 
 
 def look_progress(refine: int) -> Callable[[Sequence[T]], Iterable[T]]:

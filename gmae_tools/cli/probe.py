@@ -60,7 +60,7 @@ def command(
     where = resolve_device(device)
     photos = find_labelled(data, labelling, limit)
     click.echo(describe(photos), err=True)
-    folder = output_folder(out)
+    folder = output_folder(out, f"{FEATURES}/*")
     config = LinearConfig() if linear else None
     answers: list[Answers] = []
     preparations: dict[str, str] = {}

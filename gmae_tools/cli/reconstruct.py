@@ -67,10 +67,10 @@ def command(
     names = list(dict.fromkeys(checkpoints))
     models = dict(zip(distinct_names(names), (load_autoencoder(name).to(where) for name in names), strict=True))
     request = ReconstructionRequest(models, mask_ratio, seed, backend)
-    folder = output_folder(out)
+    folder = output_folder(out, "*")
     rows: list[Row] = []
     try:
-        for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+        for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
             try:
                 rows += write_reconstructions(read_image(path), request, folder / name / SHEET, str(path))
             except (GmaeToolsError, OSError) as error:

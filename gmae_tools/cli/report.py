@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import checkpoint_option, format_option, output_folder
+from gmae_tools.cli._options import checkpoint_option, format_option, when_interrupted, writable_folder
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
@@ -83,18 +83,15 @@ def command(
             raise GmaeToolsError(f"part {part.name} {missing[name]}")
     weights = weights_of(checkpoint)
     card = card_of(checkpoint, weights)
-    folder = output_folder(out)
+    folder = writable_folder(out)
     request = Request(folder, checkpoint, weights, quick, only, again, found, missing)
     machine = machine_name()
     outcomes: list[Outcome] = []
     with sole_run(folder) as lock:
         remove_leftovers([folder, *folder.glob("*/"), *folder.glob(f"{RUNS}/*/")])
-        try:
-            for outcomes in run_parts(chosen, request, lock, announce):
-                page = write_report(Report(chosen.title, card, machine, quick, outcomes), folder)
-        except KeyboardInterrupt:
-            click.echo(f"stopped; the same command goes on, and {folder} holds what is done", err=True)
-            raise
+        when_interrupted(f"the same command goes on, and {folder} holds what is done")
+        for outcomes in run_parts(chosen, request, lock, announce):
+            page = write_report(Report(chosen.title, card, machine, quick, outcomes), folder)
     click.echo(format_rows([row(outcome) for outcome in outcomes], COLUMNS, form), nl=False)
     click.echo(f"{page}", err=True)
     if any(outcome.status == "failed" for outcome in outcomes):

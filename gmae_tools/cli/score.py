@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gmae_tools.cli._options import output_folder
 from gmae_tools.files import atomic_path
 from gmae_tools.processes import is_main
 
@@ -112,6 +113,8 @@ def edges(
 
     protocol = Protocol(thresholds, max_distance, not no_thin)
     pairs = pair_files(pred_dir, gt_dir, subset=subset)
+    if out:
+        out = output_folder(out, "counts", "human")
     counts = count_files(pairs, protocol, jobs=jobs, cache=out and out / "counts")
     result = score(progress(counts, len(pairs), "scoring"), protocol)
     if subset:
@@ -158,6 +161,8 @@ def masks(
 
     protocol = RegionProtocol(min_max, threshold, thresholds)
     pairs = pair_maps(pred_dir, gt_dir)
+    if out:
+        out = output_folder(out)
     result = summarize(list(progress(score_pairs(pairs, protocol, jobs), len(pairs), "scoring")), protocol)
     scores = result.to_dict()
     if out:
@@ -207,8 +212,7 @@ def serialize(scores: dict[str, Any], format_: str) -> str:
 
 
 def write_regions(out: Path, result: RegionResult, scores: dict[str, Any]) -> None:
-    """Write the scores of figure maps, the curves over the thresholds and the table of the images into `out`."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write the scores of figure maps, the curves over the thresholds and the table of the images into a folder."""
     tables = {
         "images.csv": result.to_pandas().to_csv(index=False),
         "curve.csv": result.curve().to_csv(index=False),
@@ -227,7 +231,6 @@ def write(out: Path, name: str, result: BoundaryResult, human: BoundaryResult | 
     """Write the scores, the table of the images, the curve and, if given, the human agreement into `out`."""
     from gmae_tools.report.pr_curve import Curve, plot_pr_curves
 
-    out.mkdir(parents=True, exist_ok=True)
     tables = {"scores.json": render(result.to_dict(), "json") + "\n"}
     tables["images.csv"] = result.to_pandas().to_csv(index=False)
     tables["curve.csv"] = result.curve().to_csv(index=False)

@@ -137,9 +137,9 @@ def draw(
     paths, failures = find_inputs(images)
     source = open_model(checkpoint, device, backend, scales, flip, refine) if method in GAUSSIAN else None
     segment = source.segmenter(method) if source else segmenters.CLASSICAL[method]
-    folder = output_folder(out)
+    folder = output_folder(out, "*")
     rows, records = [], []
-    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
             row, record = take_out(path, segment, method, threshold, folder / name)
         except (GmaeToolsError, OSError) as error:
@@ -225,7 +225,7 @@ def benchmark(
     from gmae_tools.cli.score import progress, render_regions, write_regions
     from gmae_tools.datasets.saliency import Saliency
     from gmae_tools.metrics.regions import RegionProtocol
-    from gmae_tools.prediction_folder import claim, fingerprint, predict_maps
+    from gmae_tools.prediction_folder import MAPS, claim, fingerprint, predict_maps
 
     processes.join()
     if ap:
@@ -247,7 +247,7 @@ def benchmark(
     )
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
     segment = source.segmenter(method) if source else segmenters.CLASSICAL[method]
-    folder = output_folder(out)
+    folder = output_folder(out, MAPS, launched=True)
     claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
     photos = [pair.photo for pair in pairs]
     for _ in progress(predict_maps(photos, {folder: segment}), len(photos), "maps"):

@@ -71,7 +71,7 @@ def command(images: tuple[str, ...], layers: int, side: int, out: str, checkpoin
     folder = output_folder(out)
     request = PageRequest(Path(checkpoint).name, layers, refine, backend, side)
     rows: list[Row] = []
-    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True))):
+    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
             rows.append(show(model, path, request, folder / f"{name}.html"))
         except (GmaeToolsError, OSError) as error:

@@ -165,6 +165,8 @@ def count_files(
     lock. cache: a folder for the counts of each image; they are used again while the files and the protocol
     stay the same.
     """
+    if cache is not None:
+        Path(cache).mkdir(parents=True, exist_ok=True)
     yield from _in_threads(lambda pair: _cached(pair, protocol, cache), pairs, jobs)
 
 
@@ -207,7 +209,6 @@ def _cached(pair: Pair, protocol: Protocol, cache: str | os.PathLike[str] | None
     counts = _load(path, key)
     if counts is None:
         counts = _count(pair, protocol)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             lists = {name: getattr(counts, name).tolist() for name in counts.__dataclass_fields__}
             temporary.write_text(json.dumps({"key": key, **lists}))

@@ -279,8 +279,7 @@ class _Run:
                 self._save()
             except KeyboardInterrupt:
                 again = f"the same command with --resume continues from step {self.saved_step}"
-                self._say(f"interrupted at step {self.step}: {again}")
-                raise
+                raise KeyboardInterrupt(f"interrupted at step {self.step}: {again}") from None
             self.accelerator.wait_for_everyone()
         return self.out / MODEL_FOLDER
 
