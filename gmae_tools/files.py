@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.errors import CannotWriteError, GmaeToolsError
 
 _log = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")  # what `atomic_path` yields
-_ROOM = 1 << 16  # bytes that a disk with room takes
+_ROOM = 1 << 12  # bytes that a disk takes unless it is full
 _TURNOVER = 1.0  # seconds that what a killed run has started may take to end
 
 
@@ -30,7 +30,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary name keeps the suffix of `path`, because many writers choose their format by it.
 
     Raises:
-        GmaeToolsError: the disk is full, or the folder is gone, whatever the writer made of that.
+        CannotWriteError: the disk is full, or the folder is gone, whatever the writer made of that.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
@@ -41,7 +41,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     except Exception:  # torch and safetensors have their own
         if reason := _refusal(partial(temporary.open, "ab")):
-            raise GmaeToolsError(f"{target}: cannot be written ({reason}); see to its disk, and start again") from None
+            problem = f"{target}: cannot be written ({reason}); see to its disk, and start again"
+            raise CannotWriteError(problem) from None
         raise
     finally:
         with suppress(OSError):
@@ -52,13 +53,13 @@ def check_writable(folder: Path) -> None:
     """Make sure that a file can be written in a folder.
 
     Raises:
-        GmaeToolsError: it is not there, there is no permission, or the disk is full.
+        CannotWriteError: it is not there, there is no permission, or the disk is full.
     """
     if reason := _refusal(partial(tempfile.TemporaryFile, dir=folder)):
-        raise GmaeToolsError(f"{folder}: cannot write there ({reason}); choose another folder")
+        raise CannotWriteError(f"{folder}: cannot write there ({reason}); choose another folder")
 
 
-def _refusal(open_file: Callable[[], IO[bytes]]) -> str | None:
+def _refusal(open_file: Callable[[], IO[Any]]) -> str | None:
     """Why nothing can be written to a file; None if something was."""
     try:
         with open_file() as file:

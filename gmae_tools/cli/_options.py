@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from gmae_tools.cli import INTERRUPTED
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.cli import INTERRUPTED, print_error
+from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.files import check_writable, remove_leftovers, sole_run
 from gmae_tools.processes import is_first_of_launch
 
@@ -90,6 +90,13 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
     except GmaeToolsError as error:
         raise GmaeToolsError(f"{option} {error}") from None
     return folder
+
+
+def print_failure(path: Path, error: Exception) -> None:
+    """Say that a picture could not be done; an error that others would meet, too, is raised instead."""
+    if isinstance(error, CannotWriteError):
+        raise error
+    print_error(error if str(path) in str(error) else f"{path}: {error}")
 
 
 def when_interrupted(text: str) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
     backend_option,
     checkpoint_option,
     device_option,
     format_option,
     output_folder,
+    print_failure,
     refine_option,
 )
 from gmae_tools.errors import GmaeToolsError
@@ -72,7 +72,7 @@ def command(
             found[str(path)] = find_points(model, photo, refine, backend)
             shown = photo
         except (GmaeToolsError, OSError) as error:
-            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            print_failure(path, error)
             failures += 1
     if found:
         everything = Points.join(list(found.values()))

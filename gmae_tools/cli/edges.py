@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
     Numbers,
     backend_option,
@@ -17,6 +16,7 @@ from gmae_tools.cli._options import (
     folder_names,
     format_option,
     output_folder,
+    print_failure,
     refine_option,
 )
 from gmae_tools.errors import GmaeToolsError
@@ -119,7 +119,7 @@ def draw(
         try:
             rows.append(find_edges(path, detectors, folder / name))
         except (GmaeToolsError, OSError) as error:
-            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            print_failure(path, error)
             failures += 1
     if rows:
         looks = f"scales {', '.join(map(str, scales))}" + (" and mirrored" if flip else "")

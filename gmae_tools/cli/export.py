@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
     backend_option,
     checkpoint_option,
     device_option,
     folder_names,
     output_folder,
+    print_failure,
     refine_option,
 )
 from gmae_tools.errors import GmaeToolsError
@@ -77,7 +77,7 @@ def command(
         try:
             written = export(model, path, folder / name, forms, fov, Path(checkpoint).name, backend, refine)
         except (GmaeToolsError, OSError) as error:
-            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            print_failure(path, error)
             failures += 1
             continue
         for file in written:

@@ -17,6 +17,7 @@ from gmae_tools.cli._options import (
     folder_names,
     format_option,
     output_folder,
+    print_failure,
     refine_option,
     when_interrupted,
 )
@@ -99,7 +100,7 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
                 rows += take_apart(model, path, request, folder / name)
             except (GmaeToolsError, OSError) as error:
                 with tqdm.external_write_mode():  # on a line of its own
-                    print_error(error if str(path) in str(error) else f"{path}: {error}")
+                    print_failure(path, error)
                 failures += 1
     finally:  # an interrupted run keeps the table of what it has finished
         if rows:
@@ -200,7 +201,7 @@ def progress_over(items: list[T], folder: Path) -> Iterator[T]:
     """`items`, with a progress bar on a terminal if there are several; Ctrl-C says at which one it came.
 
     Raises:
-        GmaeToolsError: nothing can be written into the folder any more.
+        CannotWriteError: nothing can be written into the folder any more.
     """
     bar = tqdm(items, unit="picture", disable=None if len(items) > 1 else True)
     for number, item in enumerate(bar, start=1):

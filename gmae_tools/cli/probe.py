@@ -59,8 +59,8 @@ def command(
 
     where = resolve_device(device)
     photos = find_labelled(data, labelling, limit)
-    click.echo(describe(photos), err=True)
     folder = output_folder(out, f"{FEATURES}/*")
+    click.echo(describe(photos), err=True)
     config = LinearConfig() if linear else None
     answers: list[Answers] = []
     preparations: dict[str, str] = {}

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
     backend_option,
     checkpoints_option,
@@ -14,6 +13,7 @@ from gmae_tools.cli._options import (
     folder_names,
     format_option,
     output_folder,
+    print_failure,
 )
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
@@ -74,7 +74,7 @@ def command(
             try:
                 rows += write_reconstructions(read_image(path), request, folder / name / SHEET, str(path))
             except (GmaeToolsError, OSError) as error:
-                print_error(error if str(path) in str(error) else f"{path}: {error}")
+                print_failure(path, error)
                 failures += 1
     finally:  # an interrupted run keeps the table of what it has finished
         if rows:

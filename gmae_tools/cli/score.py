@@ -76,7 +76,7 @@ def command() -> None:
 @click.option(
     "-o",
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Folder for the curve, tables and counts.",
 )
 @click.option(
@@ -144,7 +144,7 @@ def edges(
 @click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
 @click.option("--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @click.option(
-    "-o", "--out", type=click.Path(file_okay=False, path_type=Path),
+    "-o", "--out", type=click.Path(path_type=Path),
     help="Folder for all scores, the curves, and a table of the images.",
 )  # fmt: skip
 def masks(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
     Numbers,
     backend_option,
@@ -17,6 +16,7 @@ from gmae_tools.cli._options import (
     folder_names,
     format_option,
     output_folder,
+    print_failure,
     refine_option,
 )
 from gmae_tools.cli.score import MaskThreshold, min_max_option
@@ -143,7 +143,7 @@ def draw(
         try:
             row, record = take_out(path, segment, method, threshold, folder / name)
         except (GmaeToolsError, OSError) as error:
-            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            print_failure(path, error)
             failures += 1
             continue
         rows.append(row)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli import print_error
 from gmae_tools.cli._options import (
     backend_option,
     checkpoint_option,
@@ -15,6 +14,7 @@ from gmae_tools.cli._options import (
     folder_names,
     format_option,
     output_folder,
+    print_failure,
     refine_option,
 )
 from gmae_tools.cli.layers import find_inputs, fit, progress_over
@@ -75,7 +75,7 @@ def command(images: tuple[str, ...], layers: int, side: int, out: str, checkpoin
         try:
             rows.append(show(model, path, request, folder / f"{name}.html"))
         except (GmaeToolsError, OSError) as error:
-            print_error(error if str(path) in str(error) else f"{path}: {error}")
+            print_failure(path, error)
             failures += 1
     click.echo(format_rows(rows, COLUMNS, form), nl=False)
     if failures:
