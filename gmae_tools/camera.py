@@ -15,6 +15,8 @@ from gmae_tools.gaussians import Gaussians
 CameraKind = Literal["gmae", "pinhole", "orthographic"]
 
 _NEAREST_VISIBLE_Z = 0.01  # scene units in front of the camera; gsplat's near plane
+_LARGEST_SCALE = 1e6  # scene units: no picture shows where a larger one ends
+_LONGEST_AXIS = 1e8  # px, of a footprint: its fourth power is the largest number needed, and float32 ends at 3e38
 _DEGENERATE = 1e-12  # px^4, of the determinant of a covariance: a footprint without area, which only blur = 0 allows
 
 
@@ -85,7 +87,9 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
 
     The normalised square [-1, 1]^2 is stretched over the picture, so a prediction renders at any size and aspect ratio.
     What cannot be seen keeps its place in the order but gets opacity 0: Gaussians behind the camera (their footprint is
-    computed at the near plane, so that it stays finite) and, without blur, footprints without area.
+    computed at the near plane, so that it stays finite) and, without blur, footprints without area. Any numbers up to
+    1e30 will do: the sign of a scale does not matter, a quaternion of length 0 does not turn. What is NaN or infinite
+    stays so, for `rasterize` to refuse.
 
     Returns:
         Splats in the order of the Gaussians, with their colours.
@@ -94,10 +98,11 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     z = camera.distance + gaussians.means[..., 2]  # [B, K]
     visible = z > _NEAREST_VISIBLE_Z
     safe_z = z.clamp_min(_NEAREST_VISIBLE_Z)
-    axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]  # [B, K, 3, 3], columns = axes
+    scales = _cut(gaussians.scales, _LARGEST_SCALE)
+    axes = quats_to_rotations(gaussians.quats) * scales[..., None, :]  # [B, K, 3, 3], columns = axes
     flat, footprint = flatten(gaussians.means, axes, safe_z, camera)
     means = half * (flat + 1)
-    conics, determinant = _invert_covariance(footprint * half[:, None], camera.blur)
+    conics, determinant = _invert_covariance(_cut(footprint * half[:, None], _LONGEST_AXIS), camera.blur)
     opacities = torch.where(visible & (determinant > _DEGENERATE), gaussians.opacities, 0.0)
     return Splats(means, conics, z, gaussians.colors, opacities)
 
@@ -139,6 +144,11 @@ def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Ten
     projected = centres * inverse_z
     # EWA: d(f x / z) = f/z dx - f x / z^2 dz
     return projected, footprint - projected[..., None] * (axes[..., 2:, :] / z[..., None, None])
+
+
+def _cut(lengths: Tensor, limit: float) -> Tensor:
+    """Lengths of either sign, none beyond the limit; an infinite one becomes NaN, and is found."""
+    return lengths * (limit / lengths.detach().abs().clamp_min(limit))
 
 
 def _invert_covariance(footprint: Tensor, blur: float) -> tuple[Tensor, Tensor]:

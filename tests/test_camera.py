@@ -233,6 +233,30 @@ def test_without_blur_what_has_no_area_is_invisible(scale: float | tuple[float, 
     assert project(one(scale=scale), Camera(), 64, 64).opacities.item() == 0.5  # the blur gives it one
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_gaussians_of_any_size_look_the_same_beyond_the_picture(kind: CameraKind) -> None:
+    """Where squares of squares overflow float32."""
+    turn = (0.9, 0.1, 0.2, 0.3)
+    expected = project(one(scale=(1e5, 0.3, 0.3), quat=turn, dtype=torch.float64), CAMERAS[kind], 64, 64).conics
+    for scale in (1e6, 1e10, 1e20, 1e30, -1e30):
+        needle = one(scale=(scale, 0.3, 0.3), quat=turn).map(lambda tensor: tensor.requires_grad_())
+        conics = project(needle, CAMERAS[kind], 64, 64).conics
+        torch.testing.assert_close(conics.double(), expected, rtol=1e-4, atol=1e-6)
+        conics.sum().backward()
+        assert needle.scales.grad is not None and needle.scales.grad.isfinite().all()
+        everywhere = project(one(scale=scale, quat=turn), CAMERAS[kind], 64, 64)
+        assert 0 <= everywhere.conics.abs().max() < 1e-6 and everywhere.opacities.item() == 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["scales", "quats"])
+def test_what_is_no_number_is_not_hidden(field: str, value: float, kind: CameraKind) -> None:
+    gaussians = random_gaussians(5)
+    getattr(gaussians, field)[1, 3, 0] = value
+    assert not project(gaussians, CAMERAS[kind], 64, 64).conics[1, 3].isfinite().all()
+
+
 # --- settings -----------------------------------------------------------------------------------------
 
 

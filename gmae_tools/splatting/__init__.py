@@ -20,6 +20,9 @@ from gmae_tools.splatting.backends import Backend, Drawer, choose_backend
 __all__ = ["Backend", "Drawer", "GroupRaster", "Raster", "choose_backend", "rasterize", "rasterize_groups"]
 
 
+_MOST_PIXELS = 1 << 30  # of a picture: more is a mistake, and would not fit into memory
+
+
 @dataclass(frozen=True)
 class Raster:
     """A composited picture.
@@ -153,8 +156,11 @@ def _composite(
     backend: Backend,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Check, sort and hand over to the backend; returns images, alphas, owner, owner weight."""
-    if height < 1 or width < 1:
+    if height < 1 or width < 1 or height * width > _MOST_PIXELS:
         raise GmaeToolsError(f"cannot render a picture of {height} x {width} pixels")
+    if not 0 < alpha_max <= 1:
+        raise GmaeToolsError(f"alpha_max {alpha_max} is not within 0..1")
+    _check_shapes(splats)
     _check_finite(splats, background)
     order = torch.argsort(splats.depths.detach(), dim=1, stable=True)
     drawer = choose_backend(backend, splats.means.device)
@@ -183,11 +189,29 @@ def _composite(
     return images, alphas, unsort(owner, order) if owners else owner, weight
 
 
+def _check_shapes(splats: Splats) -> None:
+    """Raise an error that names what does not fit: kernels trust shapes, and would read beyond an array."""
+    last = {"means": (2,), "conics": (3,), "depths": (), "opacities": (), "colors": splats.colors.shape[-1:]}
+    for name, sizes in last.items():
+        shape, expected = list(getattr(splats, name).shape), [*splats.means.shape[:2], *sizes]
+        if shape != expected:
+            raise GmaeToolsError(f"splats: {name} has shape {shape}, expected {expected}")
+
+
 def _check_finite(splats: Splats, background: Tensor) -> None:
-    """Raise an error that names what is not finite; one answer for all, because a GPU has to be waited for."""
-    named = {name: getattr(splats, name) for name in ("means", "conics", "depths", "opacities", "colors")}
-    named["background"] = background
-    finite = torch.stack([torch.isfinite(tensor).all() for tensor in named.values()]).tolist()
+    """Raise an error that names what is not finite in float32, with which most backends draw.
+
+    One answer for all, because a GPU has to be waited for.
+    """
+    named = {
+        "means": splats.means,
+        "conics (from scales and quats)": splats.conics,
+        "depths": splats.depths,
+        "opacities": splats.opacities,
+        "colors": splats.colors,
+        "background": background,
+    }
+    finite = torch.stack([torch.isfinite(tensor.float()).all() for tensor in named.values()]).tolist()
     for name, good in zip(named, finite, strict=True):
         if not good:
             raise GmaeToolsError(f"splats: {name} has NaN or infinite values; is the model or the scene broken?")

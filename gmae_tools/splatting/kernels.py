@@ -22,6 +22,9 @@ _MIN_ALPHA = np.float32(1 / 255)
 _MIN_TRANSMITTANCE = np.float32(1e-4)
 _CUTOFF = np.float32(math.log(255))  # alpha >= 1/255 where -log(alpha) is no more than this
 _CULL = math.log(255) + 1e-3  # culling stays on the safe side of rounding
+# The conic of a very long needle is almost one of a stripe, and rounding may make it one of a hyperbola:
+_ROUNDED = 1 + 1e-5  # error of the products a c and b^2
+_LEAST_DETERMINANT = 1e-12  # of a c: a needle at least so long touches what the stripe would
 
 # Contraction allows fused multiply-add. NaN and infinity keep their meaning: what compares with them stays dark.
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
@@ -36,7 +39,7 @@ def pack(means, conics, colors, opacities, order, shape, sorted_colors):
         row = shape[position]
         row[0], row[1] = means[k, 0], means[k, 1]
         row[2], row[3], row[4] = np.float32(0.5) * conics[k, 0], conics[k, 1], np.float32(0.5) * conics[k, 2]
-        is_ellipse = row[2] > 0 and np.float64(row[2]) * row[4] > 0.25 * np.float64(row[3]) * row[3]
+        is_ellipse = row[2] > 0 and _ROUNDED * np.float64(row[2]) * row[4] > 0.25 * np.float64(row[3]) * row[3]
         row[5] = -math.log(opacities[k]) if is_ellipse and opacities[k] >= _MIN_ALPHA else np.inf
         for channel in range(colors.shape[1]):
             sorted_colors[position, channel] = colors[k, channel]
@@ -45,7 +48,7 @@ def pack(means, conics, colors, opacities, order, shape, sorted_colors):
 @njit(**_INLINE)
 def _reach(a, b, c, level, low, high):
     """Least and greatest x of the ellipse a x^2 + 2 b x y + c y^2 <= level where it crosses low <= y <= high."""
-    determinant = a * c - b * b
+    determinant = max(a * c - b * b, _LEAST_DETERMINANT * a * c)
     half_width, half_height = math.sqrt(level * c / determinant), math.sqrt(level * a / determinant)
     middle, rightmost_at = -b / a, -b * half_width / c
     widest, narrowing = level / a, determinant / (a * a)  # of the squared half chord at height y
@@ -79,7 +82,7 @@ def _visit_tiles(shape, drawn, tiles_x, tiles_y, slots, splats, rows, fill):
             continue
         x, y = np.float64(shape[position, 0]), np.float64(shape[position, 1])
         a, b, c = np.float64(shape[position, 2]), 0.5 * shape[position, 3], np.float64(shape[position, 4])
-        half_height = math.sqrt(level * a / (a * c - b * b))
+        half_height = math.sqrt(level * a / max(a * c - b * b, _LEAST_DETERMINANT * a * c))
         first_row, end_row = _span((y - half_height) / TILE, (y + half_height) / TILE, tiles_y)
         for tile_y in range(first_row, end_row):
             top = tile_y * TILE - y

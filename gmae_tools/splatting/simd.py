@@ -171,13 +171,20 @@ def _pointer(context: Any, builder: Any, signature: Any, values: Any) -> Any:
     whole = [context.cast(builder, *pair, types.intp) for pair in zip(indices, kinds, strict=True)]
     whole += [context.get_constant(types.intp, 0)] * (array_type.ndim - len(whole))
     array = context.make_array(array_type)(context, builder, values[0])
-    start = cgutils.get_item_pointer(context, builder, array_type, array, whole)
+    checked = context.enable_boundscheck
+    if checked:  # the place of the last lane here, that of the first below
+        length = builder.extract_value(array.shape, array_type.ndim - 1)
+        cgutils.do_boundscheck(context, builder, builder.add(whole[-1], length.type(LANES - 1)), length)
+    start = cgutils.get_item_pointer(context, builder, array_type, array, whole, boundscheck=checked)
     return builder.bitcast(start, _VECTOR.as_pointer())
 
 
 @intrinsic
 def load(_context, array, index):
-    """The 16 values of a float32 array that begin at `array[index]` and follow each other in memory, unchecked."""
+    """The 16 values of a float32 array that begin at `array[index]` and follow each other in memory.
+
+    As with any array in a kernel, bounds are checked only with NUMBA_BOUNDSCHECK=1.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load(_pointer(context, builder, signature, values), align=4)
