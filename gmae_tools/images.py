@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,7 +24,15 @@ if TYPE_CHECKING:  # importing torch takes a second, and most of this file does 
     import torch
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-MAX_PIXELS = 89_478_485  # Pillow's own bound for decompression bombs; a quarter of a gigabyte of RGB
+# Those of the suffixes, whatever a file's name: Pillow would also run Ghostscript on a page of PostScript, and has
+# decoders of formats that hardly anybody uses nor tests.
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+MAX_PIXELS = 89_478_485  # above which Pillow warns of decompression bombs; a quarter of a gigabyte of RGB
+
+_STRIP_PIXELS = 1 << 20  # converted at a time
+_MOST_SCANS = 100  # of a JPEG, as libtiff allows; encoders make about ten
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # of JPEG, which begins a segment; others lie among the pixels
+_START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 
 
 # --- finding -----------------------------------------------------------------------------------------
@@ -80,41 +90,102 @@ def _images_of(text: str | os.PathLike[str]) -> list[Path]:
 # --- reading -----------------------------------------------------------------------------------------
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> np.ndarray:
     """Read a picture file as uint8 RGB `[H, W, 3]`, upright, in its own size; the first frame of several.
 
     Args:
-        path: any format Pillow knows, any mode; see `to_rgb` for how it becomes RGB.
-        max_pixels: refuse larger pictures before decoding anything (Pillow stops at twice the default).
+        path: a file in one of `IMAGE_FORMATS`, of any mode; see `to_rgb` for how it becomes RGB.
+        max_pixels: refuse larger pictures before decoding anything; see `open_image`. Decoding takes 8 bytes a pixel,
+            of WebP 16.
 
     Raises:
         GmaeToolsError: missing, empty, too large, damaged, or not a picture; one line that names the file.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise GmaeToolsError(f"{path}: is a folder, not a picture")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of size, which `max_pixels` decides, and of flawed metadata
+        with open_image(path, max_pixels=max_pixels) as image:
+            return to_rgb(image)
+
+
+@contextmanager
+def open_image(
+    file: str | os.PathLike[str] | IO[bytes], *, max_pixels: int | None = None, side: int | None = None
+) -> Iterator[Image.Image]:
+    """A picture opened by Pillow; what goes wrong before the context ends, in decoding above all, is told in one line.
+
+    Args:
+        file: a path, which then stands before what is wrong; or encoded bytes.
+        max_pixels: refuse pictures that are larger once decoded, and name the option that raises the bound; by default
+            larger than `MAX_PIXELS`. Pillow's own bound, which is the process's, follows if it is lower.
+        side: decode a JPEG at 1/2, 1/4 or 1/8 of its size if none of its sides falls below so many pixels.
+
+    Raises:
+        GmaeToolsError: as for `read_image`.
+    """
+    bound = max_pixels or MAX_PIXELS
+    too_large = f"more than {bound:,} pixels; downscale it first" + ", or raise --max-pixels" * bool(max_pixels)
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, bound)
     try:
-        if path.stat().st_size == 0:
-            raise GmaeToolsError(f"{path}: the file is empty")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of size, which `max_pixels` decides, and of flawed metadata
-            with Image.open(path) as image:
-                if image.width * image.height > max_pixels:
-                    size = f"{image.width} x {image.height}"
-                    raise GmaeToolsError(f"{path}: {size} is more than {max_pixels:,} pixels; downscale it first")
-                return np.array(to_rgb(image))
-    except GmaeToolsError:
-        raise
-    except FileNotFoundError:
-        raise GmaeToolsError(f"{path}: no such file") from None
-    except PermissionError:
-        raise GmaeToolsError(f"{path}: no permission to read it") from None
-    except UnidentifiedImageError:
-        raise GmaeToolsError(f"{path}: not a picture in a known format") from None
-    except Image.DecompressionBombError:
-        raise GmaeToolsError(f"{path}: far more than {max_pixels:,} pixels; downscale it first") from None
+        with _opened(file) as encoded, Image.open(encoded, formats=IMAGE_FORMATS) as image:
+            if side:
+                image.draft("RGB", (side, side))
+            if image.width * image.height > bound:
+                raise GmaeToolsError(f"{image.width} x {image.height} is {too_large}")
+            if image.format in ("JPEG", "MPO"):
+                _check_scans(image)
+            yield image
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
-        raise GmaeToolsError(f"{path}: damaged picture ({one_line(error)})") from None
+        problem = f"far {too_large}" if isinstance(error, Image.DecompressionBombError) else _unreadable(error)
+        name = f"{os.fspath(file)}: " if isinstance(file, (str, os.PathLike)) else ""
+        raise GmaeToolsError(name + problem) from None
+
+
+def _opened(file: str | os.PathLike[str] | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    """The bytes of a file. Of a path, Pillow would map them, and scramble a turned TIFF or crash if they grow fewer."""
+    if not isinstance(file, (str, os.PathLike)):
+        return nullcontext(file)
+    path = Path(file)
+    if path.is_dir():
+        raise GmaeToolsError("is a folder, not a picture")
+    if path.stat().st_size == 0:  # so is that of a device or a pipe, which might never end
+        raise GmaeToolsError("the file is empty")
+    return path.open("rb")
+
+
+def _check_scans(image: Image.Image) -> None:
+    """Refuse a JPEG that passes over its pixels very often; a scan of a few bytes may take a second."""
+    file: IO[bytes] = image.fp  # type: ignore[attr-defined]
+    file.seek(0)
+    data = file.read()
+    if data.count(_SCAN) > _MOST_SCANS and _scans(data) > _MOST_SCANS:
+        raise GmaeToolsError(f"a JPEG of more than {_MOST_SCANS} scans; if it can be trusted, save it anew")
+
+
+def _scans(data: bytes) -> int:
+    """Number of scans before a JPEG ends; what follows, such as a film, may look like more."""
+    count, place = 0, 0
+    while (marker := _MARKER.search(data, place)) and marker[0] != _END:
+        count += marker[0] == _SCAN
+        place = marker.end()
+        if marker[0] != _START:  # all other segments say how long they are
+            place += int.from_bytes(data[place : place + 2], "big")
+    return count
+
+
+def _unreadable(error: Exception) -> str:
+    """What is wrong with a picture file, in a line."""
+    if isinstance(error, GmaeToolsError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, UnidentifiedImageError):  # its own message shows the address of a buffer
+        return "not a picture in a known format"
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    return f"damaged picture ({one_line(error)})"
 
 
 def one_line(error: Exception) -> str:
@@ -122,27 +193,57 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A PIL picture of any mode as 8-bit RGB, upright (EXIF rotation applied), alpha laid on white.
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """A PIL picture of any mode as uint8 RGB `[H, W, 3]`, upright (EXIF rotation applied), alpha laid on white.
 
-    Samples of 16 bits or more and of floating point are scaled to 0..255; Pillow's own `convert` would clip.
+    Samples of 16 bits or more and of floating point are scaled to 0..255; Pillow's own `convert` would clip. Rows are
+    converted a few at a time, since the copies that a conversion makes would take more memory than the picture.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_deep_to_uint8(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    image.load()  # only then all metadata are known
+    ImageOps.exif_transpose(image, in_place=True)
+    white = _white(image) if _is_deep(image) else None
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top, strip in _strips(image):
+        pixels[top : top + strip.height] = _strip_to_rgb(strip) if white is None else _deep_to_uint8(strip, white)
+    return pixels
 
 
-def _deep_to_uint8(samples: np.ndarray) -> np.ndarray:
-    """Samples `[H, W]` as uint8. White is the first bound of 1, 255 (floats), 65,535 or else the maximum."""
-    values = np.nan_to_num(samples.astype(np.float32), posinf=0.0, neginf=0.0)
-    maximum = float(values.max())
-    usual_peaks = (1.0, 255.0, 65535.0) if samples.dtype.kind == "f" else (65535.0,)
-    peak = next((peak for peak in usual_peaks if maximum <= peak), maximum)
-    return _unit_to_uint8(values / peak)
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture in strips, and the row at which each begins."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _strip_to_rgb(strip: Image.Image) -> np.ndarray:
+    if strip.has_transparency_data:
+        white = Image.new("RGBA", strip.size, "white")
+        strip = Image.alpha_composite(white, strip.convert("RGBA"))
+    return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _white(image: Image.Image) -> float:
+    """The sample that is white in a deep picture: the first bound of 1, 255 (floats), 65,535 or else the maximum."""
+    maximum = max(float(_deep_samples(strip).max()) for _, strip in _strips(image))
+    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    return next((white for white in usual if maximum <= white), maximum)
+
+
+def _deep_samples(strip: Image.Image) -> np.ndarray:
+    """Samples `[H, W, 1]`, float32 and finite."""
+    return np.nan_to_num(np.asarray(strip)[..., None].astype(np.float32), posinf=0.0, neginf=0.0)
+
+
+def _deep_to_uint8(strip: Image.Image, white: float) -> np.ndarray:
+    """Levels of grey `[H, W, 1]`."""
+    return _unit_to_uint8(_deep_samples(strip) / white)
 
 
 def _unit_to_uint8(values: np.ndarray) -> np.ndarray:

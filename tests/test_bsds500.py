@@ -105,7 +105,7 @@ def test_check_finds_what_is_wrong(root: Path) -> None:
     with pytest.raises(GmaeToolsError, match="1 images instead of 2"):
         data.check()
     data.images("val")[0].write_bytes(b"no picture")
-    with pytest.raises(GmaeToolsError, match=r"val0.jpg cannot be read"):
+    with pytest.raises(GmaeToolsError, match=r"val0.jpg: "):
         data.check()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gmae_tools import images
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import find_images, read_image, resize, to_tensor, write_image
 
@@ -51,8 +54,9 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
     assert pixels.flags.writeable
 
 
+@pytest.mark.parametrize("name", ["colour.png", "colour.tif", "grey.tif"])  # Pillow would map the last one
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, name: str) -> None:
     """By the EXIF standard: where row 0 and column 0 of the stored picture lie in the picture as seen."""
     stored_from_seen: dict[int, Callable[[np.ndarray], np.ndarray]] = {
         1: lambda seen: seen,
@@ -66,9 +70,10 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = np.ascontiguousarray(stored_from_seen[orientation](COLOURS))
-    Image.fromarray(stored).save(tmp_path / "x.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), COLOURS)
+    seen = np.repeat(COLOURS[..., :1], 3, 2) if "grey" in name else COLOURS
+    stored = Image.fromarray(np.ascontiguousarray(stored_from_seen[orientation](seen)))
+    (stored.convert("L") if "grey" in name else stored).save(tmp_path / name, exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / name), seen)
 
 
 def test_alpha_is_laid_on_white(tmp_path: Path) -> None:
@@ -233,6 +238,75 @@ def test_max_pixels_is_the_callers(tmp_path: Path) -> None:
     assert read_image(tmp_path / "x.png", max_pixels=100).shape == (10, 10, 3)
     with pytest.raises(GmaeToolsError, match="10 x 10 is more than 99 pixels"):
         read_image(tmp_path / "x.png", max_pixels=99)
+
+
+def test_a_caller_who_can_allow_more_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 45)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # Pillow refuses twice as many
+    Image.fromarray(noise(10, 10, 3)).save(tmp_path / "x.png")
+    for allowed, cause in (  # in this order, since Pillow's bound is raised
+        (None, "far more than 45 pixels; downscale it first"),
+        (99, "10 x 10 is more than 99 pixels; downscale it first, or raise --max-pixels"),
+    ):
+        with pytest.raises(GmaeToolsError) as caught:
+            read_image(tmp_path / "x.png", max_pixels=allowed)
+        assert str(caught.value) == f"{tmp_path / 'x.png'}: {cause}"
+    assert read_image(tmp_path / "x.png", max_pixels=100).shape == (10, 10, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "RGB", "RGBA", "LA", "I;16", "I", "F"])
+def test_converted_in_strips_it_is_the_same(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The brightest pixel of a deep picture, whose level counts in all strips, lies in the last one."""
+    samples = np.linspace(0, 70_000, 45 * 50).reshape(45, 50)
+    deep = {"I;16": samples.clip(0, 65_535).astype(np.uint16), "I": samples.astype(np.int32), "F": samples}
+    image = Image.fromarray(deep[mode].astype(np.float32) if mode == "F" else deep[mode]) if mode in deep else None
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (image or Image.fromarray(noise(45, 50, 4)).convert(mode)).save(tmp_path / "x.tif", exif=exif)
+    whole = read_image(tmp_path / "x.tif")
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 400)
+    assert whole.shape == (50, 45, 3) and whole.std() > 20
+    np.testing.assert_array_equal(read_image(tmp_path / "x.tif"), whole)
+
+
+def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would have Ghostscript draw it, whatever the file is called."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path / 'executed'}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    page = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "photo.jpg").write_text(page)
+    with Image.open(tmp_path / "photo.jpg") as image:
+        assert image.format == "EPS"
+    with pytest.raises(GmaeToolsError, match="not a picture in a known format"):
+        read_image(tmp_path / "photo.jpg")
+    assert not (tmp_path / "executed").exists()
+
+
+def write_scans(path: Path, count: int) -> None:
+    """A progressive JPEG of `count` scans, the last of them again and again."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (10, 200, 30)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data.rindex(b"\xff\xda")
+    path.write_bytes(data[:last] + (count - data.count(b"\xff\xda") + 1) * data[last:-2] + data[-2:])
+
+
+def test_a_jpeg_of_endless_scans_is_refused(tmp_path: Path) -> None:
+    """30 bytes each, which take a second each if the picture is large."""
+    write_scans(tmp_path / "x.jpg", 100)
+    assert read_image(tmp_path / "x.jpg")[5, 5].tolist() == pytest.approx([10, 200, 30], abs=4)
+    write_scans(tmp_path / "x.jpg", 101)
+    with pytest.raises(GmaeToolsError, match=r"x\.jpg: a JPEG of more than 100 scans"):
+        read_image(tmp_path / "x.jpg")
+
+
+def test_what_follows_a_jpeg_or_describes_it_are_no_scans(tmp_path: Path) -> None:
+    """Telephones append a film, and metadata hold anything."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.jpg", comment=200 * b"\xff\xda", restart_marker_blocks=1)
+    with (tmp_path / "x.jpg").open("ab") as file:
+        file.write(200 * b"\xff\xda")
+    assert read_image(tmp_path / "x.jpg").shape == (64, 64, 3)
 
 
 def test_the_bundled_photograph(repository: Path) -> None:

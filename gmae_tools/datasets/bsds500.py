@@ -17,6 +17,7 @@ import numpy as np
 
 from gmae_tools.datasets.download import Progress, checksum, download, unpack_tar
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import open_image
 
 URL = "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
 SHA256 = "97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e"  # of the 70,763,455 bytes there
@@ -79,8 +80,6 @@ class BSDS500:
         return found
 
     def _check_split(self, split: str) -> int:
-        from PIL import Image
-
         photographs = {path.stem: path for path in self.images(split)}
         truths = {path.stem: path for path in self.ground_truth(split)}
         if odd := sorted(photographs.keys() ^ truths.keys()):
@@ -89,11 +88,11 @@ class BSDS500:
             raise GmaeToolsError(f"{split}: {len(photographs)} images instead of {SPLITS[split]}: {HOW_TO_GET}")
         for name, path in photographs.items():
             try:
-                with Image.open(path) as image:
+                with open_image(path) as image:
                     image.load()
                     width, height = image.size
-            except OSError as error:
-                raise GmaeToolsError(f"{path} cannot be read ({error}): {HOW_TO_GET}") from None
+            except GmaeToolsError as error:
+                raise GmaeToolsError(f"{error}: {HOW_TO_GET}") from None
             for boundaries in read_boundaries(truths[name]):
                 if boundaries.shape != (height, width):
                     raise GmaeToolsError(f"{truths[name]} is not of the size of {path}: {HOW_TO_GET}")

@@ -12,29 +12,32 @@ import json
 import os
 import re
 import tarfile
+import threading
 import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
-from gmae_tools.images import is_image_name, matching_paths, one_line, resize, to_rgb
+from gmae_tools.images import is_image_name, matching_paths, one_line, open_image, resize, to_rgb
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CACHE_VERSION = 1
 DECODING_CHUNK = 256  # photographs decoded ahead of the writer, to bound memory
+_LARGE = 1 << 24  # pixels, from which photographs are decoded one at a time, to bound memory
+_ONE_LARGE = threading.Lock()
 STALE_AFTER_SECONDS = 600.0  # a cache being built is written to all the time; this one's process is dead
 
 
@@ -271,14 +274,13 @@ def work_through(
 def decode_photo(photo: Photo, max_side: int) -> np.ndarray | str:
     """The pixels, uint8 RGB `[h, w, 3]`, no side longer than `max_side`; or the reason why there are none."""
     try:
-        with Image.open(io.BytesIO(photo.read())) as image:
-            image.draft("RGB", (max_side, max_side))  # JPEG: decode at 1/2, 1/4, 1/8 if that is large enough
-            rgb = to_rgb(image)
-        rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        return np.asarray(rgb)
-    except UnidentifiedImageError:  # its message shows the address of a buffer
-        return "not a picture in a known format"
-    except Exception as error:  # decoders raise anything: OSError, SyntaxError, DecompressionBombError, ...
+        with open_image(io.BytesIO(photo.read()), side=max_side) as image:
+            large = image.width * image.height > _LARGE
+            with _ONE_LARGE if large else nullcontext():
+                small = Image.fromarray(to_rgb(image))
+                small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        return np.asarray(small)
+    except (GmaeToolsError, OSError) as error:
         return one_line(error)
 
 

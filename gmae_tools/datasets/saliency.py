@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.images import IMAGE_SUFFIXES, read_image
+from gmae_tools.images import IMAGE_SUFFIXES, open_image, read_image
 
 Split = Literal["odd", "even", "all"]
 
@@ -220,7 +220,5 @@ def read_grey(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _is_transparent(path: str | os.PathLike[str]) -> bool:
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return image.has_transparency_data and bool(np.asarray(image.convert("RGBA"))[..., 3].min() < 255)

@@ -20,6 +20,7 @@ import numpy as np
 from gmae_tools.datasets.bsds500 import read_boundaries, read_mat
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
+from gmae_tools.images import open_image
 from gmae_tools.metrics.boundaries import (
     BoundaryCounts,
     BoundaryResult,
@@ -69,14 +70,9 @@ def read_soft_map(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _read_png(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            deep = image.mode.startswith("I")  # 16 bits; some versions of Pillow hold them in 32
-            values = np.asarray(image.convert("L") if image.mode in ("P", "LA", "1") else image)
-    except OSError as error:
-        raise GmaeToolsError(f"{path} cannot be read as a picture ({error})") from None
+    with open_image(path) as image:
+        deep = image.mode.startswith("I")  # 16 bits; some versions of Pillow hold them in 32
+        values = np.asarray(image.convert("L") if image.mode in ("P", "LA", "1") else image)
     if deep:
         return values.astype(np.uint16)
     if values.ndim == 3:
