@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")  # what `atomic_path` yields
 _ROOM = 1 << 12  # bytes that a disk takes unless it is full
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TURNOVER = 1.0  # seconds that what a killed run has started may take to end
 
 
@@ -39,8 +41,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except GmaeToolsError:
         raise
-    except Exception:  # torch and safetensors have their own
-        if reason := _refusal(partial(temporary.open, "ab")):
+    except Exception as error:  # torch and safetensors have their own
+        if reason := _want_of_room(error) or _refusal(partial(temporary.open, "ab")):
             problem = f"{target}: cannot be written ({reason}); see to its disk, and start again"
             raise CannotWriteError(problem) from None
         raise
@@ -57,6 +59,13 @@ def check_writable(folder: Path) -> None:
     """
     if reason := _refusal(partial(tempfile.TemporaryFile, dir=folder)):
         raise CannotWriteError(f"{folder}: cannot write there ({reason}); choose another folder")
+
+
+def _want_of_room(error: Exception) -> str | None:
+    """The operating system's word for it, from an exception of Python or of something written in Rust."""
+    rust = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(rust[1]) if rust else getattr(error, "errno", None)
+    return os.strerror(number) if number in _FULL else None
 
 
 def _refusal(open_file: Callable[[], IO[Any]]) -> str | None:
