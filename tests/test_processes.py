@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,54 @@ def test_processes_divide_and_exchange_and_a_failure_is_said_once(tmp_path: Path
 
 def test_a_process_that_vanishes_ends_the_others() -> None:
     assert launch(2, vanish) == ["another process of this launch has ended before its work was done", None]
+
+
+# --- processes of one's own ------------------------------------------------------------------------------
+
+# Says which processes work for it, for so many seconds an item, and after Ctrl-C that it was interrupted.
+NAPPING = """
+import os, sys, time
+from gmae_tools.processes import in_processes
+
+def nap(seconds):
+    os.write(1, f"{os.getpid()}\\n".encode())
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    try:
+        list(in_processes(nap, 20 * [float(sys.argv[1])], 2, 1))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+"""
+
+
+def lives(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "Z (zombie)" not in status.read_text()
+
+
+def test_the_items_come_in_order() -> None:
+    assert list(processes.in_processes(abs, range(-5, 0), 2, 2)) == [5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 100), (signal.SIGINT, 1)])
+def test_they_end_with_the_one_they_work_for(tmp_path: Path, number: signal.Signals, seconds: float) -> None:
+    (tmp_path / "napping.py").write_text(NAPPING)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "napping.py", str(seconds)], cwd=Path(__file__).parents[1], start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, stdout=subprocess.PIPE,
+        stderr=(tmp_path / "stderr").open("w"), text=True,
+    )  # fmt: skip
+    assert process.stdout
+    workers = {int(process.stdout.readline()) for _ in range(2)}
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    process.wait(timeout=30)
+    end = time.monotonic() + 20
+    while any(map(lives, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    if number == signal.SIGINT:
+        assert (tmp_path / "stderr").read_text() == "interrupted\n"
