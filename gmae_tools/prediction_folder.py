@@ -98,12 +98,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def predict_maps(photos: Sequence[Path], predictors: Mapping[Path, Predictor]) -> Iterator[Path]:
+def predict_maps(
+    photos: Sequence[Path], predictors: Mapping[Path, Predictor], max_pixels: int | None = None
+) -> Iterator[Path]:
     """Write the soft map of each photograph as `<folder>/maps/<stem>.png` (8 bits), unless it is there.
 
     Args:
         photos: of different stems, the same in every process.
         predictors: by the folder of their results; several of one model can share what it predicts.
+        max_pixels: as `read_image` takes it.
 
     Yields:
         Each photograph when it is done, or left to another process. At the end all maps are there.
@@ -116,16 +119,16 @@ def predict_maps(photos: Sequence[Path], predictors: Mapping[Path, Predictor]) -
         (folder / MAPS).mkdir(parents=True, exist_ok=True)
     for photo in photos:
         if photo in own:
-            _predict_map(photo, predictors)
+            _predict_map(photo, predictors, max_pixels)
         yield photo
     wait()
 
 
-def _predict_map(photo: Path, predictors: Mapping[Path, Predictor]) -> None:
+def _predict_map(photo: Path, predictors: Mapping[Path, Predictor], max_pixels: int | None) -> None:
     targets = {folder / MAPS / f"{photo.stem}.png": predict for folder, predict in predictors.items()}
     missing = {target: predict for target, predict in targets.items() if not target.exists()}
     if missing:
-        picture = read_image(photo)
+        picture = read_image(photo, max_pixels=max_pixels)
         for target, predict in missing.items():
             check_writable(target.parent)  # not made again: results would be without those that lay there
             write_image(target, predict(picture))

@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import gmae_tools
 from gmae_tools import cli
+from gmae_tools.cli import layers
+from gmae_tools.images import MAX_PIXELS
 
 # A command that fails in the way it is told to.
 FAIL_SOME_HOW = """
@@ -92,3 +96,22 @@ def test_help_of_every_command_loads_nothing_heavy() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["density", "edges", "export", "layers", "reconstruct", "segment", "view"])
+def test_large_pictures_are_refused_unless_allowed(command: str, checkpoint: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / "x.png")
+
+    def run(limit: int) -> Result:
+        paths = [str(tmp_path / "x.png"), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+        return CliRunner().invoke(cli.main, [command, *paths, "--max-pixels", str(limit)])
+
+    refused = run(599)
+    limit = "30 x 20 is more than 599 pixels; downscale it first, or raise --max-pixels"
+    assert (refused.exit_code, refused.stderr) == (1, f"error: {tmp_path / 'x.png'}: {limit}\n")
+    assert run(600).exit_code == 0
+
+
+def test_the_limit_on_the_command_line_is_that_of_the_reader() -> None:
+    option = next(option for option in layers.command.params if option.name == "max_pixels")
+    assert option.default == MAX_PIXELS

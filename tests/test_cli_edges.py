@@ -21,6 +21,7 @@ from gmae_tools.detectors import CLASSICAL, NAMES, SUPPRESSION
 from gmae_tools.edge_benchmark import RESULTS
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundary_files import read_soft_map
+from gmae_tools.report import contact_sheet
 from gmae_tools.report.edges import ink
 from gmae_tools.splatting import Drawer, choose_backend
 from tests.launches import launch
@@ -136,6 +137,16 @@ def test_a_picture_that_cannot_be_read_does_not_stop_the_others(root: Path, tmp_
     assert "broken.png" in result.stderr
     assert (tmp_path / "out" / "12" / "sobel.png").is_file()
     assert (tmp_path / "out" / "sheet.png").is_file()
+
+
+def test_a_sheet_shows_the_first_of_many(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, maps = root / "bsds500" / "images" / "val", ("--readout", "sobel", "-o", tmp_path / "out")
+    edges(photos / "12.jpg", *maps)
+    one = read_image(tmp_path / "out" / "sheet.png")
+    monkeypatch.setattr(contact_sheet, "MOST_ROWS", 1)
+    edges(photos, *maps)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"12", "34", "sheet.png"}
+    assert read_image(tmp_path / "out" / "sheet.png").shape == one.shape
 
 
 def test_ink_is_dark_where_edges_are_strong_and_thin_lines_survive_shrinking() -> None:

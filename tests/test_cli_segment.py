@@ -16,6 +16,7 @@ from gmae_tools.cli import main
 from gmae_tools.cli import segment as segment_command
 from gmae_tools.images import read_image
 from gmae_tools.metrics.regions import binarize, score_regions
+from gmae_tools.report import contact_sheet
 from gmae_tools.segmenters import CLASSICAL, THRESHOLDS, centre_prior
 from gmae_tools.zeroshot.boxes import largest_box
 from gmae_tools.zeroshot.figure_ground import METHODS
@@ -107,6 +108,15 @@ def test_a_threshold_of_ones_own_and_a_picture_without_figure(data: Path, tmp_pa
     record = json.loads((out / "0001" / "segment.json").read_text())
     assert record["box"] is None and record["area"] == 0
     assert not np.asarray(Image.open(out / "0001" / "cutout.png"))[..., 3].any()
+
+
+def test_a_sheet_shows_the_first_of_many(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = ("--method", "otsu", "-o", tmp_path / "out", "--format", "json")
+    segment(data / "images" / "0001.jpg", *method)
+    one = read_image(tmp_path / "out" / "sheet.png")
+    monkeypatch.setattr(contact_sheet, "MOST_ROWS", 1)
+    assert len(json.loads(segment(data / "images", *method).stdout)) == 3
+    assert read_image(tmp_path / "out" / "sheet.png").shape == one.shape
 
 
 def test_a_picture_that_cannot_be_read_does_not_stop_the_others(data: Path, tmp_path: Path) -> None:

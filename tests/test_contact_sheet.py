@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
+from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, of_all
 from gmae_tools.report.figures import NO_DEPTH, PALETTE, STYLE, depth_colors, depth_scale
 
 RED = np.full((30, 50, 3), (255, 0, 0), np.uint8)
@@ -36,6 +36,11 @@ def test_panels_fill_rows_and_keep_their_size() -> None:
     tops, lefts = [box[0] for box in found], [box[1] for box in found]
     assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4] < tops[5]
     assert lefts[0] == lefts[3] == lefts[5] < lefts[1] == lefts[4] < lefts[2]
+
+
+def test_a_subtitle_says_that_not_all_are_shown() -> None:
+    assert of_all([1, 2], 2) == ""
+    assert of_all([1, 2], 10_000) == "; the first 2 of 10,000 pictures"
 
 
 def test_text_is_drawn_below_its_panel_and_keeps_clear_of_the_neighbours() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,6 +48,10 @@ backend_option = click.option(
 refine_option = click.option(
     "--refine", type=click.IntRange(0), default=0, metavar="STEPS",
     help="Fit the Gaussians to the photograph by so many steps of gradient descent; 50 make them sharp.",
+)  # fmt: skip
+max_pixels_option = click.option(
+    "--max-pixels", type=click.IntRange(1), default=89_478_485, show_default=True, metavar="N",
+    help="Refuse larger pictures, such as decompression bombs; reading one takes 8 bytes a pixel, of WebP 16.",
 )  # fmt: skip
 format_option = click.option(
     "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True,
@@ -111,16 +116,17 @@ def folder_names(paths: Iterable[Path]) -> list[str]:
     """
     paths = list(paths)
     stems = [path.stem.casefold() for path in paths]
-    taken: set[str] = {stem for stem in stems if stems.count(stem) == 1}
+    uses = Counter(stems)
+    taken: set[str] = {stem for stem in stems if uses[stem] == 1}
+    numbers: Counter[str] = Counter()
     names = []
     for path, stem in zip(paths, stems, strict=True):
         name = path.stem
-        if stems.count(stem) > 1:
+        if uses[stem] > 1:
             name = base = path.name.replace(".", "_")
-            number = 1
             while name.casefold() in taken:
-                number += 1
-                name = f"{base}_{number}"
+                numbers[base.casefold()] += 1
+                name = f"{base}_{numbers[base.casefold()] + 1}"
             taken.add(name.casefold())
         names.append(name)
     return names

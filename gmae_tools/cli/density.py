@@ -13,6 +13,7 @@ from gmae_tools.cli._options import (
     checkpoint_option,
     device_option,
     format_option,
+    max_pixels_option,
     output_folder,
     print_failure,
     refine_option,
@@ -38,10 +39,12 @@ COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scal
 @device_option
 @backend_option
 @refine_option
+@max_pixels_option
 @format_option
 def command(
-    images: tuple[str, ...], out: str, checkpoint: str, device: str, backend: Backend, refine: int, form: str
-) -> None:
+    images: tuple[str, ...], out: str, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int,
+    form: str,
+) -> None:  # fmt: skip
     """Show where a model puts its Gaussians, and how large it makes them at which depth.
 
     IMG is a picture, a folder of pictures or a glob; all are taken together. DIR receives two figures, as PNG, PDF and
@@ -68,7 +71,7 @@ def command(
     found: dict[str, Points] = {}
     for path in progress_over(paths, folder):
         try:
-            photo = read_image(path)
+            photo = read_image(path, max_pixels=max_pixels)
             found[str(path)] = find_points(model, photo, refine, backend)
             shown = photo
         except (GmaeToolsError, OSError) as error:

@@ -15,6 +15,7 @@ from gmae_tools.cli._options import (
     device_option,
     folder_names,
     format_option,
+    max_pixels_option,
     output_folder,
     print_failure,
     refine_option,
@@ -64,17 +65,19 @@ FOLDERS = ("maps", "counts", "human")  # of the benchmark
 @device_option
 @backend_option
 @refine_option
+@max_pixels_option
 @format_option
 def command(
     images: tuple[str, ...], dataset: str | None, split: str, root: str | None, readouts: tuple[str, ...],
     layers: tuple[int, ...] | None, scales: tuple[int, ...], flip: bool, thresholds: int, jobs: int | None,
-    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int, form: str,
+    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int,
+    form: str,
 ) -> None:  # fmt: skip
     """Find edges without training for it.
 
     With IMG (pictures, folders or globs) DIR/<name>/ receives a soft map for each readout and number of layers
-    (white is strong), and DIR/sheet.png a row for each picture: photograph, ground truth if the picture lies in
-    a copy of BSDS500, maps.
+    (white is strong), and DIR/sheet.png a row for each of the first 50: photograph, ground truth if the picture
+    lies in a copy of BSDS500, maps.
 
     With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ what the benchmark counts in it, and DIR
     the scores, the precision-recall curve, a table of the images and the settings. An interrupted run goes on where it
@@ -92,56 +95,62 @@ def command(
             raise click.UsageError("--dataset scores one --readout at a time")
         benchmark(
             readouts[0] if readouts else "layers", split, root, layers or SINGLE, scales, flip, thresholds, jobs,
-            overwrite, output_folder(out, *FOLDERS, launched=True), checkpoint, device, backend, refine, form,
+            overwrite, output_folder(out, *FOLDERS, launched=True), checkpoint, device, backend, refine,
+            max_pixels, form,
         )  # fmt: skip
     else:
         draw(
             images, readouts or ("layers",), layers or HIERARCHY, scales, flip, output_folder(out, "*"), checkpoint,
-            device, backend, refine,
+            device, backend, refine, max_pixels,
         )  # fmt: skip
 
 
 def draw(
     images: tuple[str, ...], readouts: tuple[str, ...], layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
-    folder: Path, checkpoint: str, device: str, backend: Backend, refine: int,
+    folder: Path, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int,
 ) -> None:  # fmt: skip
     """Maps and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
     from gmae_tools.cli.layers import find_inputs, progress_over
     from gmae_tools.images import write_image
+    from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
     from gmae_tools.report.edges import edge_sheet
 
     paths, failures = find_inputs(images)
     gaussian = set(readouts) & set(GAUSSIAN)
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
     detectors = captioned(readouts, layers, source)
-    rows = []
+    rows, done = [], 0
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
-            rows.append(find_edges(path, detectors, folder / name))
+            row = find_edges(path, detectors, folder / name, max_pixels)
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
+            continue
+        done += 1
+        if done <= MOST_ROWS:
+            rows.append(row)
     if rows:
         looks = f"scales {', '.join(map(str, scales))}" + (" and mirrored" if flip else "")
         looks += f", refined in {refine} steps" if refine else ""
         subtitle = "on the photographs"
         if source:
             subtitle = f"read from K = {source.model.config.k} Gaussians a look by {Path(checkpoint).name}, {looks}"
-        write_image(folder / SHEET, edge_sheet("Edges", subtitle, rows))
+        write_image(folder / SHEET, edge_sheet("Edges", subtitle + of_all(rows, done), rows))
         click.echo(str(folder / SHEET))
     if failures:
         raise SystemExit(1)
 
 
-def find_edges(path: Path, detectors: Mapping[str, Detector], folder: Path) -> EdgeRow:
+def find_edges(path: Path, detectors: Mapping[str, Detector], folder: Path, max_pixels: int) -> EdgeRow:
     """The maps of one picture, written to `folder`, as a row of the sheet."""
     import numpy as np
 
     from gmae_tools.datasets.bsds500 import read_boundaries
     from gmae_tools.images import read_image, write_image
-    from gmae_tools.report.edges import EdgeRow
+    from gmae_tools.report.edges import edge_row
 
-    photo = read_image(path)
+    photo = read_image(path, max_pixels=max_pixels)
     maps = {}
     truth = truth_beside(path)
     if truth is not None:
@@ -149,7 +158,7 @@ def find_edges(path: Path, detectors: Mapping[str, Detector], folder: Path) -> E
     for caption, detect in detectors.items():
         maps[caption] = detect(photo)
         write_image(folder / f"{caption.replace('@', '_')}.png", maps[caption])
-    return EdgeRow(path.name, photo, maps)
+    return edge_row(path.name, photo, maps)
 
 
 def truth_beside(path: Path) -> Path | None:
@@ -198,7 +207,7 @@ def open_model(
 def benchmark(
     readout: str, split: str, root: str | None, layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
     thresholds: int, jobs: int | None, overwrite: bool, folder: Path, checkpoint: str, device: str, backend: Backend,
-    refine: int, form: str,
+    refine: int, max_pixels: int, form: str,
 ) -> None:  # fmt: skip
     """Both stages for one readout; prints the scores."""
     from gmae_tools import detectors, edge_benchmark, processes
@@ -226,7 +235,7 @@ def benchmark(
     edge_benchmark.claim(folder, settings, overwrite=overwrite)
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
     detect = source.detector(readout, layers) if source else detectors.CLASSICAL[readout]
-    for _ in progress(predict_maps(photos, {folder: detect}), len(photos), "maps"):
+    for _ in progress(predict_maps(photos, {folder: detect}, max_pixels), len(photos), "maps"):
         pass
     result = edge_benchmark.score_maps(folder, truths, thresholds, jobs=jobs, progress=progress)
     human = edge_benchmark.score_annotators(folder, truths, folder / "human", jobs=jobs, progress=progress)

@@ -13,6 +13,7 @@ from gmae_tools.cli._options import (
     checkpoint_option,
     device_option,
     folder_names,
+    max_pixels_option,
     output_folder,
     print_failure,
     refine_option,
@@ -44,9 +45,10 @@ fov_option = click.option(
 @device_option
 @backend_option
 @refine_option
+@max_pixels_option
 def command(
     images: tuple[str, ...], forms: tuple[str, ...], fov: float, out: str, checkpoint: str, device: str,
-    backend: Backend, refine: int,
+    backend: Backend, refine: int, max_pixels: int,
 ) -> None:  # fmt: skip
     """Write the Gaussians of photographs for other programs.
 
@@ -75,7 +77,7 @@ def command(
     folder = output_folder(out)
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
-            written = export(model, path, folder / name, forms, fov, Path(checkpoint).name, backend, refine)
+            written = export(model, path, folder / name, forms, fov, Path(checkpoint).name, backend, refine, max_pixels)
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
@@ -88,7 +90,7 @@ def command(
 
 def export(
     model: GMAE, path: Path, target: Path, forms: tuple[str, ...], fov: float, checkpoint: str, backend: Backend,
-    refine: int,
+    refine: int, max_pixels: int,
 ) -> list[Path]:  # fmt: skip
     """Write one picture's files, `target` with a suffix for each format and `.json`; returns their paths."""
     import dataclasses
@@ -101,7 +103,7 @@ def export(
     from gmae_tools.predict import predict
     from gmae_tools.refine import refine_photo
 
-    photo = read_image(path)
+    photo = read_image(path, max_pixels=max_pixels)
     gaussians = predict(model, photo)
     if refine:
         gaussians = refine_photo(gaussians, photo, model.camera, refine, backend=backend).gaussians

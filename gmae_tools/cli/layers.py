@@ -16,6 +16,7 @@ from gmae_tools.cli._options import (
     device_option,
     folder_names,
     format_option,
+    max_pixels_option,
     output_folder,
     print_failure,
     refine_option,
@@ -63,8 +64,9 @@ TABLE = "layers.csv"
     "--background", type=click.Choice(["white", "black", "transparent"]), default="white", show_default=True,
     help="Behind the Gaussians.",
 )  # fmt: skip
+@max_pixels_option
 @format_option
-def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, html: bool, background: str, form: str) -> None:  # fmt: skip  # noqa: E501
+def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, html: bool, background: str, max_pixels: int, form: str) -> None:  # fmt: skip  # noqa: E501
     """Take photographs apart into depth layers.
 
     IMG is a picture, a folder of pictures or a glob. For each picture, DIR/<name>/ receives first_<K>.png
@@ -97,7 +99,7 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
             try:
-                rows += take_apart(model, path, request, folder / name)
+                rows += take_apart(model, path, request, folder / name, max_pixels)
             except (GmaeToolsError, OSError) as error:
                 with tqdm.external_write_mode():  # on a line of its own
                     print_failure(path, error)
@@ -111,13 +113,13 @@ def command(images: tuple[str, ...], ks: str | None, layers: int, out: str, chec
         raise SystemExit(1)
 
 
-def take_apart(model: GMAE, path: Path, request: LayersRequest, folder: Path) -> list[Row]:
+def take_apart(model: GMAE, path: Path, request: LayersRequest, folder: Path, max_pixels: int) -> list[Row]:
     """Everything about one picture: read, predict, refine, draw, write; returns its rows of the table."""
     from gmae_tools.images import read_image
     from gmae_tools.predict import predict
     from gmae_tools.report.layers import BACKGROUNDS, write_layers
 
-    photo = read_image(path)
+    photo = read_image(path, max_pixels=max_pixels)
     gaussians, before = predict(model, photo), None
     if request.refine:
         background = BACKGROUNDS[request.background]

@@ -12,6 +12,7 @@ from gmae_tools.cli._options import (
     device_option,
     folder_names,
     format_option,
+    max_pixels_option,
     output_folder,
     print_failure,
 )
@@ -36,10 +37,11 @@ TABLE, SHEET = "reconstruct.csv", "reconstruction.png"
 @click.option("-o", "--out", metavar="DIR", default="reconstructions", show_default=True, help="For the results.")
 @device_option
 @backend_option
+@max_pixels_option
 @format_option
 def command(
     images: tuple[str, ...], checkpoints: tuple[str, ...], mask_ratio: float, seed: int, out: str, device: str,
-    backend: Backend, form: str,
+    backend: Backend, max_pixels: int, form: str,
 ) -> None:  # fmt: skip
     """Rebuild photographs from a part of their patches.
 
@@ -72,7 +74,8 @@ def command(
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
             try:
-                rows += write_reconstructions(read_image(path), request, folder / name / SHEET, str(path))
+                photo = read_image(path, max_pixels=max_pixels)
+                rows += write_reconstructions(photo, request, folder / name / SHEET, str(path))
             except (GmaeToolsError, OSError) as error:
                 print_failure(path, error)
                 failures += 1

@@ -15,6 +15,7 @@ from gmae_tools.cli._options import (
     device_option,
     folder_names,
     format_option,
+    max_pixels_option,
     output_folder,
     print_failure,
     refine_option,
@@ -70,18 +71,20 @@ RESULTS = ("maps", "scores.json", "images.csv", "curve.csv")
 @device_option
 @backend_option
 @refine_option
+@max_pixels_option
 @format_option
 def command(
     images: tuple[str, ...], dataset: str | None, split: str, root: str | None, method: str,
     threshold: Threshold | None, scales: tuple[int, ...], flip: bool, min_max: bool, ap: bool, jobs: int | None,
-    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int, form: str,
+    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int,
+    form: str,
 ) -> None:  # fmt: skip
     """Tell figure from ground without training for it.
 
     With IMG (pictures, folders or globs) DIR/<name>/ receives probability.png, mask.png, cutout.png (the figure on
     transparent ground), overlay.png (figure outlined, ground faded, box) and segment.json (box and area in pixels), and
-    DIR/sheet.png a row for each picture. The box is that of the mask's largest region. Boxes and areas also go to
-    stdout.
+    DIR/sheet.png a row for each of the first 50. The box is that of the mask's largest region. Boxes and areas also go
+    to stdout.
 
     With --dataset DIR/maps/ receives the probability of figure of each photograph, and DIR the scores, the curves over
     thresholds, a table of the images and the settings. An interrupted run goes on where it stopped; other settings are
@@ -101,10 +104,10 @@ def command(
     if dataset:
         benchmark(
             dataset, split, root, method, threshold, scales, flip, min_max, ap, jobs, overwrite, out, checkpoint,
-            device, backend, refine, form,
+            device, backend, refine, max_pixels, form,
         )  # fmt: skip
     else:
-        draw(images, method, threshold, scales, flip, out, checkpoint, device, backend, refine, form)
+        draw(images, method, threshold, scales, flip, out, checkpoint, device, backend, refine, max_pixels, form)
 
 
 def open_model(
@@ -126,12 +129,13 @@ def open_model(
 
 def draw(
     images: tuple[str, ...], method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool, out: str,
-    checkpoint: str, device: str, backend: Backend, refine: int, form: str,
+    checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int, form: str,
 ) -> None:  # fmt: skip
     """Pictures, boxes and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
     from gmae_tools import segmenters
     from gmae_tools.cli.layers import find_inputs, progress_over
     from gmae_tools.images import write_image
+    from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
     from gmae_tools.report.segment import figure_sheet
 
     paths, failures = find_inputs(images)
@@ -141,24 +145,27 @@ def draw(
     rows, records = [], []
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
-            row, record = take_out(path, segment, method, threshold, folder / name)
+            row, record = take_out(path, segment, method, threshold, folder / name, max_pixels)
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
             continue
-        rows.append(row)
         records.append(record)
+        if len(records) <= MOST_ROWS:
+            rows.append(row)
     if rows:
         refined = f", refined in {refine} steps" if refine else ""
         maker = f" from K = {source.model.config.k} Gaussians by {Path(checkpoint).name}{refined}" if source else ""
-        write_image(folder / SHEET, figure_sheet("Figure and ground", f"{method}{maker}", rows))
+        write_image(
+            folder / SHEET, figure_sheet("Figure and ground", f"{method}{maker}{of_all(rows, len(records))}", rows)
+        )
     click.echo(render(records, form))
     if failures:
         raise SystemExit(1)
 
 
 def take_out(
-    path: Path, segment: Segmenter, method: str, threshold: Threshold, folder: Path
+    path: Path, segment: Segmenter, method: str, threshold: Threshold, folder: Path, max_pixels: int
 ) -> tuple[FigureRow, dict[str, Any]]:
     """Everything about one picture, written to `folder`; its row of the sheet, and what stands in its JSON file."""
     import numpy as np
@@ -168,7 +175,7 @@ def take_out(
     from gmae_tools.report.segment import cutout, figure_row, overlay
     from gmae_tools.zeroshot.boxes import largest_box
 
-    photo = read_image(path)
+    photo = read_image(path, max_pixels=max_pixels)
     probability = segment(photo)
     mask = binarize(probability, threshold)
     box = largest_box(mask)
@@ -215,7 +222,7 @@ def render(records: list[dict[str, Any]], form: str) -> str:
 def benchmark(
     dataset: str, split: Any, root: str | None, method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool,
     min_max: bool, ap: bool, jobs: int | None, overwrite: bool, out: str, checkpoint: str, device: str,
-    backend: Backend, refine: int, form: str,
+    backend: Backend, refine: int, max_pixels: int, form: str,
 ) -> None:  # fmt: skip
     """Both stages for one method; prints the scores."""
     from dataclasses import asdict
@@ -250,7 +257,7 @@ def benchmark(
     folder = output_folder(out, MAPS, launched=True)
     claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
     photos = [pair.photo for pair in pairs]
-    for _ in progress(predict_maps(photos, {folder: segment}), len(photos), "maps"):
+    for _ in progress(predict_maps(photos, {folder: segment}, max_pixels), len(photos), "maps"):
         pass
     own, protocol = processes.share(region_benchmark.maps_of(folder, pairs)), RegionProtocol(min_max, threshold)
     scored = processes.gather(list(progress(region_benchmark.score_pairs(own, protocol, jobs), len(own), "scoring")))

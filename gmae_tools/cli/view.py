@@ -13,6 +13,7 @@ from gmae_tools.cli._options import (
     device_option,
     folder_names,
     format_option,
+    max_pixels_option,
     output_folder,
     print_failure,
     refine_option,
@@ -44,8 +45,9 @@ COLUMNS = {"image": None, "k": 0, "kilobytes": 0, "page": None}
 @device_option
 @backend_option
 @refine_option
+@max_pixels_option
 @format_option
-def command(images: tuple[str, ...], layers: int, side: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, form: str) -> None:  # fmt: skip  # noqa: E501
+def command(images: tuple[str, ...], layers: int, side: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int, form: str) -> None:  # fmt: skip  # noqa: E501
     """Write pages on which photographs can be taken apart by hand.
 
     IMG is a picture, a folder of pictures or a glob. DIR/<name>.html is a page that needs nothing but a browser: choose
@@ -73,7 +75,7 @@ def command(images: tuple[str, ...], layers: int, side: int, out: str, checkpoin
     rows: list[Row] = []
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
-            rows.append(show(model, path, request, folder / f"{name}.html"))
+            rows.append(show(model, path, request, folder / f"{name}.html", max_pixels))
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
@@ -82,13 +84,13 @@ def command(images: tuple[str, ...], layers: int, side: int, out: str, checkpoin
         raise SystemExit(1)
 
 
-def show(model: GMAE, path: Path, request: PageRequest, page: Path) -> Row:
+def show(model: GMAE, path: Path, request: PageRequest, page: Path, max_pixels: int) -> Row:
     """Everything about one picture: read, predict, refine, write; returns its row of the table."""
     from gmae_tools.images import read_image
     from gmae_tools.predict import predict
     from gmae_tools.report.page import write_page
 
-    photo = read_image(path)
+    photo = read_image(path, max_pixels=max_pixels)
     gaussians = predict(model, photo)
     if request.refine:
         gaussians = fit(gaussians, photo, model, request, path.name)

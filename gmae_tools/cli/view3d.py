@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import backend_option, checkpoint_option, device_option, refine_option
+from gmae_tools.cli._options import (
+    backend_option,
+    checkpoint_option,
+    device_option,
+    max_pixels_option,
+    refine_option,
+)
 from gmae_tools.cli.export import fov_option
 
 if TYPE_CHECKING:
@@ -27,9 +33,11 @@ if TYPE_CHECKING:
 @device_option
 @backend_option
 @refine_option
+@max_pixels_option
 def command(
-    image: Path, port: int, host: str, fov: float, checkpoint: str, device: str, backend: Backend, refine: int
-) -> None:
+    image: Path, port: int, host: str, fov: float, checkpoint: str, device: str, backend: Backend, refine: int,
+    max_pixels: int,
+) -> None:  # fmt: skip
     """Show the Gaussians of a photograph in 3-D, in a browser at the address that is printed.
 
     The first view is the picture; drag to turn the scene, scroll to come nearer, move the slider to see the nearest
@@ -43,7 +51,7 @@ def command(
     from gmae_tools.report.view3d import require_viser, serve
 
     require_viser()
-    photo = read_image(image)
+    photo = read_image(image, max_pixels=max_pixels)
     model = checkpoints.load(checkpoint, device=resolve_device(device))
     gaussians = predict(model, photo)
     if refine:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from gmae_tools.report.figures import HAIRLINE, INK, MUTED, PAPER, depth_scale, font
+
+MOST_ROWS = 50  # photographs on one sheet; a folder may hold any number
 
 # All in px.
 _MARGIN, _GAP = 36, 14
@@ -79,6 +81,17 @@ def panel_size(height: int, width: int, *, side: int) -> tuple[int, int]:
     """Height and width in px of a picture whose longer side shall be `side` px."""
     scale = side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def of_all(shown: Sequence[object], count: int) -> str:
+    """The end of a subtitle: that not all of `count` pictures are on the sheet, if so."""
+    return f"; the first {len(shown)} of {count:,} pictures" if len(shown) < count else ""
+
+
+def common_box(pictures: Iterable[np.ndarray]) -> tuple[int, int]:
+    """The least height and width in px that hold each of the pictures."""
+    heights, widths = zip(*(picture.shape[:2] for picture in pictures), strict=True)
+    return max(heights), max(widths)
 
 
 def in_box(picture: np.ndarray, box: tuple[int, int]) -> np.ndarray:

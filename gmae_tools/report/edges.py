@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from gmae_tools.images import resize
-from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
+from gmae_tools.report.contact_sheet import Panel, Section, common_box, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import PAPER
 
 _PANEL = 264  # longest side of a picture on the sheet, px
@@ -19,36 +19,34 @@ _CONTRAST = 1.5  # exponent: the eye should see the strong edges first
 
 @dataclass(frozen=True)
 class EdgeRow:
-    """A photograph's row.
-
-    Attributes:
-        name: its heading.
-        photo: uint8 RGB `[H, W, 3]`.
-        maps: soft maps in [0, 1] `[H, W]` by their captions; ground truth is one of them.
-    """
+    """A row of the sheet: its heading, and small pictures uint8 RGB `[h, w, 3]` of one size by their captions."""
 
     name: str
-    photo: np.ndarray
-    maps: Mapping[str, np.ndarray]
+    pictures: Mapping[str, np.ndarray]
+
+
+def edge_row(name: str, photo: np.ndarray, maps: Mapping[str, np.ndarray]) -> EdgeRow:
+    """The row of a photograph, uint8 RGB `[H, W, 3]`, and of soft maps in [0, 1] `[H, W]` by their captions."""
+    size = panel_size(*photo.shape[:2], side=_PANEL)
+    drawn = {caption: ink(strength, *size) for caption, strength in maps.items()}
+    return EdgeRow(name, {"photograph": resize(photo, *size), **drawn})
 
 
 def edge_sheet(title: str, subtitle: str, rows: Sequence[EdgeRow]) -> np.ndarray:
     """Draw a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph."""
-    sizes = [panel_size(*row.photo.shape[:2], side=_PANEL) for row in rows]
-    box = max(height for height, _ in sizes), max(width for _, width in sizes)
-    captions = max((list(row.maps) for row in rows), key=len)
+    box = common_box(picture for row in rows for picture in row.pictures.values())
+    captions = max((list(row.pictures) for row in rows), key=len)
+    nothing = np.full((*box, 3), PAPER, np.uint8)
     sections = []
-    for row, size in zip(rows, sizes, strict=True):
-        panels = [Panel(in_box(resize(row.photo, *size), box), "photograph")]
-        for caption in captions:  # a row without ground truth keeps its place free
-            strength = row.maps.get(caption)
-            panels.append(
-                Panel(in_box(ink(strength, *size), box), caption)
-                if strength is not None
-                else Panel(np.full((*box, 3), PAPER, np.uint8), f"no {caption}")
-            )
+    for row in rows:
+        panels = [
+            Panel(in_box(row.pictures[caption], box), caption)
+            if caption in row.pictures
+            else Panel(nothing, f"no {caption}")  # a row without ground truth keeps its place free
+            for caption in captions
+        ]
         sections.append(Section(row.name, panels))
-    return contact_sheet(title, subtitle, sections, columns=1 + len(captions))
+    return contact_sheet(title, subtitle, sections, columns=len(captions))
 
 
 def ink(strength: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from PIL import Image, ImageColor, ImageDraw
 from scipy import ndimage
 
 from gmae_tools.images import resize
-from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
+from gmae_tools.report.contact_sheet import Panel, Section, common_box, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import PALETTE, PAPER
 
 OUTLINE, BOX = PALETTE[4], PALETTE[5]  # of the figure, of its box
@@ -57,7 +57,7 @@ def figure_row(name: str, pictures: Mapping[str, np.ndarray]) -> FigureRow:
 
 def figure_sheet(title: str, subtitle: str, rows: Sequence[FigureRow]) -> np.ndarray:
     """Draw a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph."""
-    box = _common_box([picture for row in rows for picture in row.pictures.values()])
+    box = common_box(picture for row in rows for picture in row.pictures.values())
     sections = [
         Section(row.name, [Panel(in_box(picture, box), caption) for caption, picture in row.pictures.items()])
         for row in rows
@@ -86,13 +86,9 @@ def comparison_sheet(title: str, subtitle: str, items: Sequence[Comparison]) -> 
             (resize(overlay(item.photo, item.truth), *size), "true figure", ""),
             (resize(overlay(item.photo, item.found), *size), "found", item.note),
         ]
-    box = _common_box([picture for picture, _, _ in drawn])
+    box = common_box(picture for picture, _, _ in drawn)
     panels = [Panel(in_box(picture, box), caption, note) for picture, caption, note in drawn]
     return contact_sheet(title, subtitle, [Section(f"{len(items)} photographs", panels)], columns=6)
-
-
-def _common_box(pictures: Sequence[np.ndarray]) -> tuple[int, int]:
-    return max(picture.shape[0] for picture in pictures), max(picture.shape[1] for picture in pictures)
 
 
 def _thumbnail(picture: np.ndarray) -> np.ndarray:
