@@ -148,7 +148,7 @@ def main(
         "invariance": (invariance_rows(data, folders, photographs, device, run / "invariance"), INVARIANCE),
     }
     setting = f"Preset {preset}, {next(iter(configs.values())).model.image_size} px, {samples:,} samples of"
-    setting += f" {len(photos) - len(held.indices):,} photographs in batches of {batch_size}, seed {seed}. {machine()}."
+    setting += f" {len(photos) - len(held.indices):,} photographs in batches of {batch_size}, seed {seed}. {machine()}"
     asked = json.loads((run / "probe" / probe.RECORD).read_text())["protocol"]
     setting += f" Probe: {asked['to_learn_from']} photographs to learn from, {asked['validation']} to classify into"
     setting += f" {asked['classes']} classes; always the largest class: {asked['largest_class']:.3f}."
