@@ -145,6 +145,7 @@ def _start_server() -> None:
 def _work(there: Connection, arguments: list[str], folder: Path, log: Path, file_size: int | None) -> None:
     """What the process of a run does."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where all this runs in the background
     os.chdir(folder)
     for descriptor, suffix in ((1, ".stdout"), (2, ".stderr")):
         file = os.open(log.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -253,11 +254,13 @@ class Command:
         name: as people call it.
         arguments: all of them; results go into the folder `OUT` of the working directory.
         again: what is added to go on.
+        tells: whether it prints how the run went, beside results.
     """
 
     name: str
     arguments: tuple[str, ...]
     again: tuple[str, ...] = ()
+    tells: bool = False
 
 
 def commands(data: Path, steps: int = 60) -> dict[str, Command]:
@@ -292,8 +295,9 @@ def commands(data: Path, steps: int = 60) -> dict[str, Command]:
     }
     again = {"pretrain": ("--resume",)}
     return {
-        name: Command(name, (*map(str, line), "-o", OUT), again.get(name, ())) for name, line in lines.items()
-    }  # fmt: skip
+        name: Command(name, (*map(str, line), "-o", OUT), again.get(name, ()), name == "report")
+        for name, line in lines.items()
+    }
 
 
 # --- what they leave ---------------------------------------------------------------------------------
