@@ -67,6 +67,10 @@ def test_ctrl_c_says_how_to_go_on(crashes: ModuleType, wholes: Any, tmp_path: Pa
     assert tried.times >= 1 and not tried.failures
 
 
+def test_ctrl_c_in_a_download(crashes: ModuleType, tmp_path: Path) -> None:
+    assert crashes.interrupt_download(tmp_path) == ""
+
+
 def test_a_second_run_leaves_the_first_alone(crashes: ModuleType, wholes: Any, tmp_path: Path) -> None:
     assert crashes.double(wholes["edges --dataset"], tmp_path) == ""
 

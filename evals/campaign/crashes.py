@@ -32,11 +32,13 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 
 from campaign.outcome import Outcome, TimeBox
 from campaign.runs import OUT, Command, Run, commands, difference, leftovers, make_data, results
@@ -49,6 +51,7 @@ INTERRUPTED = (*KILLED, "layers", "layers --refine", "probe", "invariance", "dat
 HINDERED = (*KILLED, "layers", "datasets pack")
 
 _SOON = 60.0  # seconds within which a run has begun to do something
+_SERVED = 1 << 30  # bytes of a download
 _LEAST = 4096  # bytes that fit on every disk which is not found to be full before the work starts
 
 
@@ -174,6 +177,57 @@ def interrupt(whole: Whole, folder: Path, moments: Sequence[float], box: TimeBox
             problem = "processes of it live on"
         tried.add(after, problem or ends_as_whole(go_on(whole, run.folder), whole))
     return tried
+
+
+def interrupt_download(folder: Path) -> str:
+    """Interrupt a download, and the one that goes on with it; what is wrong, empty if nothing is."""
+    with slow_server() as (address, starts):
+        for _ in range(2):
+            run = Run(("datasets", "fetch", "bsds500", "--root", OUT, "--url", address), folder / "download")
+            before = size_of_parts(run.folder)
+            while size_of_parts(run.folder) <= before and not run.ends(0) and run.seconds < _SOON:
+                time.sleep(0.01)
+            run.send(signal.SIGINT)
+            if problem := fails_in_a_line(run, 130):
+                return problem
+            if not says_how_to_go_on(run.errors[0]):
+                return f"does not say how to go on: {run.errors[0]}"
+            if starts[-1] != before:
+                return f"asks for all from byte {starts[-1]} on, where {before} have arrived"
+    return ""
+
+
+def size_of_parts(folder: Path) -> int:
+    """Bytes that have arrived."""
+    return sum(path.stat().st_size for path in folder.rglob("*.part"))
+
+
+@contextmanager
+def slow_server() -> Iterator[tuple[str, list[int]]]:
+    """The address of a file that is served bit by bit, and the bytes from which on it was asked for, as they come."""
+    starts: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            start = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+            starts.append(start)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(_SERVED - start))
+            self.send_header("Content-Range", f"bytes {start}-{_SERVED - 1}/{_SERVED}")
+            self.end_headers()
+            with suppress(OSError):  # nobody listens any more
+                while True:
+                    self.wfile.write(bytes(1 << 18))
+                    time.sleep(0.1)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/archive.tgz", starts
+        server.shutdown()
 
 
 def says_how_to_go_on(message: str) -> bool:
@@ -391,6 +445,7 @@ def campaign(box: TimeBox, seed: int, data: Path | None) -> Iterator[Outcome]:
         for name, own in shares(box, 0.4, INTERRUPTED):
             interrupted = interrupt(whole(name), folder / name, spread(INTERRUPTIONS, chance), own)
             yield many("Ctrl-C", whole(name), interrupted)
+        yield once("Ctrl-C in a download", {"datasets fetch": interrupt_download(folder)})
         for name, own in shares(box, 0.4, HINDERED):
             vanished = vanish(whole(name), folder / name, spread(VANISHINGS, chance), own)
             yield many("the folder vanishes", whole(name), vanished)

@@ -210,7 +210,7 @@ def progress_over(items: list[T], folder: Path) -> Iterator[T]:
         path = item[0] if isinstance(item, tuple) else item
         done = "those before it are done; " if number > 1 else ""
         check_writable(folder)
-        when_interrupted(f"at picture {number} of {len(items)}, {path}; {done}give that and those after it again")
+        when_interrupted(f"at picture {number} of {len(items)}, {path}; {done}give this one and those after it again")
         yield item
     when_interrupted("all pictures are done, what sums them up is not; give them again")
 
