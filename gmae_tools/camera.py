@@ -15,7 +15,7 @@ from gmae_tools.gaussians import Gaussians
 CameraKind = Literal["gmae", "pinhole", "orthographic"]
 
 _NEAREST_VISIBLE_Z = 0.01  # scene units in front of the camera; gsplat's near plane
-_LARGEST_SCALE = 1e6  # scene units: no picture shows where a larger one ends
+_LARGEST = 1e6  # scale in scene units, or place in half pictures: no picture shows what is beyond
 _LONGEST_AXIS = 1e8  # px, of a footprint: its fourth power is the largest number needed, and float32 ends at 3e38
 _DEGENERATE = 1e-12  # px^4, of the determinant of a covariance: a footprint without area, which only blur = 0 allows
 
@@ -98,7 +98,7 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     z = camera.distance + gaussians.means[..., 2]  # [B, K]
     visible = z > _NEAREST_VISIBLE_Z
     safe_z = z.clamp_min(_NEAREST_VISIBLE_Z)
-    scales = _cut(gaussians.scales, _LARGEST_SCALE)
+    scales = _cut(gaussians.scales, _LARGEST)
     axes = quats_to_rotations(gaussians.quats) * scales[..., None, :]  # [B, K, 3, 3], columns = axes
     flat, footprint = flatten(gaussians.means, axes, safe_z, camera)
     means = half * (flat + 1)
@@ -143,7 +143,7 @@ def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Ten
         return centres, footprint
     projected = centres * inverse_z
     # EWA: d(f x / z) = f/z dx - f x / z^2 dz
-    return projected, footprint - projected[..., None] * (axes[..., 2:, :] / z[..., None, None])
+    return projected, footprint - _cut(projected, _LARGEST)[..., None] * (axes[..., 2:, :] / z[..., None, None])
 
 
 def _cut(lengths: Tensor, limit: float) -> Tensor:
