@@ -129,6 +129,10 @@ def no_ellipses() -> Splats:
     return splats
 
 
+def test_endless_needles_are_drawn(device: str) -> None:
+    test_splatting.assert_endless_needles_are_drawn("gsplat", device)
+
+
 @pytest.mark.parametrize("make", [far_away, no_ellipses])
 def test_draws_odd_splats_as_the_cpu_kernels_do(make: Callable[[], Splats], device: str) -> None:
     splats = to(make(), device)

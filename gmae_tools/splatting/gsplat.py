@@ -30,6 +30,8 @@ _MIN_ALPHA = 1 / 255
 _MIN_TRANSMITTANCE = 1e-4
 _CHANNELS = 32  # drawn in one pass
 _CULL = 1e-3  # added to log(255 opacity): boxes stay on the safe side of rounding
+_ROUNDED = 1 + 1e-5  # error of the products a c and b^2 of a very long needle, which may look like a hyperbola, and ...
+_LEAST_DETERMINANT = 1e-12  # ... of a c: such a needle's box, so long, is that of a stripe
 _KEY_BITS = 31  # of image and tile in gsplat's sorting key
 _VISITS = 1 << 31  # of splats to tiles, and ...
 _NUMBERS = 1 << 32  # ... values of all pictures, beyond which gsplat's kernels cannot count
@@ -135,9 +137,9 @@ def _boxes(shapes: _Shapes, height: int, width: int) -> tuple[Tensor, Tensor]:
     """
     means, conics, opacities = (tensor.double() for tensor in shapes)
     a, b, c = conics.unbind(-1)
-    determinant = a * c - b * b
+    determinant = (a * c - b * b).clamp_min(_LEAST_DETERMINANT * a * c)
     level = 2 * (torch.log(255 * opacities) + _CULL)  # squared radius of the ellipse, in sigmas
-    visible = (shapes.opacities >= _MIN_ALPHA) & (a > 0) & (determinant > 0)
+    visible = (shapes.opacities >= _MIN_ALPHA) & (a > 0) & (_ROUNDED * a * c > b * b)
     variances = torch.stack([c, a], -1) / determinant.where(visible, 1.0)[..., None]
     reach = (variances * level[..., None]).where(visible[..., None], 0.0).sqrt()
     zero, end = means.new_zeros(2), means.new_tensor([width, height])
