@@ -76,6 +76,33 @@ def test_failures_end_in_one_line(how: str, exit_code: int, stderr: str) -> None
     assert (result.exit_code, result.stderr, result.stdout) == (exit_code, stderr, "")
 
 
+# Ctrl-C in a callback of compiled code, where Python can but print what was raised.
+LOST = """
+import ctypes, os, signal, time
+import click
+
+@ctypes.CFUNCTYPE(None)
+def callback():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+
+@click.command()
+def command():
+    callback()
+    time.sleep(20)
+    print("went on")
+"""
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lose_it.py").write_text(LOST)
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    hook = sys.unraisablehook
+    result = invoke("lose-it")
+    assert (result.exit_code, result.stderr, result.stdout) == (130, "error: interrupted\n", "")
+    assert sys.unraisablehook is hook
+
+
 @pytest.mark.usefixtures("fail_some_how")
 def test_a_bug_of_ours_keeps_its_traceback() -> None:
     assert isinstance(invoke("fail-some-how", "bug").exception, ZeroDivisionError)

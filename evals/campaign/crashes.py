@@ -51,6 +51,7 @@ INTERRUPTED = (*KILLED, "layers", "layers --refine", "probe", "invariance", "dat
 HINDERED = (*KILLED, "layers", "datasets pack")
 
 _SOON = 60.0  # seconds within which a run has begun to do something
+_TOO_LATE = 1.0  # seconds before its end that a run which has done everything no longer heeds Ctrl-C
 _SERVED = 1 << 30  # bytes of a download
 _LEAST = 4096  # bytes that fit on every disk which is not found to be full before the work starts
 
@@ -168,14 +169,16 @@ def interrupt(whole: Whole, folder: Path, moments: Sequence[float], box: TimeBox
         run = Run(whole.command.arguments, folder / f"interrupted-{number}")
         if run.ends(moment * whole.seconds):
             continue
-        after = f"interrupted after {run.seconds:.2f} s"
+        sent = run.seconds
         run.send(signal.SIGINT)
+        if run.finish() == 0 and run.seconds - sent < _TOO_LATE:
+            continue
         problem = fails_in_a_line(run, 130)
         if not problem and (run.folder / OUT).exists() and not says_how_to_go_on(run.errors[0]):
             problem = f"does not say how to go on: {run.errors[0]}"
         if not problem and run.leaves_processes():
             problem = "processes of it live on"
-        tried.add(after, problem or ends_as_whole(go_on(whole, run.folder), whole))
+        tried.add(f"interrupted after {sent:.2f} s", problem or ends_as_whole(go_on(whole, run.folder), whole))
     return tried
 
 

@@ -165,7 +165,7 @@ def _work(there: Connection, arguments: list[str], folder: Path, log: Path, file
 # --- what they work on -------------------------------------------------------------------------------
 
 
-def make_data(folder: Path, count: int = 16) -> None:
+def make_data(folder: Path, count: int = 20) -> None:
     """`bsds500/` and `saliency/` of `count` photographs, `classes/` for probes, a model `nano/`, and `report.toml`."""
     from scipy.io import savemat
 

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import pkgutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer
 
 import click
 
@@ -19,6 +25,7 @@ from gmae_tools.processes import is_first_to_fail
 
 INTERRUPTED = "gmae_tools.interrupted"  # where a context has what is said after Ctrl-C
 EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + SIGINT)
+_OVER = 0.05  # seconds after which a callback of compiled code has returned
 
 
 def print_error(problem: object) -> None:
@@ -45,7 +52,8 @@ class ModuleGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with _no_interruption_lost():
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader of our output left (`| head`): click ends quietly
         except (GmaeToolsError, OSError) as error:  # OSError: no such folder, no permission, disk full, ...
@@ -56,6 +64,26 @@ class ModuleGroup(click.Group):
             if is_first_to_fail():
                 print_error(str(interruption) or ctx.meta.get(INTERRUPTED, "interrupted"))
             ctx.exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def _no_interruption_lost() -> Iterator[None]:
+    """Have Ctrl-C come again where it came in a callback of compiled code (numba), which drops exceptions."""
+    usual = sys.unraisablehook
+
+    def raise_again(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            usual(lost)
+            return
+        timer = Timer(_OVER, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = raise_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 @click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"]})
