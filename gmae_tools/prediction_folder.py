@@ -105,7 +105,7 @@ def predict_maps(
 
     Args:
         photos: of different stems, the same in every process.
-        predictors: by the folder of their results; several of one model can share what it predicts.
+        predictors: by the folder of their results, which exists; several of one model can share what it predicts.
         max_pixels: as `read_image` takes it.
 
     Yields:
@@ -116,7 +116,7 @@ def predict_maps(
     """
     own = set(share(photos))
     for folder in predictors:
-        (folder / MAPS).mkdir(parents=True, exist_ok=True)
+        (folder / MAPS).mkdir(exist_ok=True)
     for photo in photos:
         if photo in own:
             _predict_map(photo, predictors, max_pixels)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gmae_tools import __version__
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.metrics.boundary_files import read_soft_map
 from gmae_tools.prediction_folder import MAPS, SETTINGS, claim, fingerprint, predict_maps
 
@@ -77,6 +77,8 @@ def test_fingerprint_is_the_files_sha256(tmp_path: Path) -> None:
 
 def test_every_predictor_maps_every_photograph(photos: list[Path], tmp_path: Path) -> None:
     bright, dark = tmp_path / "bright", tmp_path / "dark"
+    bright.mkdir()
+    dark.mkdir()
     done = list(predict_maps(photos, {bright: brightness, dark: lambda photo: 1 - brightness(photo)}))
     assert done == photos
     for name, level in (("a", 200), ("b", 100), ("c", 50)):
@@ -98,3 +100,17 @@ def test_only_missing_maps_are_predicted_and_only_their_photographs_read(photos:
     assert list(predict_maps(photos, {tmp_path: counted})) == photos
     assert calls == [100]
     assert (tmp_path / MAPS / "a.png").stat().st_mtime_ns == kept
+
+
+def test_a_folder_that_vanishes_is_not_made_again(photos: list[Path], tmp_path: Path) -> None:
+    """It would lack the maps that lay there."""
+    out = tmp_path / "out"
+    out.mkdir()
+    maps = predict_maps(photos, {out: brightness})
+    next(maps)
+    out.rename(tmp_path / "gone")
+    with pytest.raises(CannotWriteError, match=r"out/maps: cannot write there \(No such file or directory\)"):
+        next(maps)
+    with pytest.raises(FileNotFoundError):
+        next(predict_maps(photos, {out: brightness}))
+    assert not out.exists()

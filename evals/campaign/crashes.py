@@ -327,7 +327,7 @@ def can_be_read_only(folder: Path) -> bool:
 
 
 def vanish(whole: Whole, folder: Path, moments: Sequence[float], box: TimeBox) -> Tried:
-    """Take a command's folder away at `moments`; one that has everything done by then may end as if nothing were."""
+    """Take a command's folder away at `moments`; before and after all its work that may do no harm."""
     tried = Tried()
     for number, moment in enumerate(moments):
         run = Run(whole.command.arguments, folder / f"vanished-{number}")
@@ -336,7 +336,9 @@ def vanish(whole: Whole, folder: Path, moments: Sequence[float], box: TimeBox) -
             continue
         after, gone = f"vanished after {run.seconds:.2f} s", run.folder / "gone"
         (run.folder / OUT).rename(gone)
-        complete = run.finish() == 0 and not difference(whole.results, results(gone))
+        run.finish()
+        found = [results(folder) for folder in (gone, run.folder / OUT)]
+        complete = run.code == 0 and whole.results in found
         tried.add(after, "" if complete else fails_in_a_line(run))
     return tried
 
