@@ -6,8 +6,11 @@ Pictures in memory are uint8 RGB arrays `[H, W, 3]`; tensors are float32 RGB in 
 from __future__ import annotations
 
 import glob
+import io
+import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -30,8 +33,12 @@ IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485  # above which Pillow warns of decompression bombs; a quarter of a gigabyte of RGB
 
 _STRIP_PIXELS = 1 << 20  # converted at a time
+_LONGEST_LINE = 300  # characters
 _MOST_SCANS = 100  # of a JPEG, as libtiff allows; encoders make about ten
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # of JPEG, which begins a segment; others lie among the pixels
+# Pillow logs some of what it raises, which Python prints unless there is a handler; those of an application still hear.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+_STDERR = threading.Lock()  # who holds it has redirected the process's stderr
 _START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 
 
@@ -134,7 +141,8 @@ def open_image(
                 raise GmaeToolsError(f"{image.width} x {image.height} is {too_large}")
             if image.format in ("JPEG", "MPO"):
                 _check_scans(image)
-            yield image
+            with _silent_libtiff() if image.format == "TIFF" else nullcontext():
+                yield image
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
         problem = f"far {too_large}" if isinstance(error, Image.DecompressionBombError) else _unreadable(error)
         name = f"{os.fspath(file)}: " if isinstance(file, (str, os.PathLike)) else ""
@@ -150,7 +158,33 @@ def _opened(file: str | os.PathLike[str] | IO[bytes]) -> AbstractContextManager[
         raise GmaeToolsError("is a folder, not a picture")
     if path.stat().st_size == 0:  # so is that of a device or a pipe, which might never end
         raise GmaeToolsError("the file is empty")
-    return path.open("rb")
+    return _BoundedFile(io.FileIO(path))
+
+
+class _BoundedFile(io.BufferedReader):
+    """A file opened for reading that sets aside no more memory for a read than it has bytes left."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:  # as long as a chunk claims to be
+            size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
+
+
+@contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """Keep libtiff from printing: it tells errors on the process's stderr, though they are raised, too."""
+    with _STDERR, open(os.devnull, "wb") as nowhere:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # closed
+            yield
+            return
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _check_scans(image: Image.Image) -> None:
@@ -189,8 +223,14 @@ def _unreadable(error: Exception) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an exception without line breaks, or its type if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of an exception without line breaks, or its type if it has none; see `printable`."""
+    return printable(str(error)) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text out of a file for a message: one line, not too much of it, and nothing that a terminal would obey."""
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:

@@ -217,6 +217,36 @@ def test_refused_in_one_line(tmp_path: Path, make: Callable[[Path], None], cause
     assert "\n" not in str(caught.value)
 
 
+def test_a_chunk_that_claims_to_be_long_takes_no_memory(tmp_path: Path) -> None:
+    write_deep_png(tmp_path / "x.png", COLOURS.astype(np.uint16) * 257)
+    data = (tmp_path / "x.png").read_bytes()
+    start = data.index(b"IDAT") - 4
+    (tmp_path / "x.png").write_bytes(data[:start] + b"\x7f\xff\xff\xff" + data[start + 4 :])
+    code = f"""
+import resource
+from gmae_tools.images import read_image
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+print(read_image({str(tmp_path / "x.png")!r}).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MemoryError" not in done.stderr and "more memory" not in done.stderr
+    assert done.stdout == "(2, 3, 3)\n" or "damaged" in done.stderr
+
+
+def test_libtiff_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(noise(50, 50, 3)).save(tmp_path / "x.tif", compression="tiff_lzw")
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    data[200:300] = b"\xff" * 100
+    (tmp_path / "x.tif").write_bytes(data)
+    with Image.open(tmp_path / "x.tif") as image, pytest.raises(OSError, match="decoder error"):
+        image.load()
+    assert capfd.readouterr().err  # Pillow alone
+    with pytest.raises(GmaeToolsError, match="damaged"):
+        read_image(tmp_path / "x.tif")
+    print("heard again", file=sys.stderr)
+    assert capfd.readouterr().err == "heard again\n"
+
+
 def test_flawed_metadata_do_no_harm(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a description"
