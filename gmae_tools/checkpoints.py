@@ -4,8 +4,11 @@
 
 Weights may also come in pieces, `model-00001-of-00003.safetensors` and so on, beside `model.safetensors.index.json`,
 which says what is where: the layout of Hugging Face's libraries.
+They are read by safetensors, which runs no code, and are made a model only if names and shapes are those of the
+configuration, and all numbers finite: nothing that a file claims is trusted before.
+
 They are named by the name of an embedded one (`gmae-tiny`), by the path of a folder, or as `hf://ORG/NAME[@REVISION]`
-on the Hugging Face hub. An official MAE checkpoint is the path of its `.pth`.
+on the Hugging Face hub. An official MAE checkpoint is the path of its `.pth`, of which nothing but tensors is read.
 """
 
 from __future__ import annotations
@@ -14,8 +17,12 @@ import argparse
 import fnmatch
 import json
 import os
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import huggingface_hub
 import torch
@@ -29,7 +36,7 @@ from safetensors.torch import load_file, save_file
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
-from gmae_tools.images import one_line
+from gmae_tools.images import one_line, printable
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, from_official, official_config
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
 
@@ -41,9 +48,13 @@ FORMAT = "gmae-tools/1"
 OFFICIAL_SUFFIXES = (".pth", ".pt")
 _SHARDS = "model-*-of-*.safetensors"
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
+_LARGEST_JSON = 1 << 24  # bytes
+SAFE_TORCH = (2, 10)  # before, a file could run code through `weights_only` (CVE-2025-32434, CVE-2026-24747)
 _HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
 _PACKAGE = Path(__file__).parent
 _EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
+
+Model = TypeVar("Model", bound=Autoencoder)
 
 # By the name under which `config.json` has them.
 _ARCHITECTURES: dict[str, tuple[type[Autoencoder], type[AutoencoderConfig]]] = {
@@ -228,13 +239,31 @@ def load_folder(folder: str | os.PathLike[str]) -> Autoencoder:
         GmaeToolsError: a file is missing, damaged, or does not fit the configuration beside it.
     """
     folder = Path(folder)
-    model = _read_config(folder / CONFIG_FILE)
+    kind, config = _read_config(folder / CONFIG_FILE)
     weights: dict[str, torch.Tensor] = {}
-    for path in _weights_files(folder):
-        weights.update(_read_weights(path))
-    _check_weights(folder / WEIGHTS_FILE, weights, model.state_dict())
-    model.load_state_dict(weights)
-    return model.eval()
+    origins: dict[str, Path] = {}
+    files = _weights_files(folder)
+    for path in files:
+        for name, tensor in _read_weights(path).items():
+            if name in weights:
+                raise GmaeToolsError(f"{path}: holds {printable(name)}, which {origins[name].name} holds, too")
+            weights[name], origins[name] = tensor, path
+    return _build(kind, config, weights, files[0] if len(files) == 1 else folder / INDEX_FILE, origins)
+
+
+def training_of(name: str | os.PathLike[str]) -> dict[str, Any]:
+    """How the weights of a checkpoint came to be, as `save` was told; nothing where nothing is said.
+
+    Args:
+        name: as for `load_any`.
+
+    Raises:
+        GmaeToolsError: as for `load_any`.
+    """
+    if os.path.isfile(name):  # an official `.pth`
+        return {}
+    training = _read_json(find(name) / CONFIG_FILE).get("training")
+    return training if isinstance(training, dict) else {}
 
 
 def _weights_files(folder: Path) -> list[Path]:
@@ -242,13 +271,11 @@ def _weights_files(folder: Path) -> list[Path]:
     whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if os.path.lexists(whole) or not index.exists():
         return [whole]
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        if not all(fnmatch.fnmatch(name, _SHARDS) and Path(name).name == name for name in names):
-            raise ValueError("names other files")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise GmaeToolsError(f"{index}: damaged ({one_line(error)}); fetch the checkpoint again") from None
-    return [folder / name for name in names]
+    pieces = _read_json(index).get("weight_map")
+    names = pieces.values() if isinstance(pieces, dict) else [None]
+    if not all(isinstance(name, str) and fnmatch.fnmatch(name, _SHARDS) and Path(name).name == name for name in names):
+        raise GmaeToolsError(f"{index}: damaged (names other files); fetch the checkpoint again")
+    return [folder / name for name in sorted(set(names))]
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -262,24 +289,36 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise GmaeToolsError(f"{path}: damaged or not safetensors ({one_line(error)}); fetch it again") from None
 
 
-def _read_config(path: Path) -> Autoencoder:
-    """The model of a configuration, with random weights."""
+def _read_config(path: Path) -> tuple[type[Autoencoder], AutoencoderConfig]:
+    """The model that a configuration is of."""
+    document = _read_json(path)
+    written, architecture, values = document.get("format"), document.get("architecture", "gmae"), document.get("model")
     try:
-        document = json.loads(path.read_text())
-        if document["format"] != FORMAT:
-            raise GmaeToolsError(f"{path}: format {document['format']!r}, this version reads {FORMAT!r}")
-        architecture = document.get("architecture", "gmae")
-        if architecture not in _ARCHITECTURES:
-            known = ", ".join(_ARCHITECTURES)
-            raise GmaeToolsError(f"{path}: architecture {architecture!r}, this version knows {known}")
+        if written != FORMAT:
+            raise GmaeToolsError(f"format {written!r}, this version reads {FORMAT!r}")
+        if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
+            raise GmaeToolsError(f"architecture {architecture!r}, this version knows {', '.join(_ARCHITECTURES)}")
+        if not isinstance(values, dict):
+            raise GmaeToolsError("damaged (no configuration of a model); fetch the checkpoint again")
         model, config = _ARCHITECTURES[architecture]
-        return model(config.from_dict(document["model"]))  # type: ignore[call-arg]  # each has its own decoder
-    except FileNotFoundError:
-        raise GmaeToolsError(f"{path}: missing; is this the folder of a checkpoint?") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise GmaeToolsError(f"{path}: damaged ({error!r}); fetch the checkpoint again") from None
-    except GmaeToolsError as error:
-        raise GmaeToolsError(f"{path}: {error}") from None
+        return model, config.from_dict(values)
+    except (GmaeToolsError, RecursionError) as error:  # the latter of values too nested to be shown
+        raise GmaeToolsError(f"{path}: {one_line(error)}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON, which both a configuration and an index are."""
+    try:
+        if not path.is_file():  # nor a pipe, which might never end
+            raise GmaeToolsError(f"{path}: missing; is this the folder of a checkpoint?")
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError("too large")
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("no JSON object")
+        return document
+    except (OSError, ValueError, RecursionError) as error:
+        raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); fetch the checkpoint again") from None
 
 
 # --- official MAE checkpoints ---------------------------------------------------------------------------
@@ -296,14 +335,10 @@ def load_official(path: str | os.PathLike[str]) -> MAE:
     """
     weights, settings = read_official(path)
     try:
-        config = official_config(weights, normalise_targets=bool(getattr(settings, "norm_pix_loss", False)))
-        model = MAE(config)
+        config = official_config(weights, normalise_targets=getattr(settings, "norm_pix_loss", False) is True)
     except GmaeToolsError as error:
         raise GmaeToolsError(f"{path}: {error}") from None
-    ours = {name: tensor.float() for name, tensor in from_official(weights).items()}
-    _check_weights(Path(path), ours, model.state_dict())
-    model.load_state_dict(ours)
-    return model.eval()
+    return _build(MAE, config, from_official(weights), Path(path))
 
 
 def read_official(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], argparse.Namespace]:
@@ -313,39 +348,100 @@ def read_official(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor]
         path: a dict with `model`, and perhaps `args`; or the bare state dict. Read without running code.
 
     Raises:
-        GmaeToolsError: the file is missing, holds more than plain weights, or no state dict.
+        GmaeToolsError: the file is missing, holds more than plain weights, or no state dict; or this version of torch
+            could be made to run code.
     """
+    if not os.path.exists(path):
+        raise GmaeToolsError(f"{path}: no such file")
+    if not reads_official():
+        needed = ".".join(map(str, SAFE_TORCH))
+        raise GmaeToolsError(f"{path}: only torch {needed} or later reads such a file safely, not {torch.__version__}")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        _check_unpacked(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # of old protocols
             document = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise GmaeToolsError(f"{path}: no such file") from None
     except Exception as error:  # torch.load raises anything on a damaged or hostile file
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)  # pages of advice follow
+        reason = printable(next(iter(str(error).strip().splitlines()), type(error).__name__))  # pages of advice follow
         raise GmaeToolsError(f"{path}: not a file of plain weights ({reason})") from None
     weights = document.get("model", document) if isinstance(document, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in weights.items()):
         raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the official MAE checkpoints")
+    if sum(tensor.nbytes for tensor in weights.values()) > os.path.getsize(path):
+        raise GmaeToolsError(f"{path}: its tensors claim more numbers than the file holds")
     settings = document.get("args")
     return weights, settings if isinstance(settings, argparse.Namespace) else argparse.Namespace()
+
+
+def reads_official() -> bool:
+    """Whether this version of torch keeps a `.pth` from running code."""
+    return tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) >= SAFE_TORCH
+
+
+def _check_unpacked(path: str | os.PathLike[str]) -> None:
+    """Refuse an archive of more than its size; torch itself compresses nothing."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
+                raise ValueError("unpacked, it would be larger")
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor whose numbers lie in the memory one by one."""
+    return (
+        type(value) in (torch.Tensor, torch.nn.Parameter)
+        and value.layout == torch.strided  # type: ignore[attr-defined]
+        and value.device.type == "cpu"  # type: ignore[attr-defined]
+        and not value.is_quantized  # type: ignore[attr-defined]
+    )
 
 
 # --- checks ---------------------------------------------------------------------------------------------
 
 
-def _check_weights(path: Path, found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
-    """Weights must be those of the configuration, all of them, finite."""
-    for problem, names in (
-        ("lacks", wanted.keys() - found.keys()),
-        ("has unknown", found.keys() - wanted.keys()),
-    ):
+def _build(
+    kind: type[Model],
+    config: AutoencoderConfig,
+    weights: Mapping[str, torch.Tensor],
+    path: Path,
+    origins: Mapping[str, Path] | None = None,
+) -> Model:
+    """The model of a configuration with these weights, in evaluation mode.
+
+    Args:
+        path: of the file or the index, for errors.
+        origins: the file of each tensor, if there are several.
+
+    Raises:
+        GmaeToolsError: the weights are not those of the configuration, all of them, finite.
+    """
+    with torch.device("meta"):  # takes no memory, whatever the configuration claims
+        wanted = kind(config).state_dict()  # type: ignore[call-arg]  # each has its own decoder
+    for problem, names in (("lacks", wanted.keys() - weights.keys()), ("has unknown", weights.keys() - wanted.keys())):
         if names:
-            raise GmaeToolsError(
-                f"{path}: {problem} {len(names)} tensors, such as {min(names)}; another model's weights?"
-            )
-    for name, tensor in found.items():
+            example = printable(min(names))
+            raise GmaeToolsError(f"{path}: {problem} {len(names)} tensors, such as {example}; another model's weights?")
+    found = {}
+    for name, tensor in weights.items():
+        file = (origins or {}).get(name, path)
         if tensor.shape != wanted[name].shape:
             shapes = f"{list(tensor.shape)}, the configuration asks for {list(wanted[name].shape)}"
-            raise GmaeToolsError(f"{path}: {name} has shape {shapes}")
-        if not torch.isfinite(tensor).all():
-            raise GmaeToolsError(f"{path}: {name} has NaN or infinite values; the training run diverged")
+            raise GmaeToolsError(f"{file}: {name} has shape {shapes}")
+        found[name] = finite(tensor, f"{file}: {name}")
+    model = kind(config)  # type: ignore[call-arg]
+    model.load_state_dict(found)
+    return model.eval()
+
+
+def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Weights as float32.
+
+    Raises:
+        GmaeToolsError: one is no number, not finite, or beyond float32; the error begins with `name`.
+    """
+    if not tensor.is_floating_point():
+        raise GmaeToolsError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, no floating-point numbers")
+    tensor = tensor.float()
+    if not torch.isfinite(tensor).all():
+        raise GmaeToolsError(f"{name} has NaN or infinite values; the training run diverged")
+    return tensor

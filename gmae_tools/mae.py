@@ -236,7 +236,7 @@ def official_config(weights: Mapping[str, Tensor], *, normalise_targets: bool = 
         width, decoder_width = (weights[name].shape[-1] for name in ("cls_token", "mask_token"))
         patch = weights["patch_embed.proj.weight"].shape[-1]
         grid = math.isqrt(weights["pos_embed"].shape[1] - 1)
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, ValueError) as error:
         problem = f"no weights of a whole MAE ({error}); an encoder alone draws nothing, take a mae_visualize_*.pth"
         raise GmaeToolsError(problem) from None
     return MAEConfig(

@@ -8,7 +8,6 @@ Source: GMAE (arXiv 2501.03229), on MAE's encoder (arXiv 2111.06377).
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +38,12 @@ RGB_STD = (0.229, 0.224, 0.225)
 _PARAMETERS = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": 1}
 _RAW = sum(_PARAMETERS.values())  # 14
 
+# Beyond these a configuration is a mistake, or meant to exhaust whoever loads it.
+_MOST = {"image_size": 4096, "depth": 256, "decoder_depth": 256}  # other whole numbers:
+_MOST_OTHERS = _MOST_PATCHES = 1 << 16
+_MOST_GAUSSIANS = 1 << 20
+_LARGEST_SCALE = 1000.0
+
 _SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large footprints optimise badly at first
 
 
@@ -65,10 +70,15 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         for field_ in dataclasses.fields(self):
             value = getattr(self, field_.name)
-            if field_.type == "int" and not (type(value) is int and value > 0):
-                raise GmaeToolsError(f"{field_.name} is {value!r}, must be a whole number above 0")
+            most = _MOST.get(field_.name, _MOST_OTHERS)
+            if field_.type == "int" and not (type(value) is int and 0 < value <= most):
+                raise GmaeToolsError(f"{field_.name} is {value!r}, must be a whole number above 0, {most:,} at most")
+            if field_.type == "bool" and type(value) is not bool:
+                raise GmaeToolsError(f"{field_.name} is {value!r}, must be true or false")
         if self.image_size % self.patch_size:
             raise GmaeToolsError(f"image size {self.image_size} is not a multiple of the patch size {self.patch_size}")
+        if (self.image_size // self.patch_size) ** 2 > _MOST_PATCHES:
+            raise GmaeToolsError(f"a picture is {_MOST_PATCHES:,} patches at most, this would be more")
         for width, heads in ((self.width, self.heads), (self.decoder_width, self.decoder_heads)):
             if width % heads or width % 4:
                 raise GmaeToolsError(f"width {width} must be a multiple of 4 and of its {heads} heads")
@@ -125,8 +135,10 @@ class GMAEConfig(AutoencoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.max_scale, (int, float)) and 0 < self.max_scale < math.inf):
-            raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be a number above 0")
+        if type(self.max_scale) not in (int, float) or not 0 < self.max_scale <= _LARGEST_SCALE:
+            raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be above 0, {_LARGEST_SCALE:g} at most")
+        if self.k > _MOST_GAUSSIANS:
+            raise GmaeToolsError(f"a picture has {_MOST_GAUSSIANS:,} Gaussians at most, not {self.k:,}")
 
     @property
     def k(self) -> int:

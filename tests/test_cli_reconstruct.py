@@ -19,6 +19,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, draw, patch_targets
 from gmae_tools.reconstruction import masked_out, psnr_of_hidden, reconstruct
+from tests.oracles.mae import save_official
 from tests.test_mae import config as official_like
 from tests.test_mae import official
 
@@ -92,7 +93,7 @@ def test_nothing_hidden(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
 def test_an_official_file_is_drawn(photo: Path, tmp_path: Path) -> None:
     """That its predictions are those of the published forward pass is checked in `test_checkpoints.py`."""
     like = official_like(width=64, heads=1, decoder_width=32, decoder_heads=16)
-    torch.save({"model": official(like).state_dict()}, tmp_path / "mae_visualize.pth")
+    save_official({"model": official(like).state_dict()}, tmp_path / "mae_visualize.pth")
     result = run(photo, "--checkpoint", tmp_path / "mae_visualize.pth", "-o", tmp_path / "out", "--format", "json")
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout)[0]["checkpoint"] == "mae_visualize.pth"

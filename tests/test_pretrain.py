@@ -39,6 +39,7 @@ from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.reconstruction import render
 from gmae_tools.splatting import rasterize
+from tests.oracles.mae import save_official
 
 SAMPLES = np.arange(6)
 HAS_MUON = hasattr(torch.optim, "Muon")  # since torch 2.9
@@ -557,7 +558,7 @@ def test_a_diverging_run_says_what_to_do(photographs: Path, tmp_path: Path) -> N
 def test_a_warm_start_is_what_training_starts_from(photographs: Path, tmp_path: Path) -> None:
     donor = GMAE(GMAEConfig.preset("nano", image_size=32)).encoder.state_dict()
     donor = {name: torch.full_like(tensor, 0.01) for name, tensor in donor.items()}
-    torch.save({"model": donor}, tmp_path / "mae.pth")
+    save_official({"model": donor}, tmp_path / "mae.pth")
     config = small_run(photographs, 1, warm_start=str(tmp_path / "mae.pth"), schedule=Schedule(8, resolutions=(32,)))
     model = checkpoints.load(pretrain(config, tmp_path / "run", device="cpu"))  # one step at learning rate 0
     for name, tensor in model.encoder.state_dict().items():

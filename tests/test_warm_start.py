@@ -17,6 +17,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.torchvision_ops import ensure_torchvision
+from tests.oracles.mae import save_official
 
 ensure_torchvision()
 import timm  # noqa: E402
@@ -50,7 +51,7 @@ def official_layout(width: int = 48, depth: int = 2, decoder_width: int = 32) ->
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    torch.save({"model": official_layout()}, tmp_path / "mae_visualize_vit_nano.pth")
+    save_official({"model": official_layout()}, tmp_path / "mae_visualize_vit_nano.pth")
     return tmp_path / "mae_visualize_vit_nano.pth"
 
 
@@ -72,7 +73,7 @@ def test_other_wrappings_of_the_same_weights(tmp_path: Path, kind: str) -> None:
         weights = {name: tensor for name, tensor in weights.items() if "decoder" not in name and name != "mask_token"}
     if kind == "half":
         weights = {name: tensor.half() for name, tensor in weights.items()}
-    torch.save(weights if kind == "bare" else {"model": weights}, tmp_path / "mae.pth")
+    save_official(weights if kind == "bare" else {"model": weights}, tmp_path / "mae.pth")
     model = nano()
     warm_start(model, str(tmp_path / "mae.pth"))
     assert torch.equal(model.encoder.norm.bias, weights["norm.bias"].float())
@@ -115,7 +116,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, how
     path, trace = tmp_path / "mae.pth", tmp_path / "trace"
     document = {"model": official_layout(), "extra": Bomb(trace)}
     if how == "torch":
-        torch.save(document, path)
+        save_official(document, path)
     else:
         path.write_bytes(pickle.dumps(document["extra"]))
     with pytest.raises(GmaeToolsError) as caught:
@@ -133,15 +134,15 @@ def write_text(path: Path) -> None:
 
 
 def write_list(path: Path) -> None:
-    torch.save([torch.zeros(3)], path)
+    save_official([torch.zeros(3)], path)
 
 
 def write_numbers(path: Path) -> None:
-    torch.save({"model": {"epoch": 3}}, path)
+    save_official({"model": {"epoch": 3}}, path)
 
 
 def write_truncated(path: Path) -> None:
-    torch.save({"model": official_layout()}, path)
+    save_official({"model": official_layout()}, path)
     os.truncate(path, 5000)
 
 

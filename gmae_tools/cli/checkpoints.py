@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -34,19 +33,16 @@ def list_command(checkpoints: tuple[str, ...], form: str) -> None:
 
 def describe(name: str) -> Row:
     """Its row of the table."""
-    import json
-
-    from gmae_tools.checkpoints import CONFIG_FILE, HUB_PREFIX, find, load_any
+    from gmae_tools.checkpoints import load_any, training_of
 
     model = load_any(name)
     config = model.config
-    samples: int | None = None
-    if name.startswith(HUB_PREFIX) or not Path(name).is_file():
-        samples = json.loads((find(name) / CONFIG_FILE).read_text()).get("training", {}).get("samples")
+    samples = training_of(name).get("samples")
     return {
         "name": name, "model": type(model).__name__, "image_size": config.image_size,
         "encoder": f"{config.depth} x {config.width}, patch {config.patch_size}",
-        "parameters": sum(parameter.numel() for parameter in model.parameters()), "samples": samples,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "samples": samples if isinstance(samples, int) else None,
     }  # fmt: skip
 
 

@@ -112,14 +112,10 @@ def find_all() -> Path:
 
 def card_of(checkpoint: str, weights: str) -> Card:
     """What the report says about a checkpoint."""
-    import json
-
     from gmae_tools import checkpoints
     from gmae_tools.report.html import Card
 
     model = checkpoints.load(checkpoint)
-    document = json.loads((checkpoints.find(checkpoint) / checkpoints.CONFIG_FILE).read_text(encoding="utf-8"))
-    training = document.get("training")
     shape = model.config
     return Card(
         name=Path(checkpoint).name,
@@ -130,7 +126,7 @@ def card_of(checkpoint: str, weights: str) -> Card:
         gaussians_per_query=shape.gaussians_per_query,
         image_size=shape.image_size,
         patch_size=shape.patch_size,
-        training=training if isinstance(training, dict) else {},
+        training=checkpoints.training_of(checkpoint),
     )
 
 

@@ -58,7 +58,7 @@ def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
             f"{source}: {len(unfit)} tensors do not fit this model, such as {unfit[0]}; "
             "choose the preset (width, depth, patch size) of that model"
         )
-    module.load_state_dict(weights)
+    module.load_state_dict({name: checkpoints.finite(weights[name], f"{source}: {name}") for name in weights})
 
 
 def grown(trained: GMAE, model: GMAE) -> dict[str, Tensor]:

@@ -7,11 +7,14 @@ parameters have the names of the official checkpoints.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
+from gmae_tools import checkpoints
 from gmae_tools.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
@@ -89,3 +92,10 @@ def position_embeddings(side: int, width: int) -> Tensor:
                 values[i], values[quarter + i] = np.sin(column * frequency), np.cos(column * frequency)
                 values[2 * quarter + i], values[3 * quarter + i] = np.sin(row * frequency), np.cos(row * frequency)
     return torch.from_numpy(table).float()[None]
+
+
+def save_official(content: object, path: Path) -> None:
+    """Write an official file; the test is skipped where torch is too old for our package to read it."""
+    if not checkpoints.reads_official():
+        pytest.skip("needs a version of torch that reads a .pth safely")
+    torch.save(content, path)
