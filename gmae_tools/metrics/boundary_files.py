@@ -162,7 +162,7 @@ def count_files(
     stay the same.
     """
     if cache is not None:
-        Path(cache).mkdir(parents=True, exist_ok=True)
+        Path(cache).mkdir(exist_ok=True)  # in a folder that is there: one that has vanished is not made again
     yield from _in_threads(lambda pair: _cached(pair, protocol, cache), pairs, jobs)
 
 
