@@ -130,5 +130,6 @@ def _predict_map(photo: Path, predictors: Mapping[Path, Predictor], max_pixels: 
     if missing:
         picture = read_image(photo, max_pixels=max_pixels)
         for target, predict in missing.items():
+            soft = predict(picture)
             check_writable(target.parent)  # not made again: results would be without those that lay there
-            write_image(target, predict(picture))
+            write_image(target, soft)

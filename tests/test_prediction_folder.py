@@ -106,9 +106,14 @@ def test_a_folder_that_vanishes_is_not_made_again(photos: list[Path], tmp_path: 
     """It would lack the maps that lay there."""
     out = tmp_path / "out"
     out.mkdir()
-    maps = predict_maps(photos, {out: brightness})
+
+    def lose_the_folder(photo: np.ndarray) -> np.ndarray:
+        if photo[0, 0, 0] == 100:
+            out.rename(tmp_path / "gone")
+        return brightness(photo)
+
+    maps = predict_maps(photos, {out: lose_the_folder})
     next(maps)
-    out.rename(tmp_path / "gone")
     with pytest.raises(CannotWriteError, match=r"out/maps: cannot write there \(No such file or directory\)"):
         next(maps)
     with pytest.raises(FileNotFoundError):
