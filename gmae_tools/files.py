@@ -61,6 +61,22 @@ def check_writable(folder: Path) -> None:
         raise CannotWriteError(f"{folder}: cannot write there ({reason}); choose another folder")
 
 
+def still_there(folder: Path) -> Callable[[], None]:
+    """A check that a folder is the one that it is now, and can be written; it raises CannotWriteError if not.
+
+    Writers of pictures make the folders that they need, so one that was taken away may be there again, without what
+    had been written before.
+    """
+    before = folder.stat()
+
+    def check() -> None:
+        check_writable(folder)
+        if not os.path.samestat(before, folder.stat()):
+            raise CannotWriteError(f"{folder}: has vanished, and with it what was written before; start again")
+
+    return check
+
+
 def _want_of_room(error: Exception) -> str | None:
     """The operating system's word for it, from an exception of Python or of something written in Rust."""
     rust = re.search(r"\(os error (\d+)\)", str(error))

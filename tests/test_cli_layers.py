@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import gmae_tools
-from gmae_tools import splatting
+from gmae_tools import predict, splatting
 from gmae_tools.cli import main
 from gmae_tools.cli._options import folder_names
 from gmae_tools.gaussians import Gaussians
@@ -276,6 +276,24 @@ def test_a_failure_while_writing_leaves_nothing(
     monkeypatch.setattr(Gaussians, "save", full)
     result = layers(checkpoint, photos / "tall.jpg", "-o", tmp_path / "out")
     assert result.exit_code == 1
-    assert "tall.jpg" in result.stderr
+    assert "cannot be written (No space left on device)" in result.stderr
     assert "No space left" in result.stderr
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_vanishes_ends_the_run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of the first picture, whose other files make it again."""
+    for name in ("a", "b"):
+        Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    original = predict.predict
+
+    def lose_the_folder(*arguments: object) -> object:
+        out.rename(tmp_path / "gone")
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predict, "predict", lose_the_folder)
+    arguments = ["layers", str(tmp_path), "-o", str(out), "--checkpoint", str(checkpoint), "--layers", "1"]
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"error: {out}: has vanished, and with it what was written before; start again\n"

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from gmae_tools import files
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
-from gmae_tools.files import atomic_path, check_writable, remove_leftovers, sole_run
+from gmae_tools.files import atomic_path, check_writable, remove_leftovers, sole_run, still_there
 
 LIMIT = 1 << 14  # bytes of a file on the disk that is full
 NOISE = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)  # more bytes than that, however packed
@@ -96,6 +96,19 @@ def test_whether_a_folder_can_be_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     with pytest.raises(CannotWriteError, match=r"missing: cannot write there \(No such file"):
         check_writable(tmp_path / "missing")
+
+
+def test_whether_a_folder_is_still_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    check = still_there(folder)
+    check()
+    folder.rename(tmp_path / "gone")
+    with pytest.raises(CannotWriteError, match="cannot write there"):
+        check()
+    folder.mkdir()
+    with pytest.raises(CannotWriteError, match="folder: has vanished, and with it what was written before"):
+        check()
 
 
 def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> None:

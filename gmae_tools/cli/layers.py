@@ -23,7 +23,7 @@ from gmae_tools.cli._options import (
     when_interrupted,
 )
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path, check_writable
+from gmae_tools.files import atomic_path, still_there
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,13 +205,15 @@ def progress_over(items: list[T], folder: Path) -> Iterator[T]:
     Raises:
         CannotWriteError: nothing can be written into the folder any more.
     """
+    check = still_there(folder)
     bar = tqdm(items, unit="picture", disable=None if len(items) > 1 else True)
     for number, item in enumerate(bar, start=1):
         path = item[0] if isinstance(item, tuple) else item
         done = "those before it are done; " if number > 1 else ""
-        check_writable(folder)
+        check()
         when_interrupted(f"at picture {number} of {len(items)}, {path}; {done}give this one and those after it again")
         yield item
+    check()
     when_interrupted("all pictures are done, what sums them up is not; give them again")
 
 
