@@ -29,7 +29,7 @@ import torch
 
 from gmae_tools import checkpoints, edge_benchmark
 from gmae_tools.datasets.bsds500 import BSDS500
-from gmae_tools.detectors import CLASSICAL, Detector, GaussianEdges
+from gmae_tools.detectors import CLASSICAL, GAUSSIAN, Detector, GaussianEdges
 from gmae_tools.edge_benchmark import Settings
 from gmae_tools.files import atomic_path
 from gmae_tools.metrics.boundaries import BoundaryResult, best_point
@@ -38,7 +38,6 @@ from gmae_tools.processes import cores, is_main, join, share, wait
 from gmae_tools.report.pr_curve import Curve, plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.views import Looks
-from gmae_tools.zeroshot.edges import READOUTS
 
 T = TypeVar("T")
 
@@ -74,7 +73,7 @@ def entries(checkpoint: str) -> list[Entry]:
     """All readouts of the joined tiles, some of the whole photograph, then the classical detectors."""
     model = checkpoints.load(checkpoint)
     tiles, whole = GaussianEdges(model, TILES), GaussianEdges(model, WHOLE)
-    others = [name for name in READOUTS if name != "layers"]
+    others = [name for name in GAUSSIAN if name != "layers"]
     return [
         *(Entry("layers", tiles.detector("layers", n), n, TILES) for n in LAYERS),
         *(Entry(name, tiles.detector(name, ()), None, TILES) for name in others),

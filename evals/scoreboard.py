@@ -54,7 +54,7 @@ from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.datasets.saliency import Pair, Saliency, Split
 from gmae_tools.depth_consistency import SHIFTS, depth_consistency
-from gmae_tools.detectors import GaussianEdges
+from gmae_tools.detectors import GAUSSIAN, GaussianEdges
 from gmae_tools.files import atomic_path
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryResult, BoundaryScores
@@ -69,7 +69,6 @@ from gmae_tools.reconstruction import reconstruct
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.segmenters import THRESHOLDS, GaussianFigure
 from gmae_tools.views import Looks
-from gmae_tools.zeroshot.edges import READOUTS
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {
@@ -400,7 +399,7 @@ def parse_candidates(_context: click.Context, _parameter: click.Parameter, texts
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--ecssd", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
 @click.option(
-    "--readout", "readouts", type=click.Choice(list(READOUTS)), multiple=True, default=("regions",), show_default=True,
+    "--readout", "readouts", type=click.Choice(GAUSSIAN), multiple=True, default=("regions",), show_default=True,
     help="Of edges; several make a row each.",
 )  # fmt: skip
 @click.option("--scales", type=Numbers(), default="3,4", show_default=True, help="The looks of the readouts.")

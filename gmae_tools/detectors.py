@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend
 from gmae_tools.views import Looks, Viewer, Watch
-from gmae_tools.zeroshot.contours import Gradient, gradient, suppress_nonmaxima, thin_ridges
-from gmae_tools.zeroshot.edges import READOUTS
+from gmae_tools.zeroshot.contours import Gradient, close_contours, gradient, suppress_nonmaxima, thin_ridges
+from gmae_tools.zeroshot.edges import DAMPING, READOUTS
 
 Detector = Callable[[np.ndarray], np.ndarray]
 
 _CANNY_SIGMA, _CANNY_LOW, _CANNY_FULL = 1.4, 0.4, 500.0  # px, low / high threshold, high threshold at strength 1
 RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
 _HALF = 0.25
+_REACH = 2  # px between the crests and the contours of the same map, at most
 _CANNY_LEVELS = np.arange(1, 100) / 100  # the thresholds of the benchmark
 
 
@@ -64,7 +66,9 @@ def canny(photo: np.ndarray) -> np.ndarray:
 
 
 CLASSICAL: dict[str, Detector] = {"sobel": sobel, "sobel-nms": sobel_nms, "canny": canny, "soft-canny": soft_canny}
-NAMES = (*READOUTS, *CLASSICAL)
+CLOSED = {"closed-regions": "regions"}  # readouts whose joined views are closed, by name
+GAUSSIAN = (*READOUTS, *CLOSED)
+NAMES = (*GAUSSIAN, *CLASSICAL)
 
 # How each detector thins its maps before they are scored: results are not comparable without it.
 SUPPRESSION = {
@@ -72,7 +76,7 @@ SUPPRESSION = {
     "sobel-nms": "along the gradient",
     "canny": "OpenCV's, along the gradient",
     "soft-canny": "along the gradient",
-    **dict.fromkeys(READOUTS, f"crests of the joined views, sigma {RIDGE_SIGMA:g} px"),
+    **dict.fromkeys(GAUSSIAN, f"crests of the joined views, sigma {RIDGE_SIGMA:g} px"),
 }
 
 
@@ -91,15 +95,17 @@ class GaussianEdges:
         self._viewer = Viewer(self.model, self.looks, backend=backend, watch=watch)
 
     def detector(self, readout: str, layers: Sequence[int]) -> Detector:
-        """The detector of a readout's name (`zeroshot.edges.READOUTS`): views joined, then thinned to their crests.
+        """The detector of a readout's name (`GAUSSIAN`): views joined, then thinned to their crests (and closed).
 
         Args:
             layers: numbers of depth groups, for `layers`; their maps are averaged.
         """
         parts: list[tuple[int, ...]] = [(count,) for count in layers] if readout == "layers" else [()]
 
+        shown, end = (CLOSED[readout], close) if readout in CLOSED else (readout, finish)
+
         def detect(photo: np.ndarray) -> np.ndarray:
-            return finish(np.mean([self._strength(readout, part, photo) for part in parts], axis=0))
+            return end(np.mean([self._strength(shown, part, photo) for part in parts], axis=0))
 
         return detect
 
@@ -115,8 +121,22 @@ def finish(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
 
     Stretching moves weak edges apart, which the benchmark's even thresholds would lump together; 0 and 1 stay.
     """
-    crests = thin_ridges(strength, sigma)
-    return crests * (1 + _HALF) / (crests + _HALF)
+    return _stretch(thin_ridges(strength, sigma))
+
+
+def close(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
+    """The same crests, each as the mean of its own strength and of the contours that close around regions there.
+
+    The views are thereby asked what they agree on over the whole photograph: which regions their edges keep apart.
+    """
+    crests = finish(strength, sigma)
+    contours = _stretch(close_contours(strength, sigma, damping=DAMPING * strength.size))
+    around = ndimage.maximum_filter(contours, 2 * _REACH + 1)
+    return np.where(crests > 0, (crests + around) / 2, 0).astype(np.float32)
+
+
+def _stretch(strength: np.ndarray) -> np.ndarray:
+    return strength * (1 + _HALF) / (strength + _HALF)
 
 
 def _grey(photo: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from gmae_tools.zeroshot.contours import (
     Gradient,
+    close_contours,
     gradient,
     jumps,
     merge_regions,
@@ -89,7 +90,18 @@ def test_jumps_are_the_larger_difference_to_the_right_and_below() -> None:
 # --- merging regions ---------------------------------------------------------------------------------
 
 
-def merge_slowly(labels: np.ndarray, features: np.ndarray, damping: float) -> np.ndarray:
+def mean_height(a: np.ndarray, b: np.ndarray, barrier: np.ndarray) -> float:
+    """Mean of the barrier over the steps from one mask to the other."""
+    heights = []
+    for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        steps = (a[here] & b[there]) | (b[here] & a[there])
+        heights.append(np.maximum(barrier[here], barrier[there])[steps])
+    return float(np.concatenate(heights).mean())
+
+
+def merge_slowly(
+    labels: np.ndarray, features: np.ndarray, damping: float, barrier: np.ndarray | None = None
+) -> np.ndarray:
     """Greedy merging word for word: look at all pairs each time, repaint the picture after every merge."""
     regions = {}
     for value in np.unique(labels):
@@ -103,6 +115,8 @@ def merge_slowly(labels: np.ndarray, features: np.ndarray, damping: float) -> np
     def dissimilarity(a: np.ndarray, b: np.ndarray) -> float:
         smaller = min(a.sum(), b.sum())
         distance = np.linalg.norm(features[a].mean(0) - features[b].mean(0))
+        if barrier is not None:
+            distance += mean_height(a, b, barrier)
         return float(distance * np.sqrt(smaller / (smaller + damping)))
 
     cross = ndimage.generate_binary_structure(2, 1)
@@ -134,6 +148,41 @@ def test_merging_agrees_with_looking_at_all_pairs(seed: int, labels: int, dampin
     features = generator.random((*partition.shape, 3))
     expected = merge_slowly(partition, features, damping)
     np.testing.assert_allclose(merge_regions(partition, features, damping=damping), expected, rtol=1e-5)
+
+
+@given(seed=st.integers(0, 10_000), damping=st.sampled_from([0.0, 30.0]), colored=st.booleans())
+@settings(max_examples=15)
+def test_barriers_count_by_their_mean_along_the_border(seed: int, damping: float, colored: bool) -> None:
+    generator = np.random.default_rng(seed)
+    partition = np.kron(np.arange(20).reshape(4, 5), np.ones((3, 2), int))
+    features, barrier = colored * generator.random((*partition.shape, 2)), generator.random(partition.shape)
+    expected = merge_slowly(partition, features, damping, barrier)
+    tree = merge_tree(partition, features if colored else features[..., :0], barrier=barrier, damping=damping)
+    levels = np.unique(np.float32(tree.levels[20:]))
+    np.testing.assert_allclose(np.unique(expected)[1:], levels, rtol=1e-5)
+    for count in range(2, 21):
+        if tree.levels[39 - count] < tree.levels[40 - count] * (1 - 1e-6):
+            drawn = expected >= tree.levels[40 - count] * (1 - 1e-6)
+            np.testing.assert_array_equal(jumps(tree.partition(count)[partition]) > 0, drawn)
+
+
+def test_what_closes_is_as_strong_as_the_mean_of_its_border() -> None:
+    """A ring of which one half is strong: the weaker half has no other way to close, so both are worth their mean."""
+    strength = np.zeros((41, 61))
+    strength[10, 15:46] = strength[10:31, 15] = 0.9
+    strength[30, 15:46] = strength[10:31, 45] = 0.5
+    strength[5, 50:58] = 0.9  # closes nothing
+    contours = close_contours(strength, 0.5)
+    ring = [contours[9:12, 30].max(), contours[29:32, 30].max(), contours[20, 14:17].max(), contours[20, 44:47].max()]
+    assert np.ptp(ring) == 0
+    blurred = ndimage.gaussian_filter(strength.astype(np.float32), 0.5)
+    assert ring[0] == pytest.approx((blurred[10, 30] + blurred[30, 30]) / 2, rel=0.05)
+    assert contours[:9].max() < 0.5 * ring[0]
+
+
+def test_a_plain_has_no_contours() -> None:
+    assert not close_contours(np.zeros((9, 12)), 1.0).any()
+    assert not close_contours(np.full((9, 12), 0.7), 1.0).any()
 
 
 def test_two_halves_merge_at_the_damped_difference_of_their_colors() -> None:

@@ -13,11 +13,11 @@ from skimage.color import rgb2gray
 from skimage.filters import sobel as skimage_sobel
 
 from gmae_tools import detectors
-from gmae_tools.detectors import CLASSICAL, GaussianEdges
+from gmae_tools.detectors import CLASSICAL, GAUSSIAN, GaussianEdges
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.views import Looks, look
-from gmae_tools.zeroshot.edges import READOUTS, layer_edges
+from gmae_tools.zeroshot.edges import layer_edges, region_edges
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_models_detectors_share_its_predictions(square: np.ndarray) -> None:
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
     source = GaussianEdges(model, Looks((1, 2)))
-    maps = [source.detector(name, (4,))(square) for name in READOUTS]
+    maps = [source.detector(name, (4,))(square) for name in GAUSSIAN]
     assert len(calls) == 5
     assert all(strength.shape == square.shape[:2] for strength in maps)
     other = source.detector("layers", (4,))(square[::-1])
@@ -100,3 +100,27 @@ def test_a_hierarchy_is_the_mean_of_its_levels(square: np.ndarray) -> None:
     whole = layer_edges(gaussians, source.model.camera, *square.shape[:2], [8, 4])
     assert whole.max() > 0
     np.testing.assert_allclose(source.detector("layers", (8, 4))(square), detectors.finish(whole), atol=1e-6)
+
+
+def test_closing_prefers_what_keeps_regions_apart() -> None:
+    """A square and a row of dashes, drawn equally strong."""
+    strength = np.zeros((60, 100))
+    strength[15, 10:41] = strength[45, 10:41] = strength[15:46, 10] = strength[15:46, 40] = 0.6
+    for column in range(55, 95, 8):
+        strength[30, column : column + 4] = 0.6
+    crests, closed = detectors.finish(strength), detectors.close(strength)
+    np.testing.assert_array_equal(closed > 0, crests > 0)
+    assert crests[30, 50:].max() > 0.85 * crests[30, 40]
+    assert closed[30, 50:].max() < 0.75 * closed[30, 40]
+    assert closed.dtype == np.float32 and closed.max() <= 1
+    assert not detectors.close(np.zeros((20, 30))).any()
+
+
+def test_closed_regions_are_the_regions_closed(square: np.ndarray) -> None:
+    torch.manual_seed(0)
+    source = GaussianEdges(GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval(), Looks((1,)))
+    gaussians = look(source.model, square, source.looks)[0].gaussians
+    regions = region_edges(gaussians, source.model.camera, *square.shape[:2])
+    closed = source.detector("closed-regions", ())(square)
+    np.testing.assert_allclose(closed, detectors.close(regions), atol=1e-6)
+    assert (closed != source.detector("regions", ())(square)).any()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gmae_tools.report.edges import EdgeRow
     from gmae_tools.splatting import Backend
 
-GAUSSIAN = ("layers", "expected-depth", "regions", "combined", "render-gradient")
+GAUSSIAN = ("layers", "expected-depth", "regions", "combined", "render-gradient", "closed-regions")
 CLASSICAL = ("sobel", "sobel-nms", "canny", "soft-canny")
 HIERARCHY, SINGLE = (32, 16, 8, 4), (16,)  # layers of the pictures, and of the benchmark
 SHEET = "sheet.png"
@@ -85,8 +85,8 @@ def command(
     photographs: torchrun --nproc-per-node N -m gmae_tools edges --dataset ...
 
     Readouts of the Gaussians: layers (l@N), expected-depth, regions (of the strongest Gaussian, merged step by step),
-    render-gradient (the baseline without depth), combined (the last two). On the photograph: sobel, sobel-nms, canny,
-    soft-canny.
+    render-gradient (the baseline without depth), combined (the last two), closed-regions (regions, weaker where they
+    do not close around anything). On the photograph: sobel, sobel-nms, canny, soft-canny.
     """
     if bool(images) == bool(dataset):
         raise click.UsageError("give pictures, or --dataset")

@@ -132,6 +132,29 @@ def merge_regions(labels: Array, features: Array, *, damping: float = 0.0) -> Ar
     return _paint(regions, tree.parents, tree.levels)
 
 
+def close_contours(strength: Array, sigma: float, *, damping: float = 0.0) -> Array:
+    """Ultrametric contour map of a soft map of lines: what closes around a region stays strong, what does not fades.
+
+    The basins of the blurred map merge by its mean along the border between them, as `merge_regions` merges by colour.
+    After Arbelaez et al., "Contour detection and hierarchical image segmentation" (TPAMI 2011), whose strengths have a
+    direction, too.
+
+    Args:
+        strength: `[H, W]`, 0 or more.
+        sigma: of the Gaussian in px.
+        damping: as for `merge_regions`.
+
+    Returns:
+        float32 `[H, W]`, lines as `merge_regions` draws them.
+    """
+    from skimage.segmentation import watershed
+
+    smooth = ndimage.gaussian_filter(strength.astype(np.float32), sigma)
+    regions = np.maximum(watershed(smooth).astype(np.int64) - 1, 0)  # a plain has no basin, and so no labels
+    tree = merge_tree(regions, np.zeros((*smooth.shape, 0)), barrier=smooth, damping=damping)
+    return _paint(regions, tree.parents, tree.levels)
+
+
 class MergeTree(NamedTuple):
     """The merges of n regions down to one; regions that a merge makes are numbered on from n, in order.
 
@@ -155,58 +178,85 @@ class MergeTree(NamedTuple):
         return np.unique(part[:regions], return_inverse=True)[1]
 
 
-def merge_tree(regions: Array, features: Array, *, damping: float = 0.0) -> MergeTree:
+def merge_tree(regions: Array, features: Array, *, barrier: Array | None = None, damping: float = 0.0) -> MergeTree:
     """Merge a partition as `merge_regions` does, and keep the tree.
 
     Args:
         regions: int `[H, W]`, 0..n - 1, each of them somewhere; a region need not be in one piece.
-        features: `[H, W, C]`.
+        features: `[H, W, C]`, C may be 0.
+        barrier: `[H, W]`, 0 or more: its mean along the border between two regions is added to the distance of their
+            features. At each step from pixel to pixel the larger of both counts.
         damping: area in px.
     """
     regions = regions.astype(np.int64)
     count = int(regions.max()) + 1
-    flat = np.ascontiguousarray(features, np.float64).reshape(regions.size, -1)
     areas = np.bincount(regions.ravel(), minlength=count).astype(np.float64)
-    sums = np.stack([np.bincount(regions.ravel(), channel, count) for channel in flat.T], 1)
-    pairs = _adjacent(regions, count)
-    return MergeTree(pairs, *_merge(pairs, sums / areas[:, None], areas, damping))
+    means = np.zeros((count, features.shape[-1]))
+    for channel in range(features.shape[-1]):
+        means[:, channel] = np.bincount(regions.ravel(), features[..., channel].ravel(), count) / areas
+    borders = _borders(regions, count, np.zeros(regions.shape) if barrier is None else barrier)
+    return MergeTree(borders.pairs, *_merge(*borders, means, areas, damping))
 
 
-def _adjacent(regions: Array, count: int) -> Array:
-    """Pairs of neighbouring regions `[E, 2]`, each once, the smaller number first."""
-    beside = [(regions[:, :-1], regions[:, 1:]), (regions[:-1], regions[1:])]
-    first, second = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*beside, strict=True))
+class _Borders(NamedTuple):
+    """Pairs of neighbouring regions `[E, 2]`, each once, the smaller number first; of each border the number of steps
+    across, and the sum of the barrier at them, `[E]`.
+    """
+
+    pairs: Array
+    lengths: Array
+    heights: Array
+
+
+def _borders(regions: Array, count: int, barrier: Array) -> _Borders:
+    first, second, height = (
+        np.concatenate([across.ravel(), down.ravel()])
+        for across, down in (
+            (regions[:, :-1], regions[:-1]),
+            (regions[:, 1:], regions[1:]),
+            (np.maximum(barrier[:, :-1], barrier[:, 1:]), np.maximum(barrier[:-1], barrier[1:])),
+        )
+    )
+    apart = first != second
     keys = np.minimum(first, second) * count + np.maximum(first, second)
-    unique = np.unique(keys[first != second])
-    return np.stack([unique // count, unique % count], 1)
+    unique, border = np.unique(keys[apart], return_inverse=True)
+    pairs = np.stack([unique // count, unique % count], 1)
+    sizes = (np.bincount(border, weights, len(unique)) for weights in (np.ones(len(border)), height[apart]))
+    return _Borders(pairs, *sizes)
 
 
 @numba.njit(cache=True, nogil=True)
-def _dissimilarity(a: int, b: int, means: Array, areas: Array, damping: float) -> float:
+def _dissimilarity(a: int, b: int, barrier: float, means: Array, areas: Array, damping: float) -> float:
     squared = 0.0
     for channel in range(means.shape[1]):
         squared += (means[a, channel] - means[b, channel]) ** 2
     smaller = min(areas[a], areas[b])
-    return np.sqrt(squared * smaller / (smaller + damping))
+    share = smaller / (smaller + damping)
+    return np.sqrt(squared * share) + barrier * np.sqrt(share)
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -> tuple[Array, Array]:
+def _merge(
+    pairs: Array, border_lengths: Array, border_heights: Array, leaf_means: Array, leaf_areas: Array, damping: float
+) -> tuple[Array, Array]:
     """Merge to the end. Returns the tree: `parents` [2 n - 1] (n leaves, then the merges in order) and `levels` of all.
 
-    The neighbours of a region are a linked list: link l leads to region `neighbour[l]` and on to link `following[l]`.
+    The neighbours of a region are a linked list: link l leads to region `neighbour[l]` and on to link `following[l]`,
+    and keeps what is known of the border with it.
     """
     count, channels = leaf_means.shape
     total = 2 * count - 1
-    parents, roots, seen = np.arange(total), np.arange(total), np.full(total, -1)
+    parents, roots, met = np.arange(total), np.arange(total), np.full(total, -1)
     levels, areas, means = np.zeros(total), np.zeros(total), np.zeros((total, channels))
     areas[:count], means[:count] = leaf_areas, leaf_means
     head, tail = np.full(total, -1), np.full(total, -1)
     following, neighbour = np.full(2 * len(pairs), -1), np.zeros(2 * len(pairs), np.int64)
+    lengths, heights = np.repeat(border_lengths, 2), np.repeat(border_heights, 2)
     heap = [(0.0, 0, 0) for _ in range(0)]
     for index in range(len(pairs)):
         a, b = pairs[index]
-        heap.append((_dissimilarity(a, b, means, areas, damping), a, b))
+        barrier = border_heights[index] / border_lengths[index]
+        heap.append((_dissimilarity(a, b, barrier, means, areas, damping), a, b))
         for link, mine, other in ((2 * index, a, b), (2 * index + 1, b, a)):
             neighbour[link], following[link] = other, head[mine]
             if head[mine] < 0:
@@ -224,22 +274,24 @@ def _merge(pairs: Array, leaf_means: Array, leaf_areas: Array, damping: float) -
         means[node] = (means[a] * areas[a] + means[b] * areas[b]) / areas[node]
         following[tail[a]] = head[b]
         head[node], tail[node] = head[a], tail[b]
-        for other in _tidy_neighbours(node, head, tail, following, neighbour, roots, seen):
-            heapq.heappush(heap, (_dissimilarity(node, other, means, areas, damping), other, node))
+        for link in _tidy_links(node, head, tail, following, neighbour, lengths, heights, roots, met):
+            other, barrier = neighbour[link], heights[link] / lengths[link]
+            heapq.heappush(heap, (_dissimilarity(node, other, barrier, means, areas, damping), other, node))
         node += 1
     return parents, levels
 
 
 @numba.njit(cache=True, nogil=True)
-def _tidy_neighbours(
-    node: int, head: Array, tail: Array, following: Array, neighbour: Array, roots: Array, seen: Array
-) -> list[int]:
-    """The regions beside a new one, each once; links that lead back into it or to one met before are taken out.
+def _tidy_links(
+    node: int, head: Array, tail: Array, following: Array, neighbour: Array, lengths: Array, heights: Array,
+    roots: Array, met: Array,
+) -> list[int]:  # fmt: skip
+    """Leave one link from a new region to each beside it, for the whole border; links back into it are taken out.
 
-    `roots` leads from a region to the one it is part of by now, with shortcuts; `seen` says for which new region a
-    neighbour was met last.
+    `roots` leads from a region to the one it is part of by now, with shortcuts; `met`, -1 everywhere before and after,
+    has the link that is left to each region. Returns the links that are left.
     """
-    found = [0 for _ in range(0)]
+    left = [0 for _ in range(0)]
     before, link = -1, int(head[node])
     while link >= 0:
         other = neighbour[link]
@@ -247,17 +299,23 @@ def _tidy_neighbours(
             roots[other] = roots[roots[other]]
             other = roots[other]
         neighbour[link] = other
-        if other != node and seen[other] != node:
-            seen[other] = node
-            found.append(other)
+        if other != node and met[other] < 0:
+            met[other] = link
+            left.append(link)
             before = link
-        elif before < 0:
-            head[node] = following[link]
         else:
-            following[before] = following[link]
+            if other != node:
+                lengths[met[other]] += lengths[link]
+                heights[met[other]] += heights[link]
+            if before < 0:
+                head[node] = following[link]
+            else:
+                following[before] = following[link]
         link = int(following[link])
     tail[node] = before
-    return found
+    for kept in left:
+        met[neighbour[kept]] = -1
+    return left
 
 
 @numba.njit(cache=True, nogil=True)
