@@ -372,6 +372,17 @@ def test_the_loss_falls_on_photographs(photographs: Path, tmp_path: Path) -> Non
     assert Image.open(tmp_path / "samples.png").size == (5 * 32, 32)  # five columns, one photograph held out
 
 
+def test_a_recipe_tells_names_and_no_paths(photographs: Path, tmp_path: Path) -> None:
+    first = pretrain(small_run(photographs, 1), tmp_path / "first", device="cpu")
+    config = small_run(photographs, 1, warm_start=str(first))
+    second = pretrain(config, tmp_path / "second", device="cpu")
+    text = (second / "config.json").read_text()
+    recipe = json.loads(text)["training"]["recipe"]
+    assert (recipe["data"], recipe["warm_start"]) == ([photographs.name], "model")
+    assert str(tmp_path) not in text and str(photographs) not in text
+    assert json.loads((tmp_path / "second" / "pretrain.json").read_text())["warm_start"] == str(first)  # for --resume
+
+
 def test_the_log_says_all(photographs: Path, tmp_path: Path) -> None:
     pretrain(small_run(photographs, 4), tmp_path, device="cpu")
     first, second, last = log(tmp_path)

@@ -207,6 +207,14 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
         raise GmaeToolsError(f"{out} was begun with other settings ({', '.join(changed)}); use those, or another --out")
 
 
+def _recipe(config: PretrainConfig) -> dict[str, Any]:
+    """The configuration as it goes with the weights: checkpoints are shared, so it tells nobody's paths."""
+    told = {"data": [Path(source).name for source in config.data]}
+    if config.warm_start and Path(config.warm_start).exists():
+        told["warm_start"] = Path(config.warm_start).name
+    return {**json.loads(config.to_json()), **told}
+
+
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     names = []
     for key in old.keys() | new.keys():
@@ -395,8 +403,7 @@ class _Run:
                 "skipped": len(self.photos.skipped),
                 **figures,
             }
-            sources = [Path(source).name for source in self.config.data]  # checkpoints are shared: nobody's paths
-            training["recipe"] = {**json.loads(self.config.to_json()), "data": sources}
+            training["recipe"] = _recipe(self.config)
             checkpoints.save(
                 self.bare_model, self.out / MODEL_FOLDER, half=True, training=training, max_shard_mb=self.shard_mb
             )
