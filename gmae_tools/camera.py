@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,8 +47,13 @@ class Camera:
     def __post_init__(self) -> None:
         if self.kind not in ("gmae", "pinhole", "orthographic"):
             raise GmaeToolsError(f"camera kind {self.kind!r} is unknown: use gmae, pinhole or orthographic")
-        if not (0 < self.distance < math.inf and 0 < self.focal < math.inf and 0 <= self.blur < math.inf):
-            raise GmaeToolsError("camera: distance and focal must be positive, blur must not be negative")
+        lengths = (self.distance, self.focal, self.blur)
+        if any(isinstance(length, bool) or not isinstance(length, (int, float)) for length in lengths):
+            raise GmaeToolsError("camera: distance, focal and blur must be numbers")
+        if not (0 < self.distance <= _LARGEST and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST):
+            raise GmaeToolsError(
+                f"camera: distance and focal must be positive, blur must not be negative, all {_LARGEST:g} at most"
+            )
 
 
 @dataclass(frozen=True)
