@@ -32,7 +32,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
@@ -200,8 +200,8 @@ def save(
 
 
 def _write_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
-    with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})  # Hugging Face's word for torch
+    with atomic_path(path) as temporary:  # `save_file` makes files that nobody else may read
+        temporary.write_bytes(save(weights, metadata={"format": "pt"}))  # Hugging Face's word for torch
 
 
 def _write_shards(folder: Path, weights: dict[str, torch.Tensor], limit: int) -> None:

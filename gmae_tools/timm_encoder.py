@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
@@ -81,7 +81,7 @@ def export_timm(model: Autoencoder, path: str | os.PathLike[str], image_size: in
             torch.save({"model": weights}, temporary)
         else:
             arguments = json.dumps(timm_arguments(model, image_size))
-            save_file(weights, temporary, metadata={"format": "pt", "timm": arguments})
+            temporary.write_bytes(save(weights, metadata={"format": "pt", "timm": arguments}))
 
 
 def loading_code(model: Autoencoder, path: str | os.PathLike[str], image_size: int | None = None) -> str:

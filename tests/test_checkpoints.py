@@ -179,6 +179,10 @@ def test_saving_again_replaces(folder: Path) -> None:
     assert_equal(checkpoints.load(folder), made(1))
 
 
+def test_a_checkpoint_can_be_read_by_whom_its_folder_can(folder: Path) -> None:
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
+
+
 def test_the_training_is_told(tmp_path: Path) -> None:
     checkpoints.save(made(0), tmp_path, training={"samples": 7})
     document = json.loads((tmp_path / "config.json").read_text())
@@ -396,11 +400,12 @@ def test_unknown_names_are_refused_in_one_line(name: str) -> None:
 
 
 def test_a_failed_save_leaves_the_old_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(weights: object, path: Path, **kwargs: object) -> None:
-        path.write_bytes(b"half a file")
+    def fail(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:100])
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoints, "save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         checkpoints.save(made(1), folder)
     assert_equal(checkpoints.load(folder), made(0))
