@@ -436,7 +436,13 @@ def test_configurations_survive_json() -> None:
         ({"camera": {"kind": "fisheye"}}, "fisheye"),
         ({"camera": {"zoom": 1}}, "zoom"),
         ({"camera": None}, "not a configuration"),
-        ({"camera": {"distance": "8"}}, "not a configuration"),
+        ({"camera": {"distance": "8"}}, "camera: distance, focal and blur must be numbers"),
+        ({"camera": {"blur": 1e7}}, r"all 1e\+06 at most"),
+        ({"width": 1 << 17}, "width is 131072, must be a whole number above 0, 65,536 at most"),
+        ({"depth": 257}, "256 at most"),
+        ({"image_size": 4096, "patch_size": 8}, "65,536 patches at most"),
+        ({"queries": 2000, "gaussians_per_query": 2000}, "Gaussians at most, not 4,000,000"),
+        ({"max_scale": 1001}, "max_scale is 1001, must be above 0, 1000 at most"),
     ],
 )
 def test_impossible_configurations_are_refused_in_one_line(values: dict[str, Any], message: str) -> None:
