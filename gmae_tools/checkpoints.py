@@ -32,7 +32,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
@@ -201,7 +202,7 @@ def save(
 
 def _write_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
     with atomic_path(path) as temporary:  # `save_file` makes files that nobody else may read
-        temporary.write_bytes(save(weights, metadata={"format": "pt"}))  # Hugging Face's word for torch
+        temporary.write_bytes(to_bytes(weights, metadata={"format": "pt"}))  # Hugging Face's word for torch
 
 
 def _write_shards(folder: Path, weights: dict[str, torch.Tensor], limit: int) -> None:
