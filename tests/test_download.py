@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import resource
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -152,14 +154,41 @@ def test_no_server_and_no_address(tmp_path: Path) -> None:
         url = gone.url
     with pytest.raises(GmaeToolsError, match="cannot be fetched"):
         download(url, tmp_path / "archive", attempts=2)
-    with pytest.raises(GmaeToolsError, match="no address"):
-        download("archive.tgz", tmp_path / "archive")
+    for url in ("archive.tgz", "http://[broken"):
+        with pytest.raises(GmaeToolsError, match="no address"):
+            download(url, tmp_path / "archive")
 
 
 def test_a_full_disk_is_said_before_it_is_full(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SPARE", 1 << 60)
     with pytest.raises(GmaeToolsError, match="MB free"):
         download(server.url, tmp_path / "archive")
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """No file can become longer, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_on_the_way_keeps_what_has_arrived(server: Server, tmp_path: Path) -> None:
+    with files_limited_to(400_000), pytest.raises(GmaeToolsError, match=r"archive\.part: .*make room and run again"):
+        download(server.url, tmp_path / "archive", sha256=SHA256)
+    assert len(server.asked) == 1
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [400_000]
+    download(server.url, tmp_path / "archive", sha256=SHA256)
+    assert server.asked[1:] == ["bytes=400000-"]
+
+
+def test_no_more_is_fetched_than_was_announced_or_asked_for(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(GmaeToolsError, match="more than 500000 bytes"):
+        download(server.url, tmp_path / "archive", max_bytes=500_000)
+    assert (tmp_path / "archive.part").stat().st_size <= 500_000
 
 
 def test_checksum_of_a_known_text(tmp_path: Path) -> None:
@@ -232,6 +261,37 @@ def test_archives_too_large_damaged_or_of_something_else_are_refused(tmp_path: P
         unpack_tar(archive, tmp_path / "out", inside="other")
     archive.write_bytes(archive.read_bytes()[:-10_000])
     with pytest.raises(GmaeToolsError, match="damaged"):
+        unpack_tar(archive, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
+
+
+def test_an_archive_damaged_behind_its_last_file_is_refused(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "a.tgz", ("file", CONTENT))
+    data = bytearray(archive.read_bytes())
+    data[-8] ^= 1  # of the checksum
+    archive.write_bytes(data)
+    with pytest.raises(GmaeToolsError, match="damaged"):
+        unpack_tar(archive, tmp_path / "out")
+
+
+def test_an_archive_damaged_between_two_files_is_not_taken_to_end_there(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("one", "two"):
+            tar.addfile(tarfile.TarInfo(name))
+    data = bytearray(archive.read_bytes())
+    data[600] ^= 1  # of the second header
+    archive.write_bytes(data)
+    with pytest.raises(GmaeToolsError, match="damaged"):
+        unpack_tar(archive, tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing_half_unpacked(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "a.tgz", ("first", b"x"), ("second", CONTENT))
+    with (
+        files_limited_to(1000),
+        pytest.raises(GmaeToolsError, match=r"a\.tgz cannot be unpacked in .*: File too large"),
+    ):
         unpack_tar(archive, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -157,6 +159,31 @@ def test_a_gap_between_shards_is_refused(photographs: Path, tmp_path: Path) -> N
     pack([photographs], tmp_path, shard_mb=0.03, max_side=96, kind="jpeg", progress=False)
     (tmp_path / "photos-00001.tar").unlink()
     assert "a shard is missing" in refused(photographs, tmp_path, shard_mb=0.03, max_side=96, kind="jpeg")
+
+
+def test_a_damaged_shard_is_named(photographs: Path, packed: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed, tmp_path / "out")
+    last = max((tmp_path / "out").glob("*.tar"))
+    data = bytearray(last.read_bytes())
+    data[:8] = bytes(8)  # of the name of its first photograph
+    last.write_bytes(data)
+    said = refused(photographs, tmp_path / "out", shard_mb=0.03, max_side=96, kind="jpeg")
+    assert said.startswith(f"{last}: damaged tar") and "delete it and those that follow" in said
+
+
+def test_a_full_disk_is_said_and_the_next_call_makes_the_same_shards(
+    photographs: Path, packed: Path, tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        said = refused(photographs, tmp_path, shard_mb=0.03, max_side=96, kind="jpeg")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "photos-00000.tar: cannot be written (File too large)" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["pack.json"]
+    pack([photographs], tmp_path, shard_mb=0.03, max_side=96, kind="jpeg", progress=False)
+    assert contents(tmp_path) == contents(packed)
 
 
 @pytest.mark.parametrize("setting", [{"shard_mb": 0.0}, {"max_side": 0}, {"quality": 0}, {"quality": 101}])

@@ -112,6 +112,22 @@ def test_corrupt_photographs_are_skipped_and_counted(mixture: Path, tmp_path: Pa
     assert store_of(tmp_path, mixture).skipped == store.skipped
 
 
+@pytest.mark.parametrize("name", ["../../evil.png", "a/../../evil.png", "/evil.png"])
+def test_names_in_shards_that_lead_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / "shard.tar", {"a.png": encoded(picture(0)), name: encoded(picture(1))})
+    with pytest.raises(GmaeToolsError, match=r"shard.tar: refusing to unpack the name '[./a]*evil.png'"):
+        store_of(tmp_path, tmp_path / "shard.tar")
+
+
+def test_a_damaged_shard_is_not_taken_to_be_a_short_one(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "shard.tar", {"a.png": b"", "b.png": encoded(picture(1))})
+    data = bytearray(shard.read_bytes())
+    data[600] ^= 1  # of the second header
+    shard.write_bytes(data)
+    with pytest.raises(GmaeToolsError, match=r"shard.tar: damaged tar"):
+        store_of(tmp_path, shard)
+
+
 def test_large_photographs_are_downscaled_and_small_ones_left_alone(tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 900).astype(np.uint8)
     large = np.broadcast_to(ramp[None, :, None], (600, 900, 3))

@@ -26,6 +26,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from campaign.flaws import require
 from campaign.outcome import Outcome, TimeBox
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.errors import GmaeToolsError
@@ -110,20 +111,6 @@ def scenes(draw: st.DrawFn) -> Scene:
 
 
 # --- what is asked of each ---------------------------------------------------------------------------
-
-
-class Flaw(Exception):
-    """Something is not as it should be."""
-
-
-def require(condition: object, flaw: str) -> None:
-    """Make sure of a condition.
-
-    Raises:
-        Flaw: it does not hold.
-    """
-    if not condition:
-        raise Flaw(flaw)
 
 
 def check_scene(scene: Scene) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import os
 import re
 import shutil
@@ -16,12 +17,15 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import one_line, printable
 
 Progress = Callable[[int, int | None], None]  # bytes there, bytes in all (None: not known)
 
 _CHUNK = 1 << 18
 _SPARE = 64 << 20  # bytes left free on the disk
+_MOST_PADDING = 4 << 20  # bytes behind the last member of an archive
 
 
 def download(
@@ -32,15 +36,17 @@ def download(
     progress: Progress | None = None,
     attempts: int = 5,
     timeout: float = 30.0,
+    max_bytes: int = 4 << 30,
 ) -> None:
     """Download `url` into the file `target`.
 
     What has arrived is kept in `<target>.part`: a broken connection, and a later call, go on from there.
     The file gets its name when it is complete and, if `sha256` (hex) is given, has that checksum. Raises
-    GmaeToolsError when the server refuses, the connection breaks `attempts` times without bringing anything
-    new, the disk is full, or the checksum is wrong (the part is removed then).
+    GmaeToolsError when the server refuses or sends more than `max_bytes`, the connection breaks or brings nothing for
+    `timeout` seconds, `attempts` times without anything new, the disk is full, or the checksum is wrong (the part is
+    removed then).
     """
-    if not urlsplit(url).scheme:
+    if not _is_address(url):
         raise GmaeToolsError(f"{url!r} is no address: it should begin with https:// or http://")
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,22 +55,30 @@ def download(
     while True:
         before = _size(part)
         try:
-            _continue(url, part, progress, timeout)
+            _continue(url, part, progress, timeout, max_bytes)
             break
         except urllib.error.HTTPError as error:
             if error.code < 500:
-                raise GmaeToolsError(f"{url}: the server answers {error.code} {error.reason}") from None
+                answer = printable(f"{error.code} {error.reason}")
+                raise GmaeToolsError(f"{url}: the server answers {answer}") from None
             problem: Exception = error
-        except (http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        except (http.client.HTTPException, OSError) as error:  # of the connection: `_append` says what the disk says
             problem = error
         failures = 0 if _size(part) > before else failures + 1
         if failures >= attempts:
-            raise GmaeToolsError(f"{url} cannot be fetched ({problem}): run again, it goes on from there")
+            raise GmaeToolsError(f"{url} cannot be fetched ({one_line(problem)}): run again, it goes on from there")
         time.sleep(min(0.1 * 2**failures, 10))
     if sha256 and checksum(part) != sha256.lower():
         part.unlink()
         raise GmaeToolsError(f"{url} has another checksum than {sha256}: run again, or name another source")
     os.replace(part, target)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).scheme)
+    except ValueError:
+        return False
 
 
 def checksum(path: str | os.PathLike[str]) -> str:
@@ -80,7 +94,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _continue(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
+def _continue(url: str, part: Path, progress: Progress | None, timeout: float, max_bytes: int) -> None:
     """Append what is missing to `part`, or begin anew where the server cannot continue."""
     have = _size(part)
     request = urllib.request.Request(url, headers={"User-Agent": "gmae-tools"})
@@ -97,29 +111,50 @@ def _continue(url: str, part: Path, progress: Progress | None, timeout: float) -
         part.unlink()
         raise ConnectionError("the server has another file than before") from None
     with response:
-        start, total = _extent(response, have)
+        start, total = _extent(response, part, have)
         if start != have:
             have = 0
+        most = max_bytes if total is None else min(total, max_bytes)
         _require_space(part, None if total is None else total - have)
-        with part.open("ab" if have else "wb") as file:
+        with _open_part(part, anew=not have) as file:
             while chunk := response.read(_CHUNK):
-                file.write(chunk)
                 have += len(chunk)
+                if have > most:
+                    raise GmaeToolsError(f"{url}: the server sends more than {most} bytes: remove {part}, try another")
+                _append(file, chunk)
                 if progress:
                     progress(have, total)
     if total is not None and have < total:
         raise ConnectionError(f"the connection ended after {have} of {total} bytes")
 
 
-def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+def _open_part(part: Path, anew: bool) -> io.FileIO:
+    try:
+        return io.FileIO(part, "wb" if anew else "ab")
+    except OSError as error:
+        raise GmaeToolsError(f"{part}: cannot be written ({error.strerror})") from None
+
+
+def _append(file: io.FileIO, chunk: bytes) -> None:
+    """Write all of a chunk, or all that the disk takes."""
+    left = memoryview(chunk)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        raise GmaeToolsError(f"{file.name}: {error.strerror}: make room and run again, it goes on from there") from None
+
+
+def _extent(response: http.client.HTTPResponse, part: Path, have: int) -> tuple[int, int | None]:
     """Where the answer begins in the file, and the size of the file if known."""
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not match or int(match[1]) != have:
-            raise GmaeToolsError(f"{response.url}: the server answers with another part than asked for")
+            problem = f"the server sends another part than asked for: remove {part} and run again"
+            raise GmaeToolsError(f"{response.url}: {problem}")
         return have, None if match[2] == "*" else int(match[2])
-    length = response.headers.get("Content-Length")
-    return 0, int(length) if length else None
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None
 
 
 def _require_space(path: Path, size: int | None) -> None:
@@ -140,7 +175,8 @@ def unpack_tar(
 
     `folder` appears when everything is unpacked, or not at all; it must not exist. Only files and folders
     with relative names below `inside` are accepted: an archive with anything else there (links, devices,
-    absolute names, `..`), with more than `max_bytes`, or damaged, is refused with a GmaeToolsError.
+    absolute names, `..`, a name twice), with more than `max_bytes` in all, or damaged, is refused with a
+    GmaeToolsError, and so is a disk that is full.
     """
     folder = Path(folder)
     if folder.exists():
@@ -150,12 +186,11 @@ def unpack_tar(
         unpacked = Path(temporary) / "unpacked"
         unpacked.mkdir()
         try:
-            with tarfile.open(archive) as tar:
+            with open_tar(archive) as tar:
                 _unpack_members(tar, unpacked, PurePosixPath(inside), max_bytes, str(archive))
-        except (tarfile.TarError, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno:  # the disk's fault, not the archive's
-                raise
-            raise GmaeToolsError(f"{archive} is damaged ({error}): remove it and fetch it again") from None
+                _read_to_the_end(tar, str(archive))
+        except OSError as error:  # the disk's fault, not the archive's
+            raise GmaeToolsError(f"{archive} cannot be unpacked in {folder.parent}: {error.strerror}") from None
         if not any(unpacked.iterdir()):
             raise GmaeToolsError(f"{archive} holds no {inside or 'files'}: is it the right archive?")
         os.replace(unpacked, folder)
@@ -163,23 +198,39 @@ def unpack_tar(
 
 def _unpack_members(tar: tarfile.TarFile, folder: Path, inside: PurePosixPath, max_bytes: int, label: str) -> None:
     total = 0
-    for member in tar:
-        name = PurePosixPath(member.name)
-        if name.is_absolute() or ".." in name.parts or "\\" in member.name or ":" in member.name:
-            raise GmaeToolsError(f"{label}: refusing to unpack the name {member.name!r}")
-        if not name.is_relative_to(inside) or name == inside:
-            continue
-        target = folder / name.relative_to(inside)
-        if member.isdir():
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        source = tar.extractfile(member) if member.isreg() else None
-        if source is None:
-            raise GmaeToolsError(f"{label}: refusing to unpack {member.name!r}, which is neither file nor folder")
-        total += member.size
+    for member in checked_members(tar, label):
+        total += member.size  # also of what is not wanted: all of it has to be decompressed
         if total > max_bytes:
             raise GmaeToolsError(f"{label}: refusing to unpack more than {max_bytes >> 20} MB")
-        _require_space(target if target.parent.exists() else folder / "file", member.size)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:
-            shutil.copyfileobj(source, file, _CHUNK)
+        name = PurePosixPath(member.name)
+        if not member.name.isprintable() or "\\" in member.name or ":" in member.name:
+            raise GmaeToolsError(f"{label}: refusing to unpack the name {printable(member.name)!r}")
+        if not name.is_relative_to(inside) or name == inside:
+            continue
+        if not (member.isreg() or member.isdir()):
+            raise GmaeToolsError(f"{label}: refusing to unpack {member.name!r}, which is neither file nor folder")
+        try:
+            _unpack_member(tar, member, folder / name.relative_to(inside))
+        except (FileExistsError, NotADirectoryError):
+            raise GmaeToolsError(f"{label}: refusing to unpack {member.name!r}, whose place is taken") from None
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _require_space(target, member.size)
+    source = tar.extractfile(member)
+    assert source is not None  # it is a file
+    with target.open("xb") as file:
+        shutil.copyfileobj(source, file, _CHUNK)
+
+
+def _read_to_the_end(tar: tarfile.TarFile, label: str) -> None:
+    """Read what follows the last member, a few empty blocks; only then a decompressor compares checksums."""
+    assert tar.fileobj is not None
+    for _ in range(_MOST_PADDING // _CHUNK):
+        if not tar.fileobj.read(_CHUNK):
+            return
+    raise GmaeToolsError(f"{label}: refusing an archive that goes on behind its end")

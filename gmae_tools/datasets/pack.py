@@ -18,6 +18,7 @@ from typing import Literal
 from PIL import Image, features
 
 from gmae_tools.datasets.photos import Photo, decode_photo, find_sources, fingerprint, list_photos, work_through
+from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 
@@ -68,8 +69,8 @@ def pack(
         progress: show a bar on stderr.
 
     Raises:
-        GmaeToolsError: no photograph can be read, `out` lies among the inputs or holds other shards, or a setting is
-            impossible.
+        GmaeToolsError: no photograph can be read, `out` lies among the inputs or holds other shards, a setting is
+            impossible, or the disk is full.
     """
     if not shard_mb > 0 or max_side < 1 or not 1 <= quality <= 100:
         raise GmaeToolsError("a shard's size and the longer side must be above 0, the quality within 1..100")
@@ -177,10 +178,10 @@ def _space(name: str, data: bytes) -> int:
 
 def _members(shard: Path) -> list[str]:
     try:
-        with tarfile.open(shard, "r:") as tar:
-            return tar.getnames()
-    except tarfile.TarError as error:
-        raise GmaeToolsError(f"{shard}: damaged tar ({error}); delete it and those that follow") from None
+        with open_tar(shard, "r:") as tar:
+            return [member.name for member in checked_members(tar, str(shard))]
+    except GmaeToolsError as error:
+        raise GmaeToolsError(f"{error}, or delete it and those that follow") from None
 
 
 def _last_member(shard: Path) -> str:

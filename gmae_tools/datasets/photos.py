@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import is_image_name, matching_paths, one_line, open_image, resize, to_rgb
@@ -125,14 +126,19 @@ def list_photos(sources: Sequence[Source]) -> list[Photo]:
 
 def _list_shard(shard: Source) -> list[Photo]:
     try:
-        with tarfile.open(shard.path, "r:") as tar:
-            members = [member for member in tar if member.isreg() and is_image_name(member.name)]
-    except (tarfile.TarError, OSError) as error:
-        raise GmaeToolsError(f"{shard.path}: damaged tar ({error}); fetch it again or leave it out") from None
+        with open_tar(shard.path, "r:") as tar:
+            listed = [member for member in checked_members(tar, str(shard.path)) if _is_photo(member)]
+    except OSError as error:
+        raise GmaeToolsError(f"{shard.path}: cannot be read ({error.strerror})") from None
     return [
         Photo(f"{shard.name}/{member.name.removeprefix('./')}", shard.path, member.offset_data, member.size)
-        for member in members
+        for member in listed
     ]
+
+
+def _is_photo(member: tarfile.TarInfo) -> bool:
+    """Whether the bytes of a tar's member are those of a photograph, by its name; what is sparse lies elsewhere."""
+    return member.isreg() and not member.issparse() and is_image_name(member.name)
 
 
 def fingerprint(sources: Sequence[Source], max_side: int) -> str:

@@ -26,6 +26,7 @@ class Hub:
 
     repositories: dict[str, dict[str, Files]] = field(default_factory=dict)
     url: str = ""
+    break_after: int | None = None  # bytes of an answer after which the connection breaks
 
     def commit(self, repository: str, revision: str, files: Files) -> None:
         revisions = self.repositories.setdefault(repository, {})
@@ -131,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: self.hub.break_after])
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

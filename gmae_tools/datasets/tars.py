@@ -1,0 +1,73 @@
+"""Tar archives by strangers: read as `tarfile` reads them, without what it trusts them with.
+
+An archive can name a size below 0, which sends `tarfile` round in circles or back to what it has read already
+(CVE-2025-8194); a name of gigabytes, which it takes into memory, or one that its patterns never finish with
+(CVE-2024-6232); and where it is damaged in the middle, `tarfile` takes it to end there.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import one_line, printable
+
+_MOST_MEMBERS = 1 << 21  # ImageNet in one shard has 1.3 million
+_LONGEST_DESCRIPTION = 1 << 14  # bytes of what describes a member: long names, and lists of properties
+_DESCRIPTIONS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+
+
+class _Header(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+            raise  # where archives end
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+        if header.size < 0 or (header.type in _DESCRIPTIONS and header.size > _LONGEST_DESCRIPTION):
+            raise tarfile.ReadError(f"a member of {header.size} bytes")
+        return header
+
+
+@contextmanager
+def open_tar(path: str | os.PathLike[str], mode: Literal["r:*", "r:"] = "r:*") -> Iterator[tarfile.TarFile]:
+    """Open an archive for reading; whatever goes wrong with it until the context ends is said in one line.
+
+    Raises:
+        GmaeToolsError: it is damaged, or is no tar; the file system's own troubles stay an OSError.
+    """
+    try:
+        with tarfile.open(path, mode, tarinfo=_Header) as tar:
+            yield tar
+    except GmaeToolsError:
+        raise
+    except Exception as error:  # damage makes decompressors and parsers raise anything
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise GmaeToolsError(f"{path}: damaged tar ({one_line(error)}); remove it and fetch it again") from None
+
+
+def checked_members(tar: tarfile.TarFile, label: str) -> Iterator[tarfile.TarInfo]:
+    """The members in the order of the archive.
+
+    Raises:
+        GmaeToolsError: an archive of no honest origin: a name leads elsewhere, a size is negative, or there is no end
+            of members.
+    """
+    for count, member in enumerate(tar):
+        name = member.name
+        if count == _MOST_MEMBERS:
+            raise GmaeToolsError(f"{label}: refusing an archive of more than {_MOST_MEMBERS} members")
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise GmaeToolsError(f"{label}: refusing to unpack the name {printable(name)!r}")
+        if member.size < 0:
+            raise GmaeToolsError(f"{label}: refusing {printable(name)!r} of {member.size} bytes")
+        yield member
