@@ -147,17 +147,18 @@ def test_wrong_pictures_are_noticed(part: ModuleType, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("peaks", "code", "failures"),
     [
-        ([500, 400, 401], 0, [(), ()]),
+        ([500, 400, 449], 0, [(), ()]),
         ([2500, 400, 401], 0, [("peak 2500 MB, 3 s",), ()]),
-        ([500, 400, 410], 0, [(), ("10,000 bytes more for each picture",)]),
+        ([500, 400, 451], 0, [(), ("peak 400 MB for 10 pictures, 451 MB for 200",)]),
         ([500, 400, 400], 1, [("exit code 1: error",), 2 * ("exit code 1: error",)]),
     ],
 )
 def test_greedy_and_failing_commands_are_noticed(
     part: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peaks: list[int], code: int, failures: object
 ) -> None:
+    monkeypatch.setattr(part.TimeBox, "left", lambda _: 60.0)
     runs = iter(part.Measured(code, "error", 3.0, peak * 1_000_000) for peak in peaks)
     monkeypatch.setattr(part, "measured", lambda *_: next(runs))
-    outcomes = list(part.command_line(part.TimeBox(60), tmp_path, (6, 8), (10, 1010)))
+    outcomes = list(part.command_line(part.TimeBox(61), tmp_path, (6, 8), (10, 10_000)))
     assert [outcome.failures for outcome in outcomes] == failures
-    assert len(list((tmp_path / "small").iterdir())) == 1010
+    assert len(list((tmp_path / "small").iterdir())) == 200  # in 3 s ten, in a minute so many

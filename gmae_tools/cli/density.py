@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,12 +119,12 @@ def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path)
 
     from gmae_tools.zeroshot.density import QUANTILES, density_map, scale_by_depth
 
-    gaussians: list[Row] = [
+    gaussians: Iterator[Row] = (
         {"image": image, **dict(zip(vars(points), map(float, values), strict=True))}
         for image, points in found.items()
         for values in zip(*vars(points).values(), strict=True)
-    ]
-    write_table(gaussians, folder / "gaussians.csv")
+    )
+    write_table(gaussians, folder / "gaussians.csv", ["image", *vars(everything)])
     density = density_map(everything)
     middles = (np.arange(len(density)) + 0.5) * (2 / len(density)) - 1
     cells: list[Row] = [
@@ -132,19 +132,19 @@ def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path)
         for y, row in zip(middles, density, strict=True)
         for x, value in zip(middles, row, strict=True)
     ]
-    write_table(cells, folder / "density.csv")
+    write_table(cells, folder / "density.csv", ["x", "y", "density"])
     scales = scale_by_depth(everything)
     names = [f"scale_{100 * quantile:.0f}%" for quantile in QUANTILES]
     groups: list[Row] = [
         {"depth": float(depth), "gaussians": int(count), **dict(zip(names, map(float, quantiles), strict=True))}
         for depth, count, quantiles in zip(scales.depth, scales.count, scales.quantiles, strict=True)
     ]
-    write_table(groups, folder / "scales.csv")
+    write_table(groups, folder / "scales.csv", ["depth", "gaussians", *names])
 
 
-def write_table(rows: Sequence[Row], path: Path) -> None:
+def write_table(rows: Iterable[Row], path: Path, columns: Sequence[str]) -> None:
     """A CSV file, whole or not at all."""
-    from gmae_tools.report.tables import format_rows
+    from gmae_tools.report.tables import write_csv
 
-    with atomic_path(path) as temporary:
-        temporary.write_text(format_rows(rows, dict.fromkeys(rows[0]), "csv"), encoding="utf-8")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        write_csv(file, rows, columns)

@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TextIO
 
 FORMATS = ("table", "csv", "json")
 
@@ -28,12 +29,18 @@ def format_rows(rows: Sequence[Row], columns: Mapping[str, int | None], form: st
         return json.dumps([{key: _json_value(row[key]) for key in columns} for row in rows], indent=2) + "\n"
     if form == "csv":
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_csv_value(row[key]) for key in columns] for row in rows)
+        write_csv(text, rows, columns)
         return text.getvalue()
     cells = [[_table_value(row[key], decimals) for key, decimals in columns.items()] for row in rows]
     return _aligned([list(columns), *cells], [decimals is None for decimals in columns.values()])
+
+
+def write_csv(file: TextIO, rows: Iterable[Row], columns: Iterable[str]) -> None:
+    """Rows as `format_rows` has them in CSV, one at a time: there may be more of them than the memory holds."""
+    columns = list(columns)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_csv_value(row[key]) for key in columns] for row in rows)
 
 
 def _json_value(value: str | int | float | None) -> str | int | float | None:
