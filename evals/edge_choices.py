@@ -1,31 +1,36 @@
 """The choices behind `gmae-tools edges`, one changed at a time, on every 4th image of BSDS500 val.
 
 Protocol: as `bsds500.py` (33 thresholds); the first row of each group is the default. `layers` means l@16. The groups
-`significance` and `depth` look at the whole photograph, the others at 3 x 3 and 4 x 4 tiles.
+`significance` and `depth` look at the whole photograph, the others at 3 x 3 and 4 x 4 tiles. `difference` is that to
+the first row of the group, and `deviation` its standard deviation when the images are drawn anew, 1,000 times.
 
     python evals/edge_choices.py --root DATA
+    python evals/edge_choices.py --root DATA --group closing --group agreement
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from bsds500 import compare
+from scipy import ndimage
 from skimage.color import rgb2lab
 
 from gmae_tools import checkpoints
-from gmae_tools.camera import Camera, project
+from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries
-from gmae_tools.detectors import RIDGE_SIGMA, finish
+from gmae_tools.detectors import CLOSED, RIDGE_SIGMA, close, finish
 from gmae_tools.files import atomic_path
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
-from gmae_tools.metrics.boundaries import BoundaryScores, Protocol, count_boundaries
+from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, Protocol, count_boundaries
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting import rasterize
 from gmae_tools.views import DEFAULT_SCALES, Looks, Readout, View, join, look
@@ -33,28 +38,56 @@ from gmae_tools.zeroshot import contours, edges
 from gmae_tools.zeroshot.edges import READOUTS, Measure, Order, Significance
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS = {"group": None, "choice": None, "ods": 3, "ois": 3, "ap": 3, "recall": 3, "precision": 3}
-WHOLE, TILES = (1,), DEFAULT_SCALES
+COLUMNS = {
+    "group": None, "choice": None, "ods": 3, "ois": 3, "ap": 3, "recall": 3, "precision": 3, "difference": 4,
+    "deviation": 4,
+}  # fmt: skip
+WHOLE, TILES, SCALES = (1,), DEFAULT_SCALES, (1, 2, 3, 4, 5)
 COLOR_LEVELS = Significance().thresholds
 ALPHA_LEVELS = tuple(step / 10 for step in range(1, 10))
 
-Choice = Callable[[list[View], int, int], np.ndarray]  # all views of a photograph, its height and width -> soft map
+Array = np.ndarray
+Finish = Callable[[Array], Array]  # joined views -> soft map of thin lines
 
 
+class Seen:
+    """All views of a photograph; what was read from the views of a scale is kept."""
+
+    def __init__(self, views: list[View], height: int, width: int) -> None:
+        self.views, self.height, self.width = views, height, width
+        self._maps: dict[tuple[Readout, int, bool], Array] = {}
+
+    def scale(self, readout: Readout, scale: int, mirrored: bool = False) -> Array:
+        """The views of one scale, mirrored or not, joined."""
+        key = (readout, scale, mirrored)
+        if key not in self._maps:
+            wanted = [view for view in self.views if (view.scale, view.mirrored) == (scale, mirrored)]
+            self._maps[key] = join(wanted, readout, self.height, self.width)
+        return self._maps[key]
+
+    def joined(self, readout: Readout, scales: tuple[int, ...], flip: bool = False) -> Array:
+        """The mean over scales, and over what was mirrored and what not."""
+        turns = (False, True)[: 1 + flip]
+        return np.mean([self.scale(readout, scale, mirrored) for scale in scales for mirrored in turns], axis=0)
+
+
+Choice = Callable[[Seen], Array]
+
+
+@cache
 def named(name: str, camera: Camera) -> Readout:
     """A readout as `gmae-tools edges` has it, l@16 for layers."""
     return lambda gaussians, height, width: READOUTS[name](gaussians, camera, height, width, (16,))
 
 
-def seen(readout: Readout, scales: tuple[int, ...], *, flip: bool = False, sigma: float | None = RIDGE_SIGMA) -> Choice:
-    """Join the views of these scales and thin them; without thinning if `sigma` is None."""
+def seen(readout: Readout, scales: tuple[int, ...], *, flip: bool = False, end: Finish = finish) -> Choice:
+    """Join the views of these scales and thin them."""
+    return lambda scene: end(scene.joined(readout, scales, flip))
 
-    def detect(views: list[View], height: int, width: int) -> np.ndarray:
-        wanted = [view for view in views if view.scale in scales and (flip or not view.mirrored)]
-        joined = join(wanted, readout, height, width)
-        return finish(joined, sigma) if sigma else joined
 
-    return detect
+def as_it_is(joined: Array) -> Array:
+    """Not thinned."""
+    return joined
 
 
 def significances(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
@@ -76,7 +109,7 @@ def significances(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     )  # fmt: skip
     for measure, level in singles:
         plain = readout(measure, "back-to-front", (level,))
-        yield "significance", f"{measure} back-to-front > {level}, not thinned", seen(plain, WHOLE, sigma=None)
+        yield "significance", f"{measure} back-to-front > {level}, not thinned", seen(plain, WHOLE, end=as_it_is)
 
 
 def depths(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
@@ -96,10 +129,15 @@ def depths(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
 
 def looks(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     """How the photograph is shown to the model."""
-    for name in ("combined", "render-gradient"):
-        for scales in (TILES, (1,), (2,), (3,), (4,), (2, 4), (2, 3, 4), (1, 2, 4)):
-            yield f"looks, {name}", ",".join(map(str, scales)), seen(named(name, camera), scales)
-        yield f"looks, {name}", "3,4 and mirrored", seen(named(name, camera), TILES, flip=True)
+    several = (TILES, (1,), (2,), (3,), (4,), (2, 4), (2, 3, 4), (1, 2, 4), (3, 4, 5), SCALES)
+    mirrored = (TILES, (3, 4, 5), SCALES)
+    for name in ("combined", "render-gradient", "regions", "closed-regions"):
+        readout, end = named(CLOSED.get(name, name), camera), close if name in CLOSED else finish
+        for scales in several:
+            yield f"looks, {name}", ",".join(map(str, scales)), seen(readout, scales, end=end)
+        for scales in mirrored:
+            text = f"{','.join(map(str, scales))} and mirrored"
+            yield f"looks, {name}", text, seen(readout, scales, flip=True, end=end)
 
 
 def thinnings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
@@ -107,30 +145,98 @@ def thinnings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     for name in ("combined", "render-gradient", "layers"):
         for sigma in (RIDGE_SIGMA, None, 1.0, 2.0):
             text = f"crests, sigma {sigma:g} px" if sigma else "none"
-            yield f"thinning, {name}", text, seen(named(name, camera), TILES, sigma=sigma)
+            end = partial(finish, sigma=sigma) if sigma else as_it_is
+            yield f"thinning, {name}", text, seen(named(name, camera), TILES, end=end)
 
 
 def mergings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
-    """What makes regions alike: the damping of small ones, and whether depth has a say."""
-
-    def readout(damping: float, depth_weight: float) -> Readout:
-        def read(gaussians: Gaussians, height: int, width: int) -> np.ndarray:
-            raster = rasterize(
-                project(gaussians, camera, height, width), height, width,
-                background=gaussians.means.new_ones(3), owners=True, depth=True,
-            )  # fmt: skip
-            assert raster.owner is not None and raster.depth is not None
-            color = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy()) / 100
-            features = np.concatenate([color, depth_weight * raster.depth[0].permute(1, 2, 0).numpy()], -1)
-            levels = contours.merge_regions(raster.owner[0].numpy(), features, damping=damping * height * width)
-            return levels / (levels + edges.REGION_HALF)
-
-        return read
-
-    for damping in (edges.DAMPING, 0.0, 0.0003, 0.003, 0.01):
-        yield "merging, regions", f"damping {damping:g} of the picture", seen(readout(damping, 0), TILES)
+    """What makes regions alike: the damping of small ones, colours, and what else Gaussians know of a border."""
+    yield "merging, regions", "colour", seen(merging(camera), TILES)
+    for damping in (0.0, 0.0003, 0.003, 0.01):
+        yield "merging, regions", f"damping {damping:g} of the picture", seen(merging(camera, damping), TILES)
     for weight in (0.2, 0.5):
-        yield "merging, regions", f"depth as a feature, times {weight:g}", seen(readout(edges.DAMPING, weight), TILES)
+        yield "merging, regions", f"depth as a feature, times {weight:g}", seen(merging(camera, depth=weight), TILES)
+    barriers: dict[str, tuple[Barrier, float]] = {
+        "gradient of the render along the border": (border_gradient, 1.0),
+        "step of the owners' depths at the border": (border_depth, 0.05),
+        "how little the owners at the border overlap": (border_overlap, 0.05),
+    }
+    for text, (barrier, weight) in barriers.items():
+        also = merging(camera, barrier=barrier, weight=weight)
+        yield "merging, regions", f"colour, and {text}, times {weight:g}", seen(also, TILES)
+    alone = merging(camera, barrier=border_gradient, weight=2.0, color=0.0)
+    yield "merging, regions", "gradient of the render along the border alone", seen(alone, TILES)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A view: colours in CIELAB / 100 `[H, W, 3]`, the strongest Gaussian `[H, W]` (-1: none), and the splats."""
+
+    color: Array
+    owner: Array
+    splats: Splats
+
+
+Barrier = Callable[[Drawn], Array]  # a view -> what is to be overcome at its borders [H, W]
+
+
+def merging(
+    camera: Camera, damping: float = edges.DAMPING, *, color: float = 1.0, depth: float = 0.0,
+    barrier: Barrier | None = None, weight: float = 0.0,
+) -> Readout:  # fmt: skip
+    """`regions` by any mixture of colour, expected depth and what a barrier says of the borders."""
+
+    def read(gaussians: Gaussians, height: int, width: int) -> Array:
+        splats, white = project(gaussians, camera, height, width), gaussians.means.new_ones(3)
+        raster = rasterize(splats, height, width, background=white, owners=True, depth=True)
+        assert raster.owner is not None and raster.depth is not None
+        lab = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy()) / 100
+        owner = raster.owner[0].numpy()
+        features = np.concatenate([color * lab, depth * raster.depth[0].permute(1, 2, 0).numpy()], -1)
+        walls = None if barrier is None else weight * barrier(Drawn(lab, owner, splats))
+        levels = contours.merge_regions(owner, features, barrier=walls, damping=damping * owner.size)
+        return levels / (levels + edges.REGION_HALF)
+
+    return read
+
+
+def border_gradient(view: Drawn) -> Array:
+    """Of the colours, CIELAB / 100 a px."""
+    return contours.gradient(view.color, edges.RENDER_SIGMA).magnitude
+
+
+def border_depth(view: Drawn) -> Array:
+    """Difference of the depths of the owners on both sides, scene units."""
+    depths = view.splats.depths[0].numpy()
+    return contours.jumps(np.append(depths, depths.max())[view.owner])  # what nobody owns is behind all
+
+
+def border_overlap(view: Drawn) -> Array:
+    """1 less the Bhattacharyya coefficient of the splats that own both sides."""
+    barrier = np.zeros(view.owner.shape)
+    for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        apart = 1 - overlap(view.splats, view.owner[here], view.owner[there])
+        np.maximum(barrier[here], apart, out=barrier[here])
+    return barrier
+
+
+def overlap(splats: Splats, first: Array, second: Array) -> Array:
+    """Bhattacharyya coefficients of splats by their numbers, in the shape of these; 1 for a splat and itself, 0 for one
+    and none (-1).
+    """
+    conics, means = (tensor[0].double().numpy() for tensor in (splats.conics, splats.means))
+    a, b, c = conics.T
+    covariances = np.stack([c, -b, a], -1) / (a * c - b * b)[:, None]  # xx, xy, yy
+    mean = (covariances[first] + covariances[second]) / 2
+    dx, dy = np.moveaxis(means[first] - means[second], -1, 0)
+    distance = (mean[..., 2] * dx * dx - 2 * mean[..., 1] * dx * dy + mean[..., 0] * dy * dy) / area(mean)
+    found = np.exp(-distance / 8) * (area(covariances[first]) * area(covariances[second])) ** 0.25 / area(mean) ** 0.5
+    return np.where(np.minimum(first, second) < 0, first == second, found)
+
+
+def area(covariances: Array) -> Array:
+    """Determinants of (xx, xy, yy) `[..., 3]`."""
+    return covariances[..., 0] * covariances[..., 2] - covariances[..., 1] ** 2
 
 
 def mixtures(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
@@ -145,37 +251,112 @@ def mixtures(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
         yield "mixture", " + ".join(names), seen(mean(*names), TILES)
 
 
-GROUPS = (significances, depths, looks, thinnings, mergings, mixtures)
+def closings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """What it helps to ask which regions the joined edges close around, and how to ask."""
+    readout = named("regions", camera)
+    for flip in (False, True):
+        group = "closing, regions" + (" and mirrored" if flip else "")
+        yield group, "crests weakened where they close around little", seen(readout, TILES, flip=flip, end=close)
+        yield group, "none", seen(readout, TILES, flip=flip)
+        yield group, "the contours themselves", seen(readout, TILES, flip=flip, end=hierarchy)
+    for sigma in (1.0, 2.0):
+        yield "closing, regions", f"sigma {sigma:g} px", seen(readout, TILES, end=partial(closed, sigma=sigma))
+    for damping in (0.0, 0.0003, 0.003):
+        text = f"damping {damping:g} of the picture"
+        yield "closing, regions", text, seen(readout, TILES, end=partial(closed, damping=damping))
+    for name in ("combined", "render-gradient"):
+        yield f"closing, {name}", "closed", seen(named(name, camera), TILES, end=close)
+        yield f"closing, {name}", "none", seen(named(name, camera), TILES)
+
+
+def hierarchy(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING) -> Array:
+    """The ultrametric contours of the joined views, stretched as crests are."""
+    return stretch(contours.close_contours(joined, sigma, damping=damping * joined.size))
+
+
+def closed(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING) -> Array:
+    """`detectors.close` with other constants for the contours."""
+    crests, around = finish(joined), ndimage.maximum_filter(hierarchy(joined, sigma, damping), 5)
+    return np.where(crests > 0, (crests + around) / 2, 0)
+
+
+def agreements(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """How views of different scales are asked what they agree on, with `closed-regions`, also mirrored."""
+    readout = named("regions", camera)
+    fine, coarse = (3, 4, 5), (1, 2)
+    yield "agreement", "mean of 3,4,5", seen(readout, fine, flip=True, end=close)
+    yield "agreement", "geometric mean of 3,4,5", lambda scene: close(geometric(scene, readout, fine))
+    yield "agreement", "geometric mean of 2,3,4,5", lambda scene: close(geometric(scene, readout, (2, *fine)))
+    yield (
+        "agreement",
+        "3,4,5 where 1,2 has an edge near",
+        lambda scene: close(scene.joined(readout, fine, True) * near(scene.joined(readout, coarse, True))),
+    )
+
+
+def geometric(scene: Seen, readout: Readout, scales: tuple[int, ...]) -> Array:
+    """An edge has to be found at every scale, to about a pixel."""
+    parts = [ndimage.gaussian_filter(scene.joined(readout, (scale,), True), 1.0) for scale in scales]
+    return np.exp(np.mean(np.log(np.array(parts) + 0.02), axis=0)) - 0.02
+
+
+def near(joined: Array) -> Array:
+    """How strong the strongest edge within 4 px is, in [0, 1]; half of it from 0.1 on."""
+    strongest = ndimage.maximum_filter(ndimage.gaussian_filter(joined, 1.0), 9)
+    return strongest / (strongest + 0.1)
+
+
+def stretch(strength: Array) -> Array:
+    """As `finish` stretches."""
+    return strength * 1.25 / (strength + 0.25)
+
+
+GROUPS: dict[str, Callable[[Camera], Iterator[tuple[str, str, Choice]]]] = {
+    "significance": significances,
+    "depth": depths,
+    "looks": looks,
+    "thinning": thinnings,
+    "merging": mergings,
+    "mixture": mixtures,
+    "closing": closings,
+    "agreement": agreements,
+}
 
 
 @click.command()
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--every", type=click.IntRange(1), default=4, show_default=True, help="Only every Nth image.")
 @click.option("--thresholds", type=click.IntRange(1), default=33, show_default=True)
+@click.option("--group", "groups", type=click.Choice(list(GROUPS)), multiple=True, help="Only these.  [default: all]")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
-def main(root: str | None, every: int, thresholds: int, checkpoint: str, results: Path) -> None:
+def main(
+    root: str | None, every: int, thresholds: int, groups: tuple[str, ...], checkpoint: str, results: Path
+) -> None:  # fmt: skip
     """Write `edge-choices.csv` into the folder of results, and print it."""
     data, model, protocol = BSDS500(root), checkpoints.load(checkpoint), Protocol(thresholds)
-    choices = [choice for group in GROUPS for choice in group(model.camera)]
+    choices = [choice for group in groups or GROUPS for choice in GROUPS[group](model.camera)]
     scores = [BoundaryScores(protocol) for _ in choices]
 
     def count(path: Path) -> None:
         photo = read_image(path)
         truths = read_boundaries(data.ground_truth_folder("val") / f"{path.stem}.mat")
-        views = look(model, photo, Looks((1, 2, 3, 4), flip=True))
+        scene = Seen(look(model, photo, Looks(SCALES, flip=True)), *photo.shape[:2])
         for (_, _, detect), score in zip(choices, scores, strict=True):
-            score.add(path.stem, count_boundaries(detect(views, *photo.shape[:2]), truths, protocol))
+            score.add(path.stem, count_boundaries(detect(scene), truths, protocol))
 
     with ThreadPoolExecutor(2) as pool:
         for number, _ in enumerate(pool.map(count, data.images("val")[::every]), 1):
             click.echo(f"{number} images", err=True)
     rows: list[Row] = []
+    first: dict[str, BoundaryResult] = {}
     for (group, choice, _), score in zip(choices, scores, strict=True):
         result = score.compute()
         figures = {"ods": result.ods, "ois": result.ois, "ap": result.ap}
         points = {"recall": result.ods_recall, "precision": result.ods_precision}
-        rows.append({"group": group, "choice": choice, **figures, **points})
+        difference, deviation = compare(result, first.setdefault(group, result))
+        changes = {"difference": difference, "deviation": deviation}
+        rows.append({"group": group, "choice": choice, **figures, **points, **changes})
     results.mkdir(parents=True, exist_ok=True)
     with atomic_path(results / "edge-choices.csv") as temporary:
         temporary.write_text(format_rows(rows, COLUMNS, "csv"))

@@ -110,7 +110,7 @@ def jumps(labels: Array) -> Array:
     return size
 
 
-def merge_regions(labels: Array, features: Array, *, damping: float = 0.0) -> Array:
+def merge_regions(labels: Array, features: Array, *, barrier: Array | None = None, damping: float = 0.0) -> Array:
     """Ultrametric contour map of a partition: at which level the regions on both sides of a boundary become one.
 
     The two neighbouring regions most alike are merged, again and again. Their dissimilarity is the distance of their
@@ -120,6 +120,7 @@ def merge_regions(labels: Array, features: Array, *, damping: float = 0.0) -> Ar
     Args:
         labels: int `[H, W]`; pixels of one label that touch at a side are one region.
         features: `[H, W, C]`, such as the colour in a perceptually uniform space.
+        barrier: `[H, W]`, what else keeps regions apart; see `merge_tree`.
         damping: area in px at which a region's weight is halved (squared); 0 for none.
 
     Returns:
@@ -128,7 +129,7 @@ def merge_regions(labels: Array, features: Array, *, damping: float = 0.0) -> Ar
     from skimage.measure import label
 
     regions = label(labels, background=np.min(labels) - 1, connectivity=1) - 1
-    tree = merge_tree(regions, features, damping=damping)
+    tree = merge_tree(regions, features, barrier=barrier, damping=damping)
     return _paint(regions, tree.parents, tree.levels)
 
 
