@@ -51,7 +51,7 @@ INTERRUPTED = (*KILLED, "layers", "layers --refine", "probe", "invariance", "dat
 HINDERED = (*KILLED, "layers", "datasets pack")
 
 _SOON = 60.0  # seconds within which a run has begun to do something
-_TOO_LATE = 1.0  # seconds before its end that a run which has done everything no longer heeds Ctrl-C
+_TOO_LATE = 0.5  # seconds before its end that a run which has done everything no longer heeds Ctrl-C
 _SERVED = 1 << 30  # bytes of a download
 _LEAST = 4096  # bytes that fit on every disk which is not found to be full before the work starts
 
