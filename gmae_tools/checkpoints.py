@@ -14,7 +14,6 @@ on the Hugging Face hub. An official MAE checkpoint is the path of its `.pth`, o
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import os
 import re
@@ -47,7 +46,7 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 FORMAT = "gmae-tools/1"
 OFFICIAL_SUFFIXES = (".pth", ".pt")
-_SHARDS = "model-*-of-*.safetensors"
+_SHARDS, _SHARD = "model-*-of-*.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
 _LARGEST_JSON = 1 << 24  # bytes
 SAFE_TORCH = (2, 10)  # before, a file could run code through `weights_only` (CVE-2025-32434, CVE-2026-24747)
@@ -274,7 +273,7 @@ def _weights_files(folder: Path) -> list[Path]:
         return [whole]
     pieces = _read_json(index).get("weight_map")
     names = pieces.values() if isinstance(pieces, dict) else [None]
-    if not all(isinstance(name, str) and fnmatch.fnmatch(name, _SHARDS) and Path(name).name == name for name in names):
+    if not all(isinstance(name, str) and _SHARD.fullmatch(name) for name in names):
         raise GmaeToolsError(f"{index}: damaged (names other files); fetch the checkpoint again")
     return [folder / name for name in sorted(set(names))]
 

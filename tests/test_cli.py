@@ -125,6 +125,13 @@ def test_help_of_every_command_loads_nothing_heavy() -> None:
     assert done.stderr == "[]\n"
 
 
+def test_names_of_files_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "\x1b[2J\n\x07.jpg").write_text("no picture")
+    result = CliRunner().invoke(cli.main, ["edges", str(tmp_path), "--readout", "sobel", "-o", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {tmp_path}/?[2J ?.jpg: not a picture in a known format\n"
+
+
 @pytest.mark.parametrize("command", ["density", "edges", "export", "layers", "reconstruct", "segment", "view"])
 def test_large_pictures_are_refused_unless_allowed(command: str, checkpoint: Path, tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / "x.png")

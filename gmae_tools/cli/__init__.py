@@ -29,8 +29,9 @@ _OVER = 0.05  # seconds after which a callback of compiled code has returned
 
 
 def print_error(problem: object) -> None:
-    """Print `error: <problem>` as one line on stderr."""
-    click.echo(f"error: {' '.join(str(problem).splitlines())}", err=True)
+    """Print `error: <problem>` as one line on stderr, without what a terminal would obey: files have any name."""
+    line = " ".join(str(problem).splitlines())
+    click.echo(f"error: {''.join(char if char.isprintable() else '?' for char in line)}", err=True)
 
 
 class ModuleGroup(click.Group):
