@@ -63,8 +63,8 @@ def test_a_killed_run_goes_on_to_the_same_results(crashes: ModuleType, wholes: A
 
 
 def test_ctrl_c_says_how_to_go_on(crashes: ModuleType, wholes: Any, tmp_path: Path) -> None:
-    tried = crashes.interrupt(wholes["segment --dataset"], tmp_path, [0.2, 0.4], crashes.TimeBox(100))
-    assert tried.times >= 1 and not tried.failures
+    tried = crashes.interrupt(wholes["segment --dataset"], tmp_path, [0.4], crashes.TimeBox(100))
+    assert tried.times == 1 and not tried.failures
 
 
 def test_ctrl_c_in_a_download(crashes: ModuleType, tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_a_second_run_leaves_the_first_alone(crashes: ModuleType, wholes: Any, t
 
 
 def test_a_folder_that_vanishes(crashes: ModuleType, wholes: Any, tmp_path: Path) -> None:
-    tried = crashes.vanish(wholes["edges --dataset"], tmp_path, [0.2, 0.4, 0.6], crashes.TimeBox(100))
-    assert tried.times >= 1 and not tried.failures
+    tried = crashes.vanish(wholes["edges --dataset"], tmp_path, [0.5], crashes.TimeBox(100))
+    assert tried.times == 1 and not tried.failures
 
 
 def test_files_that_are_too_large_for_the_disk(crashes: ModuleType, wholes: Any, tmp_path: Path) -> None:

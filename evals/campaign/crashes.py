@@ -25,6 +25,7 @@ many runs a part was done.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import random
 import signal
@@ -56,9 +57,9 @@ _SERVED = 1 << 30  # bytes of a download
 _LEAST = 4096  # bytes that fit on every disk which is not found to be full before the work starts
 
 
-@dataclass(frozen=True)
+@dataclass
 class Whole:
-    """A command with what came of an uninterrupted run: its results, their sizes, what it printed, how long it took."""
+    """A command, and what came of an uninterrupted run: results, their sizes, what was printed, how long it takes."""
 
     command: Command
     results: Mapping[str, bytes]
@@ -96,6 +97,16 @@ def run_whole(command: Command, folder: Path, times: int = 2) -> Whole:
     out = run.folder / OUT
     sizes = sorted({path.stat().st_size for path in out.rglob("*") if path.is_file()})
     return Whole(command, results(out), sizes, run.stdout, seconds)
+
+
+def in_the_middle(whole: Whole, folder: Path, moment: float) -> Run:
+    """A fresh run at a moment, a share of its duration, which is found to be shorter if it is done by then."""
+    for number in itertools.count():
+        run = Run(whole.command.arguments, folder / f"{number}")
+        if not run.ends(moment * whole.seconds) or run.code != 0:
+            break
+        whole.seconds = min(run.seconds, 0.9 * whole.seconds)
+    return run
 
 
 def go_on(whole: Whole, folder: Path, begun: bool = True) -> Run:
@@ -153,7 +164,7 @@ def kill(whole: Whole, folder: Path, moments: Sequence[float], box: TimeBox) -> 
         if not killed:  # durations differ
             if problem:
                 break
-            waiting[0] *= 0.9
+            whole.seconds = min(run.seconds, 0.9 * whole.seconds)
     return tried
 
 
@@ -166,9 +177,7 @@ def interrupt(whole: Whole, folder: Path, moments: Sequence[float], box: TimeBox
     for number, moment in enumerate(moments):
         if box.over():
             break
-        run = Run(whole.command.arguments, folder / f"interrupted-{number}")
-        if run.ends(moment * whole.seconds):
-            continue
+        run = in_the_middle(whole, folder / f"interrupted-{number}", moment)
         sent = run.seconds
         run.send(signal.SIGINT)
         if run.finish() == 0 and run.seconds - sent < _TOO_LATE:
@@ -186,8 +195,8 @@ def interrupt_download(folder: Path) -> str:
     """Interrupt a download, and the one that goes on with it; what is wrong, empty if nothing is."""
     with slow_server() as (address, starts):
         for _ in range(2):
+            before = size_of_parts(folder)
             run = Run(("datasets", "fetch", "bsds500", "--root", OUT, "--url", address), folder / "download")
-            before = size_of_parts(run.folder)
             while size_of_parts(run.folder) <= before and not run.ends(0) and run.seconds < _SOON:
                 time.sleep(0.01)
             run.send(signal.SIGINT)
@@ -330,15 +339,16 @@ def vanish(whole: Whole, folder: Path, moments: Sequence[float], box: TimeBox) -
     """Take a command's folder away at `moments`; before and after all its work that may do no harm."""
     tried = Tried()
     for number, moment in enumerate(moments):
-        run = Run(whole.command.arguments, folder / f"vanished-{number}")
-        if box.over() or run.ends(moment * whole.seconds) or not (run.folder / OUT).exists():
-            run.finish()
-            continue
-        after, gone = f"vanished after {run.seconds:.2f} s", run.folder / "gone"
-        (run.folder / OUT).rename(gone)
+        if box.over():
+            break
+        run = in_the_middle(whole, folder / f"vanished-{number}", moment)
+        out, gone = run.folder / OUT, run.folder / "gone"
+        while not out.exists() and not run.ends(0):
+            time.sleep(0.01)
+        after = f"vanished after {run.seconds:.2f} s"
+        out.rename(gone)
         run.finish()
-        found = [results(folder) for folder in (gone, run.folder / OUT)]
-        complete = run.code == 0 and whole.results in found
+        complete = run.code == 0 and whole.results in (results(gone), results(out))
         tried.add(after, "" if complete else fails_in_a_line(run))
     return tried
 

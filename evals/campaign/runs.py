@@ -12,6 +12,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from multiprocessing import forkserver
@@ -91,8 +92,9 @@ class Run:
         self._process.join()
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to all processes of the group, as a terminal does."""
-        os.killpg(self._group, number)
+        """Send a signal to all processes of the group, as a terminal does; there may be none any more."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, number)
 
     def leaves_processes(self) -> bool:
         """Whether processes of the group live on when this one has ended; they are killed."""
