@@ -21,7 +21,10 @@ import numpy as np
 import torch
 from bsds500 import compare
 from scipy import ndimage
+from scipy.sparse import coo_array, diags_array
+from scipy.sparse.linalg import eigsh
 from skimage.color import rgb2lab
+from skimage.segmentation import watershed
 
 from gmae_tools import checkpoints
 from gmae_tools.camera import Camera, Splats, project
@@ -259,6 +262,7 @@ def closings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
         yield group, "crests weakened where they close around little", seen(readout, TILES, flip=flip, end=close)
         yield group, "none", seen(readout, TILES, flip=flip)
         yield group, "the contours themselves", seen(readout, TILES, flip=flip, end=hierarchy)
+        yield group, "contours also by normalised cuts", seen(readout, TILES, flip=flip, end=partial(closed, cuts=0.3))
     for sigma in (1.0, 2.0):
         yield "closing, regions", f"sigma {sigma:g} px", seen(readout, TILES, end=partial(closed, sigma=sigma))
     for damping in (0.0, 0.0003, 0.003):
@@ -269,15 +273,55 @@ def closings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
         yield f"closing, {name}", "none", seen(named(name, camera), TILES)
 
 
-def hierarchy(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING) -> Array:
-    """The ultrametric contours of the joined views, stretched as crests are."""
-    return stretch(contours.close_contours(joined, sigma, damping=damping * joined.size))
+def hierarchy(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING, cuts: float = 0.0) -> Array:
+    """The ultrametric contours of the joined views, stretched as crests are; with `cuts`, as much of `normalized_cuts`
+    is added to what separates the basins.
+    """
+    if not cuts:
+        return stretch(contours.close_contours(joined, sigma, damping=damping * joined.size))
+    smooth = ndimage.gaussian_filter(joined.astype(np.float32), sigma)
+    basins = watershed(smooth) - 1
+    barrier = smooth + cuts * normalized_cuts(basins, smooth)
+    unseen = np.zeros((*smooth.shape, 0))
+    found = contours.merge_regions(basins, unseen, barrier=barrier, damping=damping * joined.size)
+    return np.minimum(stretch(found), 1)
 
 
-def closed(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING) -> Array:
-    """`detectors.close` with other constants for the contours."""
-    crests, around = finish(joined), ndimage.maximum_filter(hierarchy(joined, sigma, damping), 5)
+def closed(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING, cuts: float = 0.0) -> Array:
+    """`detectors.close` with other contours."""
+    crests, around = finish(joined), ndimage.maximum_filter(hierarchy(joined, sigma, damping, cuts), 5)
     return np.where(crests > 0, (crests + around) / 2, 0)
+
+
+def normalized_cuts(regions: Array, barrier: Array, sigma: float = 0.1, count: int = 16) -> Array:
+    """How far the first eigenvectors of a graph of regions jump at each pixel, over the square roots of their values.
+
+    After the spectral part of gPb (Arbelaez et al., TPAMI 2011), on regions instead of pixels. Neighbours are bound by
+    exp(-b / sigma), b the mean of the barrier along their border.
+    """
+    size = int(regions.max()) + 1
+    first, second = (np.concatenate([a.ravel(), b.ravel()]) for a, b in (
+        (regions[:, :-1], regions[:-1]), (regions[:, 1:], regions[1:])
+    ))  # fmt: skip
+    height = np.concatenate([np.maximum(a, b).ravel() for a, b in (
+        (barrier[:, :-1], barrier[:, 1:]), (barrier[:-1], barrier[1:])
+    )])  # fmt: skip
+    apart = first != second
+    pairs = (np.append(first[apart], second[apart]), np.append(second[apart], first[apart]))
+    steps, heights = (
+        coo_array((np.tile(values, 2), pairs), (size, size)).tocsr()
+        for values in (np.ones(apart.sum()), height[apart].astype(float))
+    )
+    bonds = steps.copy()
+    bonds.data = np.exp(-heights.data / steps.data / sigma)
+    degrees = bonds.sum(1)
+    scale = diags_array(degrees**-0.5)
+    values, vectors = eigsh(scale @ bonds @ scale, min(count + 1, size - 2), which="LA", v0=degrees**0.5, tol=1e-4)
+    jumps = np.zeros(regions.shape)
+    for value, vector in zip(values[:-1], vectors.T[:-1], strict=True):  # the last, of value 1, is constant
+        member = (vector * degrees**-0.5 * degrees.sum() ** 0.5)[regions]
+        jumps += contours.jumps(member) / max(1 - value, 1e-6) ** 0.5
+    return jumps / 100
 
 
 def agreements(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
