@@ -176,7 +176,7 @@ def _work(connection: Connection, task: Callable[[int], Attempt], numbers: range
             printed = log.read_bytes()[before:].decode(errors="replace").split("\n")[0]
             attempt = Attempt(attempt.answer, f"printed {printed!r}")
         with suppress(BrokenPipeError):
-            connection.send((attempt, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000))
+            connection.send((attempt, peak_memory() // 1_000_000))
 
 
 def _tried(task: Callable[[int], Attempt], number: int) -> Attempt:
@@ -185,6 +185,17 @@ def _tried(task: Callable[[int], Attempt], number: int) -> Attempt:
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return Attempt("raised", f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})")
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had in use.
+
+    On Linux from `/proc`, since `getrusage` counts what the process had been before it became this program.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def limit_memory(memory: int) -> None:
