@@ -209,7 +209,7 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
 
 def _recipe(config: PretrainConfig) -> dict[str, Any]:
     """The configuration as it goes with the weights: checkpoints are shared, so it tells nobody's paths."""
-    told = {"data": [Path(source).name for source in config.data]}
+    told: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
     if config.warm_start and Path(config.warm_start).exists():
         told["warm_start"] = Path(config.warm_start).name
     return {**json.loads(config.to_json()), **told}
