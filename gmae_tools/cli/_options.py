@@ -71,11 +71,11 @@ def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path
     Raises:
         GmaeToolsError: it is a file, there is no permission, the disk is full, or another run is in there.
     """
+    when_interrupted(f"the same command goes on with what {path} holds")
     folder = writable_folder(path)
     if not launched or is_first_of_launch():
         click.get_current_context().with_resource(sole_run(folder))
         remove_leftovers([folder, *(inner for part in parts for inner in folder.glob(f"{part}/"))])
-    when_interrupted(f"the same command goes on with what {folder} holds")
     return folder
 
 
