@@ -72,6 +72,14 @@ def test_what_a_command_takes_is_measured(part: ModuleType) -> None:
     assert part.measured("layers").code == 2
 
 
+def test_a_peak_is_that_of_the_process_itself(part: ModuleType) -> None:
+    """Not of the one that has started it, with whose peak `getrusage` begins on Linux."""
+    before = part.measured("--version").peak
+    ballast = bytearray(os.urandom(1 << 20) * 300)
+    assert part.measured("--version").peak < before + 50e6
+    del ballast
+
+
 # --- what it should notice -------------------------------------------------------------------------
 
 

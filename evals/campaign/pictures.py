@@ -385,16 +385,26 @@ class Measured:
     peak: int
 
 
+_MEASURED = """
+import sys
+from campaign.workers import peak_memory
+from gmae_tools.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(peak_memory())
+"""
+
+
 def measured(*arguments: object) -> Measured:
     """Run `gmae-tools` with these arguments in a process of its own."""
     start = time.monotonic()
-    command = [sys.executable, "-m", "gmae_tools", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=_ROOT)
-    assert process.stderr
-    errors = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return Measured(process.returncode, errors, time.monotonic() - start, usage.ru_maxrss * 1024)
+    path = os.pathsep.join([str(_ROOT), str(_ROOT / "evals")])
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return Measured(done.returncode, done.stderr, time.monotonic() - start, int(done.stdout.split()[-1]))
 
 
 def command_line(
