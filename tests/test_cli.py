@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,21 @@ def test_names_of_files_do_nothing_to_the_terminal(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.main, ["edges", str(tmp_path), "--readout", "sobel", "-o", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert result.stderr == f"error: {tmp_path}/?[2J ?.jpg: not a picture in a known format\n"
+
+
+@pytest.mark.parametrize("command", ["density", "edges", "export", "layers", "reconstruct", "segment", "view"])
+@pytest.mark.parametrize("name", [b"caf\xe9.jpg", b"two\nlines $x^$.jpg"])
+def test_names_of_files_may_be_of_any_bytes(command: str, name: bytes, checkpoint: Path, tmp_path: Path) -> None:
+    photo = tmp_path / os.fsdecode(name)
+    try:
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(photo)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    arguments = [command, str(photo), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 0, result.output
+    for table in (tmp_path / "out").rglob("*.csv"):
+        table.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ["density", "edges", "export", "layers", "reconstruct", "segment", "view"])

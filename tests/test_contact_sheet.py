@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, of_all
-from gmae_tools.report.figures import NO_DEPTH, PALETTE, STYLE, depth_colors, depth_scale
+from gmae_tools.report.figures import NO_DEPTH, PALETTE, STYLE, add_caption, depth_colors, depth_scale, verbatim
 
 RED = np.full((30, 50, 3), (255, 0, 0), np.uint8)
 
@@ -25,6 +27,16 @@ def boxes(sheet: np.ndarray, color: tuple[int, int, int] = (255, 0, 0)) -> list[
         mask[top : top + height, left : left + width] = False
         found.append((int(top), int(left), height, width))
     return found
+
+
+def test_text_is_drawn_as_it_is_on_one_line() -> None:
+    sheet = contact_sheet("a\nb", "\udce9", [Section("\x1b[31m", [Panel(RED, "x\ny", "z")])])
+    np.testing.assert_array_equal(sheet, contact_sheet("a b", "?", [Section("?[31m", [Panel(RED, "x y", "z")])]))
+    figure = Figure()
+    axes = figure.add_subplot(xlabel=verbatim("$x^$ \\frac{$ \udce9"))
+    add_caption(figure, "$x^$ \\frac{$\n\udce9")
+    figure.savefig(io.BytesIO(), format="svg")
+    assert axes.get_xlabel() == "\\$x^\\$ \\frac{\\$ ?"
 
 
 def test_panels_fill_rows_and_keep_their_size() -> None:

@@ -36,6 +36,12 @@ def test_csv_reads_back() -> None:
     ]
 
 
+def test_csv_and_json_hold_names_that_are_not_utf_8() -> None:
+    row: dict[str, str | int | float | None] = {"image": "caf\udce9.jpg"}
+    assert format_rows([row], {"image": None}, "csv") == "image\ncaf\\udce9.jpg\n"
+    assert "caf\\udce9.jpg" in format_rows([row], {"image": None}, "json")
+
+
 def test_json_is_a_list_of_objects_in_strict_json() -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)

@@ -8,6 +8,7 @@ when it is asked for.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import pkgutil
@@ -95,6 +96,8 @@ def main(verbose: bool) -> None:
 
     Results go to stdout and into files, progress to stderr.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as they are, whatever their bytes
     log = logging.getLogger("gmae_tools")
     log.setLevel(logging.INFO if verbose else logging.WARNING)
     log.handlers = [LinesOnStderr()]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from gmae_tools.images import printable
 from gmae_tools.report.figures import HAIRLINE, INK, MUTED, PAPER, depth_scale, font
 
 MOST_ROWS = 50  # photographs on one sheet; a folder may hold any number
@@ -136,7 +137,7 @@ def _line(
     anchor: str = "la",
 ) -> None:
     """One line of text below `at`, its end cut off where it is longer than `width` px."""
-    whole = text
+    whole = text = printable(text)
     while whole and draw.textlength(text, font=face) > width:
         whole = whole[:-1]
         text = whole.rstrip() + "…"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ImageFont
 
+from gmae_tools.images import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -51,11 +53,17 @@ _DEPTH_COLORMAP = "inferno"  # perceptually uniform, safe for colour-blind reade
 
 def add_caption(figure: Figure, caption: str) -> None:
     """What is shown, and by which checkpoint, in a line below a Matplotlib figure; a long one loses its beginning."""
+    caption = printable(caption)
     longest = int(_LONGEST_CAPTION * figure.get_figwidth())
     if len(caption) > longest:  # the file's name comes first, what it is made with last
         caption = "…" + caption[1 - longest :]
     color = tuple(value / 255 for value in MUTED)
     figure.supxlabel(caption, fontsize=_CAPTION, color=color, parse_math=False)
+
+
+def verbatim(name: str) -> str:
+    """A name for a Matplotlib label that takes dollars for formulas."""
+    return printable(name).replace("$", r"\$")
 
 
 @lru_cache(maxsize=16)

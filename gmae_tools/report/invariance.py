@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gmae_tools.features import RANDOM_PREFIX
 from gmae_tools.files import atomic_path
 from gmae_tools.invariance import Curve
-from gmae_tools.report.figures import PALETTE, STYLE
+from gmae_tools.report.figures import PALETTE, STYLE, verbatim
 from gmae_tools.report.tables import Row, format_rows
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title
         panels[0][0].set_ylim(min(bottom, lowest) - 0.03 * (1 - bottom), 1 + 0.03 * (1 - bottom))
         panels[0][0].set_xticks([*range(0, depth + 1, max(1, depth // 4)), depth + 1])
         panels[0][0].set_xticklabels([*range(0, depth + 1, max(1, depth // 4)), "norm"])
-        figure.suptitle(title)
+        figure.suptitle(verbatim(title))
         with atomic_path(path) as temporary:
             figure.savefig(temporary)
 
@@ -101,7 +101,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], models: Sequence[str], norm: int)
         color = PALETTE[models.index(curve.model) % len(PALETTE)]
         dashes = "--" if curve.model.startswith(RANDOM_PREFIX) else "-"
         low, high = ([c + sign * e for c, e in zip(curve.cka, curve.error, strict=True)] for sign in (-1, 1))
-        axes.plot(blocks, curve.cka[:-1], dashes, color=color, linewidth=1.8, label=curve.model)
+        axes.plot(blocks, curve.cka[:-1], dashes, color=color, linewidth=1.8, label=verbatim(curve.model))
         axes.fill_between(blocks, low[:-1], high[:-1], color=color, alpha=0.2, linewidth=0)
         axes.errorbar(norm, curve.cka[-1], curve.error[-1], fmt="o", color=color, markersize=4)
     axes.grid(color="0.92")

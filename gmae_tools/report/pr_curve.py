@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gmae_tools.files import atomic_path
-from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption
+from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def plot_pr_curves(
             axes.plot(*human, "o", color=_HUMAN, markersize=4.5, label=f"{_f(*human):.3f}  human", zorder=3)
         looks = cycle(product(_DASHES, _COLORS))
         for curve, (dashes, color) in zip(sorted(curves, key=lambda curve: -_f(*curve.best)), looks, strict=False):
-            drawn, label = curve.recall >= LEAST_RECALL, f"{_f(*curve.best):.3f}  {curve.name}"
+            drawn, label = curve.recall >= LEAST_RECALL, f"{_f(*curve.best):.3f}  {verbatim(curve.name)}"
             axes.plot(curve.recall[drawn], curve.precision[drawn], ls=dashes, color=color, linewidth=1.2, label=label)
             axes.plot(*curve.best, "o", color=color, markersize=3)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision", aspect="equal")

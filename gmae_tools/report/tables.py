@@ -50,6 +50,8 @@ def _json_value(value: str | int | float | None) -> str | int | float | None:
 
 
 def _csv_value(value: str | int | float | None) -> str | int | float | None:
+    if isinstance(value, str):  # a file name may hold what UTF-8 cannot, which JSON would write in the same way
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float):
         return "" if math.isnan(value) else round(value, _DECIMALS)
     return value
