@@ -47,6 +47,7 @@ def assign(
     columns = np.concatenate([j, m + np.arange(n), np.arange(m), m + i])
     # An explicit zero would be taken for a missing edge: every edge costs 1 more.
     costs = np.concatenate([cost, np.full(n + m + len(cost), outlier)]) + 1
-    row, column = min_weight_full_bipartite_matching(csr_array((costs, (rows, columns)), shape=(n + m, n + m)))
+    places = (rows.astype(np.int32), columns.astype(np.int32))  # older versions know no others
+    row, column = min_weight_full_bipartite_matching(csr_array((costs, places), shape=(n + m, n + m)))
     real = (row < n) & (column < m)
     return ours[row[real]], theirs[column[real]]
