@@ -29,7 +29,7 @@ from skimage.segmentation import watershed
 from gmae_tools import checkpoints
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries
-from gmae_tools.detectors import CLOSED, RIDGE_SIGMA, close, finish
+from gmae_tools.detectors import RIDGE_SIGMA, close, finish
 from gmae_tools.files import atomic_path
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
@@ -38,7 +38,7 @@ from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting import rasterize
 from gmae_tools.views import DEFAULT_SCALES, Looks, Readout, View, join, look
 from gmae_tools.zeroshot import contours, edges
-from gmae_tools.zeroshot.edges import READOUTS, Measure, Order, Significance
+from gmae_tools.zeroshot.edges import CLOSED, READOUTS, Measure, Order, Significance
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {
@@ -80,7 +80,7 @@ Choice = Callable[[Seen], Array]
 @cache
 def named(name: str, camera: Camera) -> Readout:
     """A readout as `gmae-tools edges` has it, l@16 for layers."""
-    return lambda gaussians, height, width: READOUTS[name](gaussians, camera, height, width, (16,))
+    return lambda gaussians, height, width: (READOUTS | CLOSED)[name](gaussians, camera, height, width, (16,))
 
 
 def seen(readout: Readout, scales: tuple[int, ...], *, flip: bool = False, end: Finish = finish) -> Choice:
@@ -135,7 +135,7 @@ def looks(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     several = (TILES, (1,), (2,), (3,), (4,), (2, 4), (2, 3, 4), (1, 2, 4), (3, 4, 5), SCALES)
     mirrored = (TILES, (3, 4, 5), SCALES)
     for name in ("combined", "render-gradient", "regions", "closed-regions"):
-        readout, end = named(CLOSED.get(name, name), camera), close if name in CLOSED else finish
+        readout, end = named(name, camera), close if name in CLOSED else finish
         for scales in several:
             yield f"looks, {name}", ",".join(map(str, scales)), seen(readout, scales, end=end)
         for scales in mirrored:
@@ -155,7 +155,7 @@ def thinnings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
 def mergings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     """What makes regions alike: the damping of small ones, colours, and what else Gaussians know of a border."""
     yield "merging, regions", "colour", seen(merging(camera), TILES)
-    for damping in (0.0, 0.0003, 0.003, 0.01):
+    for damping in (0.0, 0.0003, 0.003, 0.01, 0.03, 0.1):
         yield "merging, regions", f"damping {damping:g} of the picture", seen(merging(camera, damping), TILES)
     for weight in (0.2, 0.5):
         yield "merging, regions", f"depth as a feature, times {weight:g}", seen(merging(camera, depth=weight), TILES)
@@ -268,7 +268,7 @@ def closings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     for damping in (0.0, 0.0003, 0.003):
         text = f"damping {damping:g} of the picture"
         yield "closing, regions", text, seen(readout, TILES, end=partial(closed, damping=damping))
-    for name in ("combined", "render-gradient"):
+    for name in ("closed-regions", "combined", "render-gradient"):
         yield f"closing, {name}", "closed", seen(named(name, camera), TILES, end=close)
         yield f"closing, {name}", "none", seen(named(name, camera), TILES)
 
@@ -326,7 +326,7 @@ def normalized_cuts(regions: Array, barrier: Array, sigma: float = 0.1, count: i
 
 def agreements(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     """How views of different scales are asked what they agree on, with `closed-regions`, also mirrored."""
-    readout = named("regions", camera)
+    readout = named("closed-regions", camera)
     fine, coarse = (3, 4, 5), (1, 2)
     yield "agreement", "mean of 3,4,5", seen(readout, fine, flip=True, end=close)
     yield "agreement", "geometric mean of 3,4,5", lambda scene: close(geometric(scene, readout, fine))

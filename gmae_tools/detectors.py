@@ -15,7 +15,7 @@ from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend
 from gmae_tools.views import Looks, Viewer, Watch
 from gmae_tools.zeroshot.contours import Gradient, close_contours, gradient, suppress_nonmaxima, thin_ridges
-from gmae_tools.zeroshot.edges import DAMPING, READOUTS
+from gmae_tools.zeroshot.edges import CLOSED, DAMPING, READOUTS
 
 Detector = Callable[[np.ndarray], np.ndarray]
 
@@ -66,7 +66,6 @@ def canny(photo: np.ndarray) -> np.ndarray:
 
 
 CLASSICAL: dict[str, Detector] = {"sobel": sobel, "sobel-nms": sobel_nms, "canny": canny, "soft-canny": soft_canny}
-CLOSED = {"closed-regions": "regions"}  # readouts whose joined views are closed, by name
 GAUSSIAN = (*READOUTS, *CLOSED)
 NAMES = (*GAUSSIAN, *CLASSICAL)
 
@@ -102,15 +101,15 @@ class GaussianEdges:
         """
         parts: list[tuple[int, ...]] = [(count,) for count in layers] if readout == "layers" else [()]
 
-        shown, end = (CLOSED[readout], close) if readout in CLOSED else (readout, finish)
+        end = close if readout in CLOSED else finish
 
         def detect(photo: np.ndarray) -> np.ndarray:
-            return end(np.mean([self._strength(shown, part, photo) for part in parts], axis=0))
+            return end(np.mean([self._strength(readout, part, photo) for part in parts], axis=0))
 
         return detect
 
     def _strength(self, readout: str, layers: tuple[int, ...], photo: np.ndarray) -> np.ndarray:
-        read, camera, backend = READOUTS[readout], self.model.camera, self.backend
+        read, camera, backend = (READOUTS | CLOSED)[readout], self.model.camera, self.backend
         return self._viewer.read(
             photo, (readout, layers), lambda g, h, w: read(g, camera, h, w, layers, backend=backend)
         )

@@ -17,7 +17,7 @@ from gmae_tools.detectors import CLASSICAL, GAUSSIAN, GaussianEdges
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.views import Looks, look
-from gmae_tools.zeroshot.edges import layer_edges, region_edges
+from gmae_tools.zeroshot.edges import CLOSED_DAMPING, layer_edges, region_edges
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_closed_regions_are_the_regions_closed(square: np.ndarray) -> None:
     torch.manual_seed(0)
     source = GaussianEdges(GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval(), Looks((1,)))
     gaussians = look(source.model, square, source.looks)[0].gaussians
-    regions = region_edges(gaussians, source.model.camera, *square.shape[:2])
+    regions = region_edges(gaussians, source.model.camera, *square.shape[:2], damping=CLOSED_DAMPING)
     closed = source.detector("closed-regions", ())(square)
     np.testing.assert_allclose(closed, detectors.close(regions), atol=1e-6)
     assert (closed != source.detector("regions", ())(square)).any()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Literal, Protocol, get_args
 
@@ -33,6 +34,7 @@ DEPTH_SIGMA, RENDER_SIGMA = 1.0, 1.0  # of the Gaussian derivatives, px
 # Strengths that become 0.5: scene units a px, RGB a px, and CIELAB / 100.
 DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.01, 0.05, 0.08
 DAMPING = 0.001  # regions of this share of the picture count at half their squared difference
+CLOSED_DAMPING = 0.01  # the same, where the joined views are closed
 
 _STRIP_NUMBERS = 1 << 25  # floats in the pictures of all groups of a strip, 128 MB
 
@@ -201,15 +203,19 @@ def render_edges(
 
 
 def region_edges(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, *, backend: Backend = "auto"
-) -> np.ndarray:
+    gaussians: Gaussians, camera: Camera, height: int, width: int, *, damping: float = DAMPING,
+    backend: Backend = "auto",
+) -> np.ndarray:  # fmt: skip
     """Ultrametric contour map of the regions that the Gaussians own.
 
     Each pixel belongs to its strongest Gaussian, which depth order and opacity decide; connected pixels of one owner
     are a region; neighbouring regions merge by the difference of their rendered colours (CIELAB), small ones first.
     The strength of a boundary is the level of the merge that removes it.
+
+    Args:
+        damping: regions of this share of the picture count at half their squared difference.
     """
-    return _region_edges(*_render(gaussians, camera, height, width, backend))
+    return _region_edges(*_render(gaussians, camera, height, width, backend), damping)
 
 
 def combined_edges(
@@ -217,7 +223,7 @@ def combined_edges(
 ) -> np.ndarray:
     """Mean of `region_edges` and `render_edges`: where colours change, and which regions that change keeps apart."""
     picture, owner = _render(gaussians, camera, height, width, backend)
-    return (_region_edges(picture, owner) + _gradient_edges(picture, RENDER_SIGMA, RENDER_HALF)) / 2
+    return (_region_edges(picture, owner, DAMPING) + _gradient_edges(picture, RENDER_SIGMA, RENDER_HALF)) / 2
 
 
 class Readout(Protocol):
@@ -249,6 +255,10 @@ READOUTS: dict[str, Readout] = {
     "combined": _without_layers(combined_edges),
     "render-gradient": _without_layers(render_edges),
 }
+# The same, of those whose joined views are closed (`detectors.close`).
+CLOSED: dict[str, Readout] = {
+    "closed-regions": _without_layers(partial(region_edges, damping=CLOSED_DAMPING)),
+}
 
 
 def _render(
@@ -261,10 +271,10 @@ def _render(
     return raster.image[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy(), raster.owner[0].cpu().numpy()
 
 
-def _region_edges(picture: np.ndarray, owner: np.ndarray) -> np.ndarray:
+def _region_edges(picture: np.ndarray, owner: np.ndarray, damping: float) -> np.ndarray:
     from skimage.color import rgb2lab
 
-    return _soften(merge_regions(owner, rgb2lab(picture) / 100, damping=DAMPING * owner.size), REGION_HALF)
+    return _soften(merge_regions(owner, rgb2lab(picture) / 100, damping=damping * owner.size), REGION_HALF)
 
 
 def _gradient_edges(picture: np.ndarray, sigma: float, half: float) -> np.ndarray:
