@@ -26,8 +26,12 @@ FAILURES = {
     "user": GmaeToolsError("no picture in 'x'\\nname a folder with pictures"),
     "disk": PermissionError(13, "Permission denied", "out"),
     "key": KeyboardInterrupt(),
+    "disguised": SystemError("compiled code returned a result with an exception set"),
+    "system": SystemError("ours, too"),
     "bug": ZeroDivisionError("ours"),
 }
+
+FAILURES["disguised"].__cause__ = KeyboardInterrupt()
 
 @click.command()
 @click.argument("how")
@@ -70,6 +74,7 @@ def test_help_lists_the_modules_as_commands() -> None:
         ("user", 1, "error: no picture in 'x' name a folder with pictures\n"),
         ("disk", 1, "error: [Errno 13] Permission denied: 'out'\n"),
         ("key", 130, "error: interrupted\n"),
+        ("disguised", 130, "error: interrupted\n"),
     ],
 )
 def test_failures_end_in_one_line(how: str, exit_code: int, stderr: str) -> None:
@@ -107,6 +112,7 @@ def test_ctrl_c_in_a_callback_is_not_lost(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("fail_some_how")
 def test_a_bug_of_ours_keeps_its_traceback() -> None:
     assert isinstance(invoke("fail-some-how", "bug").exception, ZeroDivisionError)
+    assert isinstance(invoke("fail-some-how", "system").exception, SystemError)
 
 
 @pytest.mark.parametrize("arguments", [["no-such-command"], ["--no-such-option"], ["_helper"]])

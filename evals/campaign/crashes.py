@@ -11,8 +11,8 @@ many runs a part was done.
 - Killed: SIGKILL at 20 moments in each of `pretrain`, `edges --dataset`, `segment --dataset` and `report`, one in each
   twentieth of the duration, in chance order. The run is started again, and killed again, up to 5 times before it is let
   go on. It has to have the same results, and no process of the killed run may live on.
-- Interrupted: SIGINT to all processes of the run. The exit code is 130, one message says how to go on, and the same
-  command (with `--resume` for `pretrain`) has the same results.
+- Interrupted: SIGINT to all processes of a run that has its folder. The exit code is 130, one message says how to go
+  on, and the same command (with `--resume` for `pretrain`) has the same results.
 - Twice at once: while a run is stopped (SIGSTOP), a second one in its folder has to refuse in one line, and to leave
   the first one's results alone.
 - A folder that cannot be written, as it is a file or read-only: one line, and nothing else is printed or done.
@@ -100,12 +100,17 @@ def run_whole(command: Command, folder: Path, times: int = 2) -> Whole:
 
 
 def in_the_middle(whole: Whole, folder: Path, moment: float) -> Run:
-    """A fresh run at a moment, a share of its duration, which is found to be shorter if it is done by then."""
+    """A fresh run at a moment, a share of its duration, or when its folder is there, if that is later.
+
+    If it is done by then, the duration is found to be shorter, and another run is begun.
+    """
     for number in itertools.count():
         run = Run(whole.command.arguments, folder / f"{number}")
         if not run.ends(moment * whole.seconds) or run.code != 0:
             break
         whole.seconds = min(run.seconds, 0.9 * whole.seconds)
+    while not (run.folder / OUT).exists() and not run.ends(0):
+        time.sleep(0.001)
     return run
 
 
@@ -183,7 +188,7 @@ def interrupt(whole: Whole, folder: Path, moments: Sequence[float], box: TimeBox
         if run.finish() == 0 and run.seconds - sent < _TOO_LATE:
             continue
         problem = fails_in_a_line(run, 130)
-        if not problem and (run.folder / OUT).exists() and not says_how_to_go_on(run.errors[0]):
+        if not problem and not says_how_to_go_on(run.errors[0]):
             problem = f"does not say how to go on: {run.errors[0]}"
         if not problem and run.leaves_processes():
             problem = "processes of it live on"
@@ -343,8 +348,6 @@ def vanish(whole: Whole, folder: Path, moments: Sequence[float], box: TimeBox) -
             break
         run = in_the_middle(whole, folder / f"vanished-{number}", moment)
         out, gone = run.folder / OUT, run.folder / "gone"
-        while not out.exists() and not run.ends(0):
-            time.sleep(0.01)
         after = f"vanished after {run.seconds:.2f} s"
         out.rename(gone)
         run.finish()

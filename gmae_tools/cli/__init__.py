@@ -70,7 +70,7 @@ class ModuleGroup(click.Group):
 
 @contextmanager
 def _no_interruption_lost() -> Iterator[None]:
-    """Have Ctrl-C come again where it came in a callback of compiled code (numba), which drops exceptions."""
+    """Have Ctrl-C come again where it came in a callback of compiled code (numba), which drops or disguises it."""
     usual = sys.unraisablehook
 
     def raise_again(lost: sys.UnraisableHookArgs) -> None:
@@ -84,6 +84,10 @@ def _no_interruption_lost() -> Iterator[None]:
     sys.unraisablehook = raise_again
     try:
         yield
+    except SystemError as disguise:  # "returned a result with an exception set"
+        if isinstance(disguise.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     finally:
         sys.unraisablehook = usual
 
