@@ -1,8 +1,8 @@
 """What this package is built on: licences, bounds of versions, known weaknesses.
 
-- Licences: those of all packages that `pip install gmae-tools` brings, directly or through others, and of those that its
-  extras and its developers ask for, as far as they are installed here, from their own metadata. Each has to be one that
-  is known to be permissive, or weakly protective (MPL-2.0), and to stand in docs/dependencies.md.
+- Licences: those of all packages that `pip install gmae-tools` brings, directly or through others, and of those that
+  its extras and its developers ask for, as far as they are installed here, from their own metadata. Each has to be one
+  that is known to be permissive, or weakly protective (MPL-2.0), and to stand in docs/dependencies.md.
 - Bounds: each dependency in pyproject.toml names the oldest version that will do, and what is installed is not older.
 - Weaknesses: `pip-audit` asks for those of what is installed, where it is installed and its data can be had.
 
@@ -131,9 +131,9 @@ def licence_of(name: str) -> str:
         return ""
     about = distribution.metadata
     classifiers = [text.rpartition(" :: ")[2] for text in about.get_all("Classifier") or [] if "License ::" in text]
-    short = about.get("License", "")
+    expression, short = (about[field] if field in about else "" for field in ("License-Expression", "License"))
     known = [_MEANINGS[text] for text in (*classifiers, short) if text in _MEANINGS]
-    candidates = [about.get("License-Expression", ""), short, *known]
+    candidates = [expression, short, *known]
     return next((text for text in candidates if _EXPRESSION.fullmatch(text) and _is_good(text)), candidates[0])
 
 
@@ -146,9 +146,9 @@ def _is_good(expression: str) -> bool:
 _INTRODUCTION = """\
 # What this package is built on
 
-`pip install gmae-tools` brings the packages marked {runtime}, which bring others; extras (`gmae-tools[cuda]`, ...) bring
-more. Licences are as their own metadata name them. None of this code is copied into the package. Wheels may hold further
-libraries with licences of their own: PyTorch's for CUDA come with NVIDIA's.
+`pip install gmae-tools` brings the packages marked {runtime}, which bring others; extras (`gmae-tools[cuda]`, ...)
+bring more. Licences are as their own metadata name them. None of this code is copied into the package. Wheels may hold
+further libraries with licences of their own: PyTorch's for CUDA come with NVIDIA's.
 
 | package | licence | needed for | at least |
 |---|---|---|---|
@@ -219,11 +219,21 @@ def audit(names: list[str], seconds: float) -> Outcome:
     if not program:
         return Outcome(PART, tried, 0, (), "pip-audit is not installed")
     asked = "".join(f"{name}=={_public_version(name)}\n" for name in names)
-    command = [program, "--requirement", "/dev/stdin", "--no-deps", "--disable-pip", "--format", "json", "--progress-spinner",
-               "off", "--timeout", "20"]  # fmt: skip
+    options = [
+        "--requirement",
+        "/dev/stdin",
+        "--no-deps",
+        "--disable-pip",
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+        "--timeout",
+        "20",
+    ]
     try:
         done = subprocess.run(
-            command, input=asked, capture_output=True, text=True, timeout=max(1.0, seconds), check=False
+            [program, *options], input=asked, capture_output=True, text=True, timeout=max(1.0, seconds), check=False
         )
         answers = json.loads(done.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, ValueError, KeyError):
