@@ -98,7 +98,7 @@ def test_a_visitor_sees_the_picture(browser: object, port: int) -> None:
         wait_for(server.get_clients)
         (client,) = server.get_clients().values()
         wait_for(lambda: np.allclose(client.camera.position, (0, 0, -viewer.distance)))
-        assert client.camera.fov == pytest.approx(math.radians(viewer.fovs[1]), abs=1e-3)
+        wait_for(lambda: abs(client.camera.fov - math.radians(viewer.fovs[1])) < 1e-3)
 
         def psnr(shown: Gaussians) -> float:
             """Of the visitor's picture, drawn by the browser, against ours of the Gaussians before they were moved."""
