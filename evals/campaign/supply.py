@@ -131,7 +131,7 @@ def licence_of(name: str) -> str:
         return ""
     about = distribution.metadata
     classifiers = [text.rpartition(" :: ")[2] for text in about.get_all("Classifier") or [] if "License ::" in text]
-    expression, short = (about[field] if field in about else "" for field in ("License-Expression", "License"))
+    expression, short = ("".join(about.get_all(field) or []) for field in ("License-Expression", "License"))
     known = [_MEANINGS[text] for text in (*classifiers, short) if text in _MEANINGS]
     candidates = [expression, short, *known]
     return next((text for text in candidates if _EXPRESSION.fullmatch(text) and _is_good(text)), candidates[0])
@@ -219,18 +219,8 @@ def audit(names: list[str], seconds: float) -> Outcome:
     if not program:
         return Outcome(PART, tried, 0, (), "pip-audit is not installed")
     asked = "".join(f"{name}=={_public_version(name)}\n" for name in names)
-    options = [
-        "--requirement",
-        "/dev/stdin",
-        "--no-deps",
-        "--disable-pip",
-        "--format",
-        "json",
-        "--progress-spinner",
-        "off",
-        "--timeout",
-        "20",
-    ]
+    options = ["--requirement", "/dev/stdin", "--no-deps", "--disable-pip", "--timeout", "20"]
+    options += ["--format", "json", "--progress-spinner", "off"]
     try:
         done = subprocess.run(
             [program, *options], input=asked, capture_output=True, text=True, timeout=max(1.0, seconds), check=False
