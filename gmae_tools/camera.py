@@ -92,8 +92,8 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     The normalised square [-1, 1]^2 is stretched over the picture, so a prediction renders at any size and aspect ratio.
     What cannot be seen keeps its place in the order but gets opacity 0: Gaussians behind the camera (their footprint is
     computed at the near plane, so that it stays finite) and, without blur, footprints without area. Any numbers up to
-    1e30 will do: the sign of a scale does not matter, a quaternion of length 0 does not turn. What is NaN or infinite
-    stays so, for `rasterize` to refuse.
+    1e30 will do, but for quaternions, which turn nothing if they are longer than 1e19 (or 0); the sign of a scale does
+    not matter. What is NaN or infinite stays so, for `rasterize` to refuse.
 
     Returns:
         Splats in the order of the Gaussians, with their colours.

@@ -5,8 +5,10 @@ quaternions of length zero), and ones with NaN or infinity somewhere, under all 
 on. Asked of each: a picture that is finite, with coverage in [0, 1], the dense reference's wherever single precision
 can tell (see `clear_pixels`), and finite gradients; or, where a number is NaN or infinite, one line that says so.
 
-Results must not depend, in any bit, on the number of threads nor on how a batch is cut. At last the renderer's tests
-run with numba's bounds checks, which see every index of a kernel, those of vectors included.
+Results must not depend, in any bit, on the number of threads nor on how a batch is cut: pictures, coverage, depth,
+owners, groups, and the gradients of all parameters of the Gaussians (the gradient of a background that a batch shares
+is a sum over the batch, and depends on the cut to rounding). At last the renderer's tests run with numba's bounds
+checks, which see every index of a kernel, those of vectors included; and nothing of what is not a kernel.
 """
 
 from __future__ import annotations
