@@ -242,7 +242,7 @@ def load_folder(folder: str | os.PathLike[str]) -> Autoencoder:
     kind, config = _read_config(folder / CONFIG_FILE)
     weights: dict[str, torch.Tensor] = {}
     origins: dict[str, Path] = {}
-    files = _weights_files(folder)
+    files = weights_files(folder)
     for path in files:
         for name, tensor in _read_weights(path).items():
             if name in weights:
@@ -266,7 +266,7 @@ def training_of(name: str | os.PathLike[str]) -> dict[str, Any]:
     return training if isinstance(training, dict) else {}
 
 
-def _weights_files(folder: Path) -> list[Path]:
+def weights_files(folder: Path) -> list[Path]:
     """The one file of weights, or all pieces that the index names."""
     whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if os.path.lexists(whole) or not index.exists():

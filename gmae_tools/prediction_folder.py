@@ -35,6 +35,21 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def weights_of(checkpoint: str) -> str:
+    """SHA-256 of a checkpoint's weights; where they come in pieces, of the pieces' own.
+
+    Raises:
+        GmaeToolsError: there is no such checkpoint, or a piece is missing.
+    """
+    from gmae_tools.checkpoints import find, weights_files  # imports torch, which little else here needs
+
+    try:
+        digests = [fingerprint(path) for path in weights_files(find(checkpoint))]
+    except FileNotFoundError as error:
+        raise GmaeToolsError(f"{error.filename}: missing; fetch the checkpoint again") from None
+    return digests[0] if len(digests) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
 def claim(
     folder: Path, settings: Mapping[str, object], *, parts: Sequence[str] = (MAPS,), overwrite: bool = False
 ) -> None:

@@ -263,7 +263,7 @@ def test_whole_and_in_pieces_replace_each_other(folder: Path) -> None:
     for seed, limit in ((1, 0.2), (2, 0.3), (3, None), (4, 0.25)):
         checkpoints.save(made(seed), folder, max_shard_mb=limit)
         assert_equal(checkpoints.load(folder), made(seed))
-        used = {path.name for path in checkpoints._weights_files(folder)}
+        used = {path.name for path in checkpoints.weights_files(folder)}
         assert {name for name in names(folder) if name.endswith(".safetensors")} == used
         assert (used == {"model.safetensors"}) == (limit is None)
 

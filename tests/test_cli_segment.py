@@ -12,10 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from gmae_tools import checkpoints
 from gmae_tools.cli import main
 from gmae_tools.cli import segment as segment_command
 from gmae_tools.images import read_image
 from gmae_tools.metrics.regions import binarize, score_regions
+from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.report import contact_sheet
 from gmae_tools.segmenters import CLASSICAL, THRESHOLDS, centre_prior
 from gmae_tools.zeroshot.boxes import largest_box
@@ -253,3 +255,10 @@ def test_bad_data_leave_nothing_behind(data: Path, tmp_path: Path) -> None:
     colour = segment("--dataset", data, "-o", out, "--method", "otsu")
     assert colour.exit_code == 1 and "0002.jpg is a colour picture" in colour.stderr
     assert not (out / "scores.json").exists()
+
+
+def test_a_checkpoint_in_pieces_is_one_too(data: Path, tmp_path: Path) -> None:
+    checkpoints.save(GMAE(GMAEConfig.preset("nano")), tmp_path / "pieces", max_shard_mb=0.2)
+    result = segment("--dataset", data, "--checkpoint", tmp_path / "pieces", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert len(json.loads((tmp_path / "out" / "settings.json").read_text())["weights"]) == 64

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from gmae_tools import __version__
+from gmae_tools import __version__, checkpoints
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.metrics.boundary_files import read_soft_map
-from gmae_tools.prediction_folder import MAPS, SETTINGS, claim, fingerprint, predict_maps
+from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.prediction_folder import MAPS, SETTINGS, claim, fingerprint, predict_maps, weights_of
 
 
 @pytest.fixture
@@ -64,6 +66,20 @@ def test_results_of_unknown_settings_are_refused(settings: str | None, tmp_path:
     claim(tmp_path, {"readout": "sobel"}, overwrite=True)
     assert not (tmp_path / MAPS).exists()
     claim(tmp_path, {"readout": "sobel"})
+
+
+def test_weights_in_pieces_have_a_digest_too(checkpoint: Path, tmp_path: Path) -> None:
+    assert weights_of(str(checkpoint)) == fingerprint(checkpoint / "model.safetensors")
+    digests = set()
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        checkpoints.save(GMAE(GMAEConfig.preset("nano")), tmp_path / "pieces", max_shard_mb=0.2)
+        digests.add(weights_of(str(tmp_path / "pieces")))
+    assert len(digests) == 2
+    piece = min((tmp_path / "pieces").glob("model-*"))
+    piece.unlink()
+    with pytest.raises(GmaeToolsError, match=f"{piece.name}: missing"):
+        weights_of(str(tmp_path / "pieces"))
 
 
 def test_fingerprint_is_the_files_sha256(tmp_path: Path) -> None:

@@ -106,15 +106,6 @@ class Outcome:
         return self.folder / RESULTS / file
 
 
-def weights_of(checkpoint: str) -> str:
-    """SHA-256 of a checkpoint's weights; where they come in pieces, of the pieces' own."""
-    folder = checkpoints.find(checkpoint)
-    whole = folder / checkpoints.WEIGHTS_FILE
-    if whole.exists():
-        return fingerprint(whole)
-    return _digest([fingerprint(piece) for piece in sorted(folder.glob("*.safetensors"))])
-
-
 def run_parts(config: Config, request: Request, lock: int, on_start: Callable[[Part], None]) -> Iterator[list[Outcome]]:
     """Run all parts that are not finished, in their order; one that fails does not stop the others.
 

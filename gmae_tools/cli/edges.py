@@ -211,10 +211,9 @@ def benchmark(
 ) -> None:  # fmt: skip
     """Both stages for one readout; prints the scores."""
     from gmae_tools import detectors, edge_benchmark, processes
-    from gmae_tools.checkpoints import WEIGHTS_FILE, find
     from gmae_tools.cli.score import progress, render, write
     from gmae_tools.datasets.bsds500 import BSDS500
-    from gmae_tools.prediction_folder import fingerprint, predict_maps
+    from gmae_tools.prediction_folder import predict_maps, weights_of
 
     processes.join()
     data = BSDS500(root)
@@ -226,14 +225,14 @@ def benchmark(
         readout=readout,
         layers=layers if readout == "layers" else None,
         checkpoint=Path(checkpoint).name if gaussian else None,
-        weights=fingerprint(find(checkpoint) / WEIGHTS_FILE) if gaussian else None,
+        weights=weights_of(checkpoint) if gaussian else None,
         scales=scales if gaussian else None,
         flip=flip if gaussian else None,
         thresholds=thresholds,
         refine=refine or None if gaussian else None,
     )
-    edge_benchmark.claim(folder, settings, overwrite=overwrite)
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
+    edge_benchmark.claim(folder, settings, overwrite=overwrite)
     detect = source.detector(readout, layers) if source else detectors.CLASSICAL[readout]
     for _ in progress(predict_maps(photos, {folder: detect}, max_pixels), len(photos), "maps"):
         pass

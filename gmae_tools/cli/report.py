@@ -70,8 +70,9 @@ def command(
         raise click.UsageError("give CONFIG, or --all")
 
     from gmae_tools.benchmarks.config import read_config
-    from gmae_tools.benchmarks.runs import RUNS, Request, run_parts, weights_of
+    from gmae_tools.benchmarks.runs import RUNS, Request, run_parts
     from gmae_tools.files import remove_leftovers, sole_run
+    from gmae_tools.prediction_folder import weights_of
     from gmae_tools.report.html import Report, write_report
     from gmae_tools.report.tables import format_rows
 

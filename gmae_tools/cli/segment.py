@@ -228,11 +228,10 @@ def benchmark(
     from dataclasses import asdict
 
     from gmae_tools import processes, region_benchmark, segmenters
-    from gmae_tools.checkpoints import WEIGHTS_FILE, find
     from gmae_tools.cli.score import progress, render_regions, write_regions
     from gmae_tools.datasets.saliency import Saliency
     from gmae_tools.metrics.regions import RegionProtocol
-    from gmae_tools.prediction_folder import MAPS, claim, fingerprint, predict_maps
+    from gmae_tools.prediction_folder import MAPS, claim, predict_maps, weights_of
 
     processes.join()
     if ap:
@@ -247,7 +246,7 @@ def benchmark(
         threshold=threshold,
         min_max=min_max,
         checkpoint=Path(checkpoint).name if gaussian else None,
-        weights=fingerprint(find(checkpoint) / WEIGHTS_FILE) if gaussian else None,
+        weights=weights_of(checkpoint) if gaussian else None,
         scales=scales if gaussian else None,
         flip=flip if gaussian else None,
         refine=refine or None if gaussian else None,
