@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import click
@@ -256,21 +257,23 @@ def mixtures(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
 
 def closings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
     """What it helps to ask which regions the joined edges close around, and how to ask."""
-    readout = named("regions", camera)
-    for flip in (False, True):
-        group = "closing, regions" + (" and mirrored" if flip else "")
-        yield group, "crests weakened where they close around little", seen(readout, TILES, flip=flip, end=close)
+    by_cuts = partial(closed, cuts=0.3)
+    for name, flip in product(("regions", "closed-regions"), (False, True)):
+        group, readout = f"closing, {name}" + (" and mirrored" if flip else ""), named(name, camera)
         yield group, "none", seen(readout, TILES, flip=flip)
+        yield group, "crests weakened where they close around little", seen(readout, TILES, flip=flip, end=close)
         yield group, "the contours themselves", seen(readout, TILES, flip=flip, end=hierarchy)
-        yield group, "contours also by normalised cuts", seen(readout, TILES, flip=flip, end=partial(closed, cuts=0.3))
+        yield group, "contours also by normalised cuts", seen(readout, TILES, flip=flip, end=by_cuts)
+    readout = named("closed-regions", camera)
+    yield "closing, constants", "1.5 px, 0.001 of the picture", seen(readout, TILES, end=close)
     for sigma in (1.0, 2.0):
-        yield "closing, regions", f"sigma {sigma:g} px", seen(readout, TILES, end=partial(closed, sigma=sigma))
+        yield "closing, constants", f"sigma {sigma:g} px", seen(readout, TILES, end=partial(closed, sigma=sigma))
     for damping in (0.0, 0.0003, 0.003):
         text = f"damping {damping:g} of the picture"
-        yield "closing, regions", text, seen(readout, TILES, end=partial(closed, damping=damping))
-    for name in ("closed-regions", "combined", "render-gradient"):
-        yield f"closing, {name}", "closed", seen(named(name, camera), TILES, end=close)
+        yield "closing, constants", text, seen(readout, TILES, end=partial(closed, damping=damping))
+    for name in ("combined", "render-gradient"):
         yield f"closing, {name}", "none", seen(named(name, camera), TILES)
+        yield f"closing, {name}", "closed", seen(named(name, camera), TILES, end=close)
 
 
 def hierarchy(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING, cuts: float = 0.0) -> Array:
