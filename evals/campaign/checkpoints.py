@@ -393,7 +393,6 @@ DAMAGES = {
         "numbers beyond float32": (tensor(torch.full((14,), 1e300, dtype=torch.float64)), NOT_FINITE),
         "whole numbers": (tensor(torch.zeros(14, dtype=torch.int64)), "decoder.bias holds int64"),
         "truth values": (tensor(torch.zeros(14, dtype=torch.bool)), "decoder.bias holds bool"),
-        "complex numbers": (tensor(torch.zeros(14, dtype=torch.complex64)), "decoder.bias holds complex64"),
         "another shape": (tensor(torch.zeros(7)), "decoder.bias has shape [7], the configuration asks for [14]"),
         "no dimensions": (tensor(torch.zeros(())), "decoder.bias has shape []"),
         "lacking": (tensors(lambda found: found.pop("encoder.norm.bias")), "lacks 1 tensors, such as encoder."),

@@ -404,7 +404,8 @@ def measured(*arguments: object) -> Measured:
         [sys.executable, "-c", _MEASURED, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return Measured(done.returncode, done.stderr, time.monotonic() - start, int(done.stdout.split()[-1]))
+    peak = int(done.stdout.split()[-1]) if done.stdout else 0  # of a process that was killed nothing is known
+    return Measured(done.returncode, done.stderr, time.monotonic() - start, peak)
 
 
 def command_line(

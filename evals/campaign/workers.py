@@ -141,9 +141,8 @@ class _Worker:
 
     def end(self) -> None:
         """Make sure that it has ended."""
-        if self.number < 0 or self._process.is_alive():
-            self._process.join(1.0)
-            self._process.kill()
+        self._process.join(1.0)
+        self._process.kill()
         self._process.join()
         self.connection.close()
 
