@@ -36,7 +36,7 @@ def browser(campaign: ModuleType) -> Iterator[Any]:
         yield chrome
 
 
-@pytest.mark.parametrize("index", [3, 10, 12, 16, 18])
+@pytest.mark.parametrize("index", [10, 16, 18])  # a template, line breaks, bytes that are no UTF-8
 def test_pages_and_drawings_take_names_and_metadata_for_text(
     campaign: ModuleType, harmless: Any, index: int, tmp_path: Path
 ) -> None:
