@@ -2,8 +2,8 @@
 
 Protocol: the official benchmark with exact matching (`gmae_tools.metrics.boundaries`), 33 thresholds, soft maps of 8
 bits in the photographs' own size. `layers` is l@N (several N: what persists over them). `looks` is how the photograph
-was shown to the model: 1 as a whole, 3 as 3 x 3 overlapping tiles, several: their mean. All defaults were chosen on
-val; test is only reported.
+was shown to the model: 1 as a whole, 3 as 3 x 3 overlapping tiles, several: their mean; mirrored: every tile a second
+time. All defaults were chosen on val; test is only reported.
 
 `difference` compares a readout of the Gaussians with `render-gradient` at the same looks: ODS minus ODS, and its
 standard deviation over 1,000 bootstrap samples of the images. Depth layers beat the render's own gradient where it is
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ((32,), (16,), (8,), (4,), (32, 16, 8, 4))
-TILES, WHOLE = Looks(), Looks((1,))
+TILES, MIRRORED, WHOLE = Looks(), Looks(flip=True), Looks((1,))
 COLUMNS = {
     "readout": None, "layers": None, "looks": None, "ods": 3, "ois": 3, "ap": 3, "r50": 3, "recall": 3, "precision": 3,
     "threshold": 2, "difference": 3, "deviation": 3,
@@ -65,18 +65,19 @@ class Entry:
     def folder(self) -> str:
         parts = [self.readout, *(self.layers or ())]
         if self.looks:
-            parts += ["looks", *self.looks.scales]
+            parts += ["looks", *self.looks.scales, *(["mirrored"] if self.looks.flip else [])]
         return "-".join(map(str, parts))
 
 
 def entries(checkpoint: str) -> list[Entry]:
-    """All readouts of the joined tiles, some of the whole photograph, then the classical detectors."""
+    """All readouts of the joined tiles, some mirrored too or of the whole photograph, then the classical detectors."""
     model = checkpoints.load(checkpoint)
-    tiles, whole = GaussianEdges(model, TILES), GaussianEdges(model, WHOLE)
+    tiles, mirrored, whole = (GaussianEdges(model, looks) for looks in (TILES, MIRRORED, WHOLE))
     others = [name for name in GAUSSIAN if name != "layers"]
     return [
         *(Entry("layers", tiles.detector("layers", n), n, TILES) for n in LAYERS),
         *(Entry(name, tiles.detector(name, ()), None, TILES) for name in others),
+        *(Entry(name, mirrored.detector(name, ()), None, MIRRORED) for name in ("closed-regions", BASELINE)),
         *(Entry("layers", whole.detector("layers", n), n, WHOLE) for n in LAYERS[1:2]),
         *(Entry(name, whole.detector(name, ()), None, WHOLE) for name in ("combined", BASELINE)),
         *(Entry(name, detect) for name, detect in CLASSICAL.items()),
@@ -173,7 +174,7 @@ def tabulate(results: dict[Entry, BoundaryResult], human: BoundaryResult) -> lis
             {
                 "readout": entry.readout,
                 "layers": ",".join(map(str, entry.layers)) if entry.layers else None,
-                "looks": ",".join(map(str, entry.looks.scales)) if entry.looks else None,
+                "looks": in_words(entry.looks) if entry.looks else None,
                 "ods": result.ods,
                 "ois": result.ois,
                 "ap": result.ap,
@@ -187,6 +188,10 @@ def tabulate(results: dict[Entry, BoundaryResult], human: BoundaryResult) -> lis
         )
     agreement = {"ods": human.ods, "recall": human.ods_recall, "precision": human.ods_precision}
     return [*rows, {**dict.fromkeys(COLUMNS), "readout": "human", **agreement}]
+
+
+def in_words(looks: Looks) -> str:
+    return ",".join(map(str, looks.scales)) + (" mirrored" if looks.flip else "")
 
 
 def compare(result: BoundaryResult, baseline: BoundaryResult) -> tuple[float, float]:
@@ -211,7 +216,7 @@ def draw_curves(path: Path, results: dict[Entry, BoundaryResult], human: Boundar
     best_layers = max((entry for entry in results if entry.readout == "layers"), key=lambda entry: results[entry].ods)
     curves = []
     for entry, result in results.items():
-        if entry.looks == WHOLE or (entry.readout == "layers" and entry != best_layers):
+        if entry.looks in (MIRRORED, WHOLE) or (entry.readout == "layers" and entry != best_layers):
             continue
         name = f"l@{','.join(map(str, entry.layers))}" if entry.layers else entry.readout
         best = (result.ods_recall, result.ods_precision)
@@ -221,8 +226,7 @@ def draw_curves(path: Path, results: dict[Entry, BoundaryResult], human: Boundar
 
 def verdict(rows: Sequence[Row]) -> str:
     """Whether depth layers beat the render's own gradient, in a sentence."""
-    looks = ",".join(map(str, TILES.scales))
-    layers = [row for row in rows if row["readout"] == "layers" and row["looks"] == looks]
+    layers = [row for row in rows if row["readout"] == "layers" and row["looks"] == in_words(TILES)]
     best = max(layers, key=lambda row: row["ods"])  # type: ignore[arg-type, return-value]
     answer = "beat" if float(best["difference"] or 0) > 0 else "do not beat"
     return (

@@ -48,7 +48,8 @@ DEFAULTS = "defaults"
 COLUMNS = {"change": None, "psnr": 2, "difference": 2, "spread": 2, "psnr_masked": 2, "psnr_quarter": 2,
            "images_per_s": 0, "seeds": None}  # fmt: skip
 
-# What differs from the defaults: settings of the run, of its objective, of its model, of its optimiser.
+# What differs from the defaults: settings of the run, of its schedule, its objective, its model, its optimiser. The
+# last row is the recipe of the embedded checkpoint's second stage.
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     DEFAULTS: {},
     "hide 75 %, as the paper": {"objective": {"mask_ratio": (0.75, 0.75)}},
@@ -65,11 +66,17 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "twice the queries, half the Gaussians each": {"model": {"queries": 2, "gaussians_per_query": 0.5}},
     "orthographic camera": {"model": {"camera": Camera(kind="orthographic")}},
     "pinhole camera": {"model": {"camera": Camera(kind="pinhole", focal=8.0), "max_scale": 0.25}},
-    "crops of 0.5 to 1": {"run": {"crop_scale": (0.5, 1.0)}},
+    "crops of 0.4 to 1": {"run": {"crop_scale": (0.4, 1.0)}},
+    "plateau, then a cooldown over 45 %": {"schedule": {"cooldown": 0.45}},
     "batches half as large": {"run": {"batch_size": 0.5}},
     "rates half as high": {"optimizer": {"lr": 0.5, "muon_lr": 0.5}},
     "rates twice as high": {"optimizer": {"lr": 2, "muon_lr": 2}},
     "AdamW for all": {"optimizer": {"name": "adamw"}},
+    "together: loss, half whole, crops, cooldown": {
+        "objective": {"error": "psnr", "whole": 0.5},
+        "run": {"crop_scale": (0.4, 1.0)},
+        "schedule": {"cooldown": 0.45},
+    },
 }
 _FACTORS = ("gaussians_per_query", "queries", "batch_size", "lr", "muon_lr")  # changed by a factor
 
@@ -124,6 +131,7 @@ def run_config(
     return dataclasses.replace(
         config,
         model=changed(config.model, change.get("model", {})),
+        schedule=changed(config.schedule, change.get("schedule", {})),
         objective=changed(config.objective, change.get("objective", {})),
         optimizer=changed(config.optimizer, change.get("optimizer", {})),
         **{key: new_value(config, key, value) for key, value in change.get("run", {}).items()},
