@@ -48,8 +48,8 @@ DEFAULTS = "defaults"
 COLUMNS = {"change": None, "psnr": 2, "difference": 2, "spread": 2, "psnr_masked": 2, "psnr_quarter": 2,
            "images_per_s": 0, "seeds": None}  # fmt: skip
 
-# What differs from the defaults: settings of the run, of its schedule, its objective, its model, its optimiser. The
-# last row is the recipe of the embedded checkpoint's second stage.
+# What differs from the defaults: settings of the run, of its schedule, its objective, its model, its optimiser.
+# `together` is the recipe of the embedded checkpoint's second stage.
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     DEFAULTS: {},
     "hide 75 %, as the paper": {"objective": {"mask_ratio": (0.75, 0.75)}},
@@ -77,6 +77,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "run": {"crop_scale": (0.4, 1.0)},
         "schedule": {"cooldown": 0.45},
     },
+    "loss: gradients, weight 1": {"objective": {"gradient_weight": 1.0}},
 }
 _FACTORS = ("gaussians_per_query", "queries", "batch_size", "lr", "muon_lr")  # changed by a factor
 

@@ -243,7 +243,7 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
         "--muon-lr", "0.01", "--weight-decay", "0.1", "--warmup", "0.3", "--cooldown", "0.4", "--clip", "0.5",
         "--mask-ratio", "0.75", "--loss-on", "masked",
         "--background", "white", "--slot-depth-weight", "0.5", "--whole", "0.25", "--error", "psnr",
-        "--nested-weight", "0.125", "--crop-scale", "0.3,0.9", "--precision", "float32",
+        "--nested-weight", "0.125", "--gradient-weight", "0.75", "--crop-scale", "0.3,0.9", "--precision", "float32",
         "--held-out", "0", "--seed", "7", "--log-every", "1", "--save-every", "5", "--evaluate-every", "6",
         "--device", "cpu",
     ]  # fmt: skip
@@ -257,7 +257,7 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
     }  # fmt: skip
     assert kept["objective"] == {
         "name": "gmae", "mask_ratio": [0.75, 0.75], "whole": 0.25, "error": "psnr", "loss_on": "masked",
-        "background": "white", "slot_depth_weight": 0.5, "nested_weight": 0.125,
+        "background": "white", "slot_depth_weight": 0.5, "nested_weight": 0.125, "gradient_weight": 0.75,
     }  # fmt: skip
     assert kept["optimizer"] == {"name": "adamw", "lr": 0.002, "muon_lr": 0.01, "weight_decay": 0.1}
     rest = {name: kept[name] for name in kept.keys() - {"model", "schedule", "objective", "optimizer"}}

@@ -358,6 +358,7 @@ def invoke(photographs: Path, out: Path, *arguments: str) -> Any:
     [
         ("mae", ("--background", "white")), ("mae", ("--slot-depth-weight", "0.1")),
         ("mae", ("--whole", "0.5")), ("c-mae", ("--error", "psnr")), ("r-mae", ("--nested-weight", "0.5")),
+        ("mae", ("--gradient-weight", "1")),
         ("mae", ("--backend", "dense")),
         ("gmae", ("--normalise-targets",)), ("gmae", ("--temperature", "0.1")), ("c-mae", ("--loss-on", "all")),
         ("c-mae", ("--normalise-targets",)), ("r-mae", ("--loss-on", "masked")), ("r-mae", ("--temperature", "0.1")),

@@ -208,6 +208,31 @@ def test_the_objective_is_its_parts(loss_on: Any) -> None:
     assert float((nested - loss).detach()) == pytest.approx(0.5 * expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("loss_on", ["all", "masked"])
+def test_the_error_of_differences_between_neighbours(loss_on: Any) -> None:
+    torch.manual_seed(0)
+    model = GMAE(GMAEConfig.preset("nano", image_size=32)).eval()
+    config = GMAEObjective((0.5, 0.5), loss_on=loss_on)
+    images, mask = torch.rand(2, 3, 32, 32), config.masks(4, 0, SAMPLES[:2], 0)
+    backgrounds = config.backgrounds(SAMPLES[:2], 0)
+    weighted = dataclasses.replace(config, gradient_weight=0.5)
+    loss, error = gmae_loss(model, images, mask, backgrounds, config, model.config)
+    other, same = gmae_loss(model, images, mask, backgrounds, weighted, model.config)
+    assert float(same) == float(error)  # the log's figure stays the pixels'
+    with torch.no_grad():
+        pictures = rasterize(project(model(images, mask), Camera(), 32, 32), 32, 32, background=backgrounds).image
+    wrong = (pictures - images).numpy()
+    across, down = np.zeros_like(wrong), np.zeros_like(wrong)
+    across[..., :-1] = wrong[..., 1:] - wrong[..., :-1]
+    down[:, :, :-1] = wrong[:, :, 1:] - wrong[:, :, :-1]
+    squared = across**2 + down**2
+    counted = np.ones((2, 1, 32, 32))
+    if loss_on == "masked":
+        counted = np.kron(mask.numpy().reshape(2, 1, 2, 2), np.ones((16, 16)))
+    expected = (squared * counted).sum() / (3 * counted.sum())
+    assert float((other - loss).detach()) == pytest.approx(0.5 * expected, rel=1e-3)
+
+
 # --- schedule and optimisers ------------------------------------------------------------------------------
 
 

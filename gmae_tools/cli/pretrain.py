@@ -21,6 +21,7 @@ _OF_SOME = {
     "background": "--background",
     "slot_depth_weight": "--slot-depth-weight",
     "nested_weight": "--nested-weight",
+    "gradient_weight": "--gradient-weight",
     "reconstruction_weight": "--reconstruction-weight",
     "temperature": "--temperature",
     "normalise_targets": "--normalise-targets",
@@ -130,6 +131,12 @@ def _numbers(kind: type) -> Any:
     type=float,
     metavar="W",
     help="Of pictures from the nearest eighth, quarter and half of the Gaussians; for gmae.  [default: 0]",
+)
+@click.option(
+    "--gradient-weight",
+    type=float,
+    metavar="W",
+    help="Of the error of differences between neighbouring pixels; for gmae.  [default: 0]",
 )
 @click.option(
     "--normalise-targets",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
@@ -42,6 +43,8 @@ class GMAEObjective(Objective):
         slot_depth_weight: weight of `slot_depth_spread`, against the queries' grid showing in depth maps.
         nested_weight: weight of the mean error of pictures drawn from the nearest eighth, quarter and half of the
             Gaussians, so that first-K pictures mean something (as Matryoshka representations, arXiv 2205.13147).
+        gradient_weight: weight of the squared error of differences between neighbouring pixels, against blur (as the
+            gradient difference loss, arXiv 1511.05440); it is added to the squared error of the pixels.
     """
 
     mask_ratio: tuple[float, float] = (0.0, 0.75)
@@ -51,6 +54,7 @@ class GMAEObjective(Objective):
     background: Background = "random"
     slot_depth_weight: float = 1e-3
     nested_weight: float = 0.0
+    gradient_weight: float = 0.0
 
     name: ClassVar[str] = "gmae"
     model: ClassVar[type[Autoencoder]] = GMAE
@@ -92,7 +96,20 @@ def reconstruction_error(pictures: Tensor, images: Tensor, mask: Tensor | None, 
     Args:
         mask: of the patches that count, bool `[B, N]` with rows of equal sums; without one, or if it is empty, all do.
     """
-    error = (pictures - images).square().mean(1)  # [B, H, W]
+    return _mean_error((pictures - images).square(), mask, patch)
+
+
+def gradient_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
+    """The same of the differences between neighbours, both ways; a pixel's are to the next on its right and below."""
+    difference = pictures - images
+    across = functional.pad(difference.diff(dim=3), (0, 1)).square()
+    down = functional.pad(difference.diff(dim=2), (0, 0, 0, 1)).square()
+    return _mean_error(across + down, mask, patch)
+
+
+def _mean_error(errors: Tensor, mask: Tensor | None, patch: int) -> Tensor:
+    """Means `[B]` of `[B, C, H, W]` over the patches that count."""
+    error = errors.mean(1)  # [B, H, W]
     if mask is None:
         return error.mean((1, 2))
     rows, columns = error.shape[1] // patch, error.shape[2] // patch
@@ -143,18 +160,20 @@ def gmae_loss(
     patches = height * width // config.patch_size**2
     counted = hidden_patches(masks, patches) if objective.loss_on == "masked" else None
 
-    def errors_of(drawn: Gaussians) -> Tensor:
+    def losses_of(drawn: Gaussians) -> tuple[Tensor, Tensor]:
+        """The pictures' loss, and their mean squared errors `[B]`."""
         pictures = render(drawn, config.camera, height, width, backgrounds, backend)
-        return reconstruction_error(pictures, images, counted, config.patch_size)
-
-    def loss_of(errors: Tensor) -> Tensor:
-        return errors.mean() if objective.error == "mse" else negative_psnr(errors)
+        squared = errors = reconstruction_error(pictures, images, counted, config.patch_size)
+        if objective.gradient_weight:
+            gradients = gradient_error(pictures, images, counted, config.patch_size)
+            errors = errors + objective.gradient_weight * gradients
+        return errors.mean() if objective.error == "mse" else negative_psnr(errors), squared
 
     gaussians: Gaussians = model(images, masks)
-    errors = errors_of(gaussians)
-    loss = loss_of(errors) + objective.slot_depth_weight * slot_depth_spread(gaussians, config.gaussians_per_query)
+    pixels, errors = losses_of(gaussians)
+    loss = pixels + objective.slot_depth_weight * slot_depth_spread(gaussians, config.gaussians_per_query)
     if objective.nested_weight:
         ordered = gaussians.sort_by_depth()
-        nested = [loss_of(errors_of(ordered.select(slice(gaussians.k // part)))) for part in _NESTED]
+        nested = [losses_of(ordered.select(slice(gaussians.k // part)))[0] for part in _NESTED]
         loss = loss + objective.nested_weight * torch.stack(nested).mean()
     return loss, errors.detach().mean()
