@@ -1,4 +1,4 @@
-"""`gmae-tools checkpoints`: list, export and upload models."""
+"""`gmae-tools checkpoints`: list, average, export and upload models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import format_option
+from gmae_tools.cli._options import format_option, output_folder
 
 if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
@@ -16,7 +16,7 @@ COLUMNS = {"name": None, "model": None, "image_size": None, "encoder": None, "pa
 
 @click.group()
 def command() -> None:
-    """List, export and upload models."""
+    """List, average, export and upload models."""
 
 
 @command.command("list")
@@ -44,6 +44,24 @@ def describe(name: str) -> Row:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "samples": samples if isinstance(samples, int) else None,
     }  # fmt: skip
+
+
+@command.command()
+@click.argument("checkpoints", nargs=-1, required=True)
+@click.option("--half", is_flag=True, help="Store weights as float16.")
+@click.option("-o", "--out", required=True, metavar="DIR", help="Folder of the new checkpoint.")
+def average(checkpoints: tuple[str, ...], half: bool, out: str) -> None:
+    """Write the mean of the weights of CHECKPOINTS, runs from the same warm start (a model soup).
+
+    Often a little better than each of them, at no cost later; worthless if they were not trained from the same weights.
+    """
+    from gmae_tools.checkpoints import load_any, save, training_of
+    from gmae_tools.model_soup import average as mean_of
+
+    model = mean_of([load_any(name) for name in checkpoints])
+    recipes = [training_of(name) for name in checkpoints]
+    save(model, output_folder(out), half=half, training={"average_of": recipes})
+    click.echo(out)
 
 
 @command.command()
