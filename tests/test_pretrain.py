@@ -84,6 +84,14 @@ def test_a_range_of_ratios_is_drawn_once_a_step() -> None:
     np.testing.assert_allclose(np.quantile(counts, [0.1, 0.5, 0.9]), [25, 45, 65], atol=6)
 
 
+@pytest.mark.parametrize("patches", [64, 196, 784])
+def test_a_range_of_ratios_has_few_numbers_of_visible_patches(patches: int) -> None:
+    drawn = [int(draw_masks((0.0, 0.75), patches, step, SAMPLES[:1], 0).sum()) for step in range(500)]
+    assert 20 <= len(set(drawn)) <= 33
+    assert min(drawn) == 0 and 0.7 * patches <= max(drawn) <= 0.75 * patches
+    assert np.mean(drawn) == pytest.approx(0.375 * patches, rel=0.06)
+
+
 @pytest.mark.parametrize("ratios", [(-0.1, 0.5), (0.5, 0.4), (0.5, 0.96), (math.nan, 0.5)])
 def test_impossible_ratios_are_refused(ratios: tuple[float, float]) -> None:
     with pytest.raises(GmaeToolsError, match=r"must lie within 0\.\.0\.95"):

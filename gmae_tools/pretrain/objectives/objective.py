@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gmae_tools.pretrain.evaluation import HeldOut
 
 MASKED = 0.75  # share of hidden patches in held-out figures
+_SHARES = 32
 
 Background = Literal["white", "black", "random"]
 
@@ -94,11 +95,20 @@ class Objective(ABC):
 
 
 def draw_masks(ratios: tuple[float, float], patches: int, step: int, samples: np.ndarray, seed: int) -> Tensor:
-    """Hidden patches, bool `[B, N]`: the share follows from (seed, step), the patches from (seed, sample number)."""
+    """Hidden patches, bool `[B, N]`: the share follows from (seed, step), the patches from (seed, sample number).
+
+    Of a range of shares a run sees about `_SHARES` at most: kernels and memory are prepared, and kept, anew for each
+    number of visible patches, by oneDNN on CPUs and by `torch.compile`.
+    """
     low, high = ratios
     ratio = low + (high - low) * float(uniforms(seed, Stream.MASK_RATIO, np.array([step]), 1)[0, 0])
+    hidden = int(ratio * patches)
+    if low < high:
+        grain = max(1, patches // _SHARES)
+        nearest = (hidden + grain // 2) // grain * grain
+        hidden = min(max(nearest, int(low * patches)), int(high * patches))
     masks = np.zeros((len(samples), patches), bool)
-    first = uniforms(seed, Stream.MASK, samples, patches).argsort(1)[:, : int(ratio * patches)]
+    first = uniforms(seed, Stream.MASK, samples, patches).argsort(1)[:, :hidden]
     np.put_along_axis(masks, first, True, 1)
     return torch.from_numpy(masks)
 
