@@ -61,6 +61,15 @@ def test_gradients_that_are_none_are_found_out(renderer: ModuleType, monkeypatch
         renderer.check_scene(scene)
 
 
+def test_an_endless_needle_is_compared_but_along_its_axis(renderer: ModuleType) -> None:
+    """There sigma is -5e-9 or 0 as rounding will have it, and what is below 0 is not drawn."""
+    camera = Camera(kind="gmae", distance=8.0, focal=8.0)
+    compared = renderer.check_scene(
+        renderer.Scene(33, 4, (("scales", 0, 0, 1e30), ("means", 0, 0, 0.0)), camera, 90, 130)
+    )
+    assert 0.99 < compared < 1
+
+
 def test_what_is_no_number_is_refused(renderer: ModuleType) -> None:
     scene = renderer.Scene(0, 3, (("scales", 1, 2, float("inf")),), Camera(), 16, 16)
     assert renderer.check_scene(scene) is None

@@ -171,7 +171,8 @@ def clear_pixels(splats: Splats, height: int, width: int) -> Tensor:
     """Mask `[B, 1, H, W]` of the pixels that single precision can tell, given splats in double precision.
 
     At the others rounding may decide: sigma is the sum of terms so large that their error matters, or is that close to
-    the renderer's thresholds (sigma >= 0, alpha >= 1/255, transmittance > 1e-4).
+    the renderer's thresholds (sigma >= 0, alpha >= 1/255, transmittance > 1e-4). To 0 sigma is close where its terms
+    cancel: all along a needle whose length is infinite for the picture, and whose conic is singular.
     """
     order = splats.depths.argsort(dim=1, stable=True)
     means, conics = (tensor.take_along_dim(order[..., None], 1) for tensor in (splats.means, splats.conics))
@@ -181,12 +182,13 @@ def clear_pixels(splats: Splats, height: int, width: int) -> Tensor:
     dy = y[None, :, None, None] - means[:, None, None, :, 1]  # [B, H, 1, K]
     a, b, c = conics[:, None, None].unbind(-1)
     sigma = 0.5 * (a * dx**2 + c * dy**2) + b * dx * dy
-    error = _EPSILON * (a.abs() * dx**2 + c.abs() * dy**2 + (b * dx * dy).abs()) + 1e-5
+    rounding = _EPSILON * (a.abs() * dx**2 + c.abs() * dy**2 + (b * dx * dy).abs())
+    error = rounding + 1e-5
     alpha = (opacities * torch.exp(-sigma.clamp_min(0))).clamp(max=0.999)
     seen = alpha > 0.99 / 255
     maybe = opacities * torch.exp(-(sigma - error).clamp_min(0)) > 0.99 / 255
     cutoff = (opacities * 255).clamp_min(1e-30).log()
-    doubt = ((sigma.abs() <= error) & (error > 2e-5)) | ((sigma - cutoff).abs() <= error)
+    doubt = (sigma.abs() < 2 * rounding) | ((sigma - cutoff).abs() <= error)
     doubt |= error * alpha > _TOLERANCE / 10
     after = (1 - alpha * seen * (sigma >= 0)).cumprod(-1)
     doubt |= (after / 1e-4 - 1).abs() < 0.05
