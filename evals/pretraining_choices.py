@@ -101,6 +101,7 @@ def main(
     if names and len(chosen) == 1:
         raise click.UsageError(f"no change begins with {' or '.join(names)}: there are {', '.join(CHANGES)}")
     numbers = [int(seed) for seed in seeds.split(",")]
+    out.mkdir(parents=True, exist_ok=True)
     photos = PhotoStore.open(data, runs / "cache", progress=True)
     held = HeldOut(photos, held_out_split(photos.names, held_out)[1], held_out)
     figures: dict[str, list[dict[str, float]]] = {}

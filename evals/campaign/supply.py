@@ -58,6 +58,7 @@ _MEANINGS = {
 }
 _EXPRESSION = re.compile(r"[A-Za-z0-9.-]+( (AND|OR|WITH) [A-Za-z0-9.-]+)*")
 _ROW = re.compile(r"\| \[(?P<name>[\w.-]+)\]\(\S+\) \| (?P<licence>[^|]*) \| (?P<use>[^|]+) \| (?P<least>[^|]*) \|")
+_CUDA = ("nvidia-", "cuda-")  # what PyTorch's builds for CUDA bring, under licences of NVIDIA's, as the page says
 _SECONDS = 120  # that an audit may take
 
 
@@ -96,7 +97,7 @@ def packages() -> list[Package]:
         for each in wanted:
             found.setdefault(normal(each.name), Package(each.name, use, least_version(each)))
     for each in requirements()[RUNTIME]:
-        for name in brought_along(each):
+        for name in sorted(name for name in brought_along(each) if not name.startswith(_CUDA)):
             found.setdefault(name, Package(name, INDIRECT, ""))
     return [replace(package, licence=licence_of(package.name)) for package in found.values()]
 

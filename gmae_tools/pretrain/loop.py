@@ -412,7 +412,8 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if self.accelerator.is_main_process:
-            tqdm.write(text, file=sys.stderr)
+            with tqdm.external_write_mode(file=sys.stderr):  # on a line of its own
+                print(text, file=sys.stderr, flush=True)
 
     def _log(self, **values: float) -> None:
         if self.accelerator.is_main_process:
