@@ -62,7 +62,8 @@ COLUMNS = {"start": None, "k": None, "steps": None, "psnr": 2, "seconds": 2, "de
 SPEED_COLUMNS = {"start": None, "seconds": 2, "cpu_seconds": 2, "psnr": 2}
 PEER_COLUMNS = {"photograph": None, "pixels": None, "k": None, "psnr": 2, "ms_ssim": 4, "seconds": 1}
 SPEED_SIZE, SPEED_K, SPEED_STEPS, SPEED_BAR = (192, 288), 1024, 200, 3.0  # px, Gaussians, steps, seconds
-PEER_PHOTOS, PEER_KS, PEER_STEPS = ("astronaut", "chelsea", "coffee", "rocket"), (1000, 3000, 5000), 200
+PEER_PHOTOS, PEER_STEPS = ("astronaut", "chelsea", "coffee", "rocket"), 200
+PEER_KS = 1024, 3000, 5000  # not fewer than the model predicts
 SHEET_STEPS, SHEET_LAYERS, SHEET_SIDE = (0, 10, 50, 200), 4, 150  # the last in px
 OPACITY = 0.7  # of a grid's Gaussians
 
