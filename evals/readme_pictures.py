@@ -76,11 +76,8 @@ def photograph_page(page: Path, picture: Path) -> bool:
         from selenium.webdriver.common.by import By
         from selenium.webdriver.support.wait import WebDriverWait
 
-        browser.set_window_size(*WINDOW)
-        frame = browser.execute_script(
-            "return [window.outerWidth - window.innerWidth, window.outerHeight - innerHeight]"
-        )
-        browser.set_window_size(WINDOW[0] + frame[0], WINDOW[1] + frame[1])
+        size = dict(zip(("width", "height"), WINDOW, strict=True))
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**size, "deviceScaleFactor": 1, "mobile": False})
         browser.get(page.as_uri())
         nearest = browser.find_element(By.ID, "nearest")
         half = int(nearest.get_attribute("max") or 0) // 2

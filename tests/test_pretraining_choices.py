@@ -44,7 +44,7 @@ def test_trains_compares_and_goes_on(script: ModuleType, tmp_path: Path) -> None
     result = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "pretraining_choices_nano.csv").set_index("change")
-    assert table.index.tolist() == ["defaults", "loss on hidden pixels", "loss: PSNR"]
+    assert table.index.tolist() == ["defaults", "loss on hidden pixels", "loss: PSNR", "loss: gradients, weight 1"]
     assert np.isnan(table.difference["defaults"]) and table.seeds.tolist() == [2, 2, 2]
     expected = table.psnr - table.psnr["defaults"]
     np.testing.assert_allclose(table.difference[1:], expected[1:], atol=0.011)
