@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,14 +44,14 @@ def test_the_mean_of_a_model_with_itself_is_the_model() -> None:
 @pytest.mark.parametrize(
     ("others", "problem"),
     [
-        ([], "give two or more"),
-        ([nano(1, queries=9)], "model 2 is not configured"),
-        ([nano(1), MAE(MAEConfig.preset("nano", image_size=32))], "model 3 is not configured"),
+        (lambda: [], "give two or more"),
+        (lambda: [nano(1, queries=9)], "model 2 is not configured"),
+        (lambda: [nano(1), MAE(MAEConfig.preset("nano", image_size=32))], "model 3 is not configured"),
     ],
 )
-def test_refuses(others: list[GMAE], problem: str) -> None:
+def test_refuses(others: Callable[[], list[GMAE]], problem: str) -> None:
     with pytest.raises(GmaeToolsError, match=problem):
-        average([nano(0), *others])
+        average([nano(0), *others()])
 
 
 def test_command(tmp_path: Path) -> None:

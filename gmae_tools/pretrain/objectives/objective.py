@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gmae_tools.pretrain.evaluation import HeldOut
 
 MASKED = 0.75  # share of hidden patches in held-out figures
-_SHARES = 32
+_SHARES = 32  # of visible patches in a run, about, where they are drawn from a range
 
 Background = Literal["white", "black", "random"]
 
