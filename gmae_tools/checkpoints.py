@@ -37,7 +37,7 @@ from safetensors.torch import save as to_bytes
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line, printable
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, from_official, official_config
+from gmae_tools.mae import CMAE, MAE, RMAE, CMAEConfig, MAEConfig, RMAEConfig, from_official, official_config
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
 
 HUB_PREFIX = "hf://"
@@ -60,6 +60,7 @@ Model = TypeVar("Model", bound=Autoencoder)
 _ARCHITECTURES: dict[str, tuple[type[Autoencoder], type[AutoencoderConfig]]] = {
     "gmae": (GMAE, GMAEConfig),
     "mae": (MAE, MAEConfig),
+    "r-mae": (RMAE, RMAEConfig),
     "c-mae": (CMAE, CMAEConfig),
 }
 

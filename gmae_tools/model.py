@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.masks import keep_visible
+from gmae_tools.masks import hidden_patches, keep_visible
 from gmae_tools.positions import patch_positions, query_places, sincos_embedding
 from gmae_tools.torchvision_ops import ensure_torchvision
 
@@ -165,7 +165,13 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Encoder(nn.Module):
-    """A plain ViT over the visible patches; its parameters are named as in timm and MAE."""
+    """A plain ViT over the visible patches; its parameters are named as in timm and MAE.
+
+    Attributes:
+        mask_token: None, or a parameter `[1, 1, D]` that a model has put here: it stands in for every hidden patch.
+    """
+
+    mask_token: nn.Parameter | None
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -175,6 +181,7 @@ class Encoder(nn.Module):
         )
         self.blocks = nn.ModuleList(vit_block(config.width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.register_parameter("mask_token", None)
 
     def forward(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         x = self.embed(images, positions, mask)
@@ -183,9 +190,12 @@ class Encoder(nn.Module):
         return self.norm(x)
 
     def embed(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """What the first block sees, `[B, 1 + V, D]`."""
+        """What the first block sees, `[B, 1 + V, D]`; with mask tokens `[B, 1 + N, D]`."""
         x = self.patch_embed(images) + positions  # [B, N, D]
-        if mask is not None:
+        if mask is not None and self.mask_token is not None:
+            hidden = hidden_patches(mask, x.shape[1])[..., None]
+            x = torch.where(hidden, (self.mask_token + positions).to(x.dtype), x)
+        elif mask is not None:
             x = keep_visible(x, mask)  # [B, V, D]
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
 
@@ -237,7 +247,7 @@ class Autoencoder(nn.Module):
         self.decoder = decoder(config)
         self.register_buffer("rgb_mean", torch.tensor(RGB_MEAN)[:, None, None], persistent=False)
         self.register_buffer("rgb_std", torch.tensor(RGB_STD)[:, None, None], persistent=False)
-        self.apply(_initialise)
+        self.apply(initialise)
         nn.init.normal_(self.encoder.cls_token, std=0.02)
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Any:
@@ -322,7 +332,8 @@ def _starting_bias() -> Tensor:
     return bias
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Give a part of a model the random weights that it starts from; for `nn.Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)  # MAE's initialisation
         if module.bias is not None:

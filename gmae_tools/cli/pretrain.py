@@ -25,6 +25,9 @@ _OF_SOME = {
     "reconstruction_weight": "--reconstruction-weight",
     "temperature": "--temperature",
     "normalise_targets": "--normalise-targets",
+    "own_decoder": "--own-decoder/--shared-decoder",
+    "stop_gradient": "--stop-gradient",
+    "head": "--head",
 }
 
 
@@ -142,13 +145,30 @@ def _numbers(kind: type) -> Any:
     "--normalise-targets",
     is_flag=True,
     default=None,
-    help="Predict each patch less its mean and divided by its standard deviation; for mae and r-mae.",
+    help="Compare patches less the mean and over the standard deviation of the photograph's patch; not for c-mae.",
 )
 @click.option(
     "--reconstruction-weight",
     type=float,
     metavar="W",
     help="Of the second view's pixels; for r-mae.  [default: 1]",
+)
+@click.option(
+    "--own-decoder/--shared-decoder",
+    default=None,
+    help="Whether the second view has a decoder of its own; for r-mae.  [default: --own-decoder]",
+)
+@click.option(
+    "--stop-gradient",
+    is_flag=True,
+    default=None,
+    help="Make the decoded second view a target that the likeness of the views does not move; for r-mae.",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["decoder", "light"]),
+    help="Makes embeddings: MAE's decoder, or two layers, with mask tokens in the encoder; for c-mae.  "
+    "[default: decoder]",
 )
 @click.option("--temperature", type=float, metavar="T", help="Of InfoNCE; for c-mae.  [default: 0.2]")
 @click.option(

@@ -184,9 +184,10 @@ def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "indu
     Blocks of equal shape share their code. The number of tokens changes with the masking ratio from step to step, and
     with the size of the pictures, so it is left open.
     """
-    for part in (model.encoder, model.decoder):
-        for block in part.get_submodule("blocks").children():
-            block.compile(dynamic=True, backend=backend)
+    for name, part in model.named_modules():
+        if name.endswith(".blocks"):
+            for block in part.children():
+                block.compile(dynamic=True, backend=backend)
 
 
 def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
@@ -200,11 +201,22 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
     try:
         old = json.loads(path.read_text())
         old["objective"].setdefault("name", GMAEObjective.name)  # a run from before there were others
+        for part, settings in (("objective", config.objective), ("model", config.model)):
+            old[part] = {**_defaults(settings), **old[part]}  # and from before there were as many settings
         changed = _differences(old, json.loads(config.to_json()))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); choose another --out") from None
     if changed:
         raise GmaeToolsError(f"{out} was begun with other settings ({', '.join(changed)}); use those, or another --out")
+
+
+def _defaults(settings: Any) -> dict[str, Any]:
+    """What a dataclass has where nothing is said, as JSON reads it back."""
+    plain = {
+        each.name: each.default for each in dataclasses.fields(settings) if each.default is not dataclasses.MISSING
+    }
+    found: dict[str, Any] = json.loads(json.dumps(plain))
+    return found
 
 
 def _recipe(config: PretrainConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gmae_tools import checkpoints
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.model import GMAE, Autoencoder
+from gmae_tools.model import GMAE, Autoencoder, Encoder
 
 _TIMM_PREFIX = "timm:"
 # Fixed position embeddings are ours to compute; the rest belongs to MAE's decoder or to a classifier.
@@ -36,7 +36,7 @@ def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
     elif name.endswith(checkpoints.OFFICIAL_SUFFIXES):
         _copy(_encoder_of(checkpoints.read_official(name)[0]), model.encoder, name)
     elif type(trained := checkpoints.load_any(name)) is not type(model):
-        _copy(trained.encoder.state_dict(), model.encoder, name)
+        _copy(_encoder_of(trained.encoder.state_dict()), model.encoder, name)
     elif isinstance(trained, GMAE) and isinstance(model, GMAE):
         _copy(grown(trained, model), model, name)
     else:
@@ -49,6 +49,8 @@ def _encoder_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
     wanted = module.state_dict()
+    if isinstance(module, Encoder) and module.mask_token is not None:
+        weights = {"mask_token": wanted["mask_token"], **weights}  # which only pretraining knows
     unfit = sorted(
         name for name in wanted.keys() | weights.keys()
         if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape
