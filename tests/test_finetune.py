@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from gmae_tools import checkpoints
 from gmae_tools.cli import main
+from gmae_tools.cli.finetune import command
 from gmae_tools.datasets.labelled import LabelledPhotos, find_labelled
 from gmae_tools.encoder import finetune as module
 from gmae_tools.encoder.finetune import (
@@ -172,6 +174,23 @@ def test_a_step_follows_from_its_number_and_leaves_chance_alone(data: LabelledPh
     images, targets = first
     assert images.shape == (10, 3, 32, 32) and targets.shape == (10, 2)
     torch.testing.assert_close(targets.sum(1), torch.ones(10))
+
+
+def test_magnitudes_that_pillow_refuses_are_not_drawn(data: LabelledPhotos) -> None:
+    augmented, _, _ = transforms_of(classifier_of(made(), 2), FinetuneConfig(augment="rand-m9-mmax9-mstd9-n4-inc1"))
+    picture = Image.new("RGB", (40, 40), (200, 100, 50))
+    with module._chance(0, 0):
+        for _ in range(100):
+            augmented(picture)
+    never = FinetuneConfig(augment="rand-m30-mmax30-n20-inc1", batch_size=10)
+    assert "cannot be augmented (bits must be" in str(steps_of(data, never)[0])
+
+
+def test_the_defaults_of_the_command_are_those_of_the_settings() -> None:
+    defaults = {option.name: option.default for option in command.params}
+    for field in dataclasses.fields(FinetuneConfig):
+        if field.name != "clip":  # which is no option
+            assert defaults[field.name] == field.default, field.name
 
 
 def test_an_epoch_has_each_photograph_once_and_labels_are_theirs(data: LabelledPhotos) -> None:

@@ -38,7 +38,7 @@ METHOD = "fine-tuned"
 @click.option("--mixup", default=0.8, show_default=True, help="Parameter of its beta distribution; 0 turns it off.")
 @click.option("--cutmix", default=1.0, show_default=True, help="Likewise.")
 @click.option("--smoothing", default=0.1, show_default=True, help="Of the labels.")
-@click.option("--augment", default="rand-m9-mstd0.5-inc1", show_default=True, help="As timm names it, or none.")
+@click.option("--augment", default="rand-m9-mmax9-mstd0.5-inc1", show_default=True, help="As timm names it, or none.")
 @click.option("--erase", default=0.25, show_default=True, help="Share of the pictures in which a rectangle is erased.")
 @click.option(
     "--crop-scale", nargs=2, type=float, default=(0.08, 1.0), show_default=True,

@@ -41,8 +41,9 @@ RESULTS = ("maps", "scores.json", "images.csv", "curve.csv")
 @click.argument("images", metavar="[IMG]...", nargs=-1)
 @click.option(
     "--dataset", metavar="NAME|DIR",
-    help="Score the maps of a data set instead of drawing pictures: ecssd, pascal-s, duts-te, or a folder with"
-    " images/ and masks/.",
+    help="Score the maps of a data set instead of drawing pictures: ecssd, pascal-s, duts-te, voc07-seg, voc12-seg, or"
+    " a folder with images/ and masks/; or their boxes: voc07, voc12, coco, coco20k. Those of PASCAL VOC and COCO have"
+    " splits: voc12:val.",
 )  # fmt: skip
 @click.option(
     "--split", type=click.Choice(["odd", "even", "all"]), default="all", show_default=True,
@@ -87,9 +88,10 @@ def command(
     to stdout.
 
     With --dataset DIR/maps/ receives the probability of figure of each photograph, and DIR the scores, the curves over
-    thresholds, a table of the images and the settings. An interrupted run goes on where it stopped; other settings are
-    refused without --overwrite. The scores also go to stdout. Several processes share the photographs:
-    torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
+    thresholds, a table of the images and the settings. Where a data set has boxes the score is CorLoc, the share of the
+    photographs whose one box finds an object (IoU of 0.5 or more), with --ap also AP without classes. An interrupted
+    run goes on where it stopped; other settings are refused without --overwrite. The scores also go to stdout. Several
+    processes share the photographs: torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
 
     Methods on the Gaussians: grouped (into a figure and a ground), depth (the plain readout). On the photograph:
     centre-prior (a fixed blob), everything, otsu (the bright side), otsu-border (the side with less of the border),
@@ -229,15 +231,15 @@ def benchmark(
 
     from gmae_tools import processes, region_benchmark, segmenters
     from gmae_tools.cli.score import progress, render_regions, write_regions
-    from gmae_tools.datasets.saliency import Saliency
+    from gmae_tools.datasets.named import ListedSet, open_dataset
     from gmae_tools.metrics.regions import RegionProtocol
     from gmae_tools.prediction_folder import MAPS, claim, predict_maps, weights_of
 
     processes.join()
     if ap:
         region_benchmark.detection([])  # says now, not at the end, if something has to be installed
-    data = Saliency(dataset, root)
-    pairs = data.pairs(split)
+    data = open_dataset(dataset, root)
+    pairs: list[Any] = data.pairs(split)
     gaussian = method in GAUSSIAN
     settings = region_benchmark.Settings(
         dataset=data.name,
@@ -258,6 +260,10 @@ def benchmark(
     photos = [pair.photo for pair in pairs]
     for _ in progress(predict_maps(photos, {folder: segment}, max_pixels), len(photos), "maps"):
         pass
+    if isinstance(data, ListedSet) and data.boxed:
+        about = {"dataset": data.name, "split": split, "method": method, "checkpoint": settings.checkpoint}
+        score_boxes(pairs, folder, threshold, min_max, ap, jobs, form, about)
+        return
     own, protocol = processes.share(region_benchmark.maps_of(folder, pairs)), RegionProtocol(min_max, threshold)
     scored = processes.gather(list(progress(region_benchmark.score_pairs(own, protocol, jobs), len(own), "scoring")))
     if not processes.is_main():
@@ -271,3 +277,24 @@ def benchmark(
         scores |= region_benchmark.detection(scored)
     write_regions(folder, result, scores)
     click.echo(render_regions(scores, form))
+
+
+def score_boxes(
+    photos: list[Any], folder: Path, threshold: Threshold, min_max: bool, ap: bool, jobs: int | None, form: str,
+    about: dict[str, Any],
+) -> None:  # fmt: skip
+    """The second stage on a data set that has boxes and no masks; writes and prints the scores."""
+    from gmae_tools import processes
+    from gmae_tools.box_benchmark import box_scores, find_boxes
+    from gmae_tools.cli.score import progress, render_boxes, serialize
+
+    own = processes.share(photos)
+    found = list(progress(find_boxes(own, folder, threshold, min_max, jobs), len(own), "boxes"))
+    found = processes.gather(found)
+    if not processes.is_main():
+        return
+    protocol = {"threshold": threshold, "min_max": min_max, "box": "of the mask's largest piece", "hit": "IoU >= 0.5"}
+    scores = {**box_scores(found, detection=ap), **about, "protocol": protocol}
+    with atomic_path(folder / "scores.json") as temporary:
+        temporary.write_text(serialize(scores, "json") + "\n")
+    click.echo(render_boxes(scores, form))

@@ -41,9 +41,13 @@ from gmae_tools.timm_encoder import timm_arguments, timm_weights
 
 STATE, LOG, ANSWERS, WEIGHTS = "state.pt", "log.jsonl", "answers.json", "classifier.safetensors"
 
+# MAE's `rand-m9-mstd0.5-inc1`, but for magnitudes beyond 9: timm then asks for 0 bits a colour, which Pillow refuses.
+AUGMENT = "rand-m9-mmax9-mstd0.5-inc1"
+
 _BASE_BATCH = 256  # pictures that the base rate is for
 _MAX_SIDE = 1024  # px; larger photographs are decoded downscaled
 _BETAS = (0.9, 0.999)
+_HEAD_STD = 2e-5
 _HEADS_OWN = ("head.", "fc_norm.")  # parts of the classifier that no encoder brings along
 _REPLACED = ("norm.",)  # the encoder's last normalisation, in whose place the head has its own
 
@@ -80,7 +84,7 @@ class FinetuneConfig:
     mixup: float = 0.8
     cutmix: float = 1.0
     smoothing: float = 0.1
-    augment: str = "rand-m9-mstd0.5-inc1"
+    augment: str = AUGMENT
     crop_scale: tuple[float, float] = (0.08, 1.0)
     erase: float = 0.25
     clip: float = 0.0
@@ -145,11 +149,13 @@ def open_classifier(name: str, classes: int, config: FinetuneConfig) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if name.startswith(TIMM_PREFIX):
-            return _timm_classifier(name, classes, config.drop_path)
-        model = load_autoencoder(name)
-        if name.startswith(RANDOM_PREFIX):  # of every seed others
-            model = random_like(model, config.seed)
-        return classifier_of(model, classes, config.drop_path)
+            classifier = _timm_classifier(name, classes, config.drop_path)
+        else:
+            model = load_autoencoder(name)
+            if name.startswith(RANDOM_PREFIX):  # of every seed others
+                model = random_like(model, config.seed)
+            classifier = classifier_of(model, classes, config.drop_path)
+    return classifier
 
 
 def classifier_of(model: Autoencoder, classes: int, drop_path: float = 0.0) -> nn.Module:
@@ -164,7 +170,7 @@ def classifier_of(model: Autoencoder, classes: int, drop_path: float = 0.0) -> n
     missing, unknown = classifier.load_state_dict(timm_weights(model), strict=False)
     assert all(name.startswith(_HEADS_OWN) for name in missing), missing
     assert all(name.startswith(_REPLACED) for name in unknown), unknown
-    return classifier
+    return _with_small_head(classifier)
 
 
 def _timm_classifier(name: str, classes: int, drop_path: float) -> nn.Module:
@@ -176,6 +182,15 @@ def _timm_classifier(name: str, classes: int, drop_path: float) -> nn.Module:
         )
     except Exception as error:  # unknown name, no network, a hub that refuses, an architecture without drop path
         raise GmaeToolsError(f"{name}: cannot be loaded by timm ({one_line(error)[:200]})") from None
+    return _with_small_head(model)
+
+
+def _with_small_head(model: nn.Module) -> nn.Module:
+    """The model with a linear head that says next to nothing at first, as MAE's does."""
+    head = model.get_classifier()  # type: ignore[operator]
+    if isinstance(head, nn.Linear):
+        nn.init.trunc_normal_(head.weight, std=_HEAD_STD)
+        nn.init.zeros_(head.bias)
     return model
 
 
@@ -253,7 +268,10 @@ def _pictures(photos: Sequence[Photo], transform: Callable[..., Any]) -> Tensor 
         pixels = decode_photo(photo, _MAX_SIDE)
         if isinstance(pixels, str):
             return f"{photo.name}: {pixels}; leave it out"
-        pictures.append(transform(Image.fromarray(pixels)))
+        try:
+            pictures.append(transform(Image.fromarray(pixels)))
+        except ValueError as error:  # of timm or Pillow, for arguments that one of them drew
+            return f"{photo.name}: cannot be augmented ({one_line(error)}); choose another augmentation"
     return torch.stack(pictures)
 
 
@@ -266,7 +284,7 @@ def _chance(seed: int, step: int) -> Iterator[None]:
         try:
             random.seed(number)
             np.random.seed(number)  # noqa: NPY002  # timm draws from it
-            torch.random.default_generator.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             yield
         finally:
             random.setstate(before[0])
@@ -395,7 +413,7 @@ def _train(model: nn.Module, steps: _Steps, config: FinetuneConfig, folder: Path
 
 def optimizer_of(model: nn.Module, config: FinetuneConfig) -> torch.optim.Optimizer:
     """timm's AdamW, whose groups have a `lr_scale` for each layer."""
-    from timm.optim import create_optimizer_v2
+    from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
     return create_optimizer_v2(
         model, opt="adamw", lr=config.lr, weight_decay=config.weight_decay, layer_decay=config.layer_decay, betas=_BETAS
