@@ -197,7 +197,8 @@ class _Composite(torch.autograd.Function):
         sums = np.zeros((batch, _bands(height), order.shape[1], kept), np.float32)
         pictures = (images, alphas[:, :, 0], grad_images, grad_alphas[:, :, 0])
         arrays = [*(_array(_whole_tiles(picture)) for picture in pictures), sums]
-        sorted_depths, quarter = [None] * batch, np.float32(0)
+        sorted_depths: list[None] | np.ndarray = [None] * batch
+        quarter = np.float32(0)
         if temperature is not None:
             sorted_depths = np.take_along_axis(_array(depths), order, 1)
             quarter = np.float32(0.25 / temperature)
