@@ -1,7 +1,7 @@
 """What is measured of a checkpoint, in parts that are taken once and kept: for `scoreboard.py` and `depth.py`.
 
-A part (`Cell`) is one measurement with its settings. It is kept by the fingerprint of the checkpoint's config and weights
-and by its settings, so that a killed script goes on, and a checkpoint more costs only its own measurements.
+A part (`Cell`) is one measurement with its settings. It is kept by the fingerprint of the checkpoint's config and
+weights and by its settings, so that a killed script goes on, and a checkpoint more costs only its own measurements.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Development:
-    """Every so-manieth photograph of BSDS500 val, for what needs no ground truth."""
+    """Every Nth photograph of BSDS500 val, for what needs no ground truth."""
 
     root: str | None
     every: int = 1
@@ -277,6 +277,15 @@ class Candidate:
         files = sorted(path for path in checkpoints.find(self.checkpoint).iterdir() if path.suffix in WEIGHTS)
         digest = hashlib.sha256("".join(map(fingerprint, files)).encode()).hexdigest()
         return out / digest[:16]
+
+
+def parse_candidates(_context: click.Context, _parameter: click.Parameter, texts: Sequence[str]) -> list[Candidate]:
+    candidates = [Candidate.parse(text) for text in texts]
+    labels = [candidate.label for candidate in candidates]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise click.BadParameter(f"two candidates are called {label!r}: name them, LABEL=CHECKPOINT")
+    return candidates
 
 
 WEIGHTS = (".json", ".safetensors")  # of config, index and weights

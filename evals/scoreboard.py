@@ -12,6 +12,9 @@ Protocol, for each candidate checkpoint:
 - `flip`, `shift`: rank correlation of the maps of expected depth before and after mirroring the picture, and after
   moving it by 1, 2, 4 and 8 px, over 50 held-out photographs (`gmae_tools.depth_consistency`); `..._within` is 1.96
   standard errors. `other`: the same between different photographs, which any pattern of the frame can have.
+- Of depth, in a table of its own, as `depth.py`: what it goes with (`luminance`, `height`, `centre`, `common`), whether
+  what is near is the figure (`auc`, `auc_mean`, `auc_rest`, `depth_iou`; the same half of ECSSD), and `l8_ods` beside
+  `l16_ods`; `..._se` is a standard error.
 - `ms`: CPU milliseconds of one thread for model and render of one picture at the model's size; the candidates take
   turns, medians over the rounds. `parameters_m` in millions. `k`: Gaussians a picture.
 
@@ -26,48 +29,44 @@ on, and a row more costs only its own measurements. Times are always taken anew,
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from multiprocessing import get_context
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
 import click
+import depth
 import numpy as np
 import torch
 from bsds500 import compare
-from figure_ground import BEST as FIGURE
 from figure_ground import as_markdown
 from layers_speed import PHOTO
-from reconstruction import rebuilt_by
+from measurements import (
+    Candidate,
+    Cell,
+    Consistency,
+    Edges,
+    Figure,
+    Measured,
+    Photographs,
+    Reconstruction,
+    boundaries,
+    error,
+    known_mean,
+    measure_all,
+    parse_candidates,
+    read,
+)
 
-from gmae_tools import __version__, checkpoints, edge_benchmark, region_benchmark
+from gmae_tools import checkpoints
 from gmae_tools.cli._options import Numbers
-from gmae_tools.datasets.bsds500 import BSDS500
-from gmae_tools.datasets.photos import PhotoStore, held_out_split
-from gmae_tools.datasets.saliency import Pair, Saliency, Split
-from gmae_tools.depth_consistency import SHIFTS, depth_consistency
-from gmae_tools.detectors import GAUSSIAN, GaussianEdges
+from gmae_tools.datasets.saliency import Split
+from gmae_tools.detectors import GAUSSIAN
 from gmae_tools.files import atomic_path
 from gmae_tools.images import read_image, resize, to_tensor
-from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryResult, BoundaryScores
-from gmae_tools.metrics.boundaries import Protocol as BoundaryProtocol
-from gmae_tools.metrics.pictures import psnr
-from gmae_tools.metrics.regions import RegionProtocol
 from gmae_tools.model import GMAE
-from gmae_tools.prediction_folder import claim, fingerprint, predict_maps
-from gmae_tools.pretrain.evaluation import HeldOut
-from gmae_tools.pretrain.objectives.objective import MASKED
 from gmae_tools.reconstruction import reconstruct
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.segmenters import THRESHOLDS, GaussianFigure
 from gmae_tools.views import Looks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +75,9 @@ COLUMNS = {
     "ois": 3, "ap": 3, "iou": 3, "max_f": 3, "flip": 3, "flip_within": 3, "shift": 3, "shift_within": 3, "other": 3,
     "ms": 1, "parameters_m": 2, "k": None,
 }  # fmt: skip
+DEPTH_COLUMNS = {"candidate": None, "l16_ods": 3, "l8_ods": 3} | {
+    f"{name}{kind}": 3 for name in depth.ORDER for kind in ("", "_se")
+}
 COMPARED = ("psnr", "psnr_masked", "iou", "flip", "shift")  # figures of which there is one a picture, beside ODS
 DIFFERENCES = {"candidate": None, "readout": None} | {
     f"{name}{kind}": 3 for name in ("psnr", "psnr_masked", "ods", "iou", "flip", "shift") for kind in ("", "_sd")
@@ -88,7 +90,9 @@ DIFFERENCES = {"candidate": None, "readout": None} | {
 def row_of(candidate: Candidate, edges: Edges, found: Mapping[str, Measured], model: GMAE, ms: float) -> Row:
     """A row of `COLUMNS` from the measurements by the names of their cells."""
     figures = {name: value for measured in found.values() for name, value in measured.figures.items()}
-    known: dict[str, str | int | float | None] = {name: value for name, value in figures.items() if name in COLUMNS}
+    known: dict[str, str | int | float | None] = {
+        name: value for name, value in figures.items() if name in COLUMNS | DEPTH_COLUMNS
+    }
     parameters = sum(parameter.numel() for parameter in model.parameters())
     size = {"ms": ms, "parameters_m": parameters / 1e6, "k": model.config.k}
     return {"candidate": candidate.label, "readout": edges.title, **known, **size}
@@ -126,15 +130,6 @@ def draw_once(model: GMAE) -> float:
 # --- command ----------------------------------------------------------------------------------------
 
 
-def parse_candidates(_context: click.Context, _parameter: click.Parameter, texts: Sequence[str]) -> list[Candidate]:
-    candidates = [Candidate.parse(text) for text in texts]
-    labels = [candidate.label for candidate in candidates]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise click.BadParameter(f"two candidates are called {label!r}: name them, LABEL=CHECKPOINT")
-    return candidates
-
-
 @click.command()
 @click.argument("candidates", nargs=-1, metavar="[[LABEL=]CHECKPOINT]...", callback=parse_candidates)
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="The photographs of the pretraining run.")
@@ -169,7 +164,9 @@ def main(
         "reconstruction": Reconstruction(held_out),
         "depth": Consistency(moved),
         "layers": Edges(root, "layers", Looks((1,)), every, thresholds, "l16_"),
+        "fewer layers": Edges(root, "layers", Looks((1,)), every, thresholds, "l8_", 8),
         "figure": Figure(ecssd, root, split, every),
+        **depth.depth_cells(root, ecssd, every, split),
     }
     rivals = [Edges(root, readout, Looks(scales, flip), every, thresholds) for readout in readouts]
     measure_all({candidate: [*shared.values(), *rivals] for candidate in candidates}, out, jobs)
@@ -191,15 +188,17 @@ def main(
     name = "scoreboard-reported" if reporting_half else "scoreboard"
     about = f"ECSSD: {split} numbers. {thresholds} thresholds, every {every}. image of BSDS500 val and ECSSD."
     page = f"# {name.capitalize()}\n\n{(__doc__ or '').strip()}\n\n{about}\n\n{as_markdown(rows, COLUMNS)}"
+    of_depth = [row for number, row in enumerate(rows) if number % len(rivals) == 0]
+    page += f"\n## Depth\n\n{as_markdown(of_depth, DEPTH_COLUMNS)}"
     if len(rows) > 1:
         page += f"\n## Against {rows[0]['candidate']}\n\n{as_markdown(differences[1:], DIFFERENCES)}"
     if results or not quick:
         folder = results or ROOT / "evals" / "results"
         folder.mkdir(parents=True, exist_ok=True)
-        for suffix, text in (("csv", format_rows(rows, COLUMNS, "csv")), ("md", page)):
+        for suffix, text in (("csv", format_rows(rows, COLUMNS | DEPTH_COLUMNS, "csv")), ("md", page)):
             with atomic_path(folder / f"{name}.{suffix}") as temporary:
                 temporary.write_text(text)
-    click.echo(f"{about}\n\n{format_rows(rows, COLUMNS, 'table')}")
+    click.echo(f"{about}\n\n{format_rows(rows, COLUMNS, 'table')}\n{format_rows(of_depth, DEPTH_COLUMNS, 'table')}")
     if len(rows) > 1:
         click.echo(f"Against the first row:\n\n{format_rows(differences[1:], DIFFERENCES, 'table')}", nl=False)
 
