@@ -328,12 +328,6 @@ def main(
         f"Edges: every {extent.every}. photograph of BSDS500 val, {extent.thresholds} thresholds, tiles "
         f"{','.join(map(str, extent.scales))}; every {extent.ecssd_every}. of the odd ECSSD photographs."
     )
-    if results:
-        results.mkdir(parents=True, exist_ok=True)
-        page = f"# Depth\n\n{(__doc__ or '').strip()}\n\n{about}\n\n{as_page(rows)}"
-        for suffix, text in (("csv", format_rows(rows, COLUMNS, "csv")), ("md", page)):
-            with atomic_path(results / f"depth.{suffix}") as temporary:
-                temporary.write_text(text)
     if sheet:
         shown = Development(bsds).photos()
         shown = shown[:: max(1, len(shown) // SHOWN)][:SHOWN]
@@ -341,6 +335,12 @@ def main(
         for each in candidates:
             path = sheet if len(candidates) == 1 else sheet.with_stem(f"{sheet.stem}-{each.label}")
             write_image(path, layers_sheet(checkpoints.load(each.checkpoint), each.label, shown))
+    if results:
+        results.mkdir(parents=True, exist_ok=True)
+        page = f"# Depth\n\n{(__doc__ or '').strip()}\n\n{about}\n\n{as_page(rows)}"
+        for suffix, text in (("md", page), ("csv", format_rows(rows, COLUMNS, "csv"))):
+            with atomic_path(results / f"depth.{suffix}") as temporary:
+                temporary.write_text(text)
     click.echo(f"{about}\n\n{as_page(rows)}", nl=False)
 
 

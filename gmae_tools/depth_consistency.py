@@ -59,7 +59,8 @@ def depth_consistency(
 @torch.inference_mode()
 def expected_depth(model: GMAE, images: Tensor, backend: Backend = "auto") -> np.ndarray:
     """Expected depth `[B, H, W]` of what a model sees in `images` `[B, 3, H, W]`; NaN where little is covered."""
-    return depth_map(model(images.to(model.rgb_mean.device)), model.camera, *images.shape[-2:], backend)
+    height, width = images.shape[-2:]
+    return depth_map(model(images.to(model.rgb_mean.device)), model.camera, height, width, backend)
 
 
 @torch.inference_mode()
