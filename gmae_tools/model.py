@@ -85,7 +85,11 @@ class AutoencoderConfig:
 
     @classmethod
     def preset(cls, name: str, /, **changes: Any) -> Self:
-        """`nano` (for tests), `tiny`, `small`, or `base` (the paper's ViT-B with 256 single-Gaussian queries).
+        """`nano` (for tests), `tiny`, `small`, `base` or `paper`.
+
+        `base` has the sizes of the paper's model, a ViT-B with 256 queries of one Gaussian each, and its largest scale,
+        but queries that start spread over the picture, each with an anchor there. `paper` is the paper's in that, too.
+        What no switch changes is in `gmae_tools.pretrain.paper`.
 
         Raises:
             GmaeToolsError: there is no such preset, or a change is impossible.
@@ -162,6 +166,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "max_scale": 1.0,
     },
 }  # fmt: skip
+# The paper's model in every switch that there is (settings that a model does not have are not its): queries start from
+# chance and without places, and rotations are Shoemake's. The camera of either is the paper's.
+_PRESETS["paper"] = {**_PRESETS["base"], "query_start": "random", "rotations": "shoemake"}
 
 
 class Encoder(nn.Module):

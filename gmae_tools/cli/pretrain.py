@@ -63,7 +63,9 @@ def _numbers(kind: type) -> Any:
     show_default=True,
     help="What to learn: Gaussians; pixels; pixels from two complementary occlusions; which two are of one picture.",
 )
-@click.option("--preset", default="tiny", show_default=True, help="Model: nano, tiny, small or base.")
+@click.option("--preset", default="tiny", show_default=True, help="Model: nano, tiny, small or base; or paper: "
+              "base, and what else was published of masking, loss, background, starts and optimiser, unless another "
+              "option says otherwise.")  # fmt: skip
 @click.option(
     "--set",
     "changes",
@@ -241,6 +243,7 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
     """
     from accelerate import PartialState
 
+    from gmae_tools.pretrain import paper
     from gmae_tools.pretrain.loop import MODEL_FOLDER, PretrainConfig, pretrain
     from gmae_tools.pretrain.objectives import OBJECTIVES
     from gmae_tools.pretrain.optimizers import OptimizerConfig
@@ -253,6 +256,9 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
         raise GmaeToolsError("--crop-scale takes two numbers")
     kind = OBJECTIVES[objective]
     settings = _settings(kind, options)
+    if preset == paper.PRESET:
+        settings = _of(kind, paper.OBJECTIVE) | settings
+        options |= {name: value for name, value in paper.options(options["batch_size"]).items() if _unsaid(name)}
     budget = options["time_budget"]
     config = PretrainConfig(
         data=data,
@@ -303,6 +309,11 @@ def _settings(objective: type[Objective], options: dict[str, Any]) -> dict[str, 
             raise GmaeToolsError("--mask-ratio takes one or two numbers")
         asked["mask_ratio"] = (ratios[0], ratios[-1])
     return asked
+
+
+def _unsaid(option: str) -> bool:
+    """Whether an option of this call has its default."""
+    return click.get_current_context().get_parameter_source(option) == click.core.ParameterSource.DEFAULT
 
 
 def _of(kind: type[Any], settings: dict[str, Any]) -> dict[str, Any]:
