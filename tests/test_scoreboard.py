@@ -104,7 +104,7 @@ def test_says_what_the_other_scripts_say_and_measures_nothing_twice(
     assert "Protocol, for each candidate" in page and "ECSSD: odd numbers" in page
 
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*.json")}
-    assert len(kept) == 2 * 5
+    assert len(kept) == 2 * 8
     lost = next(path for path in kept if path.name.startswith("figure"))
     lost.unlink()
     candidates = [checkpoint, f"again={checkpoint}", f"wider={other}"]  # two of them the same
