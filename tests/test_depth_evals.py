@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,12 +21,14 @@ from gmae_tools.cli.pretrain import command as pretrain
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
 
+Scripts = tuple[ModuleType, ModuleType]
+
 SHAPE = (48, 64)
 PHOTOGRAPHS = 6
 
 
 @pytest.fixture(scope="module")
-def scripts(repository: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
+def scripts(repository: Path) -> Iterator[Scripts]:
     folder, threads = str(repository / "evals"), torch.get_num_threads()
     sys.path.insert(0, folder)
     yield importlib.import_module("depth"), importlib.import_module("depth_choices")
@@ -44,13 +45,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in (*parts, folder / "photos"):
         part.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for number in range(2 * PHOTOGRAPHS):
+    for number in range(60):
         top, left = int(rng.integers(2, 20)), int(rng.integers(2, 38))
         inside = np.zeros(SHAPE, bool)
         inside[top : top + 24, left : left + 24] = True
         noise = rng.integers(0, 60, SHAPE)
         picture = Image.fromarray(np.repeat((inside * 190 + noise).astype(np.uint8)[..., None], 3, 2))
-        for place in (parts[0], parts[2], folder / "photos"):
+        picture.save(folder / "photos" / f"{number:04}.jpg", quality=95)
+        if number >= 2 * PHOTOGRAPHS:
+            continue
+        for place in (parts[0], parts[2]):
             picture.save(place / f"{number:04}.jpg", quality=95)
         Image.fromarray(inside.astype(np.uint8) * 255).save(parts[3] / f"{number:04}.png")
         cells = np.empty((1, 1), object)
@@ -79,9 +83,7 @@ class Oracle(torch.nn.Module):
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_depth_that_is_brightness_is_found_out(
-    scripts: tuple[ModuleType, ModuleType], root: Path, sign: float
-) -> None:
+def test_a_depth_that_is_brightness_is_found_out(scripts: Scripts, root: Path, sign: float) -> None:
     depth, _ = scripts
     model = Oracle(sign)
     with torch.inference_mode():
@@ -90,7 +92,7 @@ def test_a_depth_that_is_brightness_is_found_out(
     assert -sign * maps["luminance"] > 0.6  # noise, and the blur of the Gaussians, take the rest
     assert abs(maps["common"]) < 0.6
     assert len(near.samples["auc"]) == PHOTOGRAPHS
-    assert sign * (near.figures["auc"] - 0.5) > 0.35 and sign * (near.figures["auc_rest"] - 0.5) > 0.3
+    assert sign * (near.figures["auc"] - 0.5) > 0.35 and sign * (near.figures["auc_rest"] - 0.5) > 0.2
     assert near.figures["auc_se"] == pytest.approx(np.std(near.samples["auc"], ddof=1) / PHOTOGRAPHS**0.5)
 
 
@@ -98,9 +100,7 @@ def run(script: ModuleType, *arguments: object) -> Result:
     return CliRunner().invoke(script.main, list(map(str, arguments)))
 
 
-def test_writes_a_column_for_each_checkpoint(
-    scripts: tuple[ModuleType, ModuleType], root: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_writes_a_column_for_each_checkpoint(scripts: Scripts, root: Path, checkpoint: Path, tmp_path: Path) -> None:
     depth, _ = scripts
     data = ["--bsds", root, "--ecssd", root / "ecssd-dev", "--photos", root / "photos", "--cache", tmp_path / "cache"]
     both = ["--checkpoint", f"a={checkpoint}", "--checkpoint", f"b={checkpoint}"]
@@ -122,7 +122,7 @@ def test_writes_a_column_for_each_checkpoint(
     assert again.exit_code == 0 and all(path.stat().st_mtime_ns == time for path, time in kept.items())
 
 
-def test_variants_differ_and_say_so(scripts: tuple[ModuleType, ModuleType]) -> None:
+def test_variants_differ_and_say_so(scripts: Scripts) -> None:
     _, choices = scripts
     commands = {
         name: " ".join(map(str, choices.pretrain_command(each, 100, 0))) for name, each in choices.VARIANTS.items()
@@ -133,7 +133,7 @@ def test_variants_differ_and_say_so(scripts: tuple[ModuleType, ModuleType]) -> N
     assert commands["random-queries"].count("--set") == len(choices.MODEL) + 1
 
 
-def test_every_option_of_the_variants_is_one_of_pretrain(scripts: tuple[ModuleType, ModuleType]) -> None:
+def test_every_option_of_the_variants_is_one_of_pretrain(scripts: Scripts) -> None:
     _, choices = scripts
     known = {name for parameter in pretrain.params for name in parameter.opts}
     asked = {f"--{name}" for each in choices.VARIANTS.values() for name in choices.BASE | each}
@@ -142,7 +142,7 @@ def test_every_option_of_the_variants_is_one_of_pretrain(scripts: tuple[ModuleTy
 
 
 def test_runs_what_is_missing_and_collects(
-    scripts: tuple[ModuleType, ModuleType], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripts: Scripts, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     depth, choices = scripts
     called: list[str] = []
@@ -175,7 +175,7 @@ def test_runs_what_is_missing_and_collects(
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_done(
-    scripts: tuple[ModuleType, ModuleType], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripts: Scripts, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, choices = scripts
     code = "import sys; print('no disk'); sys.exit(3)"
@@ -184,4 +184,3 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
     result = run(choices, *data, "--variant", "plain", "--variant", "size", "--samples", "64")
     assert result.exit_code == 1
     assert "plain, seed 0: no disk" in result.output and "size, seed 0: no disk" in result.output
-    assert json.dumps("no disk") not in result.output
