@@ -332,6 +332,16 @@ def vit_block(width: int, heads: int) -> nn.Module:
     return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))  # type: ignore[arg-type]
 
 
+def use_plain_attention(model: nn.Module) -> None:
+    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
+
+    It is the backward pass that is slow, so this is for training alone.
+    """
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # type: ignore[assignment]  # a switch of timm's blocks
+
+
 def _starting_bias() -> Tensor:
     bias = torch.zeros(_RAW)
     bias[3:6] = _SMALL_START

@@ -34,7 +34,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.features import RANDOM_PREFIX, TIMM_PREFIX, fingerprint, load_autoencoder, random_like
 from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line
-from gmae_tools.model import Autoencoder
+from gmae_tools.model import Autoencoder, use_plain_attention
 from gmae_tools.predict import has_bf16
 from gmae_tools.prediction_folder import claim
 from gmae_tools.timm_encoder import timm_arguments, timm_weights
@@ -373,6 +373,8 @@ def finetune(
 
 def _train(model: nn.Module, steps: _Steps, config: FinetuneConfig, folder: Path, machine: Machine) -> None:
     """All steps that are left; the rates, and what is dropped, follow from their numbers."""
+    if machine.device.type == "cpu":
+        use_plain_attention(model)
     optimizer = optimizer_of(model, config)
     done = _restore(folder, model, optimizer)
     model.train()

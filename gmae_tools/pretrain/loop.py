@@ -34,7 +34,7 @@ from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line
-from gmae_tools.model import Autoencoder, AutoencoderConfig
+from gmae_tools.model import Autoencoder, AutoencoderConfig, use_plain_attention
 from gmae_tools.predict import has_bf16, resolve_device
 from gmae_tools.pretrain.batches import Batch, BatchMaker
 from gmae_tools.pretrain.evaluation import HeldOut
@@ -185,16 +185,6 @@ def _compiles(wanted: Compile, device: torch.device) -> bool:
 
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
-
-
-def use_plain_attention(model: Autoencoder) -> None:
-    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
-
-    It is the backward pass that is slow, so this is for training alone.
-    """
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False  # a switch of timm's blocks
 
 
 def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
