@@ -4,8 +4,8 @@ Protocol: encoders are those of `gmae_vs_mae.py` (same shape, photographs, order
 R-MAE with a decoder of its own for the second view, C-MAE with the light head), trained here unless they were before;
 random weights are those that they start from. Then `gmae-tools invariance` on the same photographs: linear CKA,
 unbiased and by minibatches, between features of whole pictures and of the same pictures with scattered patches hidden,
-with one block hidden, and between a random half and the other half. Three kinds of features, a figure each: the mean of
-the patches that each version has, of those that both have, and the class token.
+with one block hidden, and between a random half and the other half. Three kinds of features: the mean of the patches
+that each version has, of those that both have, and the class token.
 
 After arXiv 2208.04164, which measures invariance by CKA, layer by layer; which tokens it compared is not public.
 C-MAE's encoder gets mask tokens for hidden patches, as in its training; its features are of the visible patches, like
@@ -17,9 +17,11 @@ minibatches; there is one seed of training.
 
 from __future__ import annotations
 
-import shutil
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,9 +34,10 @@ from pretraining_gpu import share_cache  # noqa: E402
 from gmae_tools.cli import invariance  # noqa: E402
 from gmae_tools.datasets.photos import PhotoStore  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
+from gmae_tools.invariance import Curve  # noqa: E402
 from gmae_tools.pretrain.loop import pretrain  # noqa: E402
-from gmae_tools.report.invariance import COLUMNS  # noqa: E402
-from gmae_tools.report.tables import format_rows  # noqa: E402
+from gmae_tools.report.invariance import COLUMNS, plot_kinds  # noqa: E402
+from gmae_tools.report.tables import Row, format_rows  # noqa: E402
 
 ORDER = ("mae", "r-mae", "c-mae", "gmae")  # random weights follow the first
 
@@ -70,12 +73,26 @@ def main(
     options = ["--photographs", str(photographs), "--batch-size", str(cka_batch_size), "--ratios", str(ratio)]
     run_command(invariance.command, data, folders, [*options, "--device", device, "--overwrite", "-o", str(measured)])
     out.mkdir(parents=True, exist_ok=True)
-    for figure in invariance.FIGURES:
-        shutil.copyfile(measured / figure, out / f"occlusion_{figure}")
     rows = read_table(measured / invariance.TABLE)
+    plot_kinds(out / "occlusion_invariance.png", curves_of(rows), f"Whole against occluded pictures, preset {preset}")
     with atomic_path(out / "occlusion_invariance.csv") as temporary:
         temporary.write_text(format_rows(rows, COLUMNS, "csv"))
     click.echo(f"{__doc__}\nPreset {preset}, {samples:,} samples a model, {photographs:,} photographs at most.")
+
+
+def curves_of(rows: Sequence[Row]) -> list[Curve]:
+    """Curves from the rows of a table, whose blocks are in order."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in ("model", "tokens", "occlusion", "ratio")), []).append(row)
+    return [
+        Curve(*curve, *([_number(row[name]) for row in each] for name in ("cka", "error")))
+        for curve, each in found.items()
+    ]
+
+
+def _number(value: str | float | None) -> float:
+    return math.nan if value is None or isinstance(value, str) else value
 
 
 if __name__ == "__main__":

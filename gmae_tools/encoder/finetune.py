@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder, use_plain_attention
 from gmae_tools.predict import has_bf16
 from gmae_tools.prediction_folder import claim
+from gmae_tools.processes import end_with_parent
 from gmae_tools.timm_encoder import timm_arguments, timm_weights
 
 STATE, LOG, ANSWERS, WEIGHTS = "state.pt", "log.jsonl", "answers.json", "classifier.safetensors"
@@ -298,12 +300,19 @@ def _loader(batches: Dataset[Any], numbers: Sequence[int], workers: int) -> Iter
         GmaeToolsError: a photograph cannot be read.
     """
     loader: DataLoader[Any] = DataLoader(
-        batches, batch_size=None, sampler=numbers, num_workers=workers, generator=torch.Generator()
-    )
+        batches, batch_size=None, sampler=numbers, num_workers=workers, generator=torch.Generator(),
+        worker_init_fn=_begin_worker,
+    )  # fmt: skip
     for batch in loader:
         if isinstance(batch, str):
             raise GmaeToolsError(batch)
         yield batch
+
+
+def _begin_worker(_: int) -> None:
+    """Leave Ctrl-C to the main process, and end with it: a worker would keep its folder locked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 # --- training --------------------------------------------------------------------------------------------
