@@ -48,6 +48,9 @@ CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "
 
 Compile = Literal["auto", "on", "off"]
 
+# What a run of an older version did before there was a setting for it, by the setting's place in `pretrain.json`.
+_FORMERLY = {"objective.name": GMAEObjective.name, "model.query_start": "grid"}
+
 # How long processes wait for one that decodes a data set or evaluates. (A process that dies ends the others at once.)
 _PATIENCE = timedelta(days=2)
 _BATCHES_AHEAD = 3
@@ -199,7 +202,6 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
         raise GmaeToolsError(f"{out} already holds a run: add --resume to continue it, or choose another --out")
     try:
         old = json.loads(path.read_text())
-        old["objective"].setdefault("name", GMAEObjective.name)  # a run from before there were others
         changed = _differences(old, json.loads(config.to_json()))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); choose another --out") from None
@@ -218,7 +220,7 @@ def _recipe(config: PretrainConfig) -> dict[str, Any]:
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     names = []
     for key in old.keys() | new.keys():
-        a, b = old.get(key), new.get(key)
+        a, b = (values.get(key, _FORMERLY.get(prefix + key)) for values in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
             names += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
