@@ -49,7 +49,7 @@ from layers_speed import PHOTO
 from reconstruction import rebuilt_by
 
 from gmae_tools import __version__, checkpoints, edge_benchmark, region_benchmark
-from gmae_tools.cli._options import Numbers
+from gmae_tools.cli._options import Numbers, cache_option
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.datasets.saliency import Pair, Saliency, Split
@@ -116,7 +116,7 @@ class Photographs:
     """Those that pretraining held out: where they are, and how many of them to use."""
 
     data: tuple[str, ...]
-    cache: str
+    cache: str | None
     count: int
 
     def open(self) -> HeldOut:
@@ -128,7 +128,7 @@ class Photographs:
 
 
 @cache
-def _held_out(data: tuple[str, ...], folder: str, count: int) -> HeldOut:
+def _held_out(data: tuple[str, ...], folder: str | None, count: int) -> HeldOut:
     photos = PhotoStore.open(data, folder)
     return HeldOut(photos, held_out_split(photos.names)[1], count)
 
@@ -406,7 +406,7 @@ def parse_candidates(_context: click.Context, _parameter: click.Parameter, texts
 @click.option("--flip", is_flag=True, help="Readouts also look at everything mirrored.")
 @click.option("--reporting-half", is_flag=True, help="Figure and ground on even numbers: for a report, not a choice.")
 @click.option("--quick", is_flag=True, help="Few photographs, thresholds and rounds: only to see that it runs.")
-@click.option("--cache", default="runs/cache", show_default=True, help="Folder for decoded photographs.")
+@cache_option
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "scoreboard", help="Measurements.")
 @click.option(
     "--results", type=click.Path(path_type=Path), help="Folder for scoreboard.csv and .md (with --reporting-half "
@@ -415,7 +415,7 @@ def parse_candidates(_context: click.Context, _parameter: click.Parameter, texts
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Measurements at a time.")
 def main(
     candidates: list[Candidate], data: tuple[str, ...], root: str | None, ecssd: str, readouts: tuple[str, ...],
-    scales: tuple[int, ...], flip: bool, reporting_half: bool, quick: bool, cache: str, out: Path,
+    scales: tuple[int, ...], flip: bool, reporting_half: bool, quick: bool, cache: str | None, out: Path,
     results: Path | None, jobs: int,
 ) -> None:  # fmt: skip
     """Measure CHECKPOINTs (by default the embedded one), and write the board into the folder of results."""

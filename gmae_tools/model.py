@@ -44,7 +44,7 @@ _MOST_OTHERS = _MOST_PATCHES = 1 << 16
 _MOST_GAUSSIANS = 1 << 20
 _LARGEST_SCALE = 1000.0
 
-# Where queries come from: places of their own on a grid, with the sine-cosine code of these places; or nothing but chance.
+# Where queries come from: each from a place of its own on a grid, or all from chance.
 QueryStart = Literal["grid", "random"]
 _CHANCE = 0.02  # standard deviation of random queries, as the paper draws them
 
@@ -130,9 +130,9 @@ class GMAEConfig(AutoencoderConfig):
         gaussians_per_query: G; K = Q G Gaussians cost the decoder no more than Q.
         max_scale: c in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
         camera: how the Gaussians are looked at.
-        query_start: `grid` spreads the queries over the picture: each has the sine-cosine code of a place, and a learned
-            anchor there, to which the head's x and y are added. It learns faster, but is a prior on places that the
-            paper does without. `random`, as in the paper: queries from N(0, 0.02), and no anchors.
+        query_start: `grid` spreads the queries over the picture: each starts as the sine-cosine code of a place and has
+            a learned anchor there, to which the head's x and y are added. That is a prior on places which the paper
+            does without. `random`, as in the paper: queries start from N(0, 0.02), and there are no anchors.
     """
 
     queries: int = 64

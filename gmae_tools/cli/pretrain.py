@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gmae_tools.cli._options import backend_option, device_option, output_folder, when_interrupted
+from gmae_tools.cli._options import backend_option, cache_option, device_option, output_folder, when_interrupted
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
@@ -180,6 +180,7 @@ def _numbers(kind: type) -> Any:
 )
 @click.option("--shard-mb", type=float, metavar="MB", help="Write checkpoints in pieces of at most so many megabytes.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it was saved last.")
+@cache_option
 @device_option
 @backend_option
 def command(data: tuple[str, ...], out: str, objective: str, preset: str, changes: tuple[str, ...], device: str,
@@ -225,8 +226,8 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
         **{name: options[name] for name in ("batch_size", "clip", "precision", "held_out", "seed", "log_every",
                                             "save_every", "evaluate_every")},
     )  # fmt: skip
-    machine = {name: options[name] for name in ("backend", "accumulate", "compile", "shard_mb")}
-    folder = output_folder(out, "cache", MODEL_FOLDER, launched=True)
+    machine = {name: options[name] for name in ("backend", "accumulate", "compile", "shard_mb", "cache")}
+    folder = output_folder(out, MODEL_FOLDER, launched=True)
     when_interrupted(f"the same command with --resume goes on with what {folder} holds")
     checkpoint = pretrain(config, folder, resume=resume, device=device, **machine)
     if PartialState().is_main_process:

@@ -1,8 +1,8 @@
 """The pretraining loop: any number of processes, resumable at every saved state, with a log that anyone can plot.
 
 A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and held-out figures), `state.pt` (everything
-needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`), `samples.png` (held-out pictures) and
-`cache/` (decoded photographs). Several machines share that folder.
+needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`) and `samples.png` (held-out pictures).
+Several machines share that folder. Decoded photographs lie outside, in a cache that all runs share.
 Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone, and the
 loss is a mean over samples; so neither the number of processes nor accumulation nor an interruption changes the loss
 curve. (A time budget leaves the schedule to the clock.)
@@ -127,6 +127,7 @@ def pretrain(
     accumulate: int = 1,
     compile: Compile = "auto",
     shard_mb: float | None = None,
+    cache: str | Path | None = None,
 ) -> Path:
     """Run or continue a run; returns the folder of the finished checkpoint. A finished run is left as it is.
 
@@ -141,6 +142,7 @@ def pretrain(
         accumulate: parts that every process cuts its share of a batch into, to need less memory.
         compile: let `torch.compile` have the transformer blocks; `auto` does so on CUDA.
         shard_mb: write checkpoints in pieces of at most so many megabytes.
+        cache: folder of decoded photographs; None for the user's, see `cache_folder`.
 
     Raises:
         GmaeToolsError: the folder holds another run, the data cannot be read, or training diverged.
@@ -159,7 +161,7 @@ def pretrain(
     if accelerator.is_main_process:
         _check_folder(config, out, resume)
     accelerator.wait_for_everyone()
-    run = _Run(config, out, accelerator, backend, accumulate, _compiles(compile, where), shard_mb)
+    run = _Run(config, out, accelerator, backend, accumulate, _compiles(compile, where), shard_mb, cache)
     if accelerator.is_main_process:  # only now: settings that cannot work leave nothing behind
         with atomic_path(out / CONFIG_FILE) as temporary:
             temporary.write_text(config.to_json() + "\n")
@@ -240,6 +242,7 @@ class _Run:
         accumulate: int,
         compiles: bool,
         shard_mb: float | None,
+        cache: str | Path | None,
     ) -> None:
         if accumulate < 1 or config.batch_size % (accelerator.num_processes * accumulate):
             shares = f"{accelerator.num_processes} processes x {accumulate} accumulated parts"
@@ -252,7 +255,7 @@ class _Run:
         if config.objective.splats:
             choose_backend(backend, accelerator.device)  # one that cannot draw is refused before any work
         with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
-            self.photos = PhotoStore.open(config.data, out / "cache", progress=accelerator.is_main_process)
+            self.photos = PhotoStore.open(config.data, cache, progress=accelerator.is_main_process)
         self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
         self.held_out = HeldOut(self.photos, held_out, backend=backend)
         self._say(_describe(self.photos, len(self.train_indices), len(held_out)))
@@ -463,12 +466,13 @@ def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
 
 
 def _describe(photos: PhotoStore, training: int, held_out: int) -> str:
-    """How many photographs there are, and of those that cannot be read how many and one example."""
+    """How many photographs there are, of those that cannot be read how many and one example, and where they lie."""
     text = f"{training} photographs to train on, {held_out} held out"
     if photos.skipped:
         name, reason = photos.skipped[0]
         text += f", {len(photos.skipped)} skipped as unreadable (the first: {name}: {reason})"
-    return text
+    size = f"{tqdm.format_sizeof(photos.size)}B"
+    return f"{text}\n{size} of decoded photographs {'made' if photos.made else 'used again'}: {photos.path}"
 
 
 def _clear_up(out: Path, step: int) -> None:
