@@ -292,7 +292,7 @@ def test_runs_share_their_decoded_photographs_and_say_where_they_are(photographs
         assert result.exit_code == 0, result.stderr
         said += [line for line in result.stderr.splitlines() if "of decoded photographs" in line]
     (file,) = cache.glob("photos-*.cache")
-    assert said == [f"123kB of decoded photographs {how}: {file}" for how in ("made", "used again")]
+    assert said == [f"0.1 MB of decoded photographs {how}: {file}" for how in ("made", "used again")]
 
 
 def test_no_room_for_decoded_photographs_is_one_line(photographs: Path, tmp_path: Path) -> None:

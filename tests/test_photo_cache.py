@@ -199,7 +199,7 @@ def test_removes_one_by_the_beginning_of_its_key_or_all(cache: PhotoCache) -> No
     assert result.stderr.startswith("1 removed, 2.0 MB\n") and B not in result.stdout and A in result.stdout
     assert not cache.path_of(B).exists() and len(list(cache.folder.glob("*.known"))) == 2
     assert invoke(cache, "--remove", "all").exit_code == 0
-    assert [path.name for path in cache.folder.iterdir()] == [".lock"]
+    assert [path.name for path in cache.folder.iterdir()] == ["lock"]
 
 
 @pytest.mark.parametrize(("key", "message"), [("d", "no cache begins with 'd'"), ("", "no cache begins with ''")])

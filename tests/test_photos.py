@@ -220,7 +220,7 @@ def test_photographs_that_change_while_they_are_decoded_are_no_cache(
     monkeypatch.setattr(photos, "decode_photo", and_change)
     with pytest.raises(GmaeToolsError, match="changed while they were decoded; start again"):
         store_of(tmp_path, mixture)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
 @pytest.mark.parametrize("change", ["max_side", "content", "name", "more"])
@@ -316,7 +316,7 @@ def test_unusable_sources_are_one_line(tmp_path: Path, make: Callable[[Path], li
         store_of(tmp_path, *make(tmp_path))
     assert "\n" not in str(caught.value)
     cache = tmp_path / "cache"
-    assert not cache.exists() or [path.name for path in cache.iterdir()] == [".lock"]
+    assert not cache.exists() or [path.name for path in cache.iterdir()] == ["lock"]
 
 
 def test_a_damaged_cache_is_named(mixture: Path, tmp_path: Path) -> None:

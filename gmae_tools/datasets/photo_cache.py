@@ -133,7 +133,7 @@ class PhotoCache:
             return False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with take_turns(self.folder / ".lock", self._say_waiting) as alone:
+            with take_turns(self.folder / "lock", self._say_waiting) as alone:
                 self._remove_abandoned(alone)
                 self._forget()
                 if path.exists():
@@ -204,7 +204,7 @@ class PhotoCache:
         for entry in chosen:
             entry.path.unlink(missing_ok=True)
         self._forget()
-        if (lock := self.folder / ".lock").exists():
+        if (lock := self.folder / "lock").exists():
             with take_turns(lock, None) as alone:
                 if alone:  # nobody is building
                     self._remove_abandoned(alone)

@@ -471,8 +471,8 @@ def _describe(photos: PhotoStore, training: int, held_out: int) -> str:
     if photos.skipped:
         name, reason = photos.skipped[0]
         text += f", {len(photos.skipped)} skipped as unreadable (the first: {name}: {reason})"
-    size = f"{tqdm.format_sizeof(photos.size)}B"
-    return f"{text}\n{size} of decoded photographs {'made' if photos.made else 'used again'}: {photos.path}"
+    how, size = "made" if photos.made else "used again", photos.path.stat().st_size
+    return f"{text}\n{size / 1e6:,.1f} MB of decoded photographs {how}: {photos.path}"
 
 
 def _clear_up(out: Path, step: int) -> None:
