@@ -1,4 +1,4 @@
-"""`gmae-tools datasets`: fetch the data sets of the evaluations and check them; pack photographs for pretraining."""
+"""`gmae-tools datasets`: fetch the data sets of the evaluations and check them; pack photographs, list decoded ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROOT = click.option(
 
 @click.group()
 def command() -> None:
-    """Fetch and check data sets; pack photographs."""
+    """Fetch and check data sets; pack photographs; manage the cache of decoded ones."""
 
 
 @command.command()

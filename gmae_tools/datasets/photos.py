@@ -153,9 +153,10 @@ def fingerprint(sources: Sequence[Source], max_side: int) -> str:
 
 
 def state_of(sources: Sequence[Source], max_side: int) -> str:
-    """As `fingerprint`, and changes with all that was ever done to a file, or to another one in its place.
+    """As `fingerprint`, but no replaced file escapes it; reads none.
 
-    What copies or unpacks files gives them any date of their last change, but not that of the change of this date.
+    A program that copies or unpacks files may give another photograph of the same size the old date, yet neither the
+    old inode nor the old time at which its status changed (ctime), which only the system sets.
     """
     statuses = [source.path.stat() for source in sources]
     return _key([fingerprint(sources, max_side), *(f"{s.st_ino} {s.st_ctime_ns}" for s in statuses)], max_side)
