@@ -49,7 +49,13 @@ CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "
 Compile = Literal["auto", "on", "off"]
 
 # What a run of an older version did before there was a setting for it, by the setting's place in `pretrain.json`.
-_FORMERLY = {"objective.name": GMAEObjective.name, "model.query_start": "grid"}
+_FORMERLY = {
+    "model.query_start": "grid",
+    "objective.name": GMAEObjective.name,
+    "objective.occlusion_gradient": 0.0,
+    "objective.size_depth_weight": 0.0,
+    "objective.region_depth_weight": 0.0,
+}
 
 # How long processes wait for one that decodes a data set or evaluates. (A process that dies ends the others at once.)
 _PATIENCE = timedelta(days=2)
