@@ -261,7 +261,7 @@ def with_error(value: str | int | float | None, within: str | int | float | None
 def layers_sheet(model: GMAE, label: str, photos: Sequence[Path]) -> np.ndarray:
     """Photographs taken apart by depth, a row each: nearest eighth to farthest eighth, uint8 RGB `[H, W, 3]`."""
     rows = [Section(path.stem, list(_parts(model, read_image(path)))) for path in photos]
-    subtitle = f"K = {model.config.k} Gaussians, on white; depth: near is bright"
+    subtitle = f"K = {model.config.k} Gaussians, on grey; depth: near is bright"
     return contact_sheet(f"Depth layers of {label}", subtitle, rows, columns=len(rows[0].panels))
 
 
@@ -271,8 +271,8 @@ def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
     near = {name: max(1, k // part) for name, part in SHARES.items()}
     drawn = render_layers(gaussians, model.camera, height, width, [*near.values(), k], 1)
     behind = {name: gaussians.select(slice(k - count, None)) for name, count in reversed(near.items())}
-    white = torch.ones(3)
-    firsts = pixels(over(drawn.firsts, drawn.first_alphas, white))
+    grey = torch.full((3,), 0.5)  # on white, what is bright would look like nothing
+    firsts = pixels(over(drawn.firsts, drawn.first_alphas, grey))
     depth, alpha = drawn.depth.numpy(), drawn.alpha.numpy()
     yield Panel(_square(resize(photo, height, width)), "photograph")
     yield Panel(_square(firsts[-1]), "all")
@@ -281,7 +281,7 @@ def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
         yield Panel(_square(picture), f"nearest {name}")
     for name, part in behind.items():
         far = render_layers(part, model.camera, height, width, [part.k], 1)
-        yield Panel(_square(pixels(over(far.firsts, far.first_alphas, white))[0]), f"farthest {name}")
+        yield Panel(_square(pixels(over(far.firsts, far.first_alphas, grey))[0]), f"farthest {name}")
 
 
 def _square(picture: np.ndarray) -> np.ndarray:

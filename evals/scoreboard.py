@@ -54,6 +54,7 @@ from measurements import (
     error,
     known_mean,
     measure_all,
+    ods_error,
     parse_candidates,
     read,
 )
@@ -75,8 +76,8 @@ COLUMNS = {
     "ois": 3, "ap": 3, "iou": 3, "max_f": 3, "flip": 3, "flip_within": 3, "shift": 3, "shift_within": 3, "other": 3,
     "ms": 1, "parameters_m": 2, "k": None,
 }  # fmt: skip
-DEPTH_COLUMNS = {"candidate": None, "l16_ods": 3, "l8_ods": 3} | {
-    f"{name}{kind}": 3 for name in depth.ORDER for kind in ("", "_se")
+DEPTH_COLUMNS = {"candidate": None} | {
+    f"{name}{kind}": 3 for name in (*depth.ORDER, "l16_ods", "l8_ods") for kind in ("", "_se")
 }
 COMPARED = ("psnr", "psnr_masked", "iou", "flip", "shift")  # figures of which there is one a picture, beside ODS
 DIFFERENCES = {"candidate": None, "readout": None} | {
@@ -88,8 +89,12 @@ DIFFERENCES = {"candidate": None, "readout": None} | {
 
 
 def row_of(candidate: Candidate, edges: Edges, found: Mapping[str, Measured], model: GMAE, ms: float) -> Row:
-    """A row of `COLUMNS` from the measurements by the names of their cells."""
+    """A row of `COLUMNS` and of `DEPTH_COLUMNS` from the measurements by the names of their cells."""
     figures = {name: value for measured in found.values() for name, value in measured.figures.items()}
+    figures |= {
+        f"{name}_ods_se": ods_error(boundaries(found[cell], edges.thresholds))
+        for name, cell in (("l16", "layers"), ("l8", "fewer layers"))
+    }
     known: dict[str, str | int | float | None] = {
         name: value for name, value in figures.items() if name in COLUMNS | DEPTH_COLUMNS
     }
@@ -146,8 +151,8 @@ def draw_once(model: GMAE) -> float:
 @cache_option
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "scoreboard", help="Measurements.")
 @click.option(
-    "--results", type=click.Path(path_type=Path), help="Folder for scoreboard.csv and .md (with --reporting-half "
-    "scoreboard-reported).  [default: evals/results; nothing is written with --quick]",
+    "--results", type=click.Path(path_type=Path), help="Folder for scoreboard.csv, -depth.csv and .md "
+    "(with --reporting-half scoreboard-reported).  [default: evals/results; nothing is written with --quick]",
 )  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Measurements at a time.")
 def main(
@@ -195,8 +200,10 @@ def main(
     if results or not quick:
         folder = results or ROOT / "evals" / "results"
         folder.mkdir(parents=True, exist_ok=True)
-        for suffix, text in (("csv", format_rows(rows, COLUMNS | DEPTH_COLUMNS, "csv")), ("md", page)):
-            with atomic_path(folder / f"{name}.{suffix}") as temporary:
+        tables = {f"{name}.csv": format_rows(rows, COLUMNS, "csv"), f"{name}.md": page}
+        tables[f"{name}-depth.csv"] = format_rows(of_depth, DEPTH_COLUMNS, "csv")
+        for file, text in tables.items():
+            with atomic_path(folder / file) as temporary:
                 temporary.write_text(text)
     click.echo(f"{about}\n\n{format_rows(rows, COLUMNS, 'table')}\n{format_rows(of_depth, DEPTH_COLUMNS, 'table')}")
     if len(rows) > 1:

@@ -189,6 +189,16 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def use_plain_attention(model: Autoencoder) -> None:
+    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
+
+    It is the backward pass that is slow, so this is for training alone.
+    """
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # a switch of timm's blocks
+
+
 def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
     """Have the transformer blocks compiled when they are first used; parameters keep their names.
 
@@ -270,6 +280,8 @@ class _Run:
         if config.warm_start:
             warm_start(self.bare_model, config.warm_start)
         self.bare_model.to(accelerator.device)
+        if accelerator.device.type == "cpu":
+            use_plain_attention(self.bare_model)
         if compiles:
             compile_blocks(self.bare_model)
         optimizers = build_optimizers(self.bare_model, config.optimizer)
