@@ -146,6 +146,7 @@ def main(
         run = out / f"{name}-{samples}-{seed}"
         if (run / FIGURES).exists():
             return
+        run.mkdir(exist_ok=True)
         photos = [argument for each in data for argument in ("--data", each)]
         processes.run([*pretrain_command(VARIANTS[name], samples, seed), *photos, "--out", run], run / OUTPUT)
         processes.run(measure_command(run, data, bsds, ecssd), run / OUTPUT)
