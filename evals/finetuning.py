@@ -31,10 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "evals")]
 
 from gmae_vs_mae import OBJECTIVES, run_config  # noqa: E402
-from pretraining_gpu import share_cache  # noqa: E402
 
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled  # noqa: E402
-from gmae_tools.datasets.photos import PhotoStore  # noqa: E402
 from gmae_tools.encoder.finetune import FinetuneConfig, Machine, finetune, open_classifier  # noqa: E402
 from gmae_tools.features import RANDOM_PREFIX, display_name  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
@@ -80,10 +78,8 @@ def main(
     photos = find_labelled(labelled or data, labelling, limit)
     changes = {} if image_size is None else {"image_size": image_size}
     where = resolve_device(device)
-    PhotoStore.open(data, run / "cache")  # photographs are decoded once for all runs
     models: dict[str, Opener] = {}
     for name in dict.fromkeys(names):
-        share_cache(run, name)
         config = run_config(data, OBJECTIVES[name], preset, changes, samples, pretrain_batch_size, held_out, 0)
         folder = str(pretrain(config, run / name, resume=True, device=device))
         models.setdefault(RANDOM, opener(f"{RANDOM_PREFIX}{folder}", len(photos.classes)))

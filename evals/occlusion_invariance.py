@@ -29,10 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "evals")]
 
 from gmae_vs_mae import OBJECTIVES, read_table, run_command, run_config  # noqa: E402
-from pretraining_gpu import share_cache  # noqa: E402
 
 from gmae_tools.cli import invariance  # noqa: E402
-from gmae_tools.datasets.photos import PhotoStore  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
 from gmae_tools.invariance import Curve  # noqa: E402
 from gmae_tools.pretrain.loop import pretrain  # noqa: E402
@@ -63,10 +61,8 @@ def main(
 ) -> None:  # fmt: skip
     """Train, measure, and write the table and the figures."""
     changes = {} if image_size is None else {"image_size": image_size}
-    PhotoStore.open(data, run / "cache")  # photographs are decoded once for all runs
     folders = []
     for name in ORDER:
-        share_cache(run, name)
         config = run_config(data, OBJECTIVES[name], preset, changes, samples, batch_size, held_out, 0)
         folders.append(str(pretrain(config, run / name, resume=True, device=device)))
     measured = run / "occlusion"

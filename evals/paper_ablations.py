@@ -32,8 +32,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "evals")]
 
-from pretraining_gpu import share_cache  # noqa: E402
-
 from gmae_tools import checkpoints  # noqa: E402
 from gmae_tools.cli.probe import progress_of  # noqa: E402
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled  # noqa: E402
@@ -116,7 +114,7 @@ def main(
     if not groups:
         raise click.UsageError(f"no switch begins with {' or '.join(names)}: there are {', '.join(GROUPS)}")
     photos = find_labelled(labelled or data, labelling, limit)
-    store = PhotoStore.open(data, runs / "cache")
+    store = PhotoStore.open(data)
     held = HeldOut(store, held_out_split(store.names, held_out)[1], held_out)
     base = PretrainConfig(
         data, paper_model(preset, image_size, patch_size), Schedule(samples, resolutions=(image_size,)),
@@ -171,7 +169,6 @@ def figures_of_run(config: PretrainConfig, runs: Path, held: HeldOut, photos: La
     run = runs / name_of(config)
     kept = run / f"figures-{photos.fingerprint[:16]}.json"
     if not kept.exists():
-        share_cache(runs, run.name)
         model = checkpoints.load(pretrain(config, run, resume=True, device="cpu"))
         psnr = held.psnr(model, config.model.image_size)
         extractor = autoencoder_extractor(model, run.name, torch.device("cpu"))
