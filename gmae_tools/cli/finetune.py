@@ -68,6 +68,11 @@ def command(
     its weights. Killed, the same command goes on where it was saved last.
     """
     from gmae_tools.datasets.labelled import describe, find_labelled
+
+    photos = find_labelled(data, labelling, limit)  # before torch is loaded, which takes seconds
+    folder = output_folder(out, "*")
+    click.echo(describe(photos), err=True)
+
     from gmae_tools.encoder.finetune import FinetuneConfig, Machine, finetune, open_classifier
     from gmae_tools.features import distinct_names
     from gmae_tools.predict import resolve_device
@@ -77,9 +82,6 @@ def command(
 
     config = FinetuneConfig(**options)
     where = resolve_device(device)
-    photos = find_labelled(data, labelling, limit)
-    folder = output_folder(out, "*")
-    click.echo(describe(photos), err=True)
     names = list(dict.fromkeys(checkpoints))
     models = [open_classifier(name, len(photos.classes), config) for name in names]  # a wrong name is refused now
     truth = photos.labels[photos.is_validation]
