@@ -100,11 +100,11 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at everything, and draw with every backend that is usable; gsplat may have to be compiled for that."""
-    from gmae_tools import checkpoints
+    from gmae_tools import checkpoint_names
 
     backends = describe_backends()
     trials = [try_backend(status.name) for status in backends if status.usable]
-    found = versions(), devices(), backends, trials, checkpoints.embedded(), folders()
+    found = versions(), devices(), backends, trials, checkpoint_names.embedded(), folders()
     return Diagnosis(*found, *try_defaults(trials))
 
 

@@ -19,7 +19,8 @@ from PIL import Image
 
 from gmae_tools import images
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.images import find_images, read_image, resize, to_tensor, write_image
+from gmae_tools.finding import find_images
+from gmae_tools.images import read_image, resize, to_tensor, write_image
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [255, 255, 255], [90, 60, 30]]], np.uint8)
 

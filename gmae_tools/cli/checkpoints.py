@@ -24,7 +24,7 @@ def command() -> None:
 @format_option
 def list_command(checkpoints: tuple[str, ...], form: str) -> None:
     """Say what CHECKPOINTS are; by default those that come with the package."""
-    from gmae_tools.checkpoints import embedded
+    from gmae_tools.checkpoint_names import embedded
     from gmae_tools.report.tables import format_rows
 
     rows = [describe(name) for name in checkpoints or embedded()]
