@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gmae_tools.errors import GmaeToolsError
 
-HUB_PREFIX = "hf://"
+HUB_PREFIX, RANDOM_PREFIX, TIMM_PREFIX = "hf://", "random:", "timm:"
 CONFIG_FILE = "config.json"
+OFFICIAL_SUFFIXES = (".pth", ".pt")
 LARGEST_JSON = 1 << 24  # bytes
 _PACKAGE = Path(__file__).parent
 EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
@@ -35,9 +36,25 @@ def local_path(name: str | os.PathLike[str]) -> Path:
     text = os.fspath(name)
     path = _embedded().get(text, Path(os.path.expanduser(text)))
     if not path.exists():
+        if text.endswith(OFFICIAL_SUFFIXES):
+            raise GmaeToolsError(f"{text}: no such file")
         known = ", ".join(embedded()) or "none embedded"
         raise GmaeToolsError(f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {known}")
     return path
+
+
+def check(name: str) -> None:
+    """Make sure that there is a model of this name, as far as can be told without loading it or asking a hub.
+
+    Args:
+        name: as for `checkpoints.load_any`, `features.load_autoencoder` or `features.open_extractor`.
+
+    Raises:
+        GmaeToolsError: there is nothing of that name.
+    """
+    name = name.removeprefix(RANDOM_PREFIX)
+    if not name.startswith((HUB_PREFIX, TIMM_PREFIX)):
+        local_path(name)
 
 
 def number_of_gaussians(name: str) -> int | None:

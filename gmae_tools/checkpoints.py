@@ -34,7 +34,7 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from gmae_tools.checkpoint_names import CONFIG_FILE, HUB_PREFIX, LARGEST_JSON, local_path
+from gmae_tools.checkpoint_names import CONFIG_FILE, HUB_PREFIX, LARGEST_JSON, OFFICIAL_SUFFIXES, local_path
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line, printable
@@ -44,7 +44,6 @@ from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 FORMAT = "gmae-tools/1"
-OFFICIAL_SUFFIXES = (".pth", ".pt")
 _SHARDS, _SHARD = "model-*-of-*.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
 SAFE_TORCH = (2, 10)  # before, a file could run code through `weights_only` (CVE-2025-32434, CVE-2026-24747)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gmae_tools import checkpoint_names
+from gmae_tools.cli._inputs import check_sources
 from gmae_tools.cli._options import backend_option, device_option, output_folder, when_interrupted
 from gmae_tools.errors import GmaeToolsError
 
@@ -159,7 +161,9 @@ def _numbers(kind: type) -> Any:
     help="Smallest and largest share of a photograph in a crop.",
 )
 @click.option("--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto", show_default=True)
-@click.option("--held-out", default=500, show_default=True, help="Photographs never trained on.")
+@click.option(
+    "--held-out", default=500, show_default=True, help="Photographs never trained on; a tenth of all at most."
+)
 @click.option(
     "--warm-start",
     metavar="MODEL",
@@ -191,6 +195,14 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
     torchrun --nproc-per-node N -m gmae_tools pretrain ...
     See docs/pretraining.md.
     """
+    scales = options["crop_scale"]
+    if len(scales) != 2:
+        raise GmaeToolsError("--crop-scale takes two numbers")
+    parsed = _changes(changes)
+    check_sources(data)
+    if warm_start is not None and not resume:  # a run that goes on has it no more
+        checkpoint_names.check(warm_start)
+
     from accelerate import PartialState
 
     from gmae_tools.pretrain.loop import MODEL_FOLDER, PretrainConfig, pretrain
@@ -200,15 +212,12 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
 
     resolutions = options["resolutions"]
     stages = len(resolutions)
-    scales = options["crop_scale"]
-    if len(scales) != 2:
-        raise GmaeToolsError("--crop-scale takes two numbers")
     kind = OBJECTIVES[objective]
     settings = _settings(kind, options)
     budget = options["time_budget"]
     config = PretrainConfig(
         data=data,
-        model=kind.model_config.preset(preset, **_changes(changes), **_of(kind.model_config, settings)),
+        model=kind.model_config.preset(preset, **parsed, **_of(kind.model_config, settings)),
         schedule=Schedule(
             samples=options["samples"],
             time_budget=None if budget is None else 60 * budget,

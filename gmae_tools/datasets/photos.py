@@ -39,6 +39,7 @@ Result = TypeVar("Result")
 CACHE_VERSION = 1
 DECODING_CHUNK = 256  # photographs decoded ahead of the writer, to bound memory
 _LARGE = 1 << 24  # pixels, from which photographs are decoded one at a time, to bound memory
+_PATIENCE = 2.0  # seconds without a word
 _ONE_LARGE = threading.Lock()
 STALE_AFTER_SECONDS = 600.0  # a cache being built is written to all the time; this one's process is dead
 
@@ -289,7 +290,7 @@ def work_through(
     photos: Sequence[Photo], work: Callable[[Photo], Result], label: str, progress: bool
 ) -> Iterator[Result]:
     """What `work` makes of every photograph, in order, on all cores (Pillow releases the interpreter's lock)."""
-    bar = tqdm(total=len(photos), desc=label, disable=None if progress else True)
+    bar = tqdm(total=len(photos), desc=label, unit="photograph", disable=not progress, delay=_PATIENCE)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's of flawed metadata, which do no harm to the pixels
         for start in range(0, len(photos), DECODING_CHUNK):
