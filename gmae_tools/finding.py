@@ -131,23 +131,21 @@ def is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def report_skipped(where: str, skipped: Sequence[str | os.PathLike[str]], what: str = "not pictures") -> None:
+def report_skipped(where: str, skipped: Sequence[str | os.PathLike[str]], kind: str = "picture") -> None:
     """Warn of files that are passed over, counted by suffix; nothing is said where there are none.
 
     Args:
         where: what they were found in.
         skipped: paths or names.
-        what: they are, in words.
+        kind: what they would have to be.
     """
     if not skipped:
         return
     suffixes = Counter(os.path.splitext(os.fspath(path))[1].lower() or "without suffix" for path in skipped)
     common = suffixes.most_common(_MOST_SUFFIXES)
-    shown = ", ".join(f"{count} {printable(suffix)}" for suffix, count in common)
-    rest = sum(suffixes.values()) - sum(count for _, count in common)
-    shown += f", {rest} others" if rest else ""
-    files = f"{len(skipped)} files that are" if len(skipped) > 1 else "1 file that is"
-    _log.warning("%s: skipped %s %s: %s", where, files, what, shown)
+    shown = [f"{count} {printable(suffix)}" for suffix, count in common]
+    rest = len(skipped) - sum(count for _, count in common)
+    _log.warning("%s: skipped what is no %s: %s", where, kind, ", ".join(shown + [f"{rest} others"] * bool(rest)))
 
 
 def _is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:

@@ -19,7 +19,6 @@ from PIL import Image
 
 from gmae_tools import images
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.finding import find_images
 from gmae_tools.images import read_image, resize, to_tensor, write_image
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [255, 255, 255], [90, 60, 30]]], np.uint8)
@@ -422,50 +421,3 @@ def test_other_arrays_are_refused(tmp_path: Path, picture: np.ndarray) -> None:
         write_image(tmp_path / "x.png", picture)
     with pytest.raises(ValueError, match="a picture tensor is"):
         write_image(tmp_path / "x.png", torch.zeros(2, 3, 4, 4))
-
-
-# --- finding -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def gallery(tmp_path: Path) -> Path:
-    for name in (
-        "b.jpg",
-        "a.PNG",
-        "notes.txt",
-        "._a.png",
-        "c[1].webp",
-        "sub/d.tiff",
-        "sub/e.jpeg",
-        "folder.jpg/f.bmp",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("inputs", "expected"),
-    [
-        (["."], ["a.PNG", "b.jpg", "c[1].webp"]),
-        (["sub", "b.jpg"], ["sub/d.tiff", "sub/e.jpeg", "b.jpg"]),
-        (["*"], ["a.PNG", "b.jpg", "c[1].webp"]),
-        (["*.jpg", "*.jpg", "b.jpg"], ["b.jpg"]),
-        (["**/*.[jt]*"], ["b.jpg", "sub/d.tiff", "sub/e.jpeg"]),
-        (["c[1].webp"], ["c[1].webp"]),
-        (["notes.txt"], ["notes.txt"]),  # named outright: to be read, and refused, by itself
-    ],
-)
-def test_find_images(gallery: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], expected: list[str]) -> None:
-    monkeypatch.chdir(gallery)
-    assert [path.as_posix() for path in find_images(inputs)] == expected
-
-
-@pytest.mark.parametrize("inputs", [[], ["nowhere.jpg"], ["*.gif"], ["*.txt"], ["b.jpg", "empty"]])
-def test_an_input_that_matches_nothing(gallery: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]) -> None:
-    monkeypatch.chdir(gallery)
-    (gallery / "empty").mkdir()
-    with pytest.raises(GmaeToolsError) as caught:
-        find_images(inputs)
-    assert "\n" not in str(caught.value)
-    assert not inputs or inputs[-1] in str(caught.value)

@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -74,11 +75,12 @@ def check_layers(layers: int, count: int | None) -> None:
         raise GmaeToolsError(f"--layers {layers}: use 1 to {most}")
 
 
-checkpoint_option = click.option(
-    "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
-    callback=check_checkpoints,
+_checkpoint_option = partial(
+    click.option, "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
     help="The model: an embedded one, a folder, or one from the Hugging Face hub.",
 )  # fmt: skip
+checkpoint_option = _checkpoint_option(callback=check_checkpoints)
+unchecked_checkpoint_option = _checkpoint_option()  # of commands that may do without a model
 checkpoints_option = click.option(
     "--checkpoint", "checkpoints", multiple=True, default=("gmae-tiny",), show_default=True, metavar="NAME|PATH|...",
     callback=check_checkpoints,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmae_tools import checkpoint_names
 from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
 from gmae_tools.cli._models import open_gmae
 from gmae_tools.cli._options import (
     Numbers,
     backend_option,
-    checkpoint_option,
     device_option,
     folder_names,
     format_option,
@@ -21,6 +21,7 @@ from gmae_tools.cli._options import (
     output_folder,
     print_failure,
     refine_option,
+    unchecked_checkpoint_option,
 )
 from gmae_tools.cli._progress import look_progress, progress_over
 from gmae_tools.cli._scores import progress, render, write
@@ -66,7 +67,7 @@ FOLDERS = ("maps", "counts", "human")  # of the benchmark
 @click.option("--jobs", type=click.IntRange(1), help="Images scored at a time.  [default: one a core]")
 @click.option("--overwrite", is_flag=True, help="Remove the results of other settings from DIR.")
 @click.option("-o", "--out", metavar="DIR", default="edges", show_default=True, help="For the results.")
-@checkpoint_option
+@unchecked_checkpoint_option
 @device_option
 @backend_option
 @refine_option
@@ -95,6 +96,8 @@ def command(
     """
     if bool(images) == bool(dataset):
         raise click.UsageError("give pictures, or --dataset")
+    if not set(readouts or ("layers",)).isdisjoint(GAUSSIAN):
+        checkpoint_names.check(checkpoint)
     if dataset:
         if len(readouts) > 1:
             raise click.UsageError("--dataset scores one --readout at a time")

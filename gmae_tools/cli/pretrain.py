@@ -161,9 +161,7 @@ def _numbers(kind: type) -> Any:
     help="Smallest and largest share of a photograph in a crop.",
 )
 @click.option("--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto", show_default=True)
-@click.option(
-    "--held-out", default=500, show_default=True, help="Photographs never trained on; a tenth of all at most."
-)
+@click.option("--held-out", default=500, show_default=True, help="Photographs never trained on; at most a tenth.")
 @click.option(
     "--warm-start",
     metavar="MODEL",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gmae_tools.cli._options import output_folder
+from gmae_tools.cli._progress import progress as late_progress
 from gmae_tools.cli._scores import (
     MASK_KEYS,
     MaskThreshold,
@@ -70,10 +71,12 @@ def edges(
     goes on where it stopped.
     """
     from gmae_tools.metrics.boundaries import Protocol
-    from gmae_tools.metrics.boundary_files import count_files, count_human, pair_files, score
+    from gmae_tools.metrics.boundary_files import count_files, count_human, pair_files, read_levels, score
+    from gmae_tools.metrics.map_levels import check_levels
 
     protocol = Protocol(thresholds, max_distance, not no_thin)
     pairs = pair_files(pred_dir, gt_dir, subset=subset)
+    check_levels(dict(late_progress(read_levels(pairs), len(pairs), "image", "checking")), thin=True)
     if out:
         out = output_folder(out, "counts", "human")
     counts = count_files(pairs, protocol, jobs=jobs, cache=out and out / "counts")

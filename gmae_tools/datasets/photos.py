@@ -124,7 +124,7 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
             else:
                 skipped.append(path)
-    report_skipped(str(folder), skipped, "neither pictures nor .tar shards")
+    report_skipped(str(folder), skipped, "picture, nor a .tar shard")
 
 
 def _is_shard(name: str) -> bool:
