@@ -128,7 +128,7 @@ def test_recursion_leaves_out_hidden_folders_and_results(caplog: pytest.LogCaptu
 
 def test_a_folder_of_folders_says_how_to_enter_them(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(GmaeToolsError, match="no pictures here; .*; -r also looks into the folder inside"):
+    with pytest.raises(GmaeToolsError, match=r"no pictures here; .*; -r also looks into the folder inside"):
         find_images([tmp_path])
 
 

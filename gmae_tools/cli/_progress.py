@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -31,6 +32,15 @@ LARGE = 1 << 22  # pixels from which a single picture gets a progress bar of its
 LONG = 1 << 24  # pixels times steps from which a refinement does: a few seconds
 
 
+def bar_size() -> dict[str, int]:
+    """What tqdm has to be told of a terminal that does not know its own size, as those of scripts: it draws nothing."""
+    try:
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # no terminal
+        known = True
+    return {} if known else {"ncols": 80, "nrows": 24}
+
+
 class LateBar:
     """A progress bar that appears after `PATIENCE` seconds, also during the first, long item.
 
@@ -53,8 +63,9 @@ class LateBar:
         pause = 0.5 if sys.stderr.isatty() else PATIENCE  # a log is not to be flooded
         with self._lock:
             bar = self._bar = tqdm(
-                total=self.total, unit=self.unit, desc=self.label, mininterval=pause, delay=1e-9
-            )  # fmt: skip  # a delay, so that nothing is shown before the time is set
+                total=self.total, unit=self.unit, desc=self.label, mininterval=pause, **bar_size(),
+                delay=1e-9,  # so that nothing is shown before the time is set
+            )  # fmt: skip
             bar.n, bar.start_t = self.done, self._start
             bar.refresh()
 

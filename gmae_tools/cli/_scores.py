@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gmae_tools.cli._progress import bar_size
 from gmae_tools.files import atomic_path
 from gmae_tools.processes import is_main
 
@@ -65,7 +66,7 @@ def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
     """Pass the items on, with a bar on stderr, one for all processes."""
     from tqdm import tqdm
 
-    yield from tqdm(items, total=length, desc=label, unit="image", mininterval=0.5, disable=not is_main())
+    yield from tqdm(items, total=length, desc=label, unit="image", mininterval=0.5, **bar_size(), disable=not is_main())
 
 
 def render(scores: dict[str, Any], format_: str) -> str:
