@@ -266,3 +266,9 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
         "held_out": 0, "warm_start": None, "seed": 7, "log_every": 1, "save_every": 5.0, "evaluate_every": 6.0,
     }  # fmt: skip
     assert "no photographs are held out" in result.stderr
+
+
+def test_fewer_held_out_than_asked_for_are_told(photographs: Path, tmp_path: Path) -> None:
+    result = invoke("--data", photographs, "--out", tmp_path / "run", *RUN, "--held-out", "4", "--samples", "8")
+    assert result.exit_code == 0, result.stderr
+    assert "; at most a tenth of all is held out, so not 4\n" in result.stderr

@@ -54,6 +54,7 @@ class LateBar:
         self.total, self.unit, self.label = total, unit, label
         self.done = 0
         self._bar: tqdm | None = None
+        self._closed = False
         self._start, self._lock = time.time(), threading.Lock()
         self._timer = threading.Timer(PATIENCE, self._show)
         self._timer.daemon = True
@@ -62,6 +63,8 @@ class LateBar:
     def _show(self) -> None:
         pause = 0.5 if sys.stderr.isatty() else PATIENCE  # a log is not to be flooded
         with self._lock:
+            if self._closed:
+                return
             bar = self._bar = tqdm(
                 total=self.total, unit=self.unit, desc=self.label, mininterval=pause, **bar_size(),
                 delay=1e-9,  # so that nothing is shown before the time is set
@@ -80,6 +83,7 @@ class LateBar:
         """Leave the bar as it is, if it was shown."""
         self._timer.cancel()
         with self._lock:
+            self._closed = True
             if self._bar is not None:
                 self._bar.close()
 

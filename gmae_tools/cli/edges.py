@@ -23,7 +23,7 @@ from gmae_tools.cli._options import (
     refine_option,
     unchecked_checkpoint_option,
 )
-from gmae_tools.cli._progress import look_progress, progress_over
+from gmae_tools.cli._progress import busy, look_progress, progress_over
 from gmae_tools.cli._scores import progress, render, write
 from gmae_tools.errors import GmaeToolsError
 
@@ -120,13 +120,15 @@ def draw(
     folder: Path, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int,
 ) -> int:  # fmt: skip
     """Maps and a contact sheet; returns how many pictures could not be read, each of which is reported."""
-    from gmae_tools.images import write_image
-    from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
-    from gmae_tools.report.edges import edge_sheet
+    with busy("loading torch"):
+        from gmae_tools.images import write_image
+        from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
+        from gmae_tools.report.edges import edge_sheet
 
     gaussian = set(readouts) & set(GAUSSIAN)
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
-    detectors = captioned(readouts, layers, source)
+    with busy("loading torch"):
+        detectors = captioned(readouts, layers, source)
     rows, done, failures = [], 0, 0
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
@@ -218,7 +220,8 @@ def benchmark(
     photos, truths = data.images(split), data.ground_truth_folder(split)
     folder = output_folder(out, *FOLDERS, launched=True)
 
-    from gmae_tools import detectors, edge_benchmark, processes
+    with busy("loading torch"):
+        from gmae_tools import detectors, edge_benchmark, processes
     from gmae_tools.prediction_folder import predict_maps, weights_of
 
     processes.join()

@@ -23,7 +23,7 @@ from gmae_tools.cli._options import (
     refine_option,
     unchecked_checkpoint_option,
 )
-from gmae_tools.cli._progress import look_progress, progress_over
+from gmae_tools.cli._progress import busy, look_progress, progress_over
 from gmae_tools.cli._scores import MaskThreshold, min_max_option, progress, render_regions, write_regions
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
@@ -135,10 +135,11 @@ def draw(
     checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int, form: str,
 ) -> int:  # fmt: skip
     """Pictures, boxes and a contact sheet; returns how many pictures could not be read, each of which is reported."""
-    from gmae_tools import segmenters
-    from gmae_tools.images import write_image
-    from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
-    from gmae_tools.report.segment import figure_sheet
+    with busy("loading torch"):
+        from gmae_tools import segmenters
+        from gmae_tools.images import write_image
+        from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
+        from gmae_tools.report.segment import figure_sheet
 
     threshold = segmenters.THRESHOLDS[method] if threshold is None else threshold
     source = open_model(checkpoint, device, backend, scales, flip, refine) if method in GAUSSIAN else None
@@ -234,7 +235,8 @@ def benchmark(
     data = Saliency(dataset, root)  # before torch is loaded, in case it is not there
     pairs = data.pairs(split)
 
-    from gmae_tools import processes, region_benchmark, segmenters
+    with busy("loading torch"):
+        from gmae_tools import processes, region_benchmark, segmenters
     from gmae_tools.metrics.regions import RegionProtocol
     from gmae_tools.prediction_folder import MAPS, claim, predict_maps, weights_of
 

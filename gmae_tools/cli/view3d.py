@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from gmae_tools.cli._options import (
     refine_option,
 )
 from gmae_tools.cli._progress import busy
+from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
     from gmae_tools.splatting import Backend
@@ -46,6 +48,8 @@ def command(
     The first view is the picture; drag to turn the scene, scroll to come nearer, move the slider to see the nearest
     Gaussians alone. Ctrl-C ends it. Needs viser: pip install 'gmae-tools[view3d]'.
     """
+    require_viser()
+
     from gmae_tools.images import read_image
 
     path = input_path(image)
@@ -54,9 +58,8 @@ def command(
     from gmae_tools.perspective import Viewer, in_perspective
     from gmae_tools.predict import predict
     from gmae_tools.refine import refine_photo
-    from gmae_tools.report.view3d import require_viser, serve
+    from gmae_tools.report.view3d import serve
 
-    require_viser()
     model = open_gmae(checkpoint, device, backend)
     gaussians = predict(model, photo)
     if refine:
@@ -70,3 +73,13 @@ def command(
         click.echo(f"http://{host}:{port}")
         while True:
             time.sleep(1)
+
+
+def require_viser() -> None:
+    """Make sure that viser is there, before any work.
+
+    Raises:
+        GmaeToolsError: it is not.
+    """
+    if importlib.util.find_spec("viser") is None:
+        raise GmaeToolsError("the 3-D view needs viser: pip install 'gmae-tools[view3d]'")

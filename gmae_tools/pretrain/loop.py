@@ -463,11 +463,11 @@ def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
 def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> str:
     """How many photographs there are, and of those that cannot be read how many and one example."""
     text = f"{training} photographs to train on, {held_out} held out"
-    if held_out < wanted:
-        text += f" (a tenth of all at most, instead of {wanted})"
     if photos.skipped:
         name, reason = photos.skipped[0]
         text += f", {len(photos.skipped)} skipped as unreadable (the first: {name}: {reason})"
+    if held_out < wanted:
+        text += f"; at most a tenth of all is held out, so not {wanted}"
     return text
 
 

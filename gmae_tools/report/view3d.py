@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 import socket
@@ -21,16 +20,6 @@ if TYPE_CHECKING:
     import viser
 
 WHITE = np.full((1, 1, 3), 255, np.uint8)
-
-
-def require_viser() -> None:
-    """Make sure that viser is there, before any work.
-
-    Raises:
-        GmaeToolsError: it is not.
-    """
-    if importlib.util.find_spec("viser") is None:
-        raise GmaeToolsError("the 3-D view needs viser: pip install 'gmae-tools[view3d]'")
 
 
 @contextmanager
