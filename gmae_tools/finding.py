@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import IMAGE_SUFFIXES, is_image_name, printable
+from gmae_tools.processes import is_first_of_launch
 
 _MOST_SUFFIXES = 6  # named in a message
 
@@ -139,7 +140,7 @@ def report_skipped(where: str, skipped: Sequence[str | os.PathLike[str]], kind: 
         skipped: paths or names.
         kind: what they would have to be.
     """
-    if not skipped:
+    if not skipped or not is_first_of_launch():
         return
     suffixes = Counter(os.path.splitext(os.fspath(path))[1].lower() or "without suffix" for path in skipped)
     common = suffixes.most_common(_MOST_SUFFIXES)

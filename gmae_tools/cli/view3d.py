@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from gmae_tools.cli._options import (
     refine_option,
 )
 from gmae_tools.cli._progress import busy
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.report.viser_there import require_viser
 
 if TYPE_CHECKING:
     from gmae_tools.splatting import Backend
@@ -73,13 +72,3 @@ def command(
         click.echo(f"http://{host}:{port}")
         while True:
             time.sleep(1)
-
-
-def require_viser() -> None:
-    """Make sure that viser is there, before any work.
-
-    Raises:
-        GmaeToolsError: it is not.
-    """
-    if importlib.util.find_spec("viser") is None:
-        raise GmaeToolsError("the 3-D view needs viser: pip install 'gmae-tools[view3d]'")
