@@ -22,7 +22,8 @@ sys.path.insert(0, str(ROOT))
 from gmae_tools import checkpoints  # noqa: E402
 from gmae_tools.camera import project  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
-from gmae_tools.images import find_images, read_image  # noqa: E402
+from gmae_tools.finding import find_images  # noqa: E402
+from gmae_tools.images import read_image  # noqa: E402
 from gmae_tools.metrics.pictures import psnr  # noqa: E402
 from gmae_tools.model import GMAE, GMAEConfig  # noqa: E402
 from gmae_tools.predict import predict  # noqa: E402

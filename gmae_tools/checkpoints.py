@@ -34,25 +34,20 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
+from gmae_tools.checkpoint_names import CONFIG_FILE, HUB_PREFIX, LARGEST_JSON, OFFICIAL_SUFFIXES, local_path
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line, printable
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, from_official, official_config
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
 
-HUB_PREFIX = "hf://"
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 FORMAT = "gmae-tools/1"
-OFFICIAL_SUFFIXES = (".pth", ".pt")
 _SHARDS, _SHARD = "model-*-of-*.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
-_LARGEST_JSON = 1 << 24  # bytes
 SAFE_TORCH = (2, 10)  # before, a file could run code through `weights_only` (CVE-2025-32434, CVE-2026-24747)
 _HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
-_PACKAGE = Path(__file__).parent
-_EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
 
 Model = TypeVar("Model", bound=Autoencoder)
 
@@ -104,22 +99,10 @@ def find(name: str | os.PathLike[str]) -> Path:
     text = os.fspath(name)
     if text.startswith(HUB_PREFIX):
         return _fetch(text.removeprefix(HUB_PREFIX))
-    folder = _embedded().get(text, Path(os.path.expanduser(text)))
+    folder = local_path(text)
     if not folder.is_dir():
-        known = ", ".join(embedded()) or "none embedded"
-        raise GmaeToolsError(f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {known}")
+        raise GmaeToolsError(f"{text}: is a file, but a checkpoint is a folder with {CONFIG_FILE}")
     return folder
-
-
-def embedded() -> list[str]:
-    """Names of the checkpoints that come with the package."""
-    return sorted(_embedded())
-
-
-def _embedded() -> dict[str, Path]:
-    # What the package brings along comes before a neighbour of its folder.
-    files = [file for root in reversed(_EMBEDDED_ROOTS) for file in root.glob(f"*/{CONFIG_FILE}")]
-    return {file.parent.name: file.parent for file in files}
 
 
 def push(folder: str | os.PathLike[str], repository: str, *, private: bool = False) -> str:
@@ -311,7 +294,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():  # nor a pipe, which might never end
             raise GmaeToolsError(f"{path}: missing; is this the folder of a checkpoint?")
-        if path.stat().st_size > _LARGEST_JSON:
+        if path.stat().st_size > LARGEST_JSON:
             raise ValueError("too large")
         document = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict):

@@ -100,11 +100,11 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at everything, and draw with every backend that is usable; gsplat may have to be compiled for that."""
-    from gmae_tools import checkpoints
+    from gmae_tools import checkpoint_names
 
     backends = describe_backends()
     trials = [try_backend(status.name) for status in backends if status.usable]
-    found = versions(), devices(), backends, trials, checkpoints.embedded(), folders()
+    found = versions(), devices(), backends, trials, checkpoint_names.embedded(), folders()
     return Diagnosis(*found, *try_defaults(trials))
 
 
@@ -119,6 +119,7 @@ def versions() -> dict[str, str]:
         "torchvision": _torchvision(),
         **{name: _version(name) for name in _LIBRARIES},
         "opencv": _opencv(),
+        "pillow-heif": _heif(),
         "CUDA of torch": torch.version.cuda or "none",
         "CUDA toolkit": _nvcc_version(nvcc) if nvcc else "none",
     }
@@ -153,6 +154,14 @@ def _opencv() -> str:
     except ImportError as error:
         return f"not usable ({one_line(error)}); canny and grabcut need it: pip install 'gmae-tools[opencv]'"
     return cv2.__version__
+
+
+def _heif() -> str:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        return f"not usable ({one_line(error)}); pictures in HEIC need it: pip install 'gmae-tools[heif]'"
+    return pillow_heif.__version__
 
 
 def _nvcc_version(nvcc: str) -> str:

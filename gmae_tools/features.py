@@ -17,12 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gmae_tools import checkpoints
+from gmae_tools.checkpoint_names import RANDOM_PREFIX, TIMM_PREFIX
 from gmae_tools.datasets.photos import Photo, center_crop, decode_photo, prefetch, work_through
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder
 
-RANDOM_PREFIX, TIMM_PREFIX = "random:", "timm:"
 _MAX_SIDE = 1024  # px; larger photographs are decoded downscaled
 _AT_ONCE, _AT_ONCE_ON_CPU = 256, 32  # pictures
 

@@ -18,6 +18,7 @@ from gmae_tools.datasets.saliency import Pair, pair_by_stem, read_grey, read_mas
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import IMAGE_SUFFIXES
 from gmae_tools.metrics.detection import Detections, detection_scores
+from gmae_tools.metrics.map_levels import MapLevels, check_levels
 from gmae_tools.metrics.regions import (
     RegionFigures,
     RegionProtocol,
@@ -71,7 +72,7 @@ class ScoredPair(NamedTuple):
         name: of the image.
         figures: its scores.
         found, wanted: the boxes of the map's mask, surest by the map's mean inside, and those of the true mask.
-        peak: largest value of the map.
+        levels: of the map, and how it stands out on the mask.
         resized: whether the map had another size than the mask.
     """
 
@@ -79,7 +80,7 @@ class ScoredPair(NamedTuple):
     figures: RegionFigures
     found: Detections
     wanted: np.ndarray
-    peak: float
+    levels: MapLevels
     resized: bool
 
 
@@ -126,6 +127,7 @@ def score_pair(pair: Pair, protocol: RegionProtocol) -> ScoredPair:
     truth, given = read_mask(pair.mask), read_map(pair.photo)
     try:
         soft = fit(check_map(given), *truth.shape)
+        levels = MapLevels.of(soft, truth)
         if protocol.min_max:
             soft = stretch(soft)
         wanted, found = boxes(truth), boxes(binarize(soft, protocol.threshold))
@@ -135,7 +137,7 @@ def score_pair(pair: Pair, protocol: RegionProtocol) -> ScoredPair:
         raise GmaeToolsError(f"{pair.photo}: {error}") from None
     sureness = np.array([soft[y0:y1, x0:x1].mean() for x0, y0, x1, y1 in found])
     resized = given.shape != truth.shape
-    return ScoredPair(pair.name, figures, Detections(found, sureness), wanted, float(given.max()), resized)
+    return ScoredPair(pair.name, figures, Detections(found, sureness), wanted, levels, resized)
 
 
 def fit(soft: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -152,10 +154,9 @@ def summarize(scored: Sequence[ScoredPair], protocol: RegionProtocol) -> RegionR
     """The scores of all images; the protocol says how many maps had to be resized, and how many masks are empty.
 
     Raises:
-        GmaeToolsError: no image, or maps of 0 and 1 where 0 and 255 are meant.
+        GmaeToolsError: no image, or maps of 0 and 1 where 0 and 255 are meant; what else may be a mistake is logged.
     """
-    if 0 < max((each.peak for each in scored), default=0) <= 1 / 255:
-        raise GmaeToolsError("no map is brighter than 1 of 255: if they hold 0 and 1, save them as 0 and 255")
+    check_levels({each.name: each.levels for each in scored}, stretched=protocol.min_max)
     scores = RegionScores(protocol)
     for each in scored:
         scores.add(each.name, each.figures)

@@ -53,6 +53,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No progress on stderr, however slow the machine is; tests of progress set their own patience."""
+    monkeypatch.setattr("gmae_tools.cli._progress.PATIENCE", 3600.0)
+
+
 def pytest_configure() -> None:
     """Let commands be interrupted even if the tests run in the background, where a shell has them ignore Ctrl-C."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gmae_tools import checkpoints
+from gmae_tools import checkpoint_names, checkpoints
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, official_config
@@ -202,9 +202,9 @@ def test_embedded_checkpoints_go_by_name(folder: Path, tmp_path: Path, monkeypat
     (roots := tmp_path / "roots").mkdir()
     shutil.copytree(folder, roots / "gmae-ours")
     (roots / "no-checkpoint").mkdir()
-    monkeypatch.setattr(checkpoints, "_EMBEDDED_ROOTS", (roots, tmp_path / "missing"))
+    monkeypatch.setattr(checkpoint_names, "EMBEDDED_ROOTS", (roots, tmp_path / "missing"))
     monkeypatch.chdir(tmp_path)
-    assert checkpoints.embedded() == ["gmae-ours"]
+    assert checkpoint_names.embedded() == ["gmae-ours"]
     assert_equal(checkpoints.load("gmae-ours"), made(0))
     (tmp_path / "gmae-ours").mkdir()  # a folder of the user's does not stand in front of it
     assert_equal(checkpoints.load("gmae-ours"), made(0))
@@ -213,8 +213,8 @@ def test_embedded_checkpoints_go_by_name(folder: Path, tmp_path: Path, monkeypat
 
 
 def test_what_comes_with_the_package_loads() -> None:
-    assert "gmae-tiny" in checkpoints.embedded()
-    for name in checkpoints.embedded():
+    assert "gmae-tiny" in checkpoint_names.embedded()
+    for name in checkpoint_names.embedded():
         model = checkpoints.load(name)
         with torch.no_grad():
             assert model(torch.rand(1, 3, 64, 64)).k == model.config.k

@@ -304,3 +304,9 @@ def test_no_room_for_decoded_photographs_is_one_line(photographs: Path, tmp_path
     (line,) = result.stderr.splitlines()
     assert result.exit_code == 1 and line.startswith(f"error: {tmp_path / 'cache'}: cannot write")
     assert line.endswith("name another folder with --cache or GMAE_TOOLS_CACHE")
+
+
+def test_fewer_held_out_than_asked_for_are_told(photographs: Path, tmp_path: Path) -> None:
+    result = invoke("--data", photographs, "--out", tmp_path / "run", *RUN, "--held-out", "4", "--samples", "8")
+    assert result.exit_code == 0, result.stderr
+    assert "; at most a tenth of all is held out, so not 4\n" in result.stderr

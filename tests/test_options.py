@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from gmae_tools import files
 from gmae_tools.cli import ModuleGroup
-from gmae_tools.cli._options import output_folder, print_failure, when_interrupted
+from gmae_tools.cli._options import check_device, output_folder, print_failure, when_interrupted
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.files import sole_run
 
@@ -73,3 +73,19 @@ def test_pictures_that_fail_are_reported_unless_all_would(capsys: pytest.Capture
     assert capsys.readouterr().err == 2 * "error: a.png: damaged\n"
     with pytest.raises(CannotWriteError, match="full"):
         print_failure(Path("a.png"), CannotWriteError("full"))
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:1"])
+def test_devices_that_only_torch_knows_are_left_to_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.13.0")
+    assert check_device(None, None, name) == name  # type: ignore[arg-type]
+
+
+def test_cuda_is_not_offered_where_torch_is_built_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.13.0+cpu")
+    with pytest.raises(GmaeToolsError) as caught:
+        check_device(None, None, "cuda")  # type: ignore[arg-type]
+    assert str(caught.value).endswith("is not available here: this torch is built without CUDA; use auto or cpu")
+    for name in ("meta", "cuda:x", ""):
+        with pytest.raises(GmaeToolsError, match=r"use auto, cpu or cuda$"):
+            check_device(None, None, name)  # type: ignore[arg-type]

@@ -39,7 +39,8 @@ from campaign.mutations import mutated
 from campaign.outcome import Outcome, TimeBox
 from campaign.workers import Attempt, attempts, fault_of
 from gmae_tools import checkpoints
-from gmae_tools.checkpoints import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
+from gmae_tools.checkpoint_names import CONFIG_FILE
+from gmae_tools.checkpoints import INDEX_FILE, WEIGHTS_FILE
 from gmae_tools.cli import main
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import MAE, MAEConfig

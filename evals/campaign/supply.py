@@ -149,7 +149,8 @@ _INTRODUCTION = """\
 
 `pip install gmae-tools` brings the packages marked {runtime}, which bring others; extras (`gmae-tools[cuda]`, ...)
 bring more. Licences are as their own metadata name them. None of this code is copied into the package. Wheels may hold
-further libraries with licences of their own: PyTorch's for CUDA come with NVIDIA's.
+further libraries with licences of their own: PyTorch's for CUDA come with NVIDIA's, pillow-heif's with libheif and
+libde265 (LGPL) and the encoder x265 (GPL), which nothing here uses.
 
 | package | licence | needed for | at least |
 |---|---|---|---|

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import format_option, output_folder
+from gmae_tools.cli._options import check_checkpoints, format_option, output_folder
+from gmae_tools.cli._progress import busy, progress
 
 if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
@@ -20,14 +21,15 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("checkpoints", nargs=-1)
+@click.argument("checkpoints", nargs=-1, callback=check_checkpoints)
 @format_option
 def list_command(checkpoints: tuple[str, ...], form: str) -> None:
     """Say what CHECKPOINTS are; by default those that come with the package."""
-    from gmae_tools.checkpoints import embedded
+    from gmae_tools.checkpoint_names import embedded
     from gmae_tools.report.tables import format_rows
 
-    rows = [describe(name) for name in checkpoints or embedded()]
+    names = checkpoints or embedded()
+    rows = [describe(name) for name in progress(names, len(names), "checkpoint")]
     click.echo(format_rows(rows, COLUMNS, form), nl=False)
 
 
@@ -47,7 +49,7 @@ def describe(name: str) -> Row:
 
 
 @command.command()
-@click.argument("checkpoints", nargs=-1, required=True)
+@click.argument("checkpoints", nargs=-1, required=True, callback=check_checkpoints)
 @click.option("--half", is_flag=True, help="Store weights as float16.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder of the new checkpoint.")
 def average(checkpoints: tuple[str, ...], half: bool, out: str) -> None:
@@ -58,14 +60,14 @@ def average(checkpoints: tuple[str, ...], half: bool, out: str) -> None:
     from gmae_tools.checkpoints import load_any, save, training_of
     from gmae_tools.model_soup import average as mean_of
 
-    model = mean_of([load_any(name) for name in checkpoints])
+    model = mean_of([load_any(name) for name in progress(checkpoints, len(checkpoints), "checkpoint")])
     recipes = [training_of(name) for name in checkpoints]
     save(model, output_folder(out), half=half, training={"average_of": recipes})
     click.echo(out)
 
 
 @command.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", callback=check_checkpoints)
 @click.option("--timm", is_flag=True, required=True, help="As a plain vision transformer of timm (and official MAE).")
 @click.option("--image-size", type=click.IntRange(1), metavar="PX", help="To be seen by it.  [default: as trained]")
 @click.option("-o", "--out", required=True, metavar="FILE", help=".safetensors, or .pth in the layout of MAE's files.")
@@ -92,6 +94,8 @@ def push(folder: str, repository: str, private: bool) -> None:
 
     Log in first: hf auth login. Weights, configuration and README.md are uploaded.
     """
-    from gmae_tools.checkpoints import push as push_folder
+    with busy(f"uploading {folder}"):
+        from gmae_tools.checkpoints import push as push_folder
 
-    click.echo(push_folder(folder, repository, private=private))
+        address = push_folder(folder, repository, private=private)
+    click.echo(address)

@@ -69,6 +69,8 @@ def command(
     curves of a model are kept, so an interrupted run goes on with the next model, and a further one costs no more than
     itself.
     """
+    photos, data_digest = choose_photographs(data, photographs)  # before torch is loaded, in case there are none
+
     from gmae_tools.features import fingerprint
     from gmae_tools.invariance import TOKENS, occlusions, shuffled_batches
     from gmae_tools.predict import resolve_device
@@ -78,7 +80,6 @@ def command(
     from gmae_tools.report.tables import format_rows
 
     where = resolve_device(device)
-    photos, data_digest = choose_photographs(data, photographs)
     batches = shuffled_batches(len(photos), batch_size, seed)
     folder = output_folder(out, CURVES)
     settings = {
@@ -115,7 +116,8 @@ def choose_photographs(data: Sequence[str], count: int) -> tuple[list[Any], str]
 
 def models_of(checkpoints: Sequence[str], seed: int) -> Iterator[tuple[str, Any]]:
     """Every model, and each architecture of an encoder once with random weights, with their names for the table."""
-    from gmae_tools.features import RANDOM_PREFIX, display_name, load_autoencoder, random_like
+    from gmae_tools.checkpoint_names import RANDOM_PREFIX
+    from gmae_tools.features import display_name, load_autoencoder, random_like
 
     names = list(dict.fromkeys(checkpoints))
     short = [display_name(name) for name in names]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gmae_tools.cli._options import Numbers, checkpoints_option, device_option, format_option, output_folder
+from gmae_tools.cli._progress import busy, progress
 from gmae_tools.files import atomic_path
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def command(
     the protocol. Interrupted, it goes on with the features that are there.
     """
     from gmae_tools.datasets.labelled import describe, find_labelled
+
+    photos = find_labelled(data, labelling, limit)  # before torch is loaded, in case there is nothing
+
     from gmae_tools.features import open_extractor
     from gmae_tools.predict import resolve_device
     from gmae_tools.probe import TEMPERATURE, LinearConfig, cached_features, probe
@@ -58,17 +62,19 @@ def command(
     from gmae_tools.report.tables import format_rows
 
     where = resolve_device(device)
-    photos = find_labelled(data, labelling, limit)
     folder = output_folder(out, f"{FEATURES}/*")
     click.echo(describe(photos), err=True)
     config = LinearConfig() if linear else None
     answers: list[Answers] = []
     preparations: dict[str, str] = {}
-    extractors = [open_extractor(name, where) for name in dict.fromkeys(checkpoints)]  # a wrong name is refused now
+    with busy("loading the models"):  # a wrong name is refused now
+        extractors = [open_extractor(name, where) for name in dict.fromkeys(checkpoints)]
     for extractor in extractors:
         preparations[extractor.name] = extractor.preparation
         features = cached_features(extractor, photos, Path(cache or folder / FEATURES), progress_of(extractor.name))
-        answers += probe(extractor, features, photos, ks=ks, linear=config)
+        asked = probe(extractor, features, photos, ks=ks, linear=config)
+        count = len(extractor.tokens) * (len(ks) + bool(config))
+        answers += progress(asked, count, "classifier", f"classifiers on {extractor.name}")
     rows = probe_rows(answers)
     validation = int(photos.is_validation.sum())
     protocol = {

@@ -70,18 +70,20 @@ def command(
         raise click.UsageError("give CONFIG, or --all")
 
     from gmae_tools.benchmarks.config import read_config
+
+    chosen = read_config(config or find_all())  # before torch is loaded, in case something is wrong
+    chosen.check_names(only)
+    found, missing = chosen.find_data(data_root, dict(data))
+    for part in chosen.parts:
+        for name in part.uses & missing.keys() if part.name in only else ():
+            raise GmaeToolsError(f"part {part.name} {missing[name]}")
+
     from gmae_tools.benchmarks.runs import RUNS, Request, run_parts
     from gmae_tools.files import remove_leftovers, sole_run
     from gmae_tools.prediction_folder import weights_of
     from gmae_tools.report.html import Report, write_report
     from gmae_tools.report.tables import format_rows
 
-    chosen = read_config(config or find_all())
-    chosen.check_names(only)
-    found, missing = chosen.find_data(data_root, dict(data))
-    for part in chosen.parts:
-        for name in part.uses & missing.keys() if part.name in only else ():
-            raise GmaeToolsError(f"part {part.name} {missing[name]}")
     weights = weights_of(checkpoint)
     card = card_of(checkpoint, weights)
     folder = writable_folder(out)

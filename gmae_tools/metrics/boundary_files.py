@@ -20,6 +20,7 @@ import numpy as np
 from gmae_tools.datasets.bsds500 import read_boundaries, read_mat
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
+from gmae_tools.finding import report_skipped
 from gmae_tools.images import open_image
 from gmae_tools.metrics.boundaries import (
     BoundaryCounts,
@@ -29,6 +30,7 @@ from gmae_tools.metrics.boundaries import (
     count_agreement,
     count_boundaries,
 )
+from gmae_tools.metrics.map_levels import MapLevels
 from gmae_tools.processes import cores
 
 SOFT_MAP_SUFFIXES = (".png", ".npy", ".mat")
@@ -124,18 +126,23 @@ def pair_files(
 def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise GmaeToolsError(f"{folder} is no folder")
+    kinds = " or ".join(suffixes)
     files: dict[str, Path] = {}
+    skipped = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if path.suffix.lower() not in suffixes:
+            skipped.append(path)
             continue
         if path.stem in files:
             raise GmaeToolsError(f"{files[path.stem]} and {path} are two files for one image: keep one")
         files[path.stem] = path
     if not files:
-        kinds = " or ".join(suffixes)
         inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
         hint = f" (is it one of its folders {', '.join(inner[:3])}?)" if inner else ""
         raise GmaeToolsError(f"no {kinds} files in {folder}{hint}")
+    report_skipped(str(folder), skipped, f"{kinds} file")
     return files
 
 
@@ -143,6 +150,13 @@ def _refuse(names: list[str], what: str, folder: str | os.PathLike[str]) -> None
     if names:
         others = f" (nor have {len(names) - 1} others)" if len(names) > 1 else ""
         raise GmaeToolsError(f"image {names[0]} {what} {folder}{others}; --subset scores what both folders have")
+
+
+def read_levels(pairs: Sequence[Pair]) -> Iterator[tuple[str, MapLevels]]:
+    """The levels of every soft map, by the names of the images, for `metrics.map_levels.check_levels`."""
+    for pair in pairs:
+        if pair.prediction is not None and (soft := read_soft_map(pair.prediction)).size:
+            yield pair.name, MapLevels.of(soft)
 
 
 # --- counting -------------------------------------------------------------------------------------

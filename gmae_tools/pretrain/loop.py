@@ -278,7 +278,7 @@ class _Run:
             self.photos = PhotoStore.open(config.data, cache, progress=accelerator.is_main_process)
         self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
         self.held_out = HeldOut(self.photos, held_out, backend=backend)
-        self._say(_describe(self.photos, len(self.train_indices), len(held_out)))
+        self._say(_describe(self.photos, len(self.train_indices), len(held_out), config.held_out))
         torch.manual_seed(config.seed)
         self.bare_model = config.objective.build(config.model)
         if config.warm_start:
@@ -487,12 +487,14 @@ def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
     return distributed.new_group(backend="gloo", timeout=_PATIENCE) if accelerator.num_processes > 1 else None
 
 
-def _describe(photos: PhotoStore, training: int, held_out: int) -> str:
-    """How many photographs there are, of those that cannot be read how many and one example, and where they lie."""
+def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> str:
+    """How many photographs there are, and of those that cannot be read how many and one example."""
     text = f"{training} photographs to train on, {held_out} held out"
     if photos.skipped:
         name, reason = photos.skipped[0]
         text += f", {len(photos.skipped)} skipped as unreadable (the first: {name}: {reason})"
+    if held_out < wanted:
+        text += f"; at most a tenth of all is held out, so not {wanted}"
     how, size = "made" if photos.made else "used again", photos.path.stat().st_size
     return f"{text}\n{size / 1e6:,.1f} MB of decoded photographs {how}: {photos.path}"
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gmae_tools import checkpoints
+from gmae_tools.checkpoint_names import OFFICIAL_SUFFIXES, TIMM_PREFIX
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, Autoencoder
 
-_TIMM_PREFIX = "timm:"
 # Fixed position embeddings are ours to compute; the rest belongs to MAE's decoder or to a classifier.
 _NOT_THE_ENCODERS = ("pos_embed", "decoder_", "mask_token", "head", "fc_norm")
 _HEAD, _ANCHORS = "decoder.head.weight", "decoder.anchors"
@@ -31,9 +31,9 @@ def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
         GmaeToolsError: the source cannot be read, or its weights have other shapes than the model's.
     """
     name = str(source)
-    if name.startswith(_TIMM_PREFIX):
+    if name.startswith(TIMM_PREFIX):
         _copy(_encoder_of(_timm_weights(name)), model.encoder, name)
-    elif name.endswith(checkpoints.OFFICIAL_SUFFIXES):
+    elif name.endswith(OFFICIAL_SUFFIXES):
         _copy(_encoder_of(checkpoints.read_official(name)[0]), model.encoder, name)
     elif type(trained := checkpoints.load_any(name)) is not type(model):
         _copy(trained.encoder.state_dict(), model.encoder, name)
@@ -87,7 +87,7 @@ def grown(trained: GMAE, model: GMAE) -> dict[str, Tensor]:
 def _timm_weights(source: str) -> dict[str, Tensor]:
     import timm
 
-    name = source.removeprefix(_TIMM_PREFIX)
+    name = source.removeprefix(TIMM_PREFIX)
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # unknown name, no network, a hub that refuses

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from gmae_tools.features import RANDOM_PREFIX
+from gmae_tools.checkpoint_names import RANDOM_PREFIX
 from gmae_tools.files import atomic_path
 from gmae_tools.invariance import Curve
 from gmae_tools.report.figures import PALETTE, STYLE, verbatim
