@@ -8,7 +8,8 @@ They are read by safetensors, which runs no code, and are made a model only if n
 configuration, and all numbers finite: nothing that a file claims is trusted before.
 
 They are named by the name of an embedded one (`gmae-tiny`), by the path of a folder, or as `hf://ORG/NAME[@REVISION]`
-on the Hugging Face hub. An official MAE checkpoint is the path of its `.pth`, of which nothing but tensors is read.
+on the Hugging Face hub. A checkpoint of GMAE's authors, or an official one of MAE, is the path of its `.ckpt` or
+`.pth`, of which nothing but tensors and numbers is read.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ import argparse
 import json
 import os
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,11 +30,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file as read_safetensors
 from safetensors.torch import save as to_bytes
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
+from gmae_tools.formats import authors
+from gmae_tools.formats.torch_files import check_plain, read_torch, reads_safely
 from gmae_tools.images import one_line, printable
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, from_official, official_config
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
@@ -46,10 +47,11 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 FORMAT = "gmae-tools/1"
 OFFICIAL_SUFFIXES = (".pth", ".pt")
+FILE_SUFFIXES = (*OFFICIAL_SUFFIXES, authors.SUFFIX)
+reads_official = reads_safely
 _SHARDS, _SHARD = "model-*-of-*.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
 _LARGEST_JSON = 1 << 24  # bytes
-SAFE_TORCH = (2, 10)  # before, a file could run code through `weights_only` (CVE-2025-32434, CVE-2026-24747)
 _HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
 _PACKAGE = Path(__file__).parent
 _EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
@@ -68,7 +70,8 @@ def load(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> GM
     """Load a GMAE in evaluation mode.
 
     Args:
-        name: an embedded checkpoint, a folder, or `hf://ORG/NAME[@REVISION]` (downloaded once, then cached).
+        name: an embedded checkpoint, a folder, `hf://ORG/NAME[@REVISION]` (downloaded once, then cached), or a file of
+            the authors' code, `*.ckpt`.
 
     Raises:
         GmaeToolsError: there is no such checkpoint, it cannot be fetched, it is damaged, or it is of another model.
@@ -89,10 +92,15 @@ def load_any(name: str | os.PathLike[str], device: str | torch.device = "cpu") -
     Raises:
         GmaeToolsError: as for `load`, but no model is refused.
     """
-    text = os.fspath(name)
-    if text.endswith(OFFICIAL_SUFFIXES) and not os.path.isdir(text):
-        return load_official(text).to(device)
+    if (path := file_of_others(name)) is not None:
+        return load_file(path).to(device)
     return load_folder(find(name)).to(device)
+
+
+def file_of_others(name: str | os.PathLike[str]) -> Path | None:
+    """The path that a name stands for, if it is that of a single file of another program."""
+    path = Path(os.path.expanduser(name))
+    return path if path.name.endswith(FILE_SUFFIXES) and not path.is_dir() else None
 
 
 def _architecture(model: Autoencoder) -> str:
@@ -260,8 +268,8 @@ def training_of(name: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         GmaeToolsError: as for `load_any`.
     """
-    if os.path.isfile(name):  # an official `.pth`
-        return {}
+    if (path := file_of_others(name)) is not None:
+        return {"imported_from": path.name}
     training = _read_json(find(name) / CONFIG_FILE).get("training")
     return training if isinstance(training, dict) else {}
 
@@ -280,7 +288,7 @@ def weights_files(folder: Path) -> list[Path]:
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        return read_safetensors(path)
     except FileNotFoundError:
         raise GmaeToolsError(
             f"{path}: missing; a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE} (or all its pieces) in one folder"
@@ -321,7 +329,29 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); fetch the checkpoint again") from None
 
 
-# --- official MAE checkpoints ---------------------------------------------------------------------------
+# --- files of others ------------------------------------------------------------------------------------
+
+
+def load_file(path: str | os.PathLike[str]) -> Autoencoder:
+    """A model in evaluation mode from a file of GMAE's authors, or an official one of MAE; the weights tell which.
+
+    Raises:
+        GmaeToolsError: the file cannot be read, or holds another model.
+    """
+    document = read_torch(path, [argparse.Namespace, *authors.KNOWN])
+    if os.fspath(path).endswith(authors.SUFFIX) or authors.is_authors(document):
+        return _load_authors(document, path)
+    return _load_official(document, path)
+
+
+def _load_authors(document: object, path: str | os.PathLike[str]) -> GMAE:
+    if not check_plain(authors.state_tensors(document), path):
+        raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the authors' checkpoints")
+    try:
+        config, weights = authors.from_authors(document)
+    except GmaeToolsError as error:
+        raise GmaeToolsError(f"{path}: {error}") from None
+    return _build(GMAE, config, weights, Path(path))
 
 
 def load_official(path: str | os.PathLike[str]) -> MAE:
@@ -333,7 +363,11 @@ def load_official(path: str | os.PathLike[str]) -> MAE:
     Raises:
         GmaeToolsError: the file cannot be read, or holds no whole MAE.
     """
-    weights, settings = read_official(path)
+    return _load_official(read_torch(path, [argparse.Namespace]), path)
+
+
+def _load_official(document: object, path: str | os.PathLike[str]) -> MAE:
+    weights, settings = _official_parts(document, path)
     try:
         config = official_config(weights, normalise_targets=getattr(settings, "norm_pix_loss", False) is True)
     except GmaeToolsError as error:
@@ -351,49 +385,18 @@ def read_official(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor]
         GmaeToolsError: the file is missing, holds more than plain weights, or no state dict; or this version of torch
             could be made to run code.
     """
-    if not os.path.exists(path):
-        raise GmaeToolsError(f"{path}: no such file")
-    if not reads_official():
-        needed = ".".join(map(str, SAFE_TORCH))
-        raise GmaeToolsError(f"{path}: only torch {needed} or later reads such a file safely, not {torch.__version__}")
-    try:
-        _check_unpacked(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # of old protocols
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises anything on a damaged or hostile file
-        reason = printable(next(iter(str(error).strip().splitlines()), type(error).__name__))  # pages of advice follow
-        raise GmaeToolsError(f"{path}: not a file of plain weights ({reason})") from None
-    weights = document.get("model", document) if isinstance(document, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in weights.items()):
+    return _official_parts(read_torch(path, [argparse.Namespace]), path)
+
+
+def _official_parts(
+    document: object, path: str | os.PathLike[str]
+) -> tuple[dict[str, torch.Tensor], argparse.Namespace]:
+    whole = document if isinstance(document, dict) else {}
+    weights, settings = whole.get("model", document), whole.get("args")
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not check_plain(weights.values(), path):
         raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the official MAE checkpoints")
-    if sum(tensor.nbytes for tensor in weights.values()) > os.path.getsize(path):
-        raise GmaeToolsError(f"{path}: its tensors claim more numbers than the file holds")
-    settings = document.get("args")
     return weights, settings if isinstance(settings, argparse.Namespace) else argparse.Namespace()
-
-
-def reads_official() -> bool:
-    """Whether this version of torch keeps a `.pth` from running code."""
-    return tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) >= SAFE_TORCH
-
-
-def _check_unpacked(path: str | os.PathLike[str]) -> None:
-    """Refuse an archive of more than its size; torch itself compresses nothing."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
-                raise ValueError("unpacked, it would be larger")
-
-
-def _is_plain(value: object) -> bool:
-    """Whether it is a tensor whose numbers lie in the memory one by one."""
-    return (
-        type(value) in (torch.Tensor, torch.nn.Parameter)
-        and value.layout == torch.strided  # type: ignore[attr-defined]
-        and value.device.type == "cpu"  # type: ignore[attr-defined]
-        and not value.is_quantized  # type: ignore[attr-defined]
-    )
 
 
 # --- checks ---------------------------------------------------------------------------------------------

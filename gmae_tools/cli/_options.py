@@ -32,7 +32,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 
 checkpoint_option = click.option(
     "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
-    help="The model: an embedded one, a folder, or one from the Hugging Face hub.",
+    help="The model: an embedded one, a folder, a file of the authors' code (.ckpt), or one from the Hugging Face hub.",
 )  # fmt: skip
 checkpoints_option = click.option(
     "--checkpoint", "checkpoints", multiple=True, default=("gmae-tiny",), show_default=True, metavar="NAME|PATH|...",
