@@ -42,18 +42,18 @@ class Camera:
         distance: camera to the cube's middle, scene units (half picture widths); more than 1 keeps the cube in front.
         focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
         blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
+        cx, cy: where the camera's axis meets the picture, from the middle in half widths and half heights.
         shear: give the footprints of a `gmae` camera the shear that a pinhole of the same focal length would give them,
             with x and y clamped to 1.3, as the authors' code does. (A `pinhole` always has its shear.)
-        shift: what is added to x and y of every projected centre, in half pictures. The renderer of the authors' code
-            has pixel centres elsewhere: 2 / S for a model trained on pictures of S px, which is one pixel there.
     """
 
     kind: CameraKind = "gmae"
     distance: float = 8.0
     focal: float = 1.0
     blur: float = 0.3
+    cx: float = field(default=0.0, metadata=LATER)
+    cy: float = field(default=0.0, metadata=LATER)
     shear: bool = field(default=False, metadata=LATER)
-    shift: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.kind not in ("gmae", "pinhole", "orthographic"):
@@ -63,8 +63,9 @@ class Camera:
             raise GmaeToolsError("camera: distance, focal and blur must be numbers")
         if type(self.shear) is not bool or (self.shear and self.kind != "gmae"):
             raise GmaeToolsError(f"camera: shear is {self.shear!r}, must be false, or true for a gmae camera")
-        if type(self.shift) not in (int, float) or not -1 <= self.shift <= 1:
-            raise GmaeToolsError(f"camera: shift is {self.shift!r}, must be a number within -1..1")
+        for place in (self.cx, self.cy):
+            if type(place) not in (int, float) or not abs(place) <= _LARGEST:
+                raise GmaeToolsError(f"camera: cx and cy must be numbers, {_LARGEST:g} at most, not {place!r}")
         if not (0 < self.distance <= _LARGEST and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST):
             raise GmaeToolsError(
                 f"camera: distance and focal must be positive, blur must not be negative, all {_LARGEST:g} at most"
@@ -153,11 +154,13 @@ def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Ten
     Returns:
         Centres `[B, K, 2]` and axes `[B, K, 2, 3]`.
     """
-    centres, footprint = _flatten_unshifted(means, axes, z, camera)
-    return (centres + camera.shift if camera.shift else centres), footprint
+    centres, footprint = _flatten_centred(means, axes, z, camera)
+    if camera.cx or camera.cy:
+        centres = centres + centres.new_tensor([camera.cx, camera.cy])
+    return centres, footprint
 
 
-def _flatten_unshifted(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     centres = means[..., :2]
     if camera.kind == "orthographic":
         return centres, axes[..., :2, :] * (camera.focal / camera.distance)

@@ -91,7 +91,7 @@ def test_the_model_of_the_description_is_matched(theirs: AuthorsGMAE, file: Path
     model = checkpoints.load(file)
     assert model.config == GMAEConfig(
         image_size=64, width=64, depth=2, heads=1, decoder_width=96, decoder_depth=1, decoder_heads=3, queries=5,
-        gaussians_per_query=3, max_scale=1.5, camera=Camera(shear=True, shift=2 / 64), rotations="shoemake",
+        gaussians_per_query=3, max_scale=1.5, camera=Camera(cx=2 / 64, cy=2 / 64, shear=True), rotations="shoemake",
         decoder_positions="previous", order="slots",
     )  # fmt: skip
     assert not model.training

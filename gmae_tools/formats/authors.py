@@ -44,7 +44,6 @@ _NAMES = {
 _VIDEO = "pos_embed_t"
 _PER_GAUSSIAN = 14
 _HEAD_WIDTH, _DECODER_HEAD_WIDTH = 64, 32
-_CAMERA = {"kind": "gmae", "distance": 8.0, "focal": 1.0, "blur": 0.3, "shear": True}
 _ROUNDING = 1e-2  # of a table of sines in bfloat16
 
 
@@ -158,12 +157,13 @@ def _config(weights: Mapping[str, Tensor], max_scale: float) -> GMAEConfig:
     if outputs % _PER_GAUSSIAN:
         raise ValueError(f"{_HEAD} has {outputs} rows, no multiple of {_PER_GAUSSIAN}")
     side = math.isqrt(tokens - 1) * patch
+    camera = Camera("gmae", distance=8.0, focal=1.0, blur=0.3, cx=2 / side, cy=2 / side, shear=True)
     return GMAEConfig(
         image_size=side, patch_size=patch, width=width, depth=_count(weights, "blocks"), heads=width // _HEAD_WIDTH,
         decoder_width=decoder_width, decoder_depth=_count(weights, "decoder_blocks"),
         decoder_heads=decoder_width // _DECODER_HEAD_WIDTH, queries=queries,
         gaussians_per_query=outputs // _PER_GAUSSIAN, max_scale=max_scale, rotations="shoemake",
-        decoder_positions="previous", order="slots", camera=Camera(**_CAMERA, shift=2 / side),  # type: ignore[arg-type]
+        decoder_positions="previous", order="slots", camera=camera,
     )  # fmt: skip
 
 

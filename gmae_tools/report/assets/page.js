@@ -251,7 +251,10 @@ function inspect() {
   byId("parameters").replaceChildren(...(index < 0 ? [] : parameters(index, share).flatMap(term)));
 }
 
-const centre = (i) => [(2 * splats.x[i]) / width - 1 - data.shift, (2 * splats.y[i]) / height - 1 - data.shift];
+const centre = (i) => [
+  (2 * splats.x[i]) / width - 1 - data.centre[0],
+  (2 * splats.y[i]) / height - 1 - data.centre[1],
+];
 
 function parameters(i, share) {
   const [long, short, angle] = splats.axes(i);
