@@ -18,12 +18,14 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import huggingface_hub
 import torch
+from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -44,6 +46,7 @@ from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
 HUB_PREFIX = "hf://"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
 INDEX_FILE = "model.safetensors.index.json"
 FORMAT = "gmae-tools/1"
 OFFICIAL_SUFFIXES = (".pth", ".pt")
@@ -111,12 +114,18 @@ def find(name: str | os.PathLike[str]) -> Path:
     """The folder of a checkpoint, fetched from the hub if need be; arguments and errors as for `load`."""
     text = os.fspath(name)
     if text.startswith(HUB_PREFIX):
-        return _fetch(text.removeprefix(HUB_PREFIX))
+        return fetch(text.removeprefix(HUB_PREFIX))
     folder = _embedded().get(text, Path(os.path.expanduser(text)))
     if not folder.is_dir():
         known = ", ".join(embedded()) or "none embedded"
         raise GmaeToolsError(f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {known}")
     return folder
+
+
+def is_local(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is of an embedded checkpoint, a folder or a file, and not of a repository."""
+    text = os.fspath(name)
+    return text in _embedded() or file_of_others(text) is not None or os.path.isdir(os.path.expanduser(text))
 
 
 def embedded() -> list[str]:
@@ -133,27 +142,50 @@ def _embedded() -> dict[str, Path]:
 def push(folder: str | os.PathLike[str], repository: str, *, private: bool = False) -> str:
     """Upload a checkpoint folder to the hub as `ORG/NAME`; returns its address for `load`.
 
+    A folder without a `README.md` gets a model card there.
+
     Raises:
         GmaeToolsError: the folder is no valid checkpoint, or the hub refuses.
     """
-    load_folder(folder)
-    repository = repository.removeprefix(HUB_PREFIX)
+    model, repository = load_folder(folder), repository.removeprefix(HUB_PREFIX)
+    files = [path for pattern in (*_FILES, CARD_FILE) for path in sorted(Path(folder).glob(pattern))]
+    additions = [CommitOperationAdd(path.name, path) for path in files]
+    if not (Path(folder) / CARD_FILE).exists():
+        card = model.generate_model_card(repository=repository)
+        additions.append(CommitOperationAdd(CARD_FILE, str(card).encode("utf-8")))
     api = huggingface_hub.HfApi()
-    try:
+    with hub_errors(f"{HUB_PREFIX}{repository}: the hub refused"):
         api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=Path(folder), allow_patterns=[*_FILES, "README.md"])
-    except Exception as error:  # of the hub, its client, or the HTTP library below, another from version to version
-        raise GmaeToolsError(f"{HUB_PREFIX}{repository}: the hub refused: {_hub_problem(error)}") from None
+        api.create_commit(repository, additions, commit_message="Upload a checkpoint of gmae-tools")
     return HUB_PREFIX + repository
 
 
-def _fetch(address: str) -> Path:
+def fetch(address: str, **options: Any) -> Path:
+    """The folder of a repository on the hub, `ORG/NAME[@REVISION]`, downloaded unless the cache has it.
+
+    Args:
+        options: of `huggingface_hub.snapshot_download`, such as `cache_dir`.
+
+    Raises:
+        GmaeToolsError: it cannot be fetched.
+    """
     repository, _, revision = address.partition("@")
-    try:
-        fetched = huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=_FILES)
-    except Exception as error:  # as for `push`
-        raise GmaeToolsError(f"{HUB_PREFIX}{address}: cannot be fetched: {_hub_problem(error)}") from None
+    with hub_errors(f"{HUB_PREFIX}{address}: cannot be fetched"):
+        fetched = huggingface_hub.snapshot_download(
+            repository, revision=revision or None, allow_patterns=_FILES, **options
+        )
     return Path(fetched)
+
+
+@contextmanager
+def hub_errors(problem: str) -> Iterator[None]:
+    """Have whatever goes wrong with the hub end in one line, which begins with `problem`."""
+    try:
+        yield
+    except GmaeToolsError:
+        raise
+    except Exception as error:  # of the hub, its client, or the HTTP library below, another from version to version
+        raise GmaeToolsError(f"{problem}: {_hub_problem(error)}") from None
 
 
 def _hub_problem(error: Exception) -> str:
@@ -256,7 +288,9 @@ def load_folder(folder: str | os.PathLike[str]) -> Autoencoder:
             if name in weights:
                 raise GmaeToolsError(f"{path}: holds {printable(name)}, which {origins[name].name} holds, too")
             weights[name], origins[name] = tensor, path
-    return _build(kind, config, weights, files[0] if len(files) == 1 else folder / INDEX_FILE, origins)
+    model = _build(kind, config, weights, files[0] if len(files) == 1 else folder / INDEX_FILE, origins)
+    model.provenance = _training(folder)
+    return model
 
 
 def training_of(name: str | os.PathLike[str]) -> dict[str, Any]:
@@ -270,7 +304,11 @@ def training_of(name: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if (path := file_of_others(name)) is not None:
         return {"imported_from": path.name}
-    training = _read_json(find(name) / CONFIG_FILE).get("training")
+    return _training(find(name))
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    training = _read_json(folder / CONFIG_FILE).get("training")
     return training if isinstance(training, dict) else {}
 
 
@@ -340,8 +378,11 @@ def load_file(path: str | os.PathLike[str]) -> Autoencoder:
     """
     document = read_torch(path, [argparse.Namespace, *authors.KNOWN])
     if os.fspath(path).endswith(authors.SUFFIX) or authors.is_authors(document):
-        return _load_authors(document, path)
-    return _load_official(document, path)
+        model: Autoencoder = _load_authors(document, path)
+    else:
+        model = _load_official(document, path)
+    model.provenance = training_of(path)
+    return model
 
 
 def _load_authors(document: object, path: str | os.PathLike[str]) -> GMAE:

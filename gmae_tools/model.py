@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gmae_tools.camera import LATER, Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.hub import HubModel
 from gmae_tools.masks import keep_visible
 from gmae_tools.positions import patch_positions, query_places, sincos_embedding
 from gmae_tools.torchvision_ops import ensure_torchvision
@@ -260,7 +261,7 @@ class Decoder(nn.Module):
         return raw.flatten(1, 2)  # [B, K, 14]
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(nn.Module, HubModel):
     """The encoder of visible patches, and a decoder of its features: what GMAE and MAE share.
 
     Args:
@@ -317,7 +318,7 @@ class Autoencoder(nn.Module):
         return patch_positions(grid, side, width, self.rgb_mean.device)
 
 
-class GMAE(Autoencoder):
+class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
     """Pictures in, Gaussians out: `gaussians = model(images)`."""
 
     config: GMAEConfig
