@@ -74,7 +74,7 @@ class HubModel(
             model = checkpoints.load_folder(checkpoints.fetch(address, force_download=force_download, **options))
         if not isinstance(model, cls):
             raise GmaeToolsError(f"{name}: holds weights of {type(model).__name__}, not of {cls.__name__}")
-        return model.to(map_location)  # type: ignore[attr-defined]  # every model is a module
+        return model.to(map_location)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from gmae_tools import checkpoints
@@ -82,7 +82,7 @@ class HubModel(
         checkpoints.save(self, save_directory, training=self.provenance)  # type: ignore[arg-type]
         self._digest = hashlib.sha256((save_directory / checkpoints.WEIGHTS_FILE).read_bytes()).hexdigest()
 
-    def push_to_hub(self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any) -> str:  # type: ignore[override]
+    def push_to_hub(self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any) -> str:
         """Upload the model as `ORG/NAME`, with a model card; returns the address of the commit.
 
         Args:
