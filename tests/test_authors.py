@@ -123,8 +123,9 @@ def test_the_largest_scale_stands_in_the_settings(
 ) -> None:
     document = lightning(theirs, settings)
     assert checkpoints.load(save_lightning(document, tmp_path / "a.ckpt")).config.max_scale == scale
-    document["hyper_parameters"] = {"cfg": settings}  # without OmegaConf
-    assert checkpoints.load(save_lightning(document, tmp_path / "b.ckpt")).config.max_scale == scale
+    for number, place in enumerate(({"cfg": settings}, settings, dict_config(settings))):
+        document["hyper_parameters"] = place
+        assert checkpoints.load(save_lightning(document, tmp_path / f"{number}.ckpt")).config.max_scale == scale
 
 
 def test_pictures_of_any_size_are_seen(file: Path) -> None:

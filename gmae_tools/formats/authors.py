@@ -177,16 +177,20 @@ def _scale(document: object) -> float:
     Raises:
         GmaeToolsError: it is no number.
     """
-    value: Any = document
-    for name in ("hyper_parameters", "cfg", "scale_factor"):
-        value = getattr(value, "_content", value)  # of a container of OmegaConf
-        if not isinstance(value, Mapping) or name not in value:
-            return 1.0
-        value = value[name]
+    settings = _inside(document).get("hyper_parameters")
+    value = 1.0
+    for place in (settings, _inside(settings).get("cfg")):
+        value = _inside(place).get("scale_factor", value)
     value = getattr(value, "_val", value)  # of a node
     if type(value) not in (int, float):
         raise GmaeToolsError(f"its setting scale_factor is {printable(str(value))}, no number")
     return float(value)
+
+
+def _inside(container: Any) -> Mapping[str, Any]:
+    """The entries of a dict or of a container of OmegaConf; none of anything else."""
+    entries = getattr(container, "_content", container)
+    return entries if isinstance(entries, Mapping) else {}
 
 
 def _check_table(table: Tensor, config: GMAEConfig, width: int, name: str) -> None:
