@@ -22,6 +22,10 @@ _OF_SOME = {
     "slot_depth_weight": "--slot-depth-weight",
     "nested_weight": "--nested-weight",
     "gradient_weight": "--gradient-weight",
+    "occlusion_gradient": "--occlusion-gradient",
+    "size_depth_weight": "--size-depth-weight",
+    "region_depth_weight": "--region-depth-weight",
+    "camera": "--camera",
     "reconstruction_weight": "--reconstruction-weight",
     "temperature": "--temperature",
     "normalise_targets": "--normalise-targets",
@@ -139,6 +143,30 @@ def _numbers(kind: type) -> Any:
     help="Of the error of differences between neighbouring pixels; for gmae.  [default: 0]",
 )
 @click.option(
+    "--occlusion-gradient",
+    type=float,
+    metavar="TAU",
+    help="Temperature, in units of depth, at which the order of Gaussians gets a gradient; 0 turns it off. For gmae.  "
+    "[default: 0]",
+)
+@click.option(
+    "--size-depth-weight",
+    type=float,
+    metavar="W",
+    help="Weight of the prior that large Gaussians lie behind; 0 turns it off. For gmae.  [default: 0]",
+)
+@click.option(
+    "--region-depth-weight",
+    type=float,
+    metavar="W",
+    help="Weight of the prior that large regions of one colour lie behind; 0 turns it off. For gmae.  [default: 0]",
+)
+@click.option(
+    "--camera",
+    type=click.Choice(["gmae", "orthographic", "pinhole"]),
+    help="How Gaussians are looked at; see Camera. For gmae.  [default: gmae]",
+)
+@click.option(
     "--normalise-targets",
     is_flag=True,
     default=None,
@@ -238,7 +266,11 @@ def _settings(objective: type[Objective], options: dict[str, Any]) -> dict[str, 
     Raises:
         GmaeToolsError: one of them is of another objective, or impossible.
     """
+    from gmae_tools.camera import Camera
+
     asked = {name: options[name] for name in _OF_SOME if options[name] is not None}
+    if "camera" in asked:
+        asked["camera"] = Camera(asked["camera"])
     known = _of(objective, asked) | _of(objective.model_config, asked)
     alien = [_OF_SOME[name] for name in asked if name not in known]
     if options["backend"] != "auto" and not objective.splats:

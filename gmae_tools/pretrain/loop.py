@@ -51,6 +51,13 @@ Compile = Literal["auto", "on", "off"]
 # How long processes wait for one that decodes a data set or evaluates. (A process that dies ends the others at once.)
 _PATIENCE = timedelta(days=2)
 _BATCHES_AHEAD = 3
+# Settings of objectives that runs did without before they existed.
+_AS_BEFORE = {
+    "name": GMAEObjective.name,
+    "occlusion_gradient": 0.0,
+    "size_depth_weight": 0.0,
+    "region_depth_weight": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,16 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def use_plain_attention(model: Autoencoder) -> None:
+    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
+
+    It is the backward pass that is slow, so this is for training alone.
+    """
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # a switch of timm's blocks
+
+
 def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
     """Have the transformer blocks compiled when they are first used; parameters keep their names.
 
@@ -199,8 +216,9 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
         raise GmaeToolsError(f"{out} already holds a run: add --resume to continue it, or choose another --out")
     try:
         old = json.loads(path.read_text())
-        old["objective"].setdefault("name", GMAEObjective.name)  # a run from before there were others
-        changed = _differences(old, json.loads(config.to_json()))
+        new = json.loads(config.to_json())
+        since = {name: value for name, value in _AS_BEFORE.items() if name in new["objective"]}
+        changed = _differences({**old, "objective": since | old["objective"]}, new)
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); choose another --out") from None
     if changed:
@@ -259,6 +277,8 @@ class _Run:
         if config.warm_start:
             warm_start(self.bare_model, config.warm_start)
         self.bare_model.to(accelerator.device)
+        if accelerator.device.type == "cpu":
+            use_plain_attention(self.bare_model)
         if compiles:
             compile_blocks(self.bare_model)
         optimizers = build_optimizers(self.bare_model, config.optimizer)
