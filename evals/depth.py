@@ -58,7 +58,7 @@ from measurements import (
 from skimage.color import rgb2gray
 
 from gmae_tools import checkpoints
-from gmae_tools.cli._options import Numbers
+from gmae_tools.cli._options import Numbers, cache_option
 from gmae_tools.datasets.saliency import Pair, Saliency, Split, read_mask
 from gmae_tools.depth_consistency import depth_map
 from gmae_tools.files import atomic_path
@@ -308,7 +308,7 @@ def _square(picture: np.ndarray) -> np.ndarray:
 @click.option("--thresholds", type=click.IntRange(2), help="Of edges.  [default: 33]")
 @click.option("--scales", type=Numbers(), help="Tiles of edges.  [default: 3,4]")
 @click.option("--ecssd-every", type=click.IntRange(1), help="Only every Nth photograph of ECSSD.  [default: 1]")
-@click.option("--cache", default="runs/cache", show_default=True, help="Folder for decoded photographs.")
+@cache_option
 @click.option("--out", type=click.Path(path_type=Path), default="runs/depth", show_default=True, help="Measurements.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder for depth.csv and depth.md.")
 @click.option(
@@ -317,8 +317,8 @@ def _square(picture: np.ndarray) -> np.ndarray:
 )  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Measurements at a time.")
 def main(
-    candidates: list[Candidate], bsds: str, ecssd: str, photos: tuple[str, ...], quick: bool, cache: str, out: Path,
-    results: Path | None, sheet: Path | None, jobs: int, **asked: Any,
+    candidates: list[Candidate], bsds: str, ecssd: str, photos: tuple[str, ...], quick: bool,
+    cache: str | None, out: Path, results: Path | None, sheet: Path | None, jobs: int, **asked: Any,
 ) -> None:  # fmt: skip
     """Measure what the depth of CHECKPOINTs means; print a table, and write it if asked to."""
     extent = replace(QUICK if quick else Extent(), **{name: value for name, value in asked.items() if value})

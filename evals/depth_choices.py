@@ -31,7 +31,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "evals")]
 
 from depth import COLUMNS as MEASURES  # noqa: E402
-from pretraining_gpu import share_cache  # noqa: E402
 
 from gmae_tools.cli._options import writable_folder  # noqa: E402
 from gmae_tools.datasets.photos import PhotoStore  # noqa: E402
@@ -139,7 +138,7 @@ def main(
 ) -> None:  # fmt: skip
     """Train and measure the variants, and keep their table in OUT/depth_choices.csv."""
     out = writable_folder(out)
-    PhotoStore.open(data, out / "cache", progress=True)  # decoded before two runs want it
+    PhotoStore.open(data)  # decoded before two runs want it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     processes, failures = Processes(), 0
 
@@ -147,7 +146,7 @@ def main(
         run = out / f"{name}-{samples}-{seed}"
         if (run / FIGURES).exists():
             return
-        share_cache(out, run.name)
+        run.mkdir(exist_ok=True)
         photos = [argument for each in data for argument in ("--data", each)]
         processes.run([*pretrain_command(VARIANTS[name], samples, seed), *photos, "--out", run], run / OUTPUT)
         processes.run(measure_command(run, data, bsds, ecssd), run / OUTPUT)
@@ -185,7 +184,7 @@ def pretrain_command(changes: Options, samples: int, seed: int) -> list[object]:
 def measure_command(run: Path, data: Sequence[str], bsds: str, ecssd: str) -> list[object]:
     """The measurement of a finished run; its figures appear last, so that their file says that all is done."""
     photos = [argument for each in data for argument in ("--photos", each)]
-    sets = ["--bsds", bsds, "--ecssd", ecssd, *photos, "--cache", run.parent / "cache"]
+    sets = ["--bsds", bsds, "--ecssd", ecssd, *photos]
     targets = ["--out", run.parent / "measured", "--results", run, "--sheet", run / SHEET]
     checkpoint = f"{run.name}={run / MODEL_FOLDER}"
     return [sys.executable, ROOT / "evals" / "depth.py", "--quick", "--checkpoint", checkpoint, *sets, *targets]

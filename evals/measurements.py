@@ -80,7 +80,7 @@ class Photographs:
     """Those that pretraining held out: where they are, and how many of them to use."""
 
     data: tuple[str, ...]
-    cache: str
+    cache: str | None
     count: int
 
     def open(self) -> HeldOut:
@@ -115,7 +115,7 @@ class Development:
 
 
 @cache
-def _held_out(data: tuple[str, ...], folder: str, count: int) -> HeldOut:
+def _held_out(data: tuple[str, ...], folder: str | None, count: int) -> HeldOut:
     photos = PhotoStore.open(data, folder)
     return HeldOut(photos, held_out_split(photos.names)[1], count)
 

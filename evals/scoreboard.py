@@ -60,7 +60,7 @@ from measurements import (
 )
 
 from gmae_tools import checkpoints
-from gmae_tools.cli._options import Numbers
+from gmae_tools.cli._options import Numbers, cache_option
 from gmae_tools.datasets.saliency import Split
 from gmae_tools.detectors import GAUSSIAN
 from gmae_tools.files import atomic_path
@@ -148,7 +148,7 @@ def draw_once(model: GMAE) -> float:
 @click.option("--flip", is_flag=True, help="Readouts also look at everything mirrored.")
 @click.option("--reporting-half", is_flag=True, help="Figure and ground on even numbers: for a report, not a choice.")
 @click.option("--quick", is_flag=True, help="Few photographs, thresholds and rounds: only to see that it runs.")
-@click.option("--cache", default="runs/cache", show_default=True, help="Folder for decoded photographs.")
+@cache_option
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "scoreboard", help="Measurements.")
 @click.option(
     "--results", type=click.Path(path_type=Path), help="Folder for scoreboard.csv, -depth.csv and .md "
@@ -157,7 +157,7 @@ def draw_once(model: GMAE) -> float:
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Measurements at a time.")
 def main(
     candidates: list[Candidate], data: tuple[str, ...], root: str | None, ecssd: str, readouts: tuple[str, ...],
-    scales: tuple[int, ...], flip: bool, reporting_half: bool, quick: bool, cache: str, out: Path,
+    scales: tuple[int, ...], flip: bool, reporting_half: bool, quick: bool, cache: str | None, out: Path,
     results: Path | None, jobs: int,
 ) -> None:  # fmt: skip
     """Measure CHECKPOINTs (by default the embedded one), and write the board into the folder of results."""

@@ -46,6 +46,17 @@ _MOST_OTHERS = _MOST_PATCHES = 1 << 16
 _MOST_GAUSSIANS = 1 << 20
 _LARGEST_SCALE = 1000.0
 
+# Where queries come from (each from a place of its own on a grid, or all from chance), and conventions; `GMAEConfig`
+# says what they mean.
+QueryStart = Literal["grid", "random"]
+Rotations = Literal["quaternion", "shoemake"]
+DecoderPositions = Literal["own", "previous"]
+Order = Literal["queries", "slots"]
+_CHOICES = {
+    "query_start": QueryStart, "rotations": Rotations, "decoder_positions": DecoderPositions, "order": Order,
+}  # fmt: skip
+_CHANCE = 0.02  # standard deviation of random queries, as the paper draws them
+
 _SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large footprints optimise badly at first
 
 
@@ -128,11 +139,6 @@ def _plain(config: Any) -> dict[str, Any]:
     }
 
 
-Rotations = Literal["quaternion", "shoemake"]
-DecoderPositions = Literal["own", "previous"]
-Order = Literal["queries", "slots"]
-
-
 @dataclass(frozen=True)
 class GMAEConfig(AutoencoderConfig):
     """What to draw, besides.
@@ -144,6 +150,9 @@ class GMAEConfig(AutoencoderConfig):
         gaussians_per_query: G; K = Q G Gaussians cost the decoder no more than Q.
         max_scale: c in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
         camera: how the Gaussians are looked at.
+        query_start: `grid` spreads the queries over the picture: each starts as the sine-cosine code of a place and has
+            a learned anchor there, to which the head's x and y are added. That is a prior on places which the paper
+            does without. `random`, as in the paper: queries start from N(0, 0.02), and there are no anchors.
         rotations: what the head's four numbers of a rotation are: a `quaternion` of any length; or, the first three,
             sigmoids in [0, 1]^3 for `shoemake_quaternion`.
         decoder_positions: with which position the decoder sees a visible patch: its `own`; or that of the `previous`
@@ -156,6 +165,7 @@ class GMAEConfig(AutoencoderConfig):
     gaussians_per_query: int = 12
     max_scale: float = 2.0
     camera: Camera = field(default_factory=Camera)
+    query_start: QueryStart = field(default="grid", metadata=LATER)
     rotations: Rotations = field(default="quaternion", metadata=LATER)
     decoder_positions: DecoderPositions = field(default="own", metadata=LATER)
     order: Order = field(default="queries", metadata=LATER)
@@ -163,13 +173,15 @@ class GMAEConfig(AutoencoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("rotations", Rotations), ("decoder_positions", DecoderPositions), ("order", Order)):
+        for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in get_args(known):
                 raise GmaeToolsError(f"{name} is {value!r}, must be {' or '.join(get_args(known))}")
         if type(self.background_grey) not in (int, float) or not 0 <= self.background_grey <= 1:
             raise GmaeToolsError(f"background_grey is {self.background_grey!r}, must be a number in 0..1")
         if type(self.max_scale) not in (int, float) or not 0 < self.max_scale <= _LARGEST_SCALE:
             raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be above 0, {_LARGEST_SCALE:g} at most")
+        if not isinstance(self.camera, Camera):
+            raise GmaeToolsError(f"camera is {self.camera!r}, must be a Camera")
         if self.k > _MOST_GAUSSIANS:
             raise GmaeToolsError(f"a picture has {_MOST_GAUSSIANS:,} Gaussians at most, not {self.k:,}")
 
@@ -234,10 +246,9 @@ class Decoder(nn.Module):
     def __init__(self, config: GMAEConfig) -> None:
         super().__init__()
         self.order = config.order
-        places = query_places(config.queries)  # [Q, 2] in [-1, 1]
-        grid = config.image_size // config.patch_size
+        queries, anchors = _starting_queries(config)
         self.embed = nn.Linear(config.width, config.decoder_width)
-        self.queries = nn.Parameter(sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)[None])
+        self.queries = nn.Parameter(queries)
         self.blocks = nn.ModuleList(
             vit_block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
@@ -245,7 +256,7 @@ class Decoder(nn.Module):
         self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * _RAW, bias=False)
         # Only the place in the picture starts from the query: a depth of its own would print the queries' grid on
         # the depth map.
-        self.anchors = nn.Parameter(torch.logit((places + 1) / 2, eps=1e-3)[:, None])  # [Q, 1, 2], raw x and y
+        self.anchors = None if anchors is None else nn.Parameter(anchors)
         self.bias = nn.Parameter(_starting_bias())  # [14]
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -255,7 +266,8 @@ class Decoder(nn.Module):
             x = block(x)
         queries = self.norm(x[:, -self.queries.shape[1] :])  # [B, Q, D']
         raw = self.head(queries).float().unflatten(-1, (-1, _RAW)) + self.bias  # [B, Q, G, 14]
-        raw = torch.cat([raw[..., :2] + self.anchors, raw[..., 2:]], -1)
+        if self.anchors is not None:
+            raw = torch.cat([raw[..., :2] + self.anchors, raw[..., 2:]], -1)
         if self.order == "slots":
             raw = raw.transpose(1, 2)  # [B, G, Q, 14]
         return raw.flatten(1, 2)  # [B, K, 14]
@@ -368,6 +380,16 @@ def shoemake_quaternion(raw: Tensor) -> Tensor:
 def vit_block(width: int, heads: int) -> nn.Module:
     """One block of a ViT as MAE has it: the layers normalise with an epsilon of 1e-6."""
     return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))  # type: ignore[arg-type]
+
+
+def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
+    """Query tokens `[1, Q, D']`, and the raw x and y `[Q, 1, 2]` from which their Gaussians start, if from a grid."""
+    if config.query_start == "random":
+        return torch.randn(1, config.queries, config.decoder_width) * _CHANCE, None
+    places = query_places(config.queries)  # [Q, 2] in [-1, 1]
+    grid = config.image_size // config.patch_size
+    tokens = sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)
+    return tokens[None], torch.logit((places + 1) / 2, eps=1e-3)[:, None]
 
 
 def _starting_bias() -> Tensor:

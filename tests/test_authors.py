@@ -91,8 +91,8 @@ def test_the_model_of_the_description_is_matched(theirs: AuthorsGMAE, file: Path
     model = checkpoints.load(file)
     assert model.config == GMAEConfig(
         image_size=64, width=64, depth=2, heads=1, decoder_width=96, decoder_depth=1, decoder_heads=3, queries=5,
-        gaussians_per_query=3, max_scale=1.5, camera=Camera(cx=2 / 64, cy=2 / 64, shear=True), rotations="shoemake",
-        decoder_positions="previous", order="slots",
+        gaussians_per_query=3, max_scale=1.5, camera=Camera(cx=2 / 64, cy=2 / 64, shear=True), query_start="random",
+        rotations="shoemake", decoder_positions="previous", order="slots",
     )  # fmt: skip
     assert not model.training
     compare(model, theirs, 1.5)

@@ -104,9 +104,7 @@ def from_authors(document: object) -> tuple[GMAEConfig, dict[str, Tensor]]:
     result = {
         _our_name(name): tensor for name, tensor in weights.items() if name not in (*_TABLES, _QUERIES, _MASK_TOKEN)
     }
-    # What ours has besides, and theirs does without:
-    result["decoder.anchors"] = torch.zeros(config.queries, 1, 2)
-    result["decoder.bias"] = torch.zeros(_PER_GAUSSIAN)
+    result["decoder.bias"] = torch.zeros(_PER_GAUSSIAN)  # which theirs does without
     result["decoder.queries"] = weights[_MASK_TOKEN].float() + weights[_QUERIES].float()
     return config, result
 
@@ -162,7 +160,7 @@ def _config(weights: Mapping[str, Tensor], max_scale: float) -> GMAEConfig:
         image_size=side, patch_size=patch, width=width, depth=_count(weights, "blocks"), heads=width // _HEAD_WIDTH,
         decoder_width=decoder_width, decoder_depth=_count(weights, "decoder_blocks"),
         decoder_heads=decoder_width // _DECODER_HEAD_WIDTH, queries=queries,
-        gaussians_per_query=outputs // _PER_GAUSSIAN, max_scale=max_scale, rotations="shoemake",
+        gaussians_per_query=outputs // _PER_GAUSSIAN, max_scale=max_scale, query_start="random", rotations="shoemake",
         decoder_positions="previous", order="slots", camera=camera,
     )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """The pretraining loop: any number of processes, resumable at every saved state, with a log that anyone can plot.
 
 A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and held-out figures), `state.pt` (everything
-needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`), `samples.png` (held-out pictures) and
-`cache/` (decoded photographs). Several machines share that folder.
+needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`) and `samples.png` (held-out pictures).
+Several machines share that folder. Decoded photographs lie outside, in a cache that all runs share.
 Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone, and the
 loss is a mean over samples; so neither the number of processes nor accumulation nor an interruption changes the loss
 curve. (A time budget leaves the schedule to the clock.)
@@ -48,16 +48,18 @@ CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "
 
 Compile = Literal["auto", "on", "off"]
 
+# What a run of an older version did before there was a setting for it, by the setting's place in `pretrain.json`.
+_FORMERLY = {
+    "model.query_start": "grid",
+    "objective.name": GMAEObjective.name,
+    "objective.occlusion_gradient": 0.0,
+    "objective.size_depth_weight": 0.0,
+    "objective.region_depth_weight": 0.0,
+}
+
 # How long processes wait for one that decodes a data set or evaluates. (A process that dies ends the others at once.)
 _PATIENCE = timedelta(days=2)
 _BATCHES_AHEAD = 3
-# Settings of objectives that runs did without before they existed.
-_AS_BEFORE = {
-    "name": GMAEObjective.name,
-    "occlusion_gradient": 0.0,
-    "size_depth_weight": 0.0,
-    "region_depth_weight": 0.0,
-}
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def pretrain(
     accumulate: int = 1,
     compile: Compile = "auto",
     shard_mb: float | None = None,
+    cache: str | Path | None = None,
 ) -> Path:
     """Run or continue a run; returns the folder of the finished checkpoint. A finished run is left as it is.
 
@@ -145,6 +148,7 @@ def pretrain(
         accumulate: parts that every process cuts its share of a batch into, to need less memory.
         compile: let `torch.compile` have the transformer blocks; `auto` does so on CUDA.
         shard_mb: write checkpoints in pieces of at most so many megabytes.
+        cache: folder of decoded photographs; None for the user's, see `cache_folder`.
 
     Raises:
         GmaeToolsError: the folder holds another run, the data cannot be read, or training diverged.
@@ -163,7 +167,7 @@ def pretrain(
     if accelerator.is_main_process:
         _check_folder(config, out, resume)
     accelerator.wait_for_everyone()
-    run = _Run(config, out, accelerator, backend, accumulate, _compiles(compile, where), shard_mb)
+    run = _Run(config, out, accelerator, backend, accumulate, _compiles(compile, where), shard_mb, cache)
     if accelerator.is_main_process:  # only now: settings that cannot work leave nothing behind
         with atomic_path(out / CONFIG_FILE) as temporary:
             temporary.write_text(config.to_json() + "\n")
@@ -216,9 +220,7 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
         raise GmaeToolsError(f"{out} already holds a run: add --resume to continue it, or choose another --out")
     try:
         old = json.loads(path.read_text())
-        new = json.loads(config.to_json())
-        since = {name: value for name, value in _AS_BEFORE.items() if name in new["objective"]}
-        changed = _differences({**old, "objective": since | old["objective"]}, new)
+        changed = _differences(old, json.loads(config.to_json()))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); choose another --out") from None
     if changed:
@@ -236,7 +238,7 @@ def _recipe(config: PretrainConfig) -> dict[str, Any]:
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     names = []
     for key in old.keys() | new.keys():
-        a, b = old.get(key), new.get(key)
+        a, b = (values.get(key, _FORMERLY.get(prefix + key)) for values in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
             names += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
@@ -256,6 +258,7 @@ class _Run:
         accumulate: int,
         compiles: bool,
         shard_mb: float | None,
+        cache: str | Path | None,
     ) -> None:
         if accumulate < 1 or config.batch_size % (accelerator.num_processes * accumulate):
             shares = f"{accelerator.num_processes} processes x {accumulate} accumulated parts"
@@ -268,7 +271,7 @@ class _Run:
         if config.objective.splats:
             choose_backend(backend, accelerator.device)  # one that cannot draw is refused before any work
         with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
-            self.photos = PhotoStore.open(config.data, out / "cache", progress=accelerator.is_main_process)
+            self.photos = PhotoStore.open(config.data, cache, progress=accelerator.is_main_process)
         self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
         self.held_out = HeldOut(self.photos, held_out, backend=backend)
         self._say(_describe(self.photos, len(self.train_indices), len(held_out)))
@@ -481,12 +484,13 @@ def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
 
 
 def _describe(photos: PhotoStore, training: int, held_out: int) -> str:
-    """How many photographs there are, and of those that cannot be read how many and one example."""
+    """How many photographs there are, of those that cannot be read how many and one example, and where they lie."""
     text = f"{training} photographs to train on, {held_out} held out"
     if photos.skipped:
         name, reason = photos.skipped[0]
         text += f", {len(photos.skipped)} skipped as unreadable (the first: {name}: {reason})"
-    return text
+    how, size = "made" if photos.made else "used again", photos.path.stat().st_size
+    return f"{text}\n{size / 1e6:,.1f} MB of decoded photographs {how}: {photos.path}"
 
 
 def _clear_up(out: Path, step: int) -> None:
