@@ -249,6 +249,8 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
         "--mask-ratio", "0.75", "--loss-on", "masked",
         "--background", "white", "--slot-depth-weight", "0.5", "--whole", "0.25", "--error", "psnr",
         "--nested-weight", "0.125", "--gradient-weight", "0.75", "--crop-scale", "0.3,0.9", "--precision", "float32",
+        "--occlusion-gradient", "0.02", "--size-depth-weight", "0.004", "--region-depth-weight", "0.005",
+        "--camera", "orthographic",
         "--held-out", "0", "--seed", "7", "--log-every", "1", "--save-every", "5", "--evaluate-every", "6",
         "--device", "cpu",
     ]  # fmt: skip
@@ -256,7 +258,7 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
     assert result.exit_code == 0, result.stderr
     kept = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert (kept["model"]["queries"], kept["model"]["max_scale"], kept["model"]["width"]) == (9, 1.5, 48)
-    assert kept["model"]["query_start"] == "random"
+    assert kept["model"]["query_start"] == "random" and kept["model"]["camera"]["kind"] == "orthographic"
     assert kept["schedule"] == {
         "samples": 8, "time_budget": None, "warmup": 0.3, "resolutions": [32, 48, 64], "grow_at": [0.5, 0.6],
         "cooldown": 0.4,
@@ -264,6 +266,7 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
     assert kept["objective"] == {
         "name": "gmae", "mask_ratio": [0.75, 0.75], "whole": 0.25, "error": "psnr", "loss_on": "masked",
         "background": "white", "slot_depth_weight": 0.5, "nested_weight": 0.125, "gradient_weight": 0.75,
+        "occlusion_gradient": 0.02, "size_depth_weight": 0.004, "region_depth_weight": 0.005,
     }  # fmt: skip
     assert kept["optimizer"] == {"name": "adamw", "lr": 0.002, "muon_lr": 0.01, "weight_decay": 0.1}
     rest = {name: kept[name] for name in kept.keys() - {"model", "schedule", "objective", "optimizer"}}

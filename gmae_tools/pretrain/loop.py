@@ -43,6 +43,10 @@ from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.splatting import Backend, choose_backend
+from gmae_tools.torchvision_ops import ensure_torchvision
+
+ensure_torchvision()
+from timm.layers import Attention  # type: ignore[attr-defined]  # noqa: E402
 
 CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "log.jsonl", "model"
 
@@ -195,8 +199,8 @@ def use_plain_attention(model: Autoencoder) -> None:
     It is the backward pass that is slow, so this is for training alone.
     """
     for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False  # a switch of timm's blocks
+        if isinstance(module, Attention):
+            module.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone
 
 
 def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
