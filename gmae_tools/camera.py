@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -13,9 +13,14 @@ from gmae_tools.gaussians import Gaussians
 
 CameraKind = Literal["gmae", "pinhole", "orthographic"]
 
+# Marks settings that are younger than the format of checkpoints: written only where they differ from the default, so
+# that older versions read all that they can compute.
+LATER = {"later": True}
+
 _NEAREST_VISIBLE_Z = 0.01  # scene units in front of the camera; gsplat's near plane
 _LARGEST = 1e6  # scale in scene units, or place in half pictures: no picture shows what is beyond
 _LONGEST_AXIS = 1e8  # px, of a footprint: its fourth power is the largest number needed, and float32 ends at 3e38
+_SHEAR_LIMIT = 1.3  # half pictures from the middle, beyond which shear grows no further; gsplat's
 _DEGENERATE = 1e-12  # px^4, of the determinant of a covariance: a footprint without area, which only blur = 0 allows
 
 
@@ -37,12 +42,18 @@ class Camera:
         distance: camera to the cube's middle, scene units (half picture widths); more than 1 keeps the cube in front.
         focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
         blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
+        cx, cy: where the camera's axis meets the picture, from the middle in half widths and half heights.
+        shear: give the footprints of a `gmae` camera the shear that a pinhole of the same focal length would give them,
+            with x and y clamped to 1.3, as the authors' code does. (A `pinhole` always has its shear.)
     """
 
     kind: CameraKind = "gmae"
     distance: float = 8.0
     focal: float = 1.0
     blur: float = 0.3
+    cx: float = field(default=0.0, metadata=LATER)
+    cy: float = field(default=0.0, metadata=LATER)
+    shear: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.kind not in ("gmae", "pinhole", "orthographic"):
@@ -50,6 +61,11 @@ class Camera:
         lengths = (self.distance, self.focal, self.blur)
         if any(isinstance(length, bool) or not isinstance(length, (int, float)) for length in lengths):
             raise GmaeToolsError("camera: distance, focal and blur must be numbers")
+        if type(self.shear) is not bool or (self.shear and self.kind != "gmae"):
+            raise GmaeToolsError(f"camera: shear is {self.shear!r}, must be false, or true for a gmae camera")
+        for place in (self.cx, self.cy):
+            if type(place) not in (int, float) or not abs(place) <= _LARGEST:
+                raise GmaeToolsError(f"camera: cx and cy must be numbers, {_LARGEST:g} at most, not {place!r}")
         if not (0 < self.distance <= _LARGEST and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST):
             raise GmaeToolsError(
                 f"camera: distance and focal must be positive, blur must not be negative, all {_LARGEST:g} at most"
@@ -138,16 +154,29 @@ def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Ten
     Returns:
         Centres `[B, K, 2]` and axes `[B, K, 2, 3]`.
     """
+    centres, footprint = _flatten_centred(means, axes, z, camera)
+    if camera.cx or camera.cy:
+        centres = centres + centres.new_tensor([camera.cx, camera.cy])
+    return centres, footprint
+
+
+def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     centres = means[..., :2]
     if camera.kind == "orthographic":
         return centres, axes[..., :2, :] * (camera.focal / camera.distance)
     inverse_z = (camera.focal / z)[..., None]  # [B, K, 1]
     footprint = axes[..., :2, :] * inverse_z[..., None]
     if camera.kind == "gmae":
+        if camera.shear:
+            footprint = footprint - _shear(centres.clamp(-_SHEAR_LIMIT, _SHEAR_LIMIT) * inverse_z, axes, z)
         return centres, footprint
     projected = centres * inverse_z
-    # EWA: d(f x / z) = f/z dx - f x / z^2 dz
-    return projected, footprint - _cut(projected, _LARGEST)[..., None] * (axes[..., 2:, :] / z[..., None, None])
+    return projected, footprint - _shear(_cut(projected, _LARGEST), axes, z)
+
+
+def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:
+    """The second term of EWA's d(f x / z) = f/z dx - f x / z^2 dz, where `projected` `[B, K, 2]` is f x / z."""
+    return projected[..., None] * (axes[..., 2:, :] / z[..., None, None])
 
 
 def _cut(lengths: Tensor, limit: float) -> Tensor:

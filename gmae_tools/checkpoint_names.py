@@ -10,7 +10,8 @@ from gmae_tools.errors import GmaeToolsError
 
 HUB_PREFIX, RANDOM_PREFIX, TIMM_PREFIX = "hf://", "random:", "timm:"
 CONFIG_FILE = "config.json"
-OFFICIAL_SUFFIXES = (".pth", ".pt")
+OFFICIAL_SUFFIXES, AUTHORS_SUFFIX = (".pth", ".pt"), ".ckpt"  # of MAE's authors, and of GMAE's
+FILE_SUFFIXES = (*OFFICIAL_SUFFIXES, AUTHORS_SUFFIX)
 LARGEST_JSON = 1 << 24  # bytes
 _PACKAGE = Path(__file__).parent
 EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
@@ -36,7 +37,7 @@ def local_path(name: str | os.PathLike[str]) -> Path:
     text = os.fspath(name)
     path = _embedded().get(text, Path(os.path.expanduser(text)))
     if not path.exists():
-        if text.endswith(OFFICIAL_SUFFIXES):
+        if text.endswith(FILE_SUFFIXES):
             raise GmaeToolsError(f"{text}: no such file")
         known = ", ".join(embedded()) or "none embedded"
         raise GmaeToolsError(f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {known}")

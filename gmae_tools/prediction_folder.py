@@ -41,10 +41,15 @@ def weights_of(checkpoint: str) -> str:
     Raises:
         GmaeToolsError: there is no such checkpoint, or a piece is missing.
     """
-    from gmae_tools.checkpoints import find, weights_files  # imports torch, which little else here needs
+    from gmae_tools.checkpoints import (
+        file_of_others,
+        find,
+        weights_files,
+    )  # imports torch, which little else here needs
 
+    file = file_of_others(checkpoint)
     try:
-        digests = [fingerprint(path) for path in weights_files(find(checkpoint))]
+        digests = [fingerprint(path) for path in ([file] if file else weights_files(find(checkpoint)))]
     except FileNotFoundError as error:
         raise GmaeToolsError(f"{error.filename}: missing; fetch the checkpoint again") from None
     return digests[0] if len(digests) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()

@@ -16,9 +16,9 @@ from gmae_tools.splatting import Backend, rasterize
 def reconstruct(model: Autoencoder, images: Tensor, mask: Tensor | None = None, backend: Backend = "auto") -> Tensor:
     """Pictures `[B, 3, H, W]`, clamped to [0, 1], of what the model makes of the visible patches.
 
-    A GMAE draws its Gaussians on white. An MAE draws its predictions of all patches; those that it sees are worth
-    little if its loss was on hidden patches alone. With normalised targets each patch takes its brightness and its
-    contrast from `images`, the hidden ones too.
+    A GMAE draws its Gaussians on its own background, mostly white. An MAE draws its predictions of all patches; those
+    that it sees are worth little if its loss was on hidden patches alone. With normalised targets each patch takes its
+    brightness and its contrast from `images`, the hidden ones too.
 
     Args:
         images: RGB in [0, 1] `[B, 3, H, W]`, on the model's device.
@@ -33,8 +33,8 @@ def reconstruct(model: Autoencoder, images: Tensor, mask: Tensor | None = None, 
     check_draws(model, "this model")
     assert isinstance(model, GMAE)
     height, width = images.shape[-2:]
-    white = torch.ones(3, device=images.device)
-    return render(model(images, mask), model.camera, height, width, white, backend).clamp(0, 1)
+    background = torch.full((3,), float(model.config.background_grey), device=images.device)
+    return render(model(images, mask), model.camera, height, width, background, backend).clamp(0, 1)
 
 
 def check_draws(model: Autoencoder, name: str) -> None:

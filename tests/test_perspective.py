@@ -16,7 +16,8 @@ from gmae_tools.perspective import Viewer, in_perspective
 from gmae_tools.splatting import rasterize
 
 SIZES = [(48, 48), (40, 64), (64, 41)]
-CAMERAS = [Camera(), Camera("gmae", 5.0, 2.0, 0.1), Camera("orthographic"), Camera("pinhole", 3.0, 2.5)]
+SHEARED = Camera("gmae", 4.0, cx=0.1, cy=-0.05, shear=True)
+CAMERAS = [Camera(), Camera("gmae", 5.0, 2.0, 0.1), SHEARED, Camera("orthographic"), Camera("pinhole", 3.0, 2.5)]
 
 
 def some(k: int = 60) -> Gaussians:

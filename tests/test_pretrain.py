@@ -174,6 +174,8 @@ def test_slot_depth_spread_is_the_share_of_variance_between_slots() -> None:
     actual = slot_depth_spread(gaussians_at(depths.reshape(3, 20)), 4)
     assert float(actual) == pytest.approx(np.mean(shares), rel=1e-4)
     assert 0.05 < float(actual) < 0.5
+    by_slot = slot_depth_spread(gaussians_at(depths.transpose(0, 2, 1).reshape(3, 20)), 4, "slots")
+    assert float(by_slot) == pytest.approx(float(actual), rel=1e-5)
 
 
 def test_slot_depth_spread_at_its_ends() -> None:

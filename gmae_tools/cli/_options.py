@@ -78,7 +78,7 @@ def check_layers(layers: int, count: int | None) -> None:
 
 _checkpoint_option = partial(
     click.option, "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
-    help="The model: an embedded one, a folder, or one from the Hugging Face hub.",
+    help="The model: an embedded one, a folder, a file of the authors' code (.ckpt), or one from the Hugging Face hub.",
 )  # fmt: skip
 checkpoint_option = _checkpoint_option(callback=check_checkpoints)
 unchecked_checkpoint_option = _checkpoint_option()  # of commands that may do without a model

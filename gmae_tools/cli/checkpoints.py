@@ -1,13 +1,15 @@
-"""`gmae-tools checkpoints`: list, average, export and upload models."""
+"""`gmae-tools checkpoints`: list, import, average, export and upload models."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gmae_tools.cli._options import check_checkpoints, format_option, output_folder
 from gmae_tools.cli._progress import busy, progress
+from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
@@ -17,7 +19,7 @@ COLUMNS = {"name": None, "model": None, "image_size": None, "encoder": None, "pa
 
 @click.group()
 def command() -> None:
-    """List, average, export and upload models."""
+    """List, import, average, export and upload models."""
 
 
 @command.command("list")
@@ -46,6 +48,33 @@ def describe(name: str) -> Row:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "samples": samples if isinstance(samples, int) else None,
     }  # fmt: skip
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--half", is_flag=True, help="Store weights as float16.")
+@click.option("-o", "--out", required=True, metavar="DIR", help="Folder of the new checkpoint.")
+def import_command(file: str, half: bool, out: str) -> None:
+    """Write FILE, a checkpoint of another program, as a folder in our format.
+
+    FILE is of the code of GMAE's authors (Lightning's .ckpt, or the bare state dict of their image model as .pth), or
+    an official MAE checkpoint (.pth). Nothing in it is run. Every --checkpoint option also takes FILE itself; the
+    folder is smaller, as it lacks the state of the optimizer, and can be pushed to the hub.
+    """
+    from gmae_tools.checkpoint_names import FILE_SUFFIXES
+    from gmae_tools.checkpoints import file_of_others, load_file, save
+    from gmae_tools.prediction_folder import fingerprint
+
+    if file_of_others(file) is None:
+        raise GmaeToolsError(f"{file}: expected a file named {', '.join('*' + suffix for suffix in FILE_SUFFIXES)}")
+    model = load_file(file)
+    save(
+        model,
+        output_folder(out),
+        half=half,
+        training={"imported_from": Path(file).name, "sha256": fingerprint(Path(file))},
+    )
+    click.echo(out)
 
 
 @command.command()

@@ -122,7 +122,7 @@ class PretrainConfig:
 
     def to_json(self) -> str:
         """For `pretrain.json`, and to tell whether two runs are the same."""
-        values = dataclasses.asdict(self)
+        values = {**dataclasses.asdict(self), "model": self.model.to_dict()}
         values["objective"] = {"name": self.objective.name, **values["objective"]}
         return json.dumps(values, indent=2)
 

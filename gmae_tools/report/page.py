@@ -102,6 +102,7 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
         "width": width,
         "height": height,
         "distance": camera.distance,
+        "centre": [camera.cx, camera.cy],
         "depthScale": _depth_scale(splats, height, width, request.backend),
         "fields": FIELDS,
         "table": to_base64(pack(gaussians, splats).tobytes()),
