@@ -145,13 +145,13 @@ def _train(train: Tensor, labels: Tensor, rates: Sequence[float], config: Linear
     """Train a classifier for each rate; what comes back predicts labels `[rates, m]` of features `[m, D]`."""
     generator = torch.Generator().manual_seed(config.seed)
     classes, device = int(labels.max()) + 1, train.device
-    norm = nn.BatchNorm1d(train.shape[1], affine=False, eps=1e-6, device=device)
-    heads = nn.Linear(train.shape[1], len(rates) * classes, device=device)  # side by side
-    start = torch.empty(classes, train.shape[1]).normal_(std=0.01, generator=generator)
+    norm = nn.BatchNorm1d(train.shape[1], affine=False, eps=1e-6, device=device, dtype=train.dtype)
+    heads = nn.Linear(train.shape[1], len(rates) * classes, device=device, dtype=train.dtype)  # side by side
+    start = torch.empty(classes, train.shape[1], dtype=torch.float32).normal_(std=0.01, generator=generator)
     heads.weight.data.copy_(start.repeat(len(rates), 1))
     nn.init.zeros_(heads.bias)
     # The heads have nothing in common, so a loss times a rate is a step at that rate.
-    weights = torch.tensor(rates, device=device)
+    weights = torch.tensor(rates, device=device, dtype=train.dtype)
     optimizer = torch.optim.SGD(heads.parameters(), lr=1.0, momentum=0.9)
     size = max(2, min(config.batch_size, len(train) // 10))
     steps = len(train) // size

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.precision import working_dtype
 from gmae_tools.splatting.backends import Backend, Drawer, choose_backend
 
 __all__ = ["Backend", "Drawer", "GroupRaster", "Raster", "choose_backend", "rasterize", "rasterize_groups"]
@@ -70,6 +71,9 @@ def rasterize(
 ) -> Raster:
     """Composite splats by depth; differentiable in means, conics, colors, opacities and background.
 
+    Pictures are float32, or float64 if a tensor of the splats is, which only `dense` computes with. Autocast changes
+    nothing.
+
     Args:
         splats: any order, any number of channels C; the pictures will be on their device.
         height, width: of the picture in pixels.
@@ -82,6 +86,7 @@ def rasterize(
     Raises:
         GmaeToolsError: a parameter is NaN or infinite, a shape does not fit, or the backend cannot draw here.
     """
+    splats = _of_one_dtype(splats)
     colors = torch.cat([splats.colors, splats.depths[..., None]], -1) if depth else splats.colors
     shine = _background(background, splats, splats.colors.shape[-1])
     if depth:
@@ -120,11 +125,17 @@ def rasterize_groups(
     """
     if not group_sizes or min(group_sizes) < 0 or sum(group_sizes) > splats.means.shape[1]:
         raise GmaeToolsError(f"group sizes {list(group_sizes)} do not cut {splats.means.shape[1]} splats")
+    splats = _of_one_dtype(splats)
     shine = _background(None, splats, splats.colors.shape[-1])
     images, alphas, _, _ = _composite(
         splats, splats.colors, shine, height, width, tuple(group_sizes), alpha_max, False, backend
     )
     return GroupRaster(images, alphas)
+
+
+def _of_one_dtype(splats: Splats) -> Splats:
+    dtype = working_dtype(*vars(splats).values())
+    return Splats(**{name: tensor.to(dtype) for name, tensor in vars(splats).items()})
 
 
 def _background(background: Tensor | None, splats: Splats, channels: int) -> Tensor:
@@ -135,7 +146,7 @@ def _background(background: Tensor | None, splats: Splats, channels: int) -> Ten
         raise GmaeToolsError(
             f"background has shape {list(background.shape)}, expected [{channels}] or [{batch}, {channels}]"
         )
-    return background.to(splats.means.device).expand(batch, channels)
+    return background.to(splats.means).expand(batch, channels)
 
 
 def unsort(owner: Tensor, order: Tensor) -> Tensor:
@@ -183,9 +194,11 @@ def _composite(
         else:
             from gmae_tools.splatting.dense import rasterize_dense
 
-            images, alphas, owner, weight = rasterize_dense(
-                means, conics, colors, opacities, background, height, width, group_sizes, alpha_max
-            )
+            with torch.autocast(means.device.type, enabled=False):  # it would halve the precision of matrix products
+                images, alphas, owner, weight = rasterize_dense(
+                    means, conics, colors, opacities, background, height, width, group_sizes, alpha_max
+                )
+    images, alphas, weight = (result.to(splats.means.dtype) for result in (images, alphas, weight))
     return images, alphas, unsort(owner, order) if owners else owner, weight
 
 

@@ -86,6 +86,11 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().contiguous().numpy()
 
 
+def _new(*shape: int) -> Tensor:
+    """A tensor for a kernel to fill. Torch's default dtype and device are the caller's: the kernels know one only."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
 def _tiles(length: int) -> int:
     return -(-length // TILE)
 
@@ -170,9 +175,9 @@ class _Composite(torch.autograd.Function):
         scene, bins = _prepare(means, conics, colors, opacities, order, group_sizes, height, width)
         batch, channels, groups = order.shape[0], colors.shape[2], len(group_sizes)
         size = (_tiles(height) * TILE, _tiles(width) * TILE)
-        images = torch.empty(batch, groups, channels, *size)
-        alphas = torch.empty(batch, groups, *size)
-        owner, owner_weight = torch.empty(2, batch, *(size if owners else (0, 0)))
+        images = _new(batch, groups, channels, *size)
+        alphas = _new(batch, groups, *size)
+        owner, owner_weight = _new(2, batch, *(size if owners else (0, 0)))
         outputs = [tensor.numpy() for tensor in (images, alphas, owner, owner_weight)]
         shine, cap = _array(background), np.float32(alpha_max)
 
