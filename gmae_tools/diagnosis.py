@@ -237,9 +237,8 @@ def _scene(device: str) -> Splats:
     generator = torch.Generator().manual_seed(0)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return (low + (high - low) * torch.rand(1, _SPLATS, *shape, generator=generator, dtype=torch.float32)).to(
-            device
-        )
+        numbers = torch.rand(1, _SPLATS, *shape, generator=generator, dtype=torch.float32)
+        return (low + (high - low) * numbers).to(device)
 
     a, c = uniform(0.01, 0.5), uniform(0.01, 0.5)
     conics = torch.stack([a, uniform(-0.8, 0.8) * (a * c).sqrt(), c], -1)
