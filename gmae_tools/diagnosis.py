@@ -191,11 +191,9 @@ def folders() -> list[Folder]:
     from gmae_tools.splatting import kernels
 
     extensions = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
-    paths = {
-        "compiled CPU kernels": kernels.composite.stats.cache_path,
-        "compiled CUDA kernels": extensions,
-        "checkpoints from the hub": HF_HUB_CACHE,
-    }
+    paths = {"compiled CUDA kernels": extensions, "checkpoints from the hub": HF_HUB_CACHE}
+    if hasattr(kernels.composite, "stats"):  # where numba may compile
+        paths = {"compiled CPU kernels": kernels.composite.stats.cache_path, **paths}
     return [Folder(purpose, str(path), _is_writable(Path(path))) for purpose, path in paths.items()]
 
 
@@ -252,9 +250,10 @@ def try_defaults(trials: list[Trial]) -> tuple[str, str | None]:
     from gmae_tools import checkpoints
 
     device = resolve_device("auto")
-    drawer = choose_backend("auto", device)
-    default = f"{CHECKPOINT} on {device}, drawn by {drawer}"
+    default = f"{CHECKPOINT} on {device}"
     try:
+        drawer = choose_backend("auto", device)
+        default = f"{default}, drawn by {drawer}"
         model = checkpoints.load(CHECKPOINT, device=device)
         splats = project(predict(model, np.full((32, 48, 3), 128, np.uint8)), model.camera, 32, 48)
         rasterize(splats, 32, 48, background=torch.ones(3), backend=drawer)
