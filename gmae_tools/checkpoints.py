@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import huggingface_hub
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -48,6 +49,7 @@ FORMAT = "gmae-tools/1"
 OFFICIAL_SUFFIXES = (".pth", ".pt")
 _SHARDS, _SHARD = "model-*-of-*.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
+_ADDRESS = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")  # ORG/NAME[@REVISION]
 _LARGEST_JSON = 1 << 24  # bytes
 SAFE_TORCH = (2, 10)  # before, a file could run code through `weights_only` (CVE-2025-32434, CVE-2026-24747)
 _HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
@@ -140,12 +142,25 @@ def push(folder: str | os.PathLike[str], repository: str, *, private: bool = Fal
 
 
 def _fetch(address: str) -> Path:
+    if not _ADDRESS.fullmatch(address):
+        raise GmaeToolsError(f"{HUB_PREFIX}{address}: no repository of the hub; write {HUB_PREFIX}ORG/NAME[@REVISION]")
     repository, _, revision = address.partition("@")
     try:
         fetched = huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=_FILES)
+    except LocalEntryNotFoundError as error:
+        problem = _hub_problem(error)
+        if others := _fetched_revisions(repository):
+            problem = f"the hub cannot be reached, and of this repository only {', '.join(others)} was fetched before"
+        raise GmaeToolsError(f"{HUB_PREFIX}{address}: cannot be fetched: {problem}") from None
     except Exception as error:  # as for `push`
         raise GmaeToolsError(f"{HUB_PREFIX}{address}: cannot be fetched: {_hub_problem(error)}") from None
     return Path(fetched)
+
+
+def _fetched_revisions(repository: str) -> list[str]:
+    """Names of the revisions of which there is a copy here."""
+    refs = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "refs"
+    return sorted(path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file())
 
 
 def _hub_problem(error: Exception) -> str:

@@ -143,7 +143,8 @@ def _torchvision() -> str:
     except ImportError:
         return "not installed"
     except (RuntimeError, NotImplementedError):
-        return f"{_version('torchvision')}, without its compiled operators (not needed)"
+        unfit = "" if ensure_torchvision() else "; not built for this torch, so timm can be imported by gmae-tools only"
+        return f"{_version('torchvision')}, without its compiled operators (not needed{unfit})"
     return _version("torchvision")
 
 
