@@ -33,7 +33,7 @@ from gmae_tools.detectors import CLASSICAL, GAUSSIAN, Detector, GaussianEdges
 from gmae_tools.edge_benchmark import Settings
 from gmae_tools.files import atomic_path
 from gmae_tools.metrics.boundaries import BoundaryResult, best_point
-from gmae_tools.prediction_folder import fingerprint, predict_maps
+from gmae_tools.prediction_folder import predict_maps, weights_of
 from gmae_tools.processes import cores, is_main, join, share, wait
 from gmae_tools.report.pr_curve import Curve, plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
@@ -86,7 +86,7 @@ def entries(checkpoint: str) -> list[Entry]:
 
 def claim(rows: Sequence[Entry], split: str, checkpoint: str, thresholds: int, out: Path, overwrite: bool) -> None:
     """Note the settings of every entry beside its results."""
-    weights = fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
+    weights = weights_of(checkpoint)
     for entry in rows:
         of_model = entry.looks is not None
         settings = Settings(

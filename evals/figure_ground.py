@@ -38,7 +38,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.images import read_image, resize, to_tensor, write_image
 from gmae_tools.metrics.regions import RegionProtocol, RegionResult, binarize
-from gmae_tools.prediction_folder import claim, fingerprint, predict_maps
+from gmae_tools.prediction_folder import claim, predict_maps, weights_of
 from gmae_tools.processes import cores
 from gmae_tools.region_benchmark import Settings, fit, maps_of, read_map
 from gmae_tools.report.segment import Comparison, comparison_sheet
@@ -115,7 +115,7 @@ def predict_all(photos: Sequence[Path], checkpoint: str, out: Path, jobs: int) -
 
 def claim_all(data: Saliency, split: str, checkpoint: str, out: Path, overwrite: bool) -> None:
     """Note the settings of every entry beside its results."""
-    weights = fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
+    weights = weights_of(checkpoint)
     for entry in ENTRIES:
         settings = Settings(
             dataset=data.name,

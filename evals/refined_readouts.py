@@ -31,7 +31,7 @@ from gmae_tools.detectors import GaussianEdges
 from gmae_tools.files import atomic_path
 from gmae_tools.metrics.boundaries import BoundaryResult
 from gmae_tools.metrics.regions import RegionProtocol
-from gmae_tools.prediction_folder import Predictor, claim, fingerprint, predict_maps
+from gmae_tools.prediction_folder import Predictor, claim, predict_maps, weights_of
 from gmae_tools.processes import cores
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.segmenters import THRESHOLDS, GaussianFigure
@@ -97,7 +97,7 @@ def edge_rows(
 ) -> list[Row]:
     """Rows of `EDGE_COLUMNS`."""
     entries = [Entry(name, count) for name in READOUTS for count in steps]
-    weights = fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
+    weights = weights_of(checkpoint)
     for entry in entries:
         layers = LAYERS if entry.name == "layers" else None
         settings = edge_benchmark.Settings(
@@ -126,7 +126,7 @@ def figure_rows(
     """Rows of `FIGURE_COLUMNS`."""
     pairs: list[Pair] = data.pairs("odd")[::every]
     entries = [Entry(name, count) for name in METHODS for count in steps]
-    weights = fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
+    weights = weights_of(checkpoint)
     for entry in entries:
         settings = region_benchmark.Settings(
             data.name, "odd", entry.name, THRESHOLDS[entry.name], False, Path(checkpoint).name, weights, (1,), False,

@@ -358,7 +358,7 @@ def main(
 
     torch.set_num_threads(1)
     model = checkpoints.load(checkpoint)
-    weights = prediction_folder.fingerprint(checkpoints.find(checkpoint) / checkpoints.WEIGHTS_FILE)
+    weights = prediction_folder.weights_of(checkpoint)
     settings = {"weights": weights, "ks": ks, "steps": steps, "rates": vars(Rates())}
     prediction_folder.claim(out, settings, parts=("fits",), overwrite=overwrite)
     paths = BSDS500(root).images("val")[::EVERY][:photos]

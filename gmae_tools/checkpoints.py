@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import huggingface_hub
 import torch
 from huggingface_hub import CommitOperationAdd
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -59,6 +60,7 @@ FORMAT = "gmae-tools/1"
 _SHARDS, _SHARD = "model-*-of-*.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
 reads_official = reads_safely
+_ADDRESS = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")  # ORG/NAME[@REVISION]
 _HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
 
 Model = TypeVar("Model", bound=Autoencoder)
@@ -159,12 +161,28 @@ def fetch(address: str, **options: Any) -> Path:
     Raises:
         GmaeToolsError: it cannot be fetched.
     """
+    if not _ADDRESS.fullmatch(address):
+        raise GmaeToolsError(f"{HUB_PREFIX}{address}: no repository of the hub; write {HUB_PREFIX}ORG/NAME[@REVISION]")
     repository, _, revision = address.partition("@")
-    with hub_errors(f"{HUB_PREFIX}{address}: cannot be fetched"):
-        fetched = huggingface_hub.snapshot_download(
-            repository, revision=revision or None, allow_patterns=_FILES, **options
-        )
+    problem = f"{HUB_PREFIX}{address}: cannot be fetched"
+    with hub_errors(problem):
+        try:
+            fetched = huggingface_hub.snapshot_download(
+                repository, revision=revision or None, allow_patterns=_FILES, **options
+            )
+        except LocalEntryNotFoundError:
+            others = _fetched_revisions(repository, options.get("cache_dir") or HF_HUB_CACHE)
+            if not others:
+                raise
+            why = f"the hub cannot be reached, and of this repository only {', '.join(others)} was fetched before"
+            raise GmaeToolsError(f"{problem}: {why}") from None
     return Path(fetched)
+
+
+def _fetched_revisions(repository: str, cache: str | os.PathLike[str]) -> list[str]:
+    """Names of the revisions of which there is a copy in a cache."""
+    refs = Path(cache) / f"models--{repository.replace('/', '--')}" / "refs"
+    return sorted(path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file())
 
 
 @contextmanager

@@ -144,7 +144,8 @@ def _torchvision() -> str:
     except ImportError:
         return "not installed"
     except (RuntimeError, NotImplementedError):
-        return f"{_version('torchvision')}, without its compiled operators (not needed)"
+        unfit = "" if ensure_torchvision() else "; not built for this torch, so timm can be imported by gmae-tools only"
+        return f"{_version('torchvision')}, without its compiled operators (not needed{unfit})"
     return _version("torchvision")
 
 
@@ -200,11 +201,9 @@ def folders() -> list[Folder]:
     from gmae_tools.splatting import kernels
 
     extensions = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
-    paths = {
-        "compiled CPU kernels": kernels.composite.stats.cache_path,
-        "compiled CUDA kernels": extensions,
-        "checkpoints from the hub": HF_HUB_CACHE,
-    }
+    paths = {"compiled CUDA kernels": extensions, "checkpoints from the hub": HF_HUB_CACHE}
+    if hasattr(kernels.composite, "stats"):  # where numba may compile
+        paths = {"compiled CPU kernels": kernels.composite.stats.cache_path, **paths}
     return [Folder(purpose, str(path), _is_writable(Path(path))) for purpose, path in paths.items()]
 
 
@@ -246,7 +245,8 @@ def _scene(device: str) -> Splats:
     generator = torch.Generator().manual_seed(0)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return (low + (high - low) * torch.rand(1, _SPLATS, *shape, generator=generator)).to(device)
+        numbers = torch.rand(1, _SPLATS, *shape, generator=generator, dtype=torch.float32)
+        return (low + (high - low) * numbers).to(device)
 
     a, c = uniform(0.01, 0.5), uniform(0.01, 0.5)
     conics = torch.stack([a, uniform(-0.8, 0.8) * (a * c).sqrt(), c], -1)
@@ -260,9 +260,10 @@ def try_defaults(trials: list[Trial]) -> tuple[str, str | None]:
     from gmae_tools import checkpoints
 
     device = resolve_device("auto")
-    drawer = choose_backend("auto", device)
-    default = f"{CHECKPOINT} on {device}, drawn by {drawer}"
+    default = f"{CHECKPOINT} on {device}"
     try:
+        drawer = choose_backend("auto", device)
+        default = f"{default}, drawn by {drawer}"
         model = checkpoints.load(CHECKPOINT, device=device)
         splats = project(predict(model, np.full((32, 48, 3), 128, np.uint8)), model.camera, 32, 48)
         rasterize(splats, 32, 48, background=torch.ones(3), backend=drawer)

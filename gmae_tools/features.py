@@ -211,7 +211,7 @@ def block_features(model: Autoencoder, images: Tensor, mask: Tensor | None = Non
         images, mask: as `Autoencoder.forward` takes them.
     """
     positions = model.positions(model.grid(images), model.config.width)
-    x = model.encoder.embed((images - model.rgb_mean) / model.rgb_std, positions, mask)
+    x = model.encoder.embed(model.normalise(images), positions, mask)
     yield x
     for block in model.encoder.blocks:
         x = block(x)

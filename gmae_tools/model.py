@@ -23,6 +23,7 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.hub import HubModel
 from gmae_tools.masks import keep_visible
 from gmae_tools.positions import patch_positions, query_places, sincos_embedding
+from gmae_tools.precision import working_dtype
 from gmae_tools.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
@@ -265,7 +266,8 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         queries = self.norm(x[:, -self.queries.shape[1] :])  # [B, Q, D']
-        raw = self.head(queries).float().unflatten(-1, (-1, _RAW)) + self.bias  # [B, Q, G, 14]
+        raw = self.head(queries)
+        raw = raw.to(working_dtype(raw)).unflatten(-1, (-1, _RAW)) + self.bias  # [B, Q, G, 14]
         if self.anchors is not None:
             raw = torch.cat([raw[..., :2] + self.anchors, raw[..., 2:]], -1)
         if self.order == "slots":
@@ -275,6 +277,9 @@ class Decoder(nn.Module):
 
 class Autoencoder(nn.Module, HubModel):
     """The encoder of visible patches, and a decoder of its features: what GMAE and MAE share.
+
+    A new model is float32 whatever torch's default dtype is. `model.to(dtype)` has it compute in another; it takes
+    pictures of any floating dtype, and what it predicts is float32 or, by a float64 model, float64.
 
     Args:
         decoder: makes the decoder from a configuration.
@@ -288,8 +293,9 @@ class Autoencoder(nn.Module, HubModel):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = decoder(config)
-        self.register_buffer("rgb_mean", torch.tensor(RGB_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("rgb_std", torch.tensor(RGB_STD)[:, None, None], persistent=False)
+        for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
+        self.float()
         self.apply(_initialise)
         nn.init.normal_(self.encoder.cls_token, std=0.02)
 
@@ -318,7 +324,11 @@ class Autoencoder(nn.Module, HubModel):
     def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order."""
         positions = self.positions(self.grid(images), self.config.width)
-        return self.encoder((images - self.rgb_mean) / self.rgb_std, positions, mask)
+        return self.encoder(self.normalise(images), positions, mask)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """What the encoder sees of RGB in [0, 1] `[B, 3, H, W]`: in units of ImageNet's statistics, and its dtype."""
+        return ((images - self.rgb_mean) / self.rgb_std).to(self.dtype)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Any:
         """What the decoder makes of features; `grid` and `mask` say which patch each token is of."""
@@ -327,7 +337,12 @@ class Autoencoder(nn.Module, HubModel):
     def positions(self, grid: tuple[int, int], width: int) -> Tensor:
         """Position embeddings `[N, width]` of the patches."""
         side = self.config.image_size // self.config.patch_size
-        return patch_positions(grid, side, width, self.rgb_mean.device)
+        return patch_positions(grid, side, width, self.rgb_mean.device).to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights."""
+        return self.encoder.cls_token.dtype
 
 
 class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):

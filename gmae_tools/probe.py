@@ -25,6 +25,7 @@ from gmae_tools.files import atomic_path
 
 TEMPERATURE = 0.07
 NEIGHBOURS = (10, 20, 100, 200)
+_LEAST = 10  # photographs to learn from, whatever k is; the linear classifier needs them
 
 _CHUNK = 512  # photographs in a file of cached features
 _SIMILARITIES = 1 << 27  # computed at once, to bound memory: half a gigabyte
@@ -145,13 +146,13 @@ def _train(train: Tensor, labels: Tensor, rates: Sequence[float], config: Linear
     """Train a classifier for each rate; what comes back predicts labels `[rates, m]` of features `[m, D]`."""
     generator = torch.Generator().manual_seed(config.seed)
     classes, device = int(labels.max()) + 1, train.device
-    norm = nn.BatchNorm1d(train.shape[1], affine=False, eps=1e-6, device=device)
-    heads = nn.Linear(train.shape[1], len(rates) * classes, device=device)  # side by side
-    start = torch.empty(classes, train.shape[1]).normal_(std=0.01, generator=generator)
+    norm = nn.BatchNorm1d(train.shape[1], affine=False, eps=1e-6, device=device, dtype=train.dtype)
+    heads = nn.Linear(train.shape[1], len(rates) * classes, device=device, dtype=train.dtype)  # side by side
+    start = torch.empty(classes, train.shape[1], dtype=torch.float32).normal_(std=0.01, generator=generator)
     heads.weight.data.copy_(start.repeat(len(rates), 1))
     nn.init.zeros_(heads.bias)
     # The heads have nothing in common, so a loss times a rate is a step at that rate.
-    weights = torch.tensor(rates, device=device)
+    weights = torch.tensor(rates, device=device, dtype=train.dtype)
     optimizer = torch.optim.SGD(heads.parameters(), lr=1.0, momentum=0.9)
     size = max(2, min(config.batch_size, len(train) // 10))
     steps = len(train) // size
@@ -209,15 +210,34 @@ class Answers:
     correct: np.ndarray = field(repr=False)
 
 
+def check_neighbours(ks: Sequence[int] | None, learned: int, asked: int) -> tuple[int, ...]:
+    """The numbers of neighbours to ask for, where so many photographs are to learn from and for validation.
+
+    Raises:
+        GmaeToolsError: there are too few photographs.
+    """
+    chosen = tuple(k for k in NEIGHBOURS if k <= learned) if ks is None else tuple(ks)
+    most = max([_LEAST, *chosen])
+    if learned < most or not asked:
+        problem = f"{learned} photographs to learn from and {asked} for validation are too few"
+        advice = "give more data" if most == _LEAST else "choose a smaller one, or give more data"
+        raise GmaeToolsError(f"{problem} for k = {most}: {advice}")
+    return chosen
+
+
 def probe(
     extractor: Extractor,
     features: np.ndarray,
     data: LabelledPhotos,
     *,
-    ks: Sequence[int] = NEIGHBOURS,
+    ks: Sequence[int] | None = None,
     linear: LinearConfig | None = None,
 ) -> Iterator[Answers]:
-    """Ask every classifier on features `[n, P, D]` of `data`; `linear` None leaves the linear one out.
+    """Ask every classifier on features `[n, P, D]` of `data`.
+
+    Args:
+        ks: numbers of neighbours; by default those of `NEIGHBOURS` that there are photographs for.
+        linear: how the linear classifier is trained; None leaves it out.
 
     Raises:
         GmaeToolsError: fewer training photographs than neighbours.
@@ -225,9 +245,7 @@ def probe(
     readable = ~np.isnan(features).any((1, 2))
     learned, asked = (torch.from_numpy(np.flatnonzero(part & readable)) for part in
                       (~data.is_validation, data.is_validation))  # fmt: skip
-    if len(learned) < max([10, *ks]) or not len(asked):
-        problem = f"{len(learned)} photographs to learn from and {len(asked)} for validation"
-        raise GmaeToolsError(f"{problem} are too few for k = {max([10, *ks])}: choose a smaller one, or more data")
+    ks = check_neighbours(ks, len(learned), len(asked))
     labels = torch.from_numpy(data.labels).to(extractor.device)
     for number, tokens in enumerate(extractor.tokens):
         x = torch.from_numpy(features[:, number]).to(extractor.device)

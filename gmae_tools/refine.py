@@ -20,6 +20,7 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize, to_tensor
 from gmae_tools.metrics.differentiable import ssim
 from gmae_tools.metrics.pictures import SSIM_WINDOW
+from gmae_tools.precision import working_dtype
 from gmae_tools.splatting import Backend, Raster, rasterize
 
 MAX_PIXELS = 1 << 18  # photographs are fitted at this size: a few thousand Gaussians hold no finer detail
@@ -171,8 +172,9 @@ class _Fit:
         self, start: Gaussians, image: Tensor, camera: Camera, k: int, rates: Rates, ssim_weight: float,
         background: float, backend: Backend,
     ) -> None:  # fmt: skip
-        self.start = start.map(lambda tensor: tensor.detach().float().clone())  # clones of inference tensors are not
-        self.image, self.camera, self.k, self.backend = image.to(start.device), camera, k, backend
+        dtype = working_dtype(*vars(start).values())
+        self.start = start.map(lambda tensor: tensor.detach().to(dtype).clone())  # clones of inference tensors are not
+        self.image, self.camera, self.k, self.backend = image.to(self.start.means), camera, k, backend
         self.ssim_weight, self.background = ssim_weight, background
         self.height, self.width = image.shape[-2:]
         self.rows = torch.arange(start.batch_size, device=start.device)[:, None]

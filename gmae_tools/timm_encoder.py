@@ -19,6 +19,7 @@ from torch import Tensor
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import atomic_path
 from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder
+from gmae_tools.torchvision_ops import ensure_torchvision
 
 # timm's plain transformers with 16 px patches at 224 px: width, depth, heads.
 _KNOWN = {
@@ -29,6 +30,13 @@ _KNOWN = {
 }
 _NAMES = ("embed_dim", "depth", "num_heads", "patch_size", "img_size")
 SUFFIXES = (".safetensors", ".pth")
+
+_SHIM = """\
+# The torchvision that is installed here is not built for its torch, and timm imports it. Elsewhere, leave this out.
+from gmae_tools.torchvision_ops import ensure_torchvision
+
+ensure_torchvision()
+"""
 
 
 def timm_arguments(model: Autoencoder, image_size: int | None = None) -> dict[str, Any]:
@@ -85,7 +93,9 @@ def export_timm(model: Autoencoder, path: str | os.PathLike[str], image_size: in
 
 
 def loading_code(model: Autoencoder, path: str | os.PathLike[str], image_size: int | None = None) -> str:
-    """Python that loads the file."""
+    """A Python program that loads the file as `encoder`. It runs here, and wherever timm can be imported."""
     arguments = timm_arguments(model, image_size)
     name, rest = repr(arguments.pop("model_name")), [f"{key}={value!r}" for key, value in arguments.items()]
-    return f"timm.create_model({', '.join([name, *rest, f'checkpoint_path={os.fspath(path)!r}'])})"
+    call = f"timm.create_model({', '.join([name, *rest, f'checkpoint_path={os.fspath(path)!r}'])})"
+    shim = "" if ensure_torchvision() else _SHIM
+    return f"{shim}import timm\n\nencoder = {call}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from functools import lru_cache
 
 import torch
 
@@ -20,20 +21,26 @@ _OPERATORS = ("torchvision::nms", "torchvision::qnms")
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
-def ensure_torchvision() -> None:
+@lru_cache
+def ensure_torchvision() -> bool:
     """Import torchvision; only if that fails for want of its operators, declare them and import it again.
 
     Call before the first import of timm. A torchvision that loads is left alone, so working operators are
     never replaced; calling again costs nothing. Any other failure (not installed, broken) is raised as it is.
+
+    Returns:
+        Whether it loads by itself, so that timm can be imported here without this.
     """
     try:
         importlib.import_module("torchvision")
+        return True
     except RuntimeError as error:
         if not re.search(r"operator torchvision::\w+ does not exist", str(error)):
             raise
         _declare_missing_operators()
         _forget_half_import()
         importlib.import_module("torchvision")
+        return False
 
 
 def _declare_missing_operators() -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import shutil
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 from torch.utils import cpp_extension
 
+from gmae_tools import diagnosis
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.splatting import backends
 from gmae_tools.splatting.backends import choose_backend, describe_backends
@@ -31,6 +35,33 @@ def forget() -> Iterator[None]:
     yield
     for cached in (backends.choose_backend, backends._gsplat_problem):
         cached.cache_clear()
+
+
+def test_numba_that_may_not_compile_is_one_sentence(repository: Path, tmp_path: Path) -> None:
+    """In a process of its own, since numba reads its settings once."""
+    photo = repository / "gmae_tools" / "assets" / "demo.jpg"
+    done = subprocess.run(
+        [sys.executable, "-m", "gmae_tools", "layers", str(photo), "-o", "layers", "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": str(repository), "NUMBA_DISABLE_JIT": "1"},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    advice = "unset NUMBA_DISABLE_JIT; --backend dense is slow, but works"
+    problem = f"splatting backend cpu cannot draw here: numba is told not to compile: {advice}"
+    assert done.returncode == 1
+    assert problem in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_keeps_numba_from_compiling_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    for backend in ("cpu", "auto"):
+        with pytest.raises(GmaeToolsError, match="unset NUMBA_DISABLE_JIT"):
+            choose_backend(backend, "cpu")  # type: ignore[arg-type]
+    assert choose_backend("dense", "cpu") == "dense"
+    assert [status.usable for status in describe_backends() if status.name == "cpu"] == [False]
+    assert diagnosis.try_defaults([])[1] is not None
+    monkeypatch.setitem(sys.modules, "numba", None)  # as where it does not fit the installed numpy
+    with pytest.raises(GmaeToolsError, match=r"cpu cannot draw here: numba cannot be loaded \(import of numba halted"):
+        choose_backend("cpu", "cpu")
 
 
 @pytest.fixture

@@ -90,9 +90,9 @@ def run(command: object, *arguments: object) -> Result:
     return CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False)  # type: ignore[arg-type]
 
 
-def test_writes_tables_and_curves(script: ModuleType, root: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_writes_tables_and_curves(script: ModuleType, root: Path, pieces: Path, tmp_path: Path) -> None:
     arguments = ["--root", root, "--splits", "val", "--thresholds", 5, "--jobs", 1, "--out", tmp_path / "maps"]
-    first = run(script.main, *arguments, "--results", tmp_path / "results", "--checkpoint", checkpoint)
+    first = run(script.main, *arguments, "--results", tmp_path / "results", "--checkpoint", pieces)
     assert first.exit_code == 0
     table = pd.read_csv(tmp_path / "results" / "bsds500-val.csv")
     assert list(table.columns) == list(script.COLUMNS)

@@ -470,6 +470,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
             "down": ("down", f"{hub.url}/down", ""),
             "offline but cached": ("load", "hf://org/nano@v1", str(folder / "cached")),
             "offline": ("load", "hf://org/never-seen", ""),
+            "offline, other revisions cached": ("load", "hf://org/nano@v9", ""),
+            "offline, not a name": ("load", "hf://foo", ""),
             "push offline": ("push", made_0, "org/late"),
         }
         environment = {
@@ -514,7 +516,9 @@ def test_what_was_fetched_loads_without_a_connection(session: Session) -> None:
         ("no such repository", "hf://org/unknown: cannot be fetched: no such repository, or a private one"),
         ("damaged weights", "model.safetensors: damaged"),
         ("not a checkpoint", "config.json: missing"),
-        ("not a name", "hf://not//a name: cannot be fetched: "),
+        ("not a name", "hf://not//a name: no repository of the hub; write hf://ORG/NAME[@REVISION]"),
+        ("offline, not a name", "hf://foo: no repository of the hub; write hf://ORG/NAME[@REVISION]"),
+        ("offline, other revisions cached", "and of this repository only main, v1 was fetched before"),
         ("offline", "hf://org/never-seen: cannot be fetched: the hub cannot be reached"),
         ("push without right", "hf://denied/pushed: the hub refused: "),
         ("push no checkpoint", "config.json: missing"),

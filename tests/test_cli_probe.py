@@ -68,6 +68,14 @@ def test_probe_writes_table_and_protocol(
     assert again.exit_code == 0 and again.stdout.endswith("always the largest class: 0.524 of 21\n")
 
 
+def test_probe_asks_by_default_for_what_there_are_photographs_for(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """40 to learn from: not for 100 and 200 neighbours."""
+    result = call("probe", data, "--checkpoint", checkpoint, "--no-linear", "-o", tmp_path, "--format", "json")
+    assert result.exit_code == 0, result.output
+    assert {row["k"] for row in json.loads(result.stdout)} == {10, 20}
+    assert "too few photographs for k = 100, 200: left out" in result.stderr
+
+
 def test_probe_by_prefix_without_a_split(data: Path, checkpoint: Path, tmp_path: Path) -> None:
     result = call("probe", data / "train", data / "val", "--labels", "prefix", "--checkpoint", checkpoint,
                   "--neighbours", "5", "--no-linear", "-o", tmp_path, "--format", "json")  # fmt: skip
@@ -79,7 +87,7 @@ def test_probe_by_prefix_without_a_split(data: Path, checkpoint: Path, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--neighbours", "41"], "40 photographs to learn from and 20 for validation are too few for k = 41"),
+        (["--neighbours", "41"], "40 photographs to learn from and 21 for validation are too few for k = 41"),
         (["--checkpoint", "nowhere"], "no checkpoint 'nowhere'"),
     ],
 )
@@ -89,6 +97,7 @@ def test_probe_says_what_is_wrong(
     result = call("probe", data, "--checkpoint", checkpoint, "-o", tmp_path, *changes)
     assert result.exit_code == 1 and message in result.stderr
     assert not (tmp_path / "probe.csv").exists()
+    assert not list(tmp_path.glob("features/*"))  # nothing was computed before
 
 
 # --- invariance ------------------------------------------------------------------------------------------

@@ -75,12 +75,12 @@ def test_differences_are_paired(script: ModuleType) -> None:
 
 
 def test_writes_table_sheets_and_times_and_goes_on(
-    script: ModuleType, data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, data: Path, pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("cv2", reason="GrabCut needs OpenCV: pip install opencv-python-headless")
     monkeypatch.setattr(script, "TIMED", 2)
     out, results = tmp_path / "runs", tmp_path / "results"
-    arguments = ["--data", data, "--checkpoint", checkpoint, "--out", out, "--results", results, "--jobs", 1]
+    arguments = ["--data", data, "--checkpoint", pieces, "--out", out, "--results", results, "--jobs", 1]
     run = CliRunner().invoke(script.main, list(map(str, arguments)))
     assert run.exit_code == 0, run.output
     assert {path.name for path in results.iterdir()} == {

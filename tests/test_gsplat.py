@@ -223,7 +223,9 @@ def test_takes_double_precision(device: str) -> None:
     splats = to(random_splats(33, k=20), device)
     double = leaves(splats, torch.float64)
     raster = rasterize(double, HEIGHT, WIDTH, background=torch.ones(3, dtype=torch.float64), backend="gsplat")
-    assert_close(raster.image, rasterize(splats, HEIGHT, WIDTH, background=torch.ones(3), backend="cpu").image)
+    expected = rasterize(splats, HEIGHT, WIDTH, background=torch.ones(3), backend="cpu").image
+    assert raster.image.dtype == torch.float64
+    assert_close(raster.image.float(), expected)
     raster.image.sum().backward()
     assert double.means.grad.dtype == torch.float64
 

@@ -16,7 +16,7 @@ from gmae_tools import probe as probe_module
 from gmae_tools.datasets.labelled import LabelledPhotos, find_labelled
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.features import Extractor, open_extractor
-from gmae_tools.probe import LinearConfig, cached_features, knn_predict, linear_predict, probe
+from gmae_tools.probe import LinearConfig, cached_features, check_neighbours, knn_predict, linear_predict, probe
 from gmae_tools.report.probe import probe_rows
 from gmae_tools.report.tables import format_rows
 
@@ -167,6 +167,15 @@ def test_probe_asks_every_classifier(data: LabelledPhotos, tmp_path: Path) -> No
     assert all(each.correct.all() and len(each.correct) == data.is_validation.sum() for each in answers)
     with pytest.raises(GmaeToolsError, match="too few for k = 55"):
         list(probe(extractor, features, data, ks=(55,)))
+
+
+def test_numbers_of_neighbours_that_fit() -> None:
+    assert check_neighbours(None, 200, 1) == (10, 20, 100, 200)
+    assert check_neighbours(None, 199, 1) == (10, 20, 100)
+    assert check_neighbours((3, 15), 15, 1) == (3, 15)
+    for ks, learned, asked in ((None, 9, 5), ((3,), 9, 5), ((16,), 15, 5), (None, 50, 0)):
+        with pytest.raises(GmaeToolsError, match=f"{learned} photographs to learn from and {asked} for validation"):
+            check_neighbours(ks, learned, asked)
 
 
 def test_table_compares_with_the_first_model(data: LabelledPhotos, tmp_path: Path) -> None:

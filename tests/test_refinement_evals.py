@@ -58,14 +58,14 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_compares_the_starts_and_goes_on(
-    script: ModuleType, root: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, root: Path, pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(script, "SPEED_SIZE", SIZE)
     monkeypatch.setattr(script, "SPEED_STEPS", 2)
     monkeypatch.setattr(script, "SPEED_K", 70)
     monkeypatch.setattr(script, "SHEET_STEPS", (0, 2))
     arguments = ["--root", root, "--photos", "2", "--ks", "32,80", "--steps", "2,4", "--no-peers"]
-    arguments += ["--checkpoint", checkpoint, "--out", tmp_path / "runs", "--results", tmp_path / "results"]
+    arguments += ["--checkpoint", pieces, "--out", tmp_path / "runs", "--results", tmp_path / "results"]
     pages = []
     for _ in range(2):
         result = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
@@ -108,10 +108,10 @@ def test_the_grid_takes_colours_and_depths_from_the_photograph(script: ModuleTyp
     assert found.means[0, :, 2].equal(depth.flatten())
 
 
-def test_readouts_after_several_steps(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_readouts_after_several_steps(root: Path, pieces: Path, tmp_path: Path) -> None:
     script = importlib.import_module("refined_readouts")
     arguments = ["--root", root, "--ecssd", root / "ecssd-dev", "--steps", "0,2", "--jobs", "1"]
-    arguments += ["--checkpoint", checkpoint, "--out", tmp_path / "runs", "--results", tmp_path / "results"]
+    arguments += ["--checkpoint", pieces, "--out", tmp_path / "runs", "--results", tmp_path / "results"]
     assert CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False).exit_code == 0
     for name, columns in (("edges", script.EDGE_COLUMNS), ("figure", script.FIGURE_COLUMNS)):
         table = pd.read_csv(tmp_path / "results" / f"refined_{name}.csv")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -81,6 +83,47 @@ def test_agrees_with_pysodmetrics(min_max: bool) -> None:
     usual = scored(*images, protocol=RegionProtocol(min_max=min_max)).compute()
     np.testing.assert_allclose(usual.curve()["f_beta"], fm[:-1], atol=1e-9)
     assert usual.max_f_beta == pytest.approx(fm.max(), abs=1e-9)
+
+
+def degenerate(shape: tuple[int, int] = (5, 6)) -> list[np.ndarray]:
+    """Masks with a figure or a ground of one pixel, and such whose centre lies in the last rows or columns."""
+    pixels = [np.arange(shape[0] * shape[1]).reshape(shape) == number for number in range(shape[0] * shape[1])]
+    y, x = np.indices(shape)
+    rims = [(y >= low, x >= low, (y >= low) | (x >= 5), (y >= low) & (x >= low)) for low in range(1, 6)]
+    masks = [*pixels, *(~each for each in pixels), *(mask for four in rims for mask in four)]
+    return [mask for mask in masks if mask.any() and not mask.all()]
+
+
+def test_s_measure_where_a_part_has_one_pixel_or_none() -> None:
+    """Differs from PySODMetrics just where that divides 0 by 0, and says 0."""
+    sod = pytest.importorskip("py_sod_metrics", reason="needs pysodmetrics: pip install --no-deps pysodmetrics==1.5.1")
+    rng = np.random.default_rng(0)
+    same = other = 0
+    for truth in degenerate():
+        for soft in (rng.random(truth.shape), np.full(truth.shape, 0.4), truth.astype(float)):
+            ours = score_regions(soft, truth).s_measure
+            assert ours == pytest.approx(saliency.s_measure(soft, truth), abs=1e-12)
+            measure = sod.Smeasure()
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # of means of nothing
+                parts = measure.object(soft, truth), measure.region(soft, truth)
+                theirs = measure.cal_sm(soft, truth)
+            if np.isnan(parts).any():
+                assert theirs == 0 < ours
+                other += 1
+            else:
+                assert ours == pytest.approx(theirs, abs=1e-12)
+                same += 1
+        assert ours == pytest.approx(1)  # of the mask itself
+    assert same > 20 and other > 100
+
+
+def test_s_measure_of_a_single_pixel_by_hand() -> None:
+    """In the last corner, so that three of the four parts are empty; a constant map is like nothing there."""
+    truth = np.zeros((4, 5), bool)
+    truth[-1, -1] = True
+    objects = (2 * 0.4 / (0.4**2 + 1) + 19 * 2 * 0.6 / (0.6**2 + 1)) / 20
+    assert score_regions(np.full(truth.shape, 0.4), truth).s_measure == pytest.approx(objects / 2)
 
 
 # --- by hand -----------------------------------------------------------------------------------------

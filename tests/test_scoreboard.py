@@ -139,9 +139,9 @@ def test_the_reporting_half_is_apart(script: ModuleType, root: Path, checkpoint:
     assert sorted(path.stem for path in maps) == ["0000", "0001", "0002", "0003"]
 
 
-def test_quick_leaves_the_results_alone(script: ModuleType, root: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_quick_leaves_the_results_alone(script: ModuleType, root: Path, pieces: Path, tmp_path: Path) -> None:
     before = sorted((script.ROOT / "evals" / "results").iterdir())
-    output = good(run(script, root, tmp_path, checkpoint, "--quick"))
+    output = good(run(script, root, tmp_path, pieces, "--quick"))
     assert "5 thresholds, every 25. image" in output
     assert sorted((script.ROOT / "evals" / "results").iterdir()) == before
 

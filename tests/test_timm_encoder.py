@@ -22,6 +22,13 @@ def made(kind: type[Any] = GMAE, config: type[AutoencoderConfig] = GMAEConfig, *
     return model
 
 
+def loaded(model: Autoencoder, path: Path, image_size: int | None = None) -> Any:
+    """What the printed program makes."""
+    names: dict[str, Any] = {}
+    exec(loading_code(model, path, image_size), names)
+    return names["encoder"].eval()
+
+
 def normalised(images: Tensor) -> Tensor:
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (RGB_MEAN, RGB_STD))
     return (images - mean) / deviation
@@ -38,7 +45,7 @@ def test_features_in_timm_are_the_same(model: Autoencoder, suffix: str, tmp_path
 
     path = tmp_path / f"encoder{suffix}"
     export_timm(model, path)
-    theirs = eval(loading_code(model, path), {"timm": timm}).eval()
+    theirs = loaded(model, path)
     images = torch.rand(2, 3, model.config.image_size, model.config.image_size)
     tokens = model.encode(images)
     torch.testing.assert_close(theirs.forward_features(normalised(images)), tokens, rtol=1e-4, atol=1e-5)
@@ -64,11 +71,9 @@ def test_with_a_new_head(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_other_sizes_have_the_positions_of_ours(tmp_path: Path) -> None:
-    import timm
-
     model = made()
     export_timm(model, tmp_path / "encoder.pth", 96)
-    theirs = eval(loading_code(model, tmp_path / "encoder.pth", 96), {"timm": timm}).eval()
+    theirs = loaded(model, tmp_path / "encoder.pth", 96)
     images = torch.rand(1, 3, 96, 96)
     torch.testing.assert_close(theirs.forward_features(normalised(images)), model.encode(images), rtol=1e-4, atol=1e-5)
 

@@ -28,8 +28,8 @@ TABLE, RECORD, FEATURES = "probe.csv", "probe.json", "features"
     help="What a photograph's label is: the folder that it lies in, or its name up to the last dash.",
 )  # fmt: skip
 @click.option(
-    "--neighbours", "ks", type=Numbers(), default="10,20,100,200", show_default=True, metavar="K,K,...",
-    help="Of the k-NN classifiers.",
+    "--neighbours", "ks", type=Numbers(), metavar="K,K,...",
+    help="Of the k-NN classifiers.  [default: those of 10,20,100,200 that there are photographs for]",
 )  # fmt: skip
 @click.option("--linear/--no-linear", default=True, show_default=True, help="Whether to train a linear classifier.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Use N photographs, chosen by their names' digests.")
@@ -38,7 +38,7 @@ TABLE, RECORD, FEATURES = "probe.csv", "probe.json", "features"
 @device_option
 @format_option
 def command(
-    data: tuple[str, ...], checkpoints: tuple[str, ...], labelling: Labelling, ks: tuple[int, ...], linear: bool,
+    data: tuple[str, ...], checkpoints: tuple[str, ...], labelling: Labelling, ks: tuple[int, ...] | None, linear: bool,
     limit: int | None, out: str, cache: str | None, device: str, form: str,
 ) -> None:  # fmt: skip
     """Classify photographs by frozen features.
@@ -57,13 +57,17 @@ def command(
 
     from gmae_tools.features import open_extractor
     from gmae_tools.predict import resolve_device
-    from gmae_tools.probe import TEMPERATURE, LinearConfig, cached_features, probe
+    from gmae_tools.probe import NEIGHBOURS, TEMPERATURE, LinearConfig, cached_features, check_neighbours, probe
     from gmae_tools.report.probe import COLUMNS, probe_rows
     from gmae_tools.report.tables import format_rows
 
     where = resolve_device(device)
     folder = output_folder(out, f"{FEATURES}/*")
     click.echo(describe(photos), err=True)
+    validation = int(photos.is_validation.sum())
+    fitting = check_neighbours(ks, len(photos.photos) - validation, validation)  # before any features are computed
+    if ks is None and (left_out := [str(k) for k in NEIGHBOURS if k not in fitting]):
+        click.echo(f"too few photographs for k = {', '.join(left_out)}: left out", err=True)
     config = LinearConfig() if linear else None
     answers: list[Answers] = []
     preparations: dict[str, str] = {}
@@ -76,7 +80,6 @@ def command(
         count = len(extractor.tokens) * (len(ks) + bool(config))
         answers += progress(asked, count, "classifier", f"classifiers on {extractor.name}")
     rows = probe_rows(answers)
-    validation = int(photos.is_validation.sum())
     protocol = {
         "data": [Path(each).name for each in data], "labels": labelling, "classes": len(photos.classes),
         "split": photos.split, "to_learn_from": len(photos.photos) - validation, "validation": validation,

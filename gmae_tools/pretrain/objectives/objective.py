@@ -116,5 +116,5 @@ def draw_masks(ratios: tuple[float, float], patches: int, step: int, samples: np
 def draw_backgrounds(background: Background, samples: np.ndarray, seed: int) -> Tensor:
     """Background colours `[B, 3]` in [0, 1]."""
     if background != "random":
-        return torch.full((len(samples), 3), float(background == "white"))
+        return torch.full((len(samples), 3), float(background == "white"), dtype=torch.float32)
     return torch.from_numpy(uniforms(seed, Stream.BACKGROUND, samples, 3)).float()
