@@ -28,32 +28,45 @@ class Camera:
 
     - `gmae`: centres project orthographically, (x, y) -> (W/2 (x+1), H/2 (y+1)); the footprint shrinks with distance,
       sigma_px = W/2 * focal * scale / z. Depth therefore gets a gradient without moving anything sideways.
-    - `pinhole`: centres and footprints both in perspective, (x, y) -> (W/2 (focal x/z + 1), ...), with the local affine
-      approximation of EWA splatting (Zwicker et al. 2001) including its shear.
+    - `pinhole`: centres and footprints both in perspective, (x, y) -> (W/2 (focal x/z + cx + 1), H/2 (focal_y y/z + cy
+      + 1)), with the local affine approximation of EWA splatting (Zwicker et al. 2001) including its shear.
     - `orthographic`: centres as `gmae`; footprints as if all lay at `distance`: depth decides only the order.
 
     Args:
         kind: which of the three.
         distance: camera to the cube's middle, scene units (half picture widths); more than 1 keeps the cube in front.
+            A `pinhole` may have 0: it stands at the origin of its scene.
         focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
         blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
+        focal_y: of a `pinhole`, the focal length in half picture heights; None is `focal`, whatever the aspect ratio.
+        cx, cy: of a `pinhole`, where its axis meets the picture, from the middle in half widths and half heights.
     """
 
     kind: CameraKind = "gmae"
     distance: float = 8.0
     focal: float = 1.0
     blur: float = 0.3
+    focal_y: float | None = None
+    cx: float = 0.0
+    cy: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("gmae", "pinhole", "orthographic"):
             raise GmaeToolsError(f"camera kind {self.kind!r} is unknown: use gmae, pinhole or orthographic")
-        lengths = (self.distance, self.focal, self.blur)
+        focal_y = self.focal if self.focal_y is None else self.focal_y
+        lengths = (self.distance, self.focal, self.blur, focal_y, self.cx, self.cy)
         if any(isinstance(length, bool) or not isinstance(length, (int, float)) for length in lengths):
-            raise GmaeToolsError("camera: distance, focal and blur must be numbers")
-        if not (0 < self.distance <= _LARGEST and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST):
+            raise GmaeToolsError("camera: distance, focal, blur, focal_y, cx and cy must be numbers")
+        at_origin = self.kind == "pinhole" and self.distance == 0
+        positive = (self.focal, focal_y) if at_origin else (self.distance, self.focal, focal_y)
+        if not (all(0 < length <= _LARGEST for length in positive) and 0 <= self.blur <= _LARGEST):
             raise GmaeToolsError(
                 f"camera: distance and focal must be positive, blur must not be negative, all {_LARGEST:g} at most"
             )
+        if not max(abs(self.cx), abs(self.cy)) <= _LARGEST:
+            raise GmaeToolsError(f"camera: cx and cy must be {_LARGEST:g} at most")
+        if self.kind != "pinhole" and (self.focal_y, self.cx, self.cy) != (None, 0, 0):
+            raise GmaeToolsError(f"camera: focal_y, cx and cy are a pinhole's, not of kind {self.kind}")
 
 
 @dataclass(frozen=True)
@@ -142,12 +155,17 @@ def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Ten
     if camera.kind == "orthographic":
         return centres, axes[..., :2, :] * (camera.focal / camera.distance)
     inverse_z = (camera.focal / z)[..., None]  # [B, K, 1]
+    if camera.focal_y not in (None, camera.focal):
+        inverse_z = torch.cat([inverse_z, (camera.focal_y / z)[..., None]], -1)  # [B, K, 2]
     footprint = axes[..., :2, :] * inverse_z[..., None]
     if camera.kind == "gmae":
         return centres, footprint
     projected = centres * inverse_z
     # EWA: d(f x / z) = f/z dx - f x / z^2 dz
-    return projected, footprint - _cut(projected, _LARGEST)[..., None] * (axes[..., 2:, :] / z[..., None, None])
+    footprint = footprint - _cut(projected, _LARGEST)[..., None] * (axes[..., 2:, :] / z[..., None, None])
+    if camera.cx or camera.cy:
+        projected = projected + projected.new_tensor([camera.cx, camera.cy])
+    return projected, footprint
 
 
 def _cut(lengths: Tensor, limit: float) -> Tensor:
