@@ -97,7 +97,7 @@ def _camera_elements(viewpoint: Viewpoint) -> dict[str, np.ndarray]:
         "extrinsic": extrinsic.astype("<f4").ravel(),
         "image_size": np.array([width, height], "<u4"),
         "color_space": np.zeros(1, "u1"),
-        "blur": np.array([camera.blur], "<f4"),
+        "blur": np.array([camera.blur], "<f8"),
     }
 
 
