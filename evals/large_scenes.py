@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -95,7 +96,7 @@ def _figure(method: str) -> Callable[[Scene, Path], None]:
 
 
 def _density(scene: Scene, folder: Path) -> None:
-    points = Points.of(scene.gaussians)
+    points = Points.of(scene.gaussians, scene.camera)
     summary(points)
     assert scene.photo is not None
     write_figure(draw_centres(points, scene.photo, "large"), folder, "centres")
@@ -142,6 +143,17 @@ def measure(step: str, paths: tuple[str, str]) -> tuple[float, float]:
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def write_scene(path: str, side: int) -> None:
+    """Write the synthetic scene as a PLY file."""
+    formats.write(path, make_scene(side))
+
+
+def _alone(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call a function in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
 @click.command()
 @click.option("--side", default=768, show_default=True, help="Of the grid of each of two layers.")
 @click.option("--step", "only", multiple=True, help="Only those whose name begins so.")
@@ -153,10 +165,9 @@ def main(side: int, only: tuple[str, ...], out: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = (str(Path(folder) / "small.ply"), str(Path(folder) / "large.ply"))
         for path, size in zip(paths, (max(16, side // 10), side), strict=True):
-            formats.write(path, make_scene(size))
+            _alone(write_scene, path, size)  # what a process has once taken counts for those that it starts
         for name in names:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                seconds, gigabytes = pool.apply(measure, (name, paths))
+            seconds, gigabytes = _alone(measure, name, paths)
             rows.append({"step": name, "gaussians": 2 * side * side, "seconds": seconds, "gigabytes": gigabytes})
             click.echo(format_rows(rows[-1:], COLUMNS, "csv").splitlines()[1], err=True)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
