@@ -73,7 +73,8 @@ def read(
         gaussians, found = splat.read(path), None
     else:
         raise GmaeToolsError(f"{path}: not a file of Gaussians: give a .ply, .splat or .npz")
-    found = found or beside(path)
+    if found is None and (camera is None or size is None):
+        found = beside(path)
     if isinstance(camera, Camera) and focal is not None:
         raise GmaeToolsError("a camera in full has a focal length; give a kind of camera with another")
     height, width = size or ((found.height, found.width) if found else (0, 0))

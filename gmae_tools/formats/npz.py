@@ -159,7 +159,8 @@ class _Arrays:
         _, values = self._open(name, f"[{', '.join(map(str, (k, *last)))}]", ((k, *last), (1, k, *last)))
         with np.errstate(over="ignore"):
             numbers = values.reshape(k, *last).astype(np.float32 if values.dtype.itemsize < 8 else np.float64)
-        if not np.isfinite(numbers.astype(np.float32)).all():
+            finite = np.isfinite(numbers.astype(np.float32)).all()
+        if not finite:
             raise ValueError(f"{name} has NaN or infinite values")
         return numbers
 

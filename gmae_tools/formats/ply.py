@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numba
 import numpy as np
@@ -135,6 +135,11 @@ class _Element:
     properties: list[_Property]
 
     @property
+    def precision(self) -> type[np.floating[Any]]:
+        """Of the numbers that are read."""
+        return np.float32 if self.name == "vertex" else np.float64
+
+    @property
     def has_lists(self) -> bool:
         return any(each.length_kind for each in self.properties)
 
@@ -161,7 +166,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Gaussians, Viewpoint | None]:
         with open(path, "rb") as file:
             found = _read_elements(file)
         vertices = found.pop("vertex")
-        return _assemble(vertices, {name: values[:, 0].astype(np.float64) for name, values in found.items()})
+        return _assemble(vertices, {name: values[:, 0] for name, values in found.items()})
     except OSError as error:
         raise GmaeToolsError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
     except (ValueError, TypeError, OverflowError, GmaeToolsError) as error:
@@ -199,7 +204,7 @@ def _to_srgb(linear: np.ndarray) -> np.ndarray:
 
 
 def _read_elements(file: IO[bytes]) -> dict[str, np.ndarray]:
-    """Those of `_WANTED` that there are, by name, float32 `[count, properties]`; `vertex` is one of them.
+    """Those of `_WANTED` that there are, by name, `[count, properties]`; `vertex` is one of them.
 
     Raises:
         ValueError: not such a file; says what is wrong with it.
@@ -268,7 +273,7 @@ def _check_elements(order: str | None, elements: list[_Element]) -> None:
 
 
 def _read_rows(file: IO[bytes], element: _Element, names: tuple[str, ...], order: str) -> np.ndarray:
-    """Read the rows of an element to their end: the properties `names`, float32 `[count, len(names)]`."""
+    """Read the rows of an element to their end: the properties `names`, `[count, len(names)]`."""
     if not order:
         return _read_text(file, element, names)
     left = os.fstat(file.fileno()).st_size - file.tell()
@@ -283,7 +288,7 @@ def _read_rows(file: IO[bytes], element: _Element, names: tuple[str, ...], order
     place = {each.name: (order + each.kind, sum(sizes[:index])) for index, each in enumerate(element.properties)}
     formats, offsets = zip(*(place[name] for name in names), strict=True)
     dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": sum(sizes)})
-    values = np.empty((element.count, len(names)), np.float32)
+    values = np.empty((element.count, len(names)), element.precision)
     for start in range(0, element.count, _ROWS):
         part = values[start : start + _ROWS]
         data = file.read(len(part) * dtype.itemsize)
@@ -314,7 +319,7 @@ def _read_lists(file: IO[bytes], element: _Element, names: tuple[str, ...], orde
     if end < 0:
         raise _ends_early(element)
     file.seek(start + end)
-    values = np.empty(places.shape, np.float32)
+    values = np.empty(places.shape, element.precision)
     for each, slot, size in zip(element.properties, slots, sizes, strict=True):
         if slot >= 0:
             pieces = np.ascontiguousarray(data[places[:, slot, None] + np.arange(size)])
@@ -364,10 +369,10 @@ def _read_text(file: IO[bytes], element: _Element, names: tuple[str, ...]) -> np
         return np.empty((0, 0), np.float32)
     if element.has_lists:
         rows = [_numbers(line, element, names) for line in lines]
-        return np.array(rows, np.float32).reshape(-1, len(names))
+        return np.array(rows, element.precision).reshape(-1, len(names))
     order = [each.name for each in element.properties]
     columns = [order.index(name) for name in names]
-    values = np.loadtxt(lines, np.float32, comments=None, usecols=columns, ndmin=2)
+    values = np.loadtxt(lines, element.precision, comments=None, usecols=columns, ndmin=2)
     if len(values) < element.count:  # it skips empty lines
         raise _ends_early(element)
     return values

@@ -15,6 +15,7 @@ from torch import Tensor
 from gmae_tools.camera import Camera, CameraKind
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import one_line
 
 MOST_PIXELS = 1 << 28  # of a picture that a file may ask for; 3 GB of float RGB
 _LONGEST_SIDECAR = 1 << 20  # bytes
@@ -34,8 +35,7 @@ class Viewpoint:
     width: int
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1 or self.height * self.width > MOST_PIXELS:
-            raise GmaeToolsError(f"a picture of {self.width} x {self.height} px cannot be drawn")
+        _check_size(self.height, self.width)
 
     @staticmethod
     def of_pixels(fx: float, fy: float, cx: float, cy: float, height: int, width: int, blur: float = 0.3) -> Viewpoint:
@@ -45,12 +45,16 @@ class Viewpoint:
             fx, fy, cx, cy: focal lengths and principal point in pixels; the middle is (width / 2, height / 2).
             blur: as `Camera` has it.
         """
-        if not all(map(math.isfinite, (fx, fy, cx, cy))) or min(height, width) < 1:
-            raise GmaeToolsError(f"no camera has focal lengths of {fx:g} and {fy:g} px at {width} x {height} px")
+        _check_size(height, width)
         across, down = 2 * fx / width, 2 * fy / height
         centre = {"cx": 2 * cx / width - 1, "cy": 2 * cy / height - 1}
         camera = Camera("pinhole", 0.0, across, blur, focal_y=down, **centre)
         return Viewpoint(camera, height, width)
+
+
+def _check_size(height: int, width: int) -> None:
+    if min(height, width) < 1 or height * width > MOST_PIXELS:
+        raise GmaeToolsError(f"a picture of {width} x {height} px cannot be drawn")
 
 
 def chosen(kind: CameraKind, height: int, width: int, focal: float | None) -> Viewpoint:
@@ -62,6 +66,7 @@ def chosen(kind: CameraKind, height: int, width: int, focal: float | None) -> Vi
         focal: in pixels, which are square for a `pinhole`, whose default is the longer side: 53 degrees. The other
             kinds have a default of their own, at which footprints are as a model's, or as large as the scales say.
     """
+    _check_size(height, width)
     if focal is not None and not 0 < focal < math.inf:
         raise GmaeToolsError(f"focal length {focal:g}: use a number of pixels above 0")
     if kind == "pinhole":
@@ -94,8 +99,10 @@ def beside(path: Path) -> Viewpoint | None:
         return None  # nothing of ours
     try:
         return _viewpoint(record, perspective=path.suffix.lower() != ".npz")
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, GmaeToolsError) as error:
-        raise GmaeToolsError(f"{sidecar(path)}: does not say how {path.name} is seen ({error}); remove it") from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, GmaeToolsError) as error:
+        raise GmaeToolsError(
+            f"{sidecar(path)}: does not say how {path.name} is seen ({one_line(error)}); remove it"
+        ) from None
 
 
 def _viewpoint(record: dict[str, Any], *, perspective: bool) -> Viewpoint:
