@@ -49,7 +49,6 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "evals")]
 
-from pretraining_gpu import share_cache  # noqa: E402
 from splatting_speed import machine, take_turn  # noqa: E402
 
 from gmae_tools import checkpoints  # noqa: E402
@@ -131,9 +130,7 @@ def main(
     }
     state = PartialState(cpu=resolve_device(device).type == "cpu")
     with state.local_main_process_first():  # photographs are decoded once for all runs
-        photos = PhotoStore.open(data, run / "cache", progress=state.is_main_process)
-        for name in names:
-            share_cache(run, name)
+        photos = PhotoStore.open(data, progress=state.is_main_process)
     trained = {name: pretrain(config, run / name, resume=True, device=device) for name, config in configs.items()}
     state.destroy_process_group()  # of several that were launched to train, one goes on
     if not state.is_main_process:

@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "evals")]
 
 from gmae_vs_mae import images_per_second  # noqa: E402
-from pretraining_gpu import share_cache  # noqa: E402
 
 from gmae_tools import checkpoints  # noqa: E402
 from gmae_tools.camera import Camera  # noqa: E402
@@ -78,6 +77,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "schedule": {"cooldown": 0.45},
     },
     "loss: gradients, weight 1": {"objective": {"gradient_weight": 1.0}},
+    "queries from chance, without places": {"model": {"query_start": "random"}},
 }
 _FACTORS = ("gaussians_per_query", "queries", "batch_size", "lr", "muon_lr")  # changed by a factor
 
@@ -102,14 +102,13 @@ def main(
         raise click.UsageError(f"no change begins with {' or '.join(names)}: there are {', '.join(CHANGES)}")
     numbers = [int(seed) for seed in seeds.split(",")]
     out.mkdir(parents=True, exist_ok=True)
-    photos = PhotoStore.open(data, runs / "cache", progress=True)
+    photos = PhotoStore.open(data)
     held = HeldOut(photos, held_out_split(photos.names, held_out)[1], held_out)
     figures: dict[str, list[dict[str, float]]] = {}
     for name in chosen:
         for seed in numbers:
             config = run_config(name, data, preset, image_size, samples, held_out, seed)
             label = f"{list(CHANGES).index(name):02d}-{preset}-{config.model.image_size}-{samples}-{seed}"
-            share_cache(runs, label)
             figures.setdefault(name, []).append(figures_of(config, runs / label, held))
             click.echo(f"{name}, seed {seed}: {figures[name][-1]}", err=True)
     rows = [row(name, each, figures[DEFAULTS]) for name, each in figures.items()]

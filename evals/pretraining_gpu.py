@@ -115,10 +115,9 @@ def measure_speeds(
     if path.exists():
         with path.open(newline="") as file:
             return [parse(row) for row in csv.DictReader(file)]
-    PhotoStore.open(config.data, folder / "cache")  # decoded once for all runs
+    PhotoStore.open(config.data)  # decoded before time is taken
     cases = list(product(batch_sizes, PRECISIONS))
     rows = [measure_speed(config, folder, *case, seconds / len(cases), device) for case in cases]
-    share_cache(folder, "train")
     with atomic_path(path) as temporary:
         temporary.write_text(format_rows(rows, COLUMNS, "csv"))
     return rows
@@ -137,7 +136,6 @@ def measure_speed(
     row: dict[str, str | int | float | None] = {"batch_size": batch_size, "precision": precision}
     name = f"speed-{batch_size}-{precision}"
     shutil.rmtree(folder / name, ignore_errors=True)
-    share_cache(folder, name)
     schedule = Schedule(1, time_budget=seconds, resolutions=config.schedule.resolutions[-1:])
     case = replace(config, schedule=schedule, batch_size=batch_size, precision=precision, held_out=0, log_every=4)
     cuda = torch.cuda.is_available() and device != "cpu"
@@ -156,13 +154,6 @@ def measure_speed(
     gc.collect()
     torch.cuda.empty_cache()
     return {**row, **figures, "peak_gb": peak}
-
-
-def share_cache(folder: Path, name: str) -> None:
-    """Let the run `name` use the photographs decoded for all."""
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    if not (folder / name / "cache").exists():
-        (folder / name / "cache").symlink_to((folder / "cache").resolve())
 
 
 def choose(speeds: list[Row]) -> tuple[int, Precision]:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gmae_tools import checkpoints  # noqa: E402
+from gmae_tools.cli._options import cache_option  # noqa: E402
 from gmae_tools.datasets.photos import PhotoStore, held_out_split  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
 from gmae_tools.images import resize  # noqa: E402
@@ -40,10 +41,10 @@ Pictures = Iterator[tuple[np.ndarray, np.ndarray]]  # (rebuilt, photograph), eac
 @click.command()
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="The photographs of the pretraining run.")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--cache", default="runs/cache", show_default=True, help="Folder for decoded photographs.")
+@cache_option
 @click.option("--count", default=500, show_default=True, help="Held-out photographs to use.")
 @click.option("-o", "--out", default=str(ROOT / "evals" / "results" / "reconstruction.csv"), show_default=True)
-def main(data: tuple[str, ...], checkpoint: str, cache: str, count: int, out: str) -> None:
+def main(data: tuple[str, ...], checkpoint: str, cache: str | None, count: int, out: str) -> None:
     """Measure reconstruction of held-out photographs."""
     model = checkpoints.load(checkpoint)
     photos = PhotoStore.open(data, cache)

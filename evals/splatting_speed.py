@@ -12,6 +12,9 @@ machine slows both sides alike.
   squares around their longest axis as in the first 3-D Gaussian splatting code.
 - `tight`: the same with boxes that fit both axes and the opacity, as in gsplat 1.5: a much harder opponent.
 - `dense`: the reference, every pixel against every splat; only at the smallest size and in fewer rounds.
+
+A second table has `order`: `cpu` with the occlusion gradient, which depths get in the backward pass. Its ratio says how
+many times longer that takes.
 """
 
 from __future__ import annotations
@@ -67,6 +70,10 @@ def draw_cpu(splats: Splats, height: int, width: int) -> Tensor:
     return rasterize(splats, height, width, backend="cpu").image
 
 
+def draw_with_order(splats: Splats, height: int, width: int) -> Tensor:
+    return rasterize(splats, height, width, order_temperature=0.05, backend="cpu").image
+
+
 def draw_dense(splats: Splats, height: int, width: int) -> Tensor:
     return rasterize(splats, height, width, backend="dense").image
 
@@ -86,6 +93,7 @@ CONTENDERS: dict[str, Renderer] = {
     "tight": partial(draw_tiled, tight=True),
     "dense": draw_dense,
 }
+ORDER_COLUMNS = [*CASE, "cpu_ms", "order_ms", "order_ratio"]
 COLUMNS = CASE + [f"{name}_ms" for name in CONTENDERS] + [f"{name}_ratio" for name in CONTENDERS if name != "cpu"]
 
 
@@ -111,10 +119,13 @@ def forward_call(renderer: Renderer, splats: Splats, size: int) -> Callable[[], 
     return call
 
 
-def training_call(renderer: Renderer, splats: Splats, size: int) -> Callable[[], None]:
-    leaves = [t.clone().requires_grad_() for t in (splats.means, splats.conics, splats.colors, splats.opacities)]
-    means, conics, colors, opacities = leaves
-    scene = Splats(means, conics, splats.depths, colors, opacities)
+def training_call(renderer: Renderer, splats: Splats, size: int, order: bool = False) -> Callable[[], None]:
+    """A forward and a backward pass; with `order`, depths are given a gradient, too."""
+    wanted = (splats.means, splats.conics, splats.colors, splats.opacities, splats.depths)
+    means, conics, colors, opacities, depths = leaves = [tensor.clone().requires_grad_() for tensor in wanted]
+    if not order:
+        depths = leaves.pop().detach()
+    scene = Splats(means, conics, depths, colors, opacities)
     shape = (len(means), colors.shape[-1], size, size)
     target = torch.rand(shape, generator=torch.Generator().manual_seed(1))
 
@@ -163,6 +174,17 @@ def speed_rows(batches: list[int], ks: list[int], threads: list[int], size: int,
         yield row
 
 
+def occlusion_rows(batches: list[int], ks: list[int], threads: list[int], size: int, rounds: int) -> Iterator[Row]:
+    """What the gradient of the order costs: forward and backward with it, relative to those without."""
+    for count, batch, k in itertools.product(threads, batches, ks):
+        click.echo(f"occlusion gradient: threads {count}, batch {batch}, K {k}", err=True)
+        torch.set_num_threads(count)
+        splats = workload(batch, k, size)
+        without = training_call(draw_cpu, splats, size)
+        row = compare({"cpu": without, "order": training_call(draw_with_order, splats, size, order=True)}, rounds)
+        yield {"measure": "forward+backward", "threads": count, "batch": batch, "k": k, **row}
+
+
 def small_scene(size: int, rounds: int) -> Row:
     """What a small scene pays where two threads are allowed, relative to one thread."""
     call = training_call(draw_cpu, workload(1, 32, size), size)
@@ -185,7 +207,7 @@ def first_calls() -> Iterator[Row]:
             yield {"measure": measure, "batch": 1, "k": 64, "cpu_ms": float(finished.stdout) * 1e3}
 
 
-def markdown(rows: list[Row]) -> str:
+def markdown(rows: list[Row], columns: list[str]) -> str:
     """The rows as a Markdown table, numbers to three digits."""
 
     def cell(value: str | int | float | None) -> str:
@@ -193,7 +215,7 @@ def markdown(rows: list[Row]) -> str:
             return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
         return "" if value is None else str(value)
 
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *([cell(row.get(name)) for name in COLUMNS] for row in rows)]
+    lines = [columns, ["---"] * len(columns), *([cell(row.get(name)) for name in columns] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -210,14 +232,15 @@ def machine() -> str:
     return f"{processor}, {os.cpu_count()} logical cores; {versions}."
 
 
-def write(out: Path, report: str, rows: list[Row]) -> None:
+def write(out: Path, report: str, rows: list[Row], order: list[Row]) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    for name, columns, table_rows in (("splatting_speed", COLUMNS, rows), ("occlusion_speed", ORDER_COLUMNS, order)):
+        with atomic_path(out / f"{name}.csv") as path, path.open("w", newline="") as file:
+            table = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            table.writeheader()
+            table.writerows(table_rows)
     with atomic_path(out / "splatting_speed.md") as path:
         path.write_text(report)
-    with atomic_path(out / "splatting_speed.csv") as path, path.open("w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
-        table.writeheader()
-        table.writerows(rows)
 
 
 @click.command()
@@ -231,19 +254,22 @@ def main(quick: bool, rounds: int, out: Path | None) -> None:
     """Time the CPU renderer against plain PyTorch ones."""
     if quick:
         rows = list(speed_rows([1], [16, 32], [1], size=32, rounds=2))
+        order = list(occlusion_rows([1], [32], [1], size=32, rounds=2))
         small = small_scene(size=32, rounds=2)
     else:
         rows = list(speed_rows([1, 8], [256, 1024], [1, 2], size=224, rounds=rounds))
+        order = list(occlusion_rows([1, 8], [256, 1024], [1, 2], size=224, rounds=rounds))
         small = small_scene(size=224, rounds=10 * rounds)
         rows += first_calls()
     report = (
-        f"# Speed of the CPU renderer\n\n{(__doc__ or '').strip()}\n\n{machine()}\n\n{markdown(rows)}\n"
+        f"# Speed of the CPU renderer\n\n{(__doc__ or '').strip()}\n\n{machine()}\n\n{markdown(rows, COLUMNS)}\n"
+        f"{markdown(order, ORDER_COLUMNS)}\n"
         "A ratio says how many times faster `cpu` is. A small scene (K = 32) takes "
         f"{small['two_ratio']:.2f} times as long with two threads allowed as with one.\n"
     )
     click.echo(report)
     if out or not quick:
-        write(out or ROOT / "evals" / "results", report, rows)
+        write(out or ROOT / "evals" / "results", report, rows, order)
 
 
 if __name__ == "__main__":

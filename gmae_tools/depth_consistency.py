@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import project
+from gmae_tools.camera import Camera, project
+from gmae_tools.gaussians import Gaussians
 from gmae_tools.metrics.agreement import rank_correlation
 from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend, rasterize
@@ -59,8 +60,13 @@ def depth_consistency(
 def expected_depth(model: GMAE, images: Tensor, backend: Backend = "auto") -> np.ndarray:
     """Expected depth `[B, H, W]` of what a model sees in `images` `[B, 3, H, W]`; NaN where little is covered."""
     height, width = images.shape[-2:]
-    splats = project(model(images.to(model.rgb_mean.device)), model.camera, height, width)
-    raster = rasterize(splats, height, width, depth=True, backend=backend)
+    return depth_map(model(images.to(model.rgb_mean.device)), model.camera, height, width, backend)
+
+
+@torch.inference_mode()
+def depth_map(gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend = "auto") -> np.ndarray:
+    """Expected depth `[B, H, W]` of Gaussians, in scene units; NaN where little is covered."""
+    raster = rasterize(project(gaussians, camera, height, width), height, width, depth=True, backend=backend)
     assert raster.depth is not None
     known = torch.where(raster.alpha >= LEAST_ALPHA, raster.depth, torch.nan)
     return known[:, 0].cpu().numpy()

@@ -134,3 +134,37 @@ def sole_run(folder: str | os.PathLike[str]) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def take_turns(path: Path, wait: Callable[[], None] | None) -> Iterator[bool]:
+    """Hold a lock file, made if missing, that one process at a time can hold; free again when the context ends, or this
+    process does in whatever way.
+
+    Args:
+        wait: is called once if another process holds it, before waiting for that one; None to go on without it.
+
+    Yields:
+        Whether it is held: not if another process holds it and nobody waits, nor on a file system without locks.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks only what can be written
+    try:
+        yield _locked(descriptor, wait)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, wait: Callable[[], None] | None) -> bool:
+    import fcntl  # of POSIX systems
+
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if wait is None:
+                return False
+            wait()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,10 @@ _MOST = {"image_size": 4096, "depth": 256, "decoder_depth": 256}  # other whole 
 _MOST_OTHERS = _MOST_PATCHES = 1 << 16
 _MOST_GAUSSIANS = 1 << 20
 _LARGEST_SCALE = 1000.0
+
+# Where queries come from: each from a place of its own on a grid, or all from chance.
+QueryStart = Literal["grid", "random"]
+_CHANCE = 0.02  # standard deviation of random queries, as the paper draws them
 
 _SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large footprints optimise badly at first
 
@@ -126,17 +130,25 @@ class GMAEConfig(AutoencoderConfig):
         gaussians_per_query: G; K = Q G Gaussians cost the decoder no more than Q.
         max_scale: c in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
         camera: how the Gaussians are looked at.
+        query_start: `grid` spreads the queries over the picture: each starts as the sine-cosine code of a place and has
+            a learned anchor there, to which the head's x and y are added. That is a prior on places which the paper
+            does without. `random`, as in the paper: queries start from N(0, 0.02), and there are no anchors.
     """
 
     queries: int = 64
     gaussians_per_query: int = 12
     max_scale: float = 2.0
     camera: Camera = field(default_factory=Camera)
+    query_start: QueryStart = "grid"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if type(self.max_scale) not in (int, float) or not 0 < self.max_scale <= _LARGEST_SCALE:
             raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be above 0, {_LARGEST_SCALE:g} at most")
+        if not isinstance(self.camera, Camera):
+            raise GmaeToolsError(f"camera is {self.camera!r}, must be a Camera")
+        if self.query_start not in get_args(QueryStart):
+            raise GmaeToolsError(f"query_start is {self.query_start!r}, must be {' or '.join(get_args(QueryStart))}")
         if self.k > _MOST_GAUSSIANS:
             raise GmaeToolsError(f"a picture has {_MOST_GAUSSIANS:,} Gaussians at most, not {self.k:,}")
 
@@ -195,10 +207,9 @@ class Decoder(nn.Module):
 
     def __init__(self, config: GMAEConfig) -> None:
         super().__init__()
-        places = query_places(config.queries)  # [Q, 2] in [-1, 1]
-        grid = config.image_size // config.patch_size
+        queries, anchors = _starting_queries(config)
         self.embed = nn.Linear(config.width, config.decoder_width)
-        self.queries = nn.Parameter(sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)[None])
+        self.queries = nn.Parameter(queries)
         self.blocks = nn.ModuleList(
             vit_block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
@@ -206,7 +217,7 @@ class Decoder(nn.Module):
         self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * _RAW, bias=False)
         # Only the place in the picture starts from the query: a depth of its own would print the queries' grid on
         # the depth map.
-        self.anchors = nn.Parameter(torch.logit((places + 1) / 2, eps=1e-3)[:, None])  # [Q, 1, 2], raw x and y
+        self.anchors = None if anchors is None else nn.Parameter(anchors)
         self.bias = nn.Parameter(_starting_bias())  # [14]
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -216,7 +227,8 @@ class Decoder(nn.Module):
             x = block(x)
         queries = self.norm(x[:, -self.queries.shape[1] :])  # [B, Q, D']
         raw = self.head(queries).float().unflatten(-1, (-1, _RAW)) + self.bias  # [B, Q, G, 14]
-        raw = torch.cat([raw[..., :2] + self.anchors, raw[..., 2:]], -1)
+        if self.anchors is not None:
+            raw = torch.cat([raw[..., :2] + self.anchors, raw[..., 2:]], -1)
         return raw.flatten(1, 2)  # [B, K, 14]
 
 
@@ -313,6 +325,16 @@ def activate(raw: Tensor, max_scale: float) -> Gaussians:
 def vit_block(width: int, heads: int) -> nn.Module:
     """One block of a ViT as MAE has it: the layers normalise with an epsilon of 1e-6."""
     return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))  # type: ignore[arg-type]
+
+
+def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
+    """Query tokens `[1, Q, D']`, and the raw x and y `[Q, 1, 2]` from which their Gaussians start, if from a grid."""
+    if config.query_start == "random":
+        return torch.randn(1, config.queries, config.decoder_width) * _CHANCE, None
+    places = query_places(config.queries)  # [Q, 2] in [-1, 1]
+    grid = config.image_size // config.patch_size
+    tokens = sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)
+    return tokens[None], torch.logit((places + 1) / 2, eps=1e-3)[:, None]
 
 
 def _starting_bias() -> Tensor:

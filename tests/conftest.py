@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from hypothesis import settings
 # The first call of a numba kernel compiles it, which no deadline per example allows for.
 settings.register_profile("gmae-tools", parent=settings.default, deadline=None)
 settings.load_profile("gmae-tools")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_photographs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded photographs of the tests do not stay in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GMAE_TOOLS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

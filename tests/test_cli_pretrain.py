@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def test_a_run_prints_its_checkpoint_and_tells_of_skipped_photographs(whole: tup
     assert "images/s" in result.stderr and "psnr " in result.stderr
     assert [line[:3] for line in losses(out)] == [(s, 8 * s, 32 if s <= 6 else 48) for s in (2, 4, 6, 8, 10, 12)]
     assert {path.name for path in out.iterdir()} == {
-        "pretrain.json", "log.jsonl", "state.pt", "model", "samples.png", "cache"
+        "pretrain.json", "log.jsonl", "state.pt", "model", "samples.png"
     }  # fmt: skip
     assert json.loads((out / "model" / "config.json").read_text())["training"]["skipped"] == 1
     model = checkpoints.load(out / "model")
@@ -180,8 +181,11 @@ def test_two_processes_have_the_loss_curve_of_one(
     [
         (["--data", "no-such-folder"], "no-such-folder"),
         (["--preset", "huge"], "preset 'huge' is unknown: use one of nano, tiny, small, base"),
-        (["--set", "queries"], "--set queries: expected KEY=NUMBER"),
-        (["--set", "queries=many"], "--set queries=many: expected KEY=NUMBER"),
+        (["--set", "queries"], "--set queries: expected KEY=VALUE"),
+        (["--set", "queries="], "--set queries=: expected KEY=VALUE"),
+        (["--set", "queries=many"], "queries is 'many', must be a whole number above 0"),
+        (["--set", "query_start=circle"], "query_start is 'circle', must be grid or random"),
+        (["--set", "camera=pinhole"], "camera is 'pinhole', must be a Camera"),
         (["--set", "queries=2.5"], "queries is 2.5, must be a whole number above 0"),
         (["--set", "wdith=3"], "wdith"),
         (["--set", "name=3"], "name"),
@@ -238,12 +242,15 @@ def test_out_is_a_file(photographs: Path, tmp_path: Path) -> None:
 def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> None:
     """All options at values that are not their defaults, as they are kept in `pretrain.json`."""
     arguments = [
-        "--preset", "nano", "--set", "queries=9", "--set", "max_scale=1.5", "--samples", "8", "--batch-size", "4",
+        "--preset", "nano", "--set", "queries=9", "--set", "max_scale=1.5", "--set", "query_start=random",
+        "--samples", "8", "--batch-size", "4",
         "--resolution", "32,48,64", "--grow-at", "0.5,0.6", "--optimizer", "adamw", "--lr", "0.002",
         "--muon-lr", "0.01", "--weight-decay", "0.1", "--warmup", "0.3", "--cooldown", "0.4", "--clip", "0.5",
         "--mask-ratio", "0.75", "--loss-on", "masked",
         "--background", "white", "--slot-depth-weight", "0.5", "--whole", "0.25", "--error", "psnr",
         "--nested-weight", "0.125", "--gradient-weight", "0.75", "--crop-scale", "0.3,0.9", "--precision", "float32",
+        "--occlusion-gradient", "0.02", "--size-depth-weight", "0.004", "--region-depth-weight", "0.005",
+        "--camera", "orthographic",
         "--held-out", "0", "--seed", "7", "--log-every", "1", "--save-every", "5", "--evaluate-every", "6",
         "--device", "cpu",
     ]  # fmt: skip
@@ -251,6 +258,7 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
     assert result.exit_code == 0, result.stderr
     kept = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert (kept["model"]["queries"], kept["model"]["max_scale"], kept["model"]["width"]) == (9, 1.5, 48)
+    assert kept["model"]["query_start"] == "random" and kept["model"]["camera"]["kind"] == "orthographic"
     assert kept["schedule"] == {
         "samples": 8, "time_budget": None, "warmup": 0.3, "resolutions": [32, 48, 64], "grow_at": [0.5, 0.6],
         "cooldown": 0.4,
@@ -258,6 +266,7 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
     assert kept["objective"] == {
         "name": "gmae", "mask_ratio": [0.75, 0.75], "whole": 0.25, "error": "psnr", "loss_on": "masked",
         "background": "white", "slot_depth_weight": 0.5, "nested_weight": 0.125, "gradient_weight": 0.75,
+        "occlusion_gradient": 0.02, "size_depth_weight": 0.004, "region_depth_weight": 0.005,
     }  # fmt: skip
     assert kept["optimizer"] == {"name": "adamw", "lr": 0.002, "muon_lr": 0.01, "weight_decay": 0.1}
     rest = {name: kept[name] for name in kept.keys() - {"model", "schedule", "objective", "optimizer"}}
@@ -266,3 +275,32 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
         "held_out": 0, "warm_start": None, "seed": 7, "log_every": 1, "save_every": 5.0, "evaluate_every": 6.0,
     }  # fmt: skip
     assert "no photographs are held out" in result.stderr
+
+
+@pytest.mark.parametrize(("changes", "size"), [([], 64), (["--set", "image_size=32"], 32)])
+def test_pictures_have_the_size_of_the_preset(photographs: Path, tmp_path: Path, changes: list[str], size: int) -> None:
+    arguments = ["--preset", "nano", "--samples", "8", "--batch-size", "8", "--device", "cpu", *RUN[-2:], *changes]
+    result = invoke("--data", photographs, "--out", tmp_path / "run", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "pretrain.json").read_text())["schedule"]["resolutions"] == [size]
+
+
+def test_runs_share_their_decoded_photographs_and_say_where_they_are(photographs: Path, tmp_path: Path) -> None:
+    moved, cache = tmp_path / "moved", tmp_path / "cache"
+    shutil.copytree(photographs, moved)
+    arguments = ["--preset", "nano", "--samples", "8", "--batch-size", "8", "--device", "cpu", *RUN[-2:]]
+    said = []
+    for number, (data, place) in enumerate([(photographs, ["--cache", cache]), (moved, ["--cache", cache])]):
+        result = invoke("--data", data, "--out", tmp_path / f"run-{number}", *arguments, *place)
+        assert result.exit_code == 0, result.stderr
+        said += [line for line in result.stderr.splitlines() if "of decoded photographs" in line]
+    (file,) = cache.glob("photos-*.cache")
+    assert said == [f"0.1 MB of decoded photographs {how}: {file}" for how in ("made", "used again")]
+
+
+def test_no_room_for_decoded_photographs_is_one_line(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    result = invoke("--data", photographs, "--out", tmp_path / "run", *RUN, "--cache", tmp_path / "cache")
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 1 and line.startswith(f"error: {tmp_path / 'cache'}: cannot write")
+    assert line.endswith("name another folder with --cache or GMAE_TOOLS_CACHE")

@@ -309,6 +309,17 @@ def test_gaussians_start_where_their_query_is() -> None:
     assert gaussians.scales.max() < model.config.max_scale / 4
 
 
+def test_queries_may_start_from_chance_without_places() -> None:
+    torch.manual_seed(0)
+    model = GMAE(GMAEConfig.preset("nano", query_start="random", queries=400))
+    queries = model.decoder.queries.detach()
+    assert float(queries.std()) == pytest.approx(0.02, rel=0.05) and abs(float(queries.mean())) < 1e-3
+    assert "decoder.anchors" not in model.state_dict()
+    with torch.no_grad():
+        model.decoder.head.weight.zero_()
+        assert (model(pictures()).means == 0).all()  # the middle of the cube, whichever the query
+
+
 @pytest.mark.parametrize(("queries", "per_query"), [(16, 1), (4, 16), (7, 9)])
 def test_queries_and_gaussians_per_query_are_separate(queries: int, per_query: int) -> None:
     model = GMAE(GMAEConfig.preset("nano", queries=queries, gaussians_per_query=per_query))
@@ -322,6 +333,7 @@ def test_queries_and_gaussians_per_query_are_separate(queries: int, per_query: i
 def test_gaussians_of_a_query_are_neighbours_in_k(model: GMAE) -> None:
     with torch.no_grad():
         before = model(pictures())
+        assert model.decoder.anchors is not None
         old = model.decoder.anchors.clone()
         model.decoder.anchors[3] += 1
         after = model(pictures())
@@ -333,9 +345,10 @@ def test_gaussians_of_a_query_are_neighbours_in_k(model: GMAE) -> None:
 # --- learning -------------------------------------------------------------------------------------------
 
 
-def test_every_parameter_learns() -> None:
+@pytest.mark.parametrize("start", ["grid", "random"])
+def test_every_parameter_learns(start: str) -> None:
     torch.manual_seed(0)
-    model = GMAE(GMAEConfig.preset("nano"))
+    model = GMAE(GMAEConfig.preset("nano", query_start=start))
     gaussians = model(pictures(), random_masks(2, 16, 8))
     weights = torch.Generator().manual_seed(1)
     sum(
@@ -415,6 +428,8 @@ def test_configurations_survive_json() -> None:
     config = GMAEConfig.preset("small", queries=100, camera=Camera("pinhole", distance=3.0, focal=2.0, blur=0.1))
     assert GMAEConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert GMAEConfig.from_dict({}) == GMAEConfig()
+    chance = GMAEConfig.preset("nano", query_start="random")
+    assert GMAEConfig.from_dict(json.loads(json.dumps(chance.to_dict()))) == chance != GMAEConfig.preset("nano")
 
 
 @pytest.mark.parametrize(
@@ -442,6 +457,8 @@ def test_configurations_survive_json() -> None:
         ({"depth": 257}, "256 at most"),
         ({"image_size": 4096, "patch_size": 8}, "65,536 patches at most"),
         ({"queries": 2000, "gaussians_per_query": 2000}, "Gaussians at most, not 4,000,000"),
+        ({"query_start": "circle"}, "query_start is 'circle', must be grid or random"),
+        ({"query_start": ["grid"]}, "query_start is"),
         ({"max_scale": 1001}, "max_scale is 1001, must be above 0, 1000 at most"),
     ],
 )

@@ -281,13 +281,17 @@ def test_a_resumed_run_has_the_same_loss_curve(
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
-def test_a_run_from_before_there_were_other_objectives_resumes(photographs: Path, tmp_path: Path) -> None:
+def test_a_run_from_before_there_were_some_settings_resumes(photographs: Path, tmp_path: Path) -> None:
     config = small_run(photographs, GMAEObjective(), 2)
     pretrain(config, tmp_path, device="cpu")
     kept = json.loads((tmp_path / "pretrain.json").read_text())
     assert kept["objective"].pop("name") == "gmae"
+    assert kept["model"].pop("query_start") == "grid"
     (tmp_path / "pretrain.json").write_text(json.dumps(kept))
     pretrain(config, tmp_path, resume=True, device="cpu")
+    chance = dataclasses.replace(config, model=dataclasses.replace(config.model, query_start="random"))
+    with pytest.raises(GmaeToolsError, match=r"model\.query_start: grid is now random"):
+        pretrain(chance, tmp_path, resume=True, device="cpu")
     other = small_run(photographs, MAEObjective(), 2)
     with pytest.raises(GmaeToolsError, match=r"objective\.name: gmae is now mae"):
         pretrain(other, tmp_path, resume=True, device="cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -167,14 +168,69 @@ def test_a_second_opening_decodes_nothing(mixture: Path, tmp_path: Path, monkeyp
     np.testing.assert_array_equal(again.photo(3), first.photo(3))
 
 
-@pytest.mark.parametrize("change", ["max_side", "content", "mtime", "more"])
+def test_a_second_opening_reads_nothing_but_states(
+    mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store_of(tmp_path, mixture)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(photos, "_digest", refuse)
+    monkeypatch.setattr(photos, "list_photos", refuse)
+    again = store_of(tmp_path, mixture)
+    assert (again.path, first.made, again.made) == (first.path, True, False)
+
+
+@pytest.mark.parametrize("change", ["moved", "copied", "touched"])
+def test_what_is_the_same_elsewhere_shares_a_cache(mixture: Path, tmp_path: Path, change: str) -> None:
+    first = store_of(tmp_path, mixture)
+    elsewhere = mixture
+    if change == "touched":
+        os.utime(mixture / "tree" / "a.png", ns=(1, 1))
+    else:
+        elsewhere = tmp_path / "elsewhere"
+        (shutil.move if change == "moved" else shutil.copytree)(mixture, elsewhere)
+    again = store_of(tmp_path, elsewhere)
+    assert (again.path, again.names, again.made) == (first.path, first.names, False)
+    assert len(list(first.path.parent.glob("photos-*"))) == 1
+
+
+def test_another_photograph_of_the_same_size_and_date_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "photos" / "a.bmp"
+    file.parent.mkdir()
+    stores = []
+    for seed in (1, 2):
+        file.write_bytes(encoded(picture(seed), "BMP"))
+        os.utime(file, ns=(1, 1))
+        stores.append(store_of(tmp_path, file.parent))
+    np.testing.assert_array_equal(stores[1].photo(0), picture(2))
+    np.testing.assert_array_equal(stores[0].photo(0), picture(1))
+
+
+def test_photographs_that_change_while_they_are_decoded_are_no_cache(
+    mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = photos.decode_photo
+
+    def and_change(photo: photos.Photo, max_side: int) -> np.ndarray | str:
+        (mixture / "tree" / "a.png").write_bytes(encoded(picture(9)))
+        return decode(photo, max_side)
+
+    monkeypatch.setattr(photos, "decode_photo", and_change)
+    with pytest.raises(GmaeToolsError, match="changed while they were decoded; start again"):
+        store_of(tmp_path, mixture)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("change", ["max_side", "content", "name", "more"])
 def test_a_change_of_sources_rebuilds(mixture: Path, tmp_path: Path, change: str) -> None:
     first = store_of(tmp_path, mixture)
     file = mixture / "tree" / "a.png"
     if change == "content":
         file.write_bytes(encoded(picture(9, 5, 5)))
-    elif change == "mtime":
-        os.utime(file, ns=(1, 1))
+    elif change == "name":
+        file.rename(file.with_name("z.png"))
     elif change == "more":
         (mixture / "tree" / "z.png").write_bytes(encoded(picture(9)))
     again = store_of(tmp_path, mixture, max_side=10 if change == "max_side" else 256)
@@ -194,22 +250,10 @@ def test_killed_while_decoding_then_built_again(mixture: Path, tmp_path: Path) -
     cache = tmp_path / "cache"
     killed = subprocess.run([sys.executable, "-c", program, str(mixture), str(cache)], check=False)
     assert killed.returncode < 0
-    leftovers = list(cache.iterdir())
-    assert len(leftovers) == 1
-    assert ".tmp" in leftovers[0].name
-    os.utime(leftovers[0], (0, 0))
+    assert len(list(cache.glob(".*.tmp.cache"))) == 1
     store = store_of(tmp_path, mixture)
-    assert len(store) == 5
-    assert list(cache.iterdir()) == [store.path]
-
-
-def test_a_cache_still_being_built_is_left_alone(mixture: Path, tmp_path: Path) -> None:
-    store = store_of(tmp_path, mixture)
-    busy = store.path.with_name(f".{store.path.stem}.0123.tmp{store.path.suffix}")
-    busy.write_bytes(b"")
-    store.path.unlink()
-    assert len(store_of(tmp_path, mixture)) == 5
-    assert busy.exists()
+    assert len(store) == 5 and store.made
+    assert not list(cache.glob(".*.tmp*")) and len(list(cache.glob("photos-*"))) == 1
 
 
 def test_two_openings_at_once(mixture: Path, tmp_path: Path) -> None:
@@ -219,7 +263,7 @@ def test_two_openings_at_once(mixture: Path, tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(stores) == 4
+    assert len(stores) == 4 and sum(store.made for store in stores) == 1
     for store in stores:
         np.testing.assert_array_equal(store.photo(0), picture(2))
 
@@ -272,7 +316,7 @@ def test_unusable_sources_are_one_line(tmp_path: Path, make: Callable[[Path], li
         store_of(tmp_path, *make(tmp_path))
     assert "\n" not in str(caught.value)
     cache = tmp_path / "cache"
-    assert not cache.exists() or not list(cache.iterdir())
+    assert not cache.exists() or [path.name for path in cache.iterdir()] == ["lock"]
 
 
 def test_a_damaged_cache_is_named(mixture: Path, tmp_path: Path) -> None:

@@ -100,11 +100,15 @@ def test_says_what_the_other_scripts_say_and_measures_nothing_twice(
     assert first["psnr"] == pytest.approx(wanted["psnr"], abs=1e-3)
     assert first["psnr_masked"] == pytest.approx(wanted["psnr_masked"], abs=1e-3)
     assert first["parameters_m"] == pytest.approx(sum(each.numel() for each in model.parameters()) / 1e6, abs=1e-5)
+    of_depth = pd.read_csv(tmp_path / "results" / "scoreboard-depth.csv").set_index("candidate")
+    assert list(of_depth.index) == ["nano-random", "wider"]
+    known = of_depth.drop(columns=["common", "common_se"] + [f"auc_mean{kind}" for kind in ("", "_se")])
+    assert known.notna().all().all() and (of_depth["l16_ods"] == table["l16_ods"]).all()
     page = (tmp_path / "results" / "scoreboard.md").read_text()
     assert "Protocol, for each candidate" in page and "ECSSD: odd numbers" in page
 
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*.json")}
-    assert len(kept) == 2 * 5
+    assert len(kept) == 2 * 8
     lost = next(path for path in kept if path.name.startswith("figure"))
     lost.unlink()
     candidates = [checkpoint, f"again={checkpoint}", f"wider={other}"]  # two of them the same

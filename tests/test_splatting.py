@@ -21,6 +21,7 @@ from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.splatting import Raster, dense, rasterize, rasterize_groups
 from gmae_tools.splatting.dense import DenseRaster, rasterize_dense
+from gmae_tools.splatting.rules import RasterOptions
 from tests.oracles.tiled_torch import rasterize_tiled
 
 PICTURE_TOLERANCE = 1e-5
@@ -167,17 +168,17 @@ def tensors(splats: Splats) -> list[Tensor]:
     return [getattr(splats, f) for f in FIELDS]
 
 
-def by_depth(splats: Splats) -> tuple[list[Tensor], Tensor]:
-    """The tensors of `FIELDS` sorted nearest first, and the order `[B, K]`."""
+def by_depth(splats: Splats) -> tuple[Splats, Tensor]:
+    """The splats sorted nearest first, and the order `[B, K]`."""
     order = torch.argsort(splats.depths, dim=1, stable=True)
     rows = torch.arange(len(order))[:, None]
-    return [tensor[rows, order] for tensor in tensors(splats)], order
+    return Splats(*(getattr(splats, f.name)[rows, order] for f in dataclasses.fields(Splats))), order
 
 
 def dense_truth(
     splats: Splats, background: Tensor, height: int, width: int, sizes: list[int], alpha_max: float
 ) -> DenseRaster:
-    return rasterize_dense(*by_depth(splats)[0], background, height, width, sizes, alpha_max)
+    return rasterize_dense(by_depth(splats)[0], background, RasterOptions(height, width, tuple(sizes), alpha_max))
 
 
 @torch.no_grad()
@@ -282,7 +283,7 @@ def test_the_tiled_baseline_of_the_benchmark_is_correct(tight: bool) -> None:
     splats, background = leaves(opaque_stack(), torch.float64), random_weights(2, 3).double().requires_grad_()
     inputs = [*tensors(splats), background]
     truth = dense_truth(splats, background, 40, 50, [200], 0.999)
-    image, alpha = rasterize_tiled(*by_depth(splats)[0], background, 40, 50, tight=tight)
+    image, alpha = rasterize_tiled(*tensors(by_depth(splats)[0]), background, 40, 50, tight=tight)
     torch.testing.assert_close(image, truth.images[:, 0])
     torch.testing.assert_close(
         gradients(image, alpha, inputs), gradients(truth.images[:, 0], truth.alphas[:, 0], inputs)
@@ -582,8 +583,10 @@ def test_the_dense_reference_has_the_gradients_of_finite_differences() -> None:
     )
     background = torch.tensor([[0.2, 0.4, 0.6]], dtype=torch.float64, requires_grad=True)
 
-    def draw(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        raster = rasterize_dense(*tensors, 4, 5, [2, 1])
+    def draw(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+        means, conics, colors, opacities, background = inputs
+        scene = Splats(means, conics, splats.depths, colors, opacities)
+        raster = rasterize_dense(scene, background, RasterOptions(4, 5, (2, 1)))
         return raster.images, raster.alphas
 
     inputs = tensors(splats)

@@ -244,6 +244,25 @@ def test_further_gaussians_start_beside_those_there(trained: tuple[GMAE, Path]) 
     assert 0 < apart.mean() < 0.5 * before.std()
 
 
+def test_queries_from_chance_keep_their_places_and_may_get_anchors(tmp_path: Path) -> None:
+    model = nano(query_start="random")
+    checkpoints.save(model, tmp_path / "chance")
+    assert checkpoints.load(tmp_path / "chance").config.query_start == "random"
+    images = torch.rand(2, 3, 64, 64)
+    for start in ("random", "grid"):
+        other = nano(query_start=start)
+        with torch.no_grad():
+            other.decoder.head.weight.normal_()
+        warm_start(other, tmp_path / "chance")
+        assert torch.equal(raw(other, images), raw(model, images))
+    assert other.decoder.anchors is not None
+
+
+def test_places_on_a_grid_are_not_lost_in_silence(trained: tuple[GMAE, Path]) -> None:
+    with pytest.raises(GmaeToolsError, match=r"places on a grid, which query_start=random does without; leave"):
+        warm_start(nano(query_start="random"), trained[1])
+
+
 @pytest.mark.parametrize("changes", [{"width": 96}, {"queries": 8}, {"depth": 1}, {"gaussians_per_query": 2}])
 def test_a_gmae_of_another_shape_is_refused(trained: tuple[GMAE, Path], changes: dict[str, int]) -> None:
     with pytest.raises(GmaeToolsError, match=r"do not fit this model"):

@@ -386,7 +386,7 @@ def try_full_disk(seed: int, folder: Path) -> None:
             with files_limited_to(limit):
                 require(refusal(call), f"{name}: wrote beyond {limit} bytes")
             left = {path.name for path in place.iterdir()}
-            require(left <= {"earlier", "file.part", "pack.json"}, f"{name}: left behind {left}")
+            require(left <= {"earlier", "file.part", "pack.json", "lock"}, f"{name}: left behind {left}")
             require(refusal(call) is None, f"{name}: does not work with room either: {refusal(call)}")
             require((place / "earlier").read_bytes() == b"earlier", f"{name}: an earlier file has changed")
             require(not list(place.glob(".*")), f"{name}: a temporary file is left")

@@ -272,7 +272,7 @@ def commands(data: Path, steps: int = 60) -> dict[str, Command]:
     nano, cpu = ("--checkpoint", data / "nano"), ("--device", "cpu")
     pretrain = [
         "pretrain", "--data", bsds, "--preset", "nano", "--samples", 8 * steps, "--batch-size", 8, "--resolution",
-        "32,48", "--log-every", 2, "--save-every", 0, "--precision", "float32", *cpu,
+        "32,48", "--log-every", 2, "--save-every", 0, "--precision", "float32", "--cache", f"{OUT}/cache", *cpu,
     ]  # fmt: skip
     looks = ("--scales", "1,2", *nano, *cpu)
     few = ("--k", "16,all", "--layers", 2, *nano, *cpu)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from gmae_tools.cli import INTERRUPTED, print_error
+from gmae_tools.datasets.photo_cache import ENVIRONMENT as CACHE
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.files import check_writable, remove_leftovers, sole_run
 from gmae_tools.processes import is_first_of_launch
@@ -44,6 +45,10 @@ device_option = click.option(
 backend_option = click.option(
     "--backend", type=click.Choice(["auto", "cpu", "gsplat", "dense"]), default="auto", show_default=True,
     help="Draws the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
+)  # fmt: skip
+cache_option = click.option(
+    "--cache", envvar=CACHE, show_envvar=True, metavar="DIR",
+    help="Folder of decoded photographs, which all runs share.  [default: ~/.cache/gmae-tools/photographs]",
 )  # fmt: skip
 refine_option = click.option(
     "--refine", type=click.IntRange(0), default=0, metavar="STEPS",

@@ -1,15 +1,16 @@
-"""`gmae-tools datasets`: fetch the data sets of the evaluations and check them; pack photographs for pretraining."""
+"""`gmae-tools datasets`: fetch the data sets of the evaluations and check them; pack photographs, list decoded ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import output_folder, when_interrupted, writable_folder
+from gmae_tools.cli._options import cache_option, format_option, output_folder, when_interrupted, writable_folder
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.files import sole_run
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from gmae_tools.datasets.bsds500 import BSDS500
     from gmae_tools.datasets.download import Progress
     from gmae_tools.datasets.pack import Kind
+    from gmae_tools.datasets.photo_cache import Entry
+    from gmae_tools.report.tables import Row
 
+COLUMNS = {"key": None, "mb": 1, "photographs": None, "used": None, "data": None}
 NAMES = click.Choice(["bsds500"])
 ROOT = click.option(
     "--root",
@@ -31,7 +35,7 @@ ROOT = click.option(
 
 @click.group()
 def command() -> None:
-    """Fetch and check data sets; pack photographs."""
+    """Fetch and check data sets; pack photographs; manage the cache of decoded ones."""
 
 
 @command.command()
@@ -87,6 +91,41 @@ def pack(photographs: tuple[str, ...], out: str, shard_mb: float, max_side: int,
         click.echo(f"{packed.skipped} skipped as unreadable{example}", err=True)
     shards = "photos-00000.tar" if packed.shards == 1 else f"photos-{{00000..{packed.shards - 1:05}}}.tar"
     click.echo(f"{packed.photographs} photographs in {Path(out) / shards}")
+
+
+@command.command()
+@cache_option
+@click.option("--remove", multiple=True, metavar="KEY|all", help="Delete this cache, or every one; may be repeated.")
+@format_option
+def cache(cache: str | None, remove: tuple[str, ...], form: str) -> None:
+    """List the caches of decoded photographs that pretraining has made, and how much room they take.
+
+    A cache belongs to its photographs, wherever they lie: all runs with the same ones share it. One that is removed is
+    made again when it is needed. A key may be cut short.
+    """
+    from gmae_tools.datasets.photo_cache import PhotoCache, cache_folder
+    from gmae_tools.report.tables import format_rows
+
+    caches = PhotoCache(cache_folder(cache))
+    if remove:
+        removed = caches.remove(remove)
+        click.echo(f"{len(removed)} removed, {megabytes(sum(entry.size for entry in removed))} MB", err=True)
+    entries, unfinished = caches.entries(), caches.unfinished_size()
+    click.echo(format_rows([row(entry) for entry in entries], COLUMNS, form), nl=False)
+    total = f"{megabytes(sum(entry.size for entry in entries))} MB in {caches.folder}"
+    more = f", and {megabytes(unfinished)} MB unfinished (`--remove all` deletes what nobody works on)"
+    click.echo(total + (more if unfinished else ""), err=True)
+
+
+def row(entry: Entry) -> Row:
+    """A row of `COLUMNS`."""
+    used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}"
+    return {"key": entry.key, "mb": entry.size / 1e6, "photographs": entry.photographs, "used": used,
+            "data": entry.data}  # fmt: skip
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f}"
 
 
 def report(data: BSDS500) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gmae_tools.cli._options import backend_option, device_option, output_folder, when_interrupted
+from gmae_tools.cli._options import backend_option, cache_option, device_option, output_folder, when_interrupted
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ _OF_SOME = {
     "slot_depth_weight": "--slot-depth-weight",
     "nested_weight": "--nested-weight",
     "gradient_weight": "--gradient-weight",
+    "occlusion_gradient": "--occlusion-gradient",
+    "size_depth_weight": "--size-depth-weight",
+    "region_depth_weight": "--region-depth-weight",
+    "camera": "--camera",
     "reconstruction_weight": "--reconstruction-weight",
     "temperature": "--temperature",
     "normalise_targets": "--normalise-targets",
@@ -62,7 +66,8 @@ def _numbers(kind: type) -> Any:
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change the preset, e.g. queries=128, gaussians_per_query=8, max_scale=1.0; may be repeated.",
+    help="Change the preset, e.g. queries=128, gaussians_per_query=8, max_scale=1.0, query_start=random (queries drawn "
+    "by chance, without places on a grid, as in the paper); may be repeated.",
 )
 @click.option("--samples", default=300_000, show_default=True, help="Pictures to train on.")
 @click.option("--time-budget", type=float, metavar="MIN", help="Minutes; fits the schedule to the clock instead.")
@@ -70,10 +75,9 @@ def _numbers(kind: type) -> Any:
 @click.option(
     "--resolution",
     "resolutions",
-    default="224",
-    show_default=True,
     callback=_numbers(int),
-    help="Side of the pictures in px; several (128,224) grow during training.",
+    metavar="PX",
+    help="Side of the pictures; several (128,224) grow during training.  [default: the preset's image size]",
 )
 @click.option(
     "--grow-at",
@@ -139,6 +143,30 @@ def _numbers(kind: type) -> Any:
     help="Of the error of differences between neighbouring pixels; for gmae.  [default: 0]",
 )
 @click.option(
+    "--occlusion-gradient",
+    type=float,
+    metavar="TAU",
+    help="Temperature, in units of depth, at which the order of Gaussians gets a gradient; 0 turns it off. For gmae.  "
+    "[default: 0]",
+)
+@click.option(
+    "--size-depth-weight",
+    type=float,
+    metavar="W",
+    help="Weight of the prior that large Gaussians lie behind; 0 turns it off. For gmae.  [default: 0]",
+)
+@click.option(
+    "--region-depth-weight",
+    type=float,
+    metavar="W",
+    help="Weight of the prior that large regions of one colour lie behind; 0 turns it off. For gmae.  [default: 0]",
+)
+@click.option(
+    "--camera",
+    type=click.Choice(["gmae", "orthographic", "pinhole"]),
+    help="How Gaussians are looked at; see Camera. For gmae.  [default: gmae]",
+)
+@click.option(
     "--normalise-targets",
     is_flag=True,
     default=None,
@@ -180,6 +208,7 @@ def _numbers(kind: type) -> Any:
 )
 @click.option("--shard-mb", type=float, metavar="MB", help="Write checkpoints in pieces of at most so many megabytes.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out where it was saved last.")
+@cache_option
 @device_option
 @backend_option
 def command(data: tuple[str, ...], out: str, objective: str, preset: str, changes: tuple[str, ...], device: str,
@@ -198,17 +227,18 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
     from gmae_tools.pretrain.optimizers import OptimizerConfig
     from gmae_tools.pretrain.schedule import Schedule
 
-    resolutions = options["resolutions"]
-    stages = len(resolutions)
     scales = options["crop_scale"]
     if len(scales) != 2:
         raise GmaeToolsError("--crop-scale takes two numbers")
     kind = OBJECTIVES[objective]
     settings = _settings(kind, options)
     budget = options["time_budget"]
+    model = kind.model_config.preset(preset, **_changes(changes), **_of(kind.model_config, settings))
+    resolutions = (model.image_size,) if options["resolutions"] is None else options["resolutions"]
+    stages = len(resolutions)
     config = PretrainConfig(
         data=data,
-        model=kind.model_config.preset(preset, **_changes(changes), **_of(kind.model_config, settings)),
+        model=model,
         schedule=Schedule(
             samples=options["samples"],
             time_budget=None if budget is None else 60 * budget,
@@ -224,8 +254,8 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
         **{name: options[name] for name in ("batch_size", "clip", "precision", "held_out", "seed", "log_every",
                                             "save_every", "evaluate_every")},
     )  # fmt: skip
-    machine = {name: options[name] for name in ("backend", "accumulate", "compile", "shard_mb")}
-    folder = output_folder(out, "cache", MODEL_FOLDER, launched=True)
+    machine = {name: options[name] for name in ("backend", "accumulate", "compile", "shard_mb", "cache")}
+    folder = output_folder(out, MODEL_FOLDER, launched=True)
     when_interrupted(f"the same command with --resume goes on with what {folder} holds")
     checkpoint = pretrain(config, folder, resume=resume, device=device, **machine)
     if PartialState().is_main_process:
@@ -238,7 +268,11 @@ def _settings(objective: type[Objective], options: dict[str, Any]) -> dict[str, 
     Raises:
         GmaeToolsError: one of them is of another objective, or impossible.
     """
+    from gmae_tools.camera import Camera
+
     asked = {name: options[name] for name in _OF_SOME if options[name] is not None}
+    if "camera" in asked:
+        asked["camera"] = Camera(asked["camera"])
     known = _of(objective, asked) | _of(objective.model_config, asked)
     alien = [_OF_SOME[name] for name in asked if name not in known]
     if options["backend"] != "auto" and not objective.splats:
@@ -258,15 +292,17 @@ def _of(kind: type[Any], settings: dict[str, Any]) -> dict[str, Any]:
     return {field.name: settings[field.name] for field in fields(kind) if field.name in settings}
 
 
-def _changes(texts: tuple[str, ...]) -> dict[str, int | float]:
+def _changes(texts: tuple[str, ...]) -> dict[str, int | float | str]:
     """`queries=128` -> {"queries": 128}."""
     return dict(_parse_change(text) for text in texts)
 
 
-def _parse_change(text: str) -> tuple[str, int | float]:
-    """`queries=128` -> ("queries", 128)."""
+def _parse_change(text: str) -> tuple[str, int | float | str]:
+    """`queries=128` -> ("queries", 128); what is no number is a word, which the configuration knows or refuses."""
     name, _, value = text.partition("=")
+    if not name or not value:
+        raise GmaeToolsError(f"--set {text}: expected KEY=VALUE, e.g. queries=128")
     try:
         return name, int(value) if value.lstrip("-").isdigit() else float(value)
     except ValueError:
-        raise GmaeToolsError(f"--set {text}: expected KEY=NUMBER, e.g. queries=128") from None
+        return name, value

@@ -1,7 +1,8 @@
 """Photographs for pretraining: folders, single files and tar shards, decoded once into a memory-mapped cache.
 
 Decoding costs more than a training step of a small model can wait for, and would be paid again every epoch.
-So `PhotoStore.open` decodes every photograph once, downscaled, and later runs map the pixels back at no cost.
+So `PhotoStore.open` decodes every photograph once, downscaled, and later runs map the pixels back at no cost. All runs
+share one folder of such caches; see `photo_cache`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ import os
 import re
 import tarfile
 import threading
-import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -27,9 +27,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from gmae_tools.datasets.photo_cache import PhotoCache, cache_folder
 from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
 from gmae_tools.images import is_image_name, matching_paths, one_line, open_image, resize, to_rgb
 
 Item = TypeVar("Item")
@@ -39,7 +39,7 @@ CACHE_VERSION = 1
 DECODING_CHUNK = 256  # photographs decoded ahead of the writer, to bound memory
 _LARGE = 1 << 24  # pixels, from which photographs are decoded one at a time, to bound memory
 _ONE_LARGE = threading.Lock()
-STALE_AFTER_SECONDS = 600.0  # a cache being built is written to all the time; this one's process is dead
+_BLOCK = 1 << 20  # bytes of a source read at a time
 
 
 # --- what there is --------------------------------------------------------------------------------
@@ -141,13 +141,48 @@ def _is_photo(member: tarfile.TarInfo) -> bool:
     return member.isreg() and not member.issparse() and is_image_name(member.name)
 
 
+# --- whether it is the same -----------------------------------------------------------------------
+
+
 def fingerprint(sources: Sequence[Source], max_side: int) -> str:
-    """Changes whenever a source file or the way of decoding does; reading no file makes reuse immediate."""
-    digest = hashlib.sha256(f"{CACHE_VERSION} {max_side}".encode())
-    for source in sources:
-        status = source.path.stat()
-        digest.update(f"\n{source.name}\0{source.path}\0{status.st_size}\0{status.st_mtime_ns}".encode())
-    return digest.hexdigest()[:24]
+    """Changes whenever a source file or the way of decoding does, as far as sizes and dates tell; reads none."""
+    found = [(source, source.path.stat()) for source in sources]
+    return _key(
+        [f"{source.name}\0{source.path}\0{status.st_size}\0{status.st_mtime_ns}" for source, status in found], max_side
+    )
+
+
+def state_of(sources: Sequence[Source], max_side: int) -> str:
+    """As `fingerprint`, but no replaced file escapes it; reads none.
+
+    A program that copies or unpacks files may give another photograph of the same size the old date, yet neither the
+    old inode nor the old time at which its status changed (ctime), which only the system sets.
+    """
+    statuses = [source.path.stat() for source in sources]
+    return _key([fingerprint(sources, max_side), *(f"{s.st_ino} {s.st_ctime_ns}" for s in statuses)], max_side)
+
+
+def content_of(sources: Sequence[Source], max_side: int, progress: bool = True) -> str:
+    """Names, contents and the way of decoding in 24 digits, the same wherever the files lie; reads all of them."""
+    digests = work_through(sources, _digest, "looking for these photographs in the cache", progress)
+    return _key([f"{source.name}\0{found}" for source, found in zip(sources, digests, strict=True)], max_side)
+
+
+def _key(lines: Sequence[str], max_side: int) -> str:
+    text = "\n".join([f"{CACHE_VERSION} {max_side}", *lines])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _digest(source: Source) -> str:
+    """Of a file's contents, or the reason why it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with source.path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        return str(error.strerror)
+    return digest.hexdigest()
 
 
 # --- the store ------------------------------------------------------------------------------------
@@ -165,9 +200,11 @@ class PhotoStore:
         shapes: `[N, 2]`, heights and widths in pixels.
         starts: `[N]`, where each photograph begins in the file, in bytes.
         size: of all pixels, in bytes.
+        made: whether they were decoded just now.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made: bool = False) -> None:
+        self.made = made
         index = _read_index(path)
         self.path = path
         self.names: list[str] = index["names"]
@@ -181,38 +218,47 @@ class PhotoStore:
 
     @classmethod
     def open(
-        cls, sources: Sequence[str | Path], cache_dir: str | Path, max_side: int = 256, progress: bool = True
+        cls,
+        sources: Sequence[str | Path],
+        cache_dir: str | Path | None = None,
+        max_side: int = 256,
+        progress: bool = True,
     ) -> PhotoStore:
-        """Open the photographs of `sources`, decoding them into `cache_dir` unless that was done before.
+        """Open the photographs of `sources`, decoding them into a cache unless that was done before.
 
-        A cache is reused at once if names, sizes and modification times of all source files and `max_side`
-        are the same. It appears under its name only when it is complete, so an interrupted one is simply
-        built again, and of two processes building the same one either may win.
+        A cache is used again where names and contents of all source files and `max_side` are the same; the files are
+        read to find out unless they have not been touched since the last time. It appears under its name only when it
+        is complete, so an interrupted one is simply built again. One process builds, others wait for it.
 
         Args:
             sources: image files, folder trees of images and shards, shards, globs, ranges (`{00..12}.tar`).
-            cache_dir: folder for cache files, made if missing; up to `3 * max_side ** 2` bytes a picture.
+            cache_dir: folder for caches, made if missing; None for the user's, see `cache_folder`. A photograph takes
+                up to `3 * max_side ** 2` bytes.
             max_side: longer side in pixels above which a photograph is downscaled (never upscaled).
-            progress: show a progress bar on stderr while decoding.
+            progress: show on stderr how reading and decoding go on.
 
         Raises:
-            GmaeToolsError: a source is missing or not readable, no photograph is found or none of them
-                decodes, the cache cannot be written.
+            GmaeToolsError: a source is missing or not readable, no photograph is found or none of them decodes, one
+                was changed meanwhile, the cache cannot be written.
         """
         files = find_sources(sources)
-        path = Path(cache_dir) / f"photos-{fingerprint(files, max_side)}.cache"
-        if not path.exists():
-            photos = list_photos(files)
-            if not photos:
-                raise GmaeToolsError(f"no photographs inside: {', '.join(map(str, sources))}")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _remove_abandoned(path)
-                with atomic_path(path) as temporary, temporary.open("wb") as file:
-                    _write_cache(file, photos, max_side, progress)
-            except OSError as error:
-                raise GmaeToolsError(f"{path.parent}: cannot write the photograph cache ({error})") from None
-        return cls(path)
+        cache = PhotoCache(cache_folder(cache_dir))
+        state = state_of(files, max_side)
+        if path := cache.find(state):
+            return cls(path)
+        photos = list_photos(files)
+        if not photos:
+            raise GmaeToolsError(f"no photographs inside: {', '.join(map(str, sources))}")
+
+        def write(file: IO[bytes]) -> None:
+            _write_cache(file, photos, max_side, progress)
+            if not _still_in_state(files, max_side, state):
+                raise GmaeToolsError("photographs were changed while they were decoded; start again")
+
+        path = cache.path_of(content_of(files, max_side, progress))
+        store = cls(path, cache.make(path, write))
+        cache.remember(state, path, len(store), sources)
+        return store
 
     def __len__(self) -> int:
         return len(self.names)
@@ -224,12 +270,11 @@ class PhotoStore:
         return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Delete what killed processes left of this cache: gigabytes that nobody else would ever look for."""
-    for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
-        with suppress(FileNotFoundError):  # another process may be renaming it at this moment
-            if time.time() - leftover.stat().st_mtime > STALE_AFTER_SECONDS:
-                leftover.unlink()
+def _still_in_state(sources: Sequence[Source], max_side: int, state: str) -> bool:
+    try:
+        return state_of(sources, max_side) == state
+    except OSError:  # one is gone
+        return False
 
 
 def _write_cache(file: IO[bytes], photos: Sequence[Photo], max_side: int, progress: bool) -> None:
@@ -265,9 +310,9 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def work_through(
-    photos: Sequence[Photo], work: Callable[[Photo], Result], label: str, progress: bool
+    photos: Sequence[Item], work: Callable[[Item], Result], label: str, progress: bool
 ) -> Iterator[Result]:
-    """What `work` makes of every photograph, in order, on all cores (Pillow releases the interpreter's lock)."""
+    """What `work` makes of every photograph or source, in order, on all cores (which Pillow and hashlib leave free)."""
     bar = tqdm(total=len(photos), desc=label, disable=None if progress else True)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's of flawed metadata, which do no harm to the pixels

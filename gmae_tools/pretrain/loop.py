@@ -1,8 +1,8 @@
 """The pretraining loop: any number of processes, resumable at every saved state, with a log that anyone can plot.
 
 A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and held-out figures), `state.pt` (everything
-needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`), `samples.png` (held-out pictures) and
-`cache/` (decoded photographs). Several machines share that folder.
+needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`) and `samples.png` (held-out pictures).
+Several machines share that folder. Decoded photographs lie outside, in a cache that all runs share.
 Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone, and the
 loss is a mean over samples; so neither the number of processes nor accumulation nor an interruption changes the loss
 curve. (A time budget leaves the schedule to the clock.)
@@ -43,10 +43,23 @@ from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.splatting import Backend, choose_backend
+from gmae_tools.torchvision_ops import ensure_torchvision
+
+ensure_torchvision()
+from timm.layers import Attention  # type: ignore[attr-defined]  # noqa: E402
 
 CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "log.jsonl", "model"
 
 Compile = Literal["auto", "on", "off"]
+
+# What a run of an older version did before there was a setting for it, by the setting's place in `pretrain.json`.
+_FORMERLY = {
+    "model.query_start": "grid",
+    "objective.name": GMAEObjective.name,
+    "objective.occlusion_gradient": 0.0,
+    "objective.size_depth_weight": 0.0,
+    "objective.region_depth_weight": 0.0,
+}
 
 # How long processes wait for one that decodes a data set or evaluates. (A process that dies ends the others at once.)
 _PATIENCE = timedelta(days=2)
@@ -124,6 +137,7 @@ def pretrain(
     accumulate: int = 1,
     compile: Compile = "auto",
     shard_mb: float | None = None,
+    cache: str | Path | None = None,
 ) -> Path:
     """Run or continue a run; returns the folder of the finished checkpoint. A finished run is left as it is.
 
@@ -138,6 +152,7 @@ def pretrain(
         accumulate: parts that every process cuts its share of a batch into, to need less memory.
         compile: let `torch.compile` have the transformer blocks; `auto` does so on CUDA.
         shard_mb: write checkpoints in pieces of at most so many megabytes.
+        cache: folder of decoded photographs; None for the user's, see `cache_folder`.
 
     Raises:
         GmaeToolsError: the folder holds another run, the data cannot be read, or training diverged.
@@ -156,7 +171,7 @@ def pretrain(
     if accelerator.is_main_process:
         _check_folder(config, out, resume)
     accelerator.wait_for_everyone()
-    run = _Run(config, out, accelerator, backend, accumulate, _compiles(compile, where), shard_mb)
+    run = _Run(config, out, accelerator, backend, accumulate, _compiles(compile, where), shard_mb, cache)
     if accelerator.is_main_process:  # only now: settings that cannot work leave nothing behind
         with atomic_path(out / CONFIG_FILE) as temporary:
             temporary.write_text(config.to_json() + "\n")
@@ -176,6 +191,16 @@ def _compiles(wanted: Compile, device: torch.device) -> bool:
 
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+def use_plain_attention(model: Autoencoder) -> None:
+    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
+
+    It is the backward pass that is slow, so this is for training alone.
+    """
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone
 
 
 def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -199,7 +224,6 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
         raise GmaeToolsError(f"{out} already holds a run: add --resume to continue it, or choose another --out")
     try:
         old = json.loads(path.read_text())
-        old["objective"].setdefault("name", GMAEObjective.name)  # a run from before there were others
         changed = _differences(old, json.loads(config.to_json()))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); choose another --out") from None
@@ -218,7 +242,7 @@ def _recipe(config: PretrainConfig) -> dict[str, Any]:
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     names = []
     for key in old.keys() | new.keys():
-        a, b = old.get(key), new.get(key)
+        a, b = (values.get(key, _FORMERLY.get(prefix + key)) for values in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
             names += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
@@ -238,6 +262,7 @@ class _Run:
         accumulate: int,
         compiles: bool,
         shard_mb: float | None,
+        cache: str | Path | None,
     ) -> None:
         if accumulate < 1 or config.batch_size % (accelerator.num_processes * accumulate):
             shares = f"{accelerator.num_processes} processes x {accumulate} accumulated parts"
@@ -250,7 +275,7 @@ class _Run:
         if config.objective.splats:
             choose_backend(backend, accelerator.device)  # one that cannot draw is refused before any work
         with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
-            self.photos = PhotoStore.open(config.data, out / "cache", progress=accelerator.is_main_process)
+            self.photos = PhotoStore.open(config.data, cache, progress=accelerator.is_main_process)
         self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
         self.held_out = HeldOut(self.photos, held_out, backend=backend)
         self._say(_describe(self.photos, len(self.train_indices), len(held_out)))
@@ -259,6 +284,8 @@ class _Run:
         if config.warm_start:
             warm_start(self.bare_model, config.warm_start)
         self.bare_model.to(accelerator.device)
+        if accelerator.device.type == "cpu":
+            use_plain_attention(self.bare_model)
         if compiles:
             compile_blocks(self.bare_model)
         optimizers = build_optimizers(self.bare_model, config.optimizer)
@@ -461,12 +488,13 @@ def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
 
 
 def _describe(photos: PhotoStore, training: int, held_out: int) -> str:
-    """How many photographs there are, and of those that cannot be read how many and one example."""
+    """How many photographs there are, of those that cannot be read how many and one example, and where they lie."""
     text = f"{training} photographs to train on, {held_out} held out"
     if photos.skipped:
         name, reason = photos.skipped[0]
         text += f", {len(photos.skipped)} skipped as unreadable (the first: {name}: {reason})"
-    return text
+    how, size = "made" if photos.made else "used again", photos.path.stat().st_size
+    return f"{text}\n{size / 1e6:,.1f} MB of decoded photographs {how}: {photos.path}"
 
 
 def _clear_up(out: Path, step: int) -> None:

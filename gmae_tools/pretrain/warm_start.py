@@ -14,7 +14,7 @@ from gmae_tools.model import GMAE, Autoencoder
 _TIMM_PREFIX = "timm:"
 # Fixed position embeddings are ours to compute; the rest belongs to MAE's decoder or to a classifier.
 _NOT_THE_ENCODERS = ("pos_embed", "decoder_", "mask_token", "head", "fc_norm")
-_HEAD = "decoder.head.weight"
+_HEAD, _ANCHORS = "decoder.head.weight", "decoder.anchors"
 _APART = 0.1  # of the weights' spread: enough for twins to part
 
 
@@ -25,7 +25,7 @@ def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
         source: the official MAE `.pth` (a dict with `model`, or the bare state dict; read without running code);
             `timm:NAME` such as `timm:vit_base_patch16_224.mae`; or a checkpoint as `checkpoints.load` takes it, of any
             objective. These and a checkpoint of another kind than the model leave the decoder its random start. For a
-            GMAE, a GMAE may have fewer blocks and fewer Gaussians a query.
+            GMAE, a GMAE may have fewer blocks and fewer Gaussians a query, and queries that started from chance.
 
     Raises:
         GmaeToolsError: the source cannot be read, or its weights have other shapes than the model's.
@@ -38,6 +38,9 @@ def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
     elif type(trained := checkpoints.load_any(name)) is not type(model):
         _copy(trained.encoder.state_dict(), model.encoder, name)
     elif isinstance(trained, GMAE) and isinstance(model, GMAE):
+        if trained.decoder.anchors is not None and model.decoder.anchors is None:
+            problem = f"{name}: its queries have places on a grid, which query_start=random does without"
+            raise GmaeToolsError(f"{problem}; leave that out, or warm-start from a model that was trained with it")
         _copy(grown(trained, model), model, name)
     else:
         _copy(trained.state_dict(), model, name)
@@ -64,12 +67,13 @@ def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
 def grown(trained: GMAE, model: GMAE) -> dict[str, Tensor]:
     """The weights of `trained` with what only `model` has, so that the function computed hardly changes.
 
-    A further block starts as the identity: what it adds to the residual stream is 0. A further Gaussian of a query
+    A further block starts as the identity: what it adds to the residual stream is 0; anchors that queries lacked add 0,
+    too. A further Gaussian of a query
     starts beside one that is already there, since one that starts from chance would lie in front of a good picture.
     """
     weights, wanted = trained.state_dict(), model.state_dict()
     for name in wanted.keys() - weights.keys():
-        adds = ".attn.proj." in name or ".mlp.fc2." in name
+        adds = ".attn.proj." in name or ".mlp.fc2." in name or name == _ANCHORS
         weights[name] = torch.zeros_like(wanted[name]) if adds else wanted[name]
     old, new = trained.config.gaussians_per_query, model.config.gaussians_per_query
     if new > old:

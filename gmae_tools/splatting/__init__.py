@@ -3,12 +3,18 @@
 The rules are gsplat's (1.5.3): pixel centres at +0.5; alpha = min(alpha_max, opacity exp(-sigma)), skipped below
 1/255; a pixel is finished before its transmittance would fall to 1e-4; splats are composited by depth, ties by index; a
 capped alpha passes no gradient to geometry and opacity; what light is left falls on the background.
+
+The picture depends on depths only through their order, which is a step function. With an `order_temperature` tau the
+backward pass treats that order as uncertain: of two splats that are neighbours at a pixel, i behind j, with depths
+u = (z_i - z_j) / tau apart, i would be in front with probability s(-u), s the logistic function, which would change the
+pixel by T_j a_j a_i (c_i - c_j). So dC/dz_i = -s(u) s(-u) / tau T_j a_j a_i (c_i - c_j), and dC/dz_j is the opposite.
+The picture itself stays the exact one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,11 +22,9 @@ from torch import Tensor
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.splatting.backends import Backend, Drawer, choose_backend
+from gmae_tools.splatting.rules import ALPHA_MAX, RasterOptions
 
 __all__ = ["Backend", "Drawer", "GroupRaster", "Raster", "choose_backend", "rasterize", "rasterize_groups"]
-
-
-_MOST_PIXELS = 1 << 30  # of a picture: more is a mistake, and would not fit into memory
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,15 @@ def rasterize(
     width: int,
     *,
     background: Tensor | None = None,
-    alpha_max: float = 0.999,
+    alpha_max: float = ALPHA_MAX,
     depth: bool = False,
     owners: bool = False,
+    order_temperature: float | None = None,
     backend: Backend = "auto",
 ) -> Raster:
     """Composite splats by depth; differentiable in means, conics, colors, opacities and background.
+
+    With an `order_temperature` it is differentiable in depths, too: see above.
 
     Args:
         splats: any order, any number of channels C; the pictures will be on their device.
@@ -77,19 +84,19 @@ def rasterize(
         alpha_max: cap of a splat's alpha (gsplat 1.5.3: 0.999; its head: 0.99). The backend gsplat has no other.
         depth: also return the expected depth.
         owners: also return each pixel's strongest splat.
+        order_temperature: temperature of the occlusion gradient in units of depth; None for no gradient of the order.
         backend: `cpu` (numba; splats on a GPU are copied), `gsplat` (CUDA), `dense` (the short reference) or `auto`.
 
     Raises:
         GmaeToolsError: a parameter is NaN or infinite, a shape does not fit, or the backend cannot draw here.
     """
-    colors = torch.cat([splats.colors, splats.depths[..., None]], -1) if depth else splats.colors
-    shine = _background(background, splats, splats.colors.shape[-1])
+    behind = _background(background, splats, splats.colors.shape[-1])
+    drawn = splats
     if depth:
-        shine = torch.nn.functional.pad(shine, (0, 1))
-    everything = (splats.means.shape[1],)
-    images, alphas, owner, weight = _composite(
-        splats, colors, shine, height, width, everything, alpha_max, owners, backend
-    )
+        drawn = replace(splats, colors=torch.cat([splats.colors, splats.depths[..., None]], -1))
+        behind = torch.nn.functional.pad(behind, (0, 1))
+    options = RasterOptions(height, width, (splats.means.shape[1],), alpha_max, owners, order_temperature)
+    images, alphas, owner, weight = _composite(drawn, behind, options, backend)
     image, alpha = images[:, 0], alphas[:, 0]
     expected = image[:, -1:] / alpha.clamp_min(1e-10) if depth else None
     return Raster(
@@ -107,23 +114,24 @@ def rasterize_groups(
     width: int,
     group_sizes: Sequence[int],
     *,
-    alpha_max: float = 0.999,
+    alpha_max: float = ALPHA_MAX,
+    order_temperature: float | None = None,
     backend: Backend = "auto",
 ) -> GroupRaster:
     """Composite splats once and keep what each depth group contributes: all first-K pictures for the price of one.
 
     Args:
         group_sizes: sizes of consecutive groups in depth order, nearest first. Splats beyond their sum are not drawn.
+        alpha_max, order_temperature, backend: as for `rasterize`.
 
     Raises:
         GmaeToolsError: as `rasterize`, or the groups ask for more splats than there are.
     """
     if not group_sizes or min(group_sizes) < 0 or sum(group_sizes) > splats.means.shape[1]:
         raise GmaeToolsError(f"group sizes {list(group_sizes)} do not cut {splats.means.shape[1]} splats")
-    shine = _background(None, splats, splats.colors.shape[-1])
-    images, alphas, _, _ = _composite(
-        splats, splats.colors, shine, height, width, tuple(group_sizes), alpha_max, False, backend
-    )
+    behind = _background(None, splats, splats.colors.shape[-1])
+    options = RasterOptions(height, width, tuple(group_sizes), alpha_max, order_temperature=order_temperature)
+    images, alphas, _, _ = _composite(splats, behind, options, backend)
     return GroupRaster(images, alphas)
 
 
@@ -145,21 +153,9 @@ def unsort(owner: Tensor, order: Tensor) -> Tensor:
 
 
 def _composite(
-    splats: Splats,
-    colors: Tensor,
-    background: Tensor,
-    height: int,
-    width: int,
-    group_sizes: tuple[int, ...],
-    alpha_max: float,
-    owners: bool,
-    backend: Backend,
+    splats: Splats, background: Tensor, options: RasterOptions, backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Check, sort and hand over to the backend; returns images, alphas, owner, owner weight."""
-    if height < 1 or width < 1 or height * width > _MOST_PIXELS:
-        raise GmaeToolsError(f"cannot render a picture of {height} x {width} pixels")
-    if not 0 < alpha_max <= 1:
-        raise GmaeToolsError(f"alpha_max {alpha_max} is not within 0..1")
     _check_shapes(splats)
     _check_finite(splats, background)
     order = torch.argsort(splats.depths.detach(), dim=1, stable=True)
@@ -167,26 +163,27 @@ def _composite(
     if drawer == "cpu":
         from gmae_tools.splatting.cpu import composite_splats
 
-        images, alphas, owner, weight = composite_splats(
-            splats.means, splats.conics, colors, splats.opacities, background, order,
-            height, width, group_sizes, alpha_max, owners,
-        )  # fmt: skip
+        images, alphas, owner, weight = composite_splats(splats, background, order, options)
     else:
-        means, conics, colors = (t.take_along_dim(order[..., None], 1) for t in (splats.means, splats.conics, colors))
-        opacities = splats.opacities.take_along_dim(order, 1)
+        by_depth = _sorted(splats, order)
         if drawer == "gsplat":
             from gmae_tools.splatting.gsplat import composite_sorted
 
-            images, alphas, owner, weight = composite_sorted(
-                means, conics, colors, opacities, background, height, width, group_sizes, alpha_max, owners
-            )
+            images, alphas, owner, weight = composite_sorted(by_depth, background, options)
         else:
             from gmae_tools.splatting.dense import rasterize_dense
 
-            images, alphas, owner, weight = rasterize_dense(
-                means, conics, colors, opacities, background, height, width, group_sizes, alpha_max
-            )
-    return images, alphas, unsort(owner, order) if owners else owner, weight
+            images, alphas, owner, weight = rasterize_dense(by_depth, background, options)
+    return images, alphas, unsort(owner, order) if options.owners else owner, weight
+
+
+def _sorted(splats: Splats, order: Tensor) -> Splats:
+    """The splats in the order `[B, K]`."""
+    means, conics, colors = (
+        t.take_along_dim(order[..., None], 1) for t in (splats.means, splats.conics, splats.colors)
+    )
+    depths, opacities = (t.take_along_dim(order, 1) for t in (splats.depths, splats.opacities))
+    return Splats(means, conics, depths, colors, opacities)
 
 
 def _check_shapes(splats: Splats) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from gmae_tools.camera import Splats
 from gmae_tools.splatting.kernels import (
     BAND_TILES,
     GEOMETRY,
@@ -31,6 +32,7 @@ from gmae_tools.splatting.kernels import (
     composite_backward,
     pack,
 )
+from gmae_tools.splatting.rules import RasterOptions
 
 # Below these, threads cost more than they bring:
 _SMALL_SCENE = 8000  # pairs of splat and tile to composite
@@ -113,72 +115,66 @@ def _threads_for(bins: list[Bins]) -> int:
     return 1 if visits < _SMALL_SCENE else torch.get_num_threads()
 
 
-def _prepare(
-    means: Tensor,
-    conics: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    order: np.ndarray,
-    group_sizes: tuple[int, ...],
-    height: int,
-    width: int,
-) -> tuple[Scene, list[Bins]]:
-    """Sort, pack and bin the splats of a batch; only the first sum(group_sizes) in depth order are drawn."""
-    inputs = [_array(tensor) for tensor in (means, conics, colors, opacities)]
-    group = np.repeat(np.arange(len(group_sizes), dtype=np.int32), group_sizes)
-    scene = Scene(np.empty((*order.shape, 6), np.float32), np.empty(colors.shape, np.float32), group)
+def _prepare(tensors: tuple[Tensor, ...], order: np.ndarray, options: RasterOptions) -> tuple[Scene, list[Bins]]:
+    """Sort, pack and bin the splats of a batch; only the first sum(group_sizes) in depth order are drawn.
+
+    Args:
+        tensors: means, conics, colors, opacities.
+    """
+    inputs = [_array(tensor) for tensor in tensors]
+    sizes = options.group_sizes
+    group = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    scene = Scene(np.empty((*order.shape, 6), np.float32), np.empty(inputs[2].shape, np.float32), group)
+    columns, rows = _tiles(options.width), _tiles(options.height)
     bins: dict[int, Bins] = {}
 
     def job(image: int) -> None:
         shape = scene.shape[image]
         pack(*(array[image] for array in inputs), order[image], shape, scene.colors[image])
-        bins[image] = Bins(*bin_splats(shape, group.size, _tiles(width), _tiles(height)))
+        bins[image] = Bins(*bin_splats(shape, group.size, columns, rows))
 
     images = range(order.shape[0])
     _run((partial(job, image) for image in images), 1 if order.size < _FEW_SPLATS else torch.get_num_threads())
     return scene, [bins[image] for image in images]
 
 
-def _gradients(sums: np.ndarray, order: np.ndarray, conics: Tensor, opacities: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of means, conics, colors and opacities from `sums [B, bands, K, 6 + C]`, which it uses up."""
-    sizes = ((2,), (3,), (sums.shape[-1] - GEOMETRY,), ())
+def _gradients(
+    sums: np.ndarray, order: np.ndarray, conics: Tensor, opacities: Tensor, temperature: float | None
+) -> tuple[Tensor | None, ...]:
+    """Gradients of means, conics, colors, opacities and depths from `sums`, which it uses up.
+
+    Args:
+        sums: `[B, bands, K, 6 + C]`; with a temperature `[B, bands, K, 6 + C + 1]`.
+        temperature: of the order; without one depths get no gradient.
+    """
+    channels = sums.shape[-1] - GEOMETRY - (temperature is not None)
+    sizes = ((2,), (3,), (channels,), (), () if temperature else (0,))
     results = [np.empty((*order.shape, *size), np.float32) for size in sizes]
     inputs = [order, _array(conics), _array(opacities), *results]
     for image in range(order.shape[0]):
         apply_chain_rule(sums[image], *(array[image] for array in inputs))
-    return tuple(torch.from_numpy(result).to(conics.dtype) for result in results)
+    *gradients, depths = (torch.from_numpy(result).to(conics.dtype) for result in results)
+    return *gradients, None if temperature is None else depths / temperature
 
 
 class _Composite(torch.autograd.Function):
     """The kernels as a differentiable operation; see `composite_splats` for the arguments."""
 
     @staticmethod
-    def forward(
-        ctx,
-        means,
-        conics,
-        colors,
-        opacities,
-        background,
-        order,
-        height,
-        width,
-        group_sizes,
-        alpha_max,
-        owners,
-    ):
-        scene, bins = _prepare(means, conics, colors, opacities, order, group_sizes, height, width)
-        batch, channels, groups = order.shape[0], colors.shape[2], len(group_sizes)
+    def forward(ctx, means, conics, colors, opacities, depths, background, order, options):
+        scene, bins = _prepare((means, conics, colors, opacities), order, options)
+        height, width = options.height, options.width
+        batch, channels, groups = order.shape[0], colors.shape[2], len(options.group_sizes)
         size = (_tiles(height) * TILE, _tiles(width) * TILE)
-        images = torch.empty(batch, groups, channels, *size)
-        alphas = torch.empty(batch, groups, *size)
-        owner, owner_weight = torch.empty(2, batch, *(size if owners else (0, 0)))
+        images = torch.empty(batch, groups, channels, *size, dtype=torch.float32)
+        alphas = torch.empty(batch, groups, *size, dtype=torch.float32)
+        owner, owner_weight = torch.empty(2, batch, *(size if options.owners else (0, 0)), dtype=torch.float32)
         outputs = [tensor.numpy() for tensor in (images, alphas, owner, owner_weight)]
-        shine, cap = _array(background), np.float32(alpha_max)
+        behind, cap = _array(background), np.float32(options.alpha_max)
 
         def job(image: int, span: tuple[int, int]) -> None:
             splats = (scene.shape[image], scene.colors[image], scene.group, *bins[image])
-            composite(*splats, cap, span, shine[image], *(array[image] for array in outputs))
+            composite(*splats, cap, span, behind[image], *(array[image] for array in outputs))
 
         threads = _threads_for(bins)
         _run((partial(job, *span) for span in _spans(batch, _bands(height), threads)), threads)
@@ -186,63 +182,60 @@ class _Composite(torch.autograd.Function):
             picture[..., :height, :width].contiguous() for picture in (images, alphas, owner, owner_weight)
         )
         alphas, owner = alphas[:, :, None], owner.int()
-        ctx.scene, ctx.bins, ctx.order, ctx.cap = scene, bins, order, cap
-        ctx.save_for_backward(conics, opacities, background, images, alphas)
+        ctx.scene, ctx.bins, ctx.order, ctx.cap, ctx.temperature = scene, bins, order, cap, options.order_temperature
+        ctx.save_for_backward(conics, opacities, depths, background, images, alphas)
         ctx.mark_non_differentiable(owner, owner_weight)
         return images, alphas, owner, owner_weight
 
     @staticmethod
     def backward(ctx, grad_images, grad_alphas, _grad_owner, _grad_owner_weight):
-        conics, opacities, background, images, alphas = ctx.saved_tensors
+        conics, opacities, depths, background, images, alphas = ctx.saved_tensors
         scene, bins, order = ctx.scene, ctx.bins, ctx.order
+        temperature = ctx.temperature if ctx.needs_input_grad[4] else None
         batch, _, channels, height, _ = images.shape
-        sums = np.zeros((batch, _bands(height), order.shape[1], GEOMETRY + channels), np.float32)
+        kept = GEOMETRY + channels + (temperature is not None)
+        sums = np.zeros((batch, _bands(height), order.shape[1], kept), np.float32)
         pictures = (images, alphas[:, :, 0], grad_images, grad_alphas[:, :, 0])
         arrays = [*(_array(_whole_tiles(picture)) for picture in pictures), sums]
+        sorted_depths: list[None] | np.ndarray = [None] * batch
+        quarter = np.float32(0)
+        if temperature is not None:
+            sorted_depths = np.take_along_axis(_array(depths), order, 1)
+            quarter = np.float32(0.25 / temperature)
 
         def job(image: int, span: tuple[int, int]) -> None:
             splats = (scene.shape[image], scene.colors[image], scene.group, *bins[image])
-            composite_backward(*splats, ctx.cap, span, *(array[image] for array in arrays))
+            by_order = (sorted_depths[image], quarter)
+            composite_backward(*splats, ctx.cap, span, *by_order, *(array[image] for array in arrays))
 
         threads = _threads_for(bins)
         _run((partial(job, *span) for span in _spans(batch, _bands(height), threads)), threads)
         grad_background = None
-        if ctx.needs_input_grad[4]:  # it shines through what all groups leave
+        if ctx.needs_input_grad[5]:  # it is seen through what all groups leave
             left = 1 - alphas[:, :, 0].sum(1)
             grad_background = torch.einsum("bchw,bhw->bc", grad_images[:, -1], left).to(background.dtype)
-        return *_gradients(sums, order, conics, opacities), grad_background, *(None,) * 6
+        return *_gradients(sums, order, conics, opacities, temperature), grad_background, None, None
 
 
 def composite_splats(
-    means: Tensor,
-    conics: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    background: Tensor,
-    order: Tensor,
-    height: int,
-    width: int,
-    group_sizes: tuple[int, ...],
-    alpha_max: float,
-    owners: bool,
+    splats: Splats, background: Tensor, order: Tensor, options: RasterOptions
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Composite unsorted splats on the CPU; differentiable in the first five arguments.
+    """Composite unsorted splats on the CPU; differentiable in the splats and the background.
 
-    What lies on a GPU is copied, and the results are copied back.
+    What lies on a GPU is copied, and the results are copied back. Depths get a gradient only with an
+    `order_temperature`.
 
     Args:
-        means `[B, K, 2]`, conics `[B, K, 3]`, colors `[B, K, C]`, opacities `[B, K]`: as in `Splats`, finite.
+        splats: any order, finite.
         background: `[B, C]`, added to the last group.
         order: `[B, K]` indices that sort by depth.
-        group_sizes: sizes of consecutive groups in depth order; splats beyond their sum are not drawn.
-        alpha_max: cap of a splat's alpha, at most 1.
-        owners: whether to find each pixel's strongest splat.
+        options: size, groups and rules.
 
     Returns:
         images `[B, S, C, H, W]`, alphas `[B, S, 1, H, W]`, owner `[B, H, W]` (sorted position of the strongest splat,
         -1 for none, int32) and owner_weight `[B, H, W]` (both empty unless wanted); float32 but for owner.
     """
-    inputs = [tensor.cpu() for tensor in (means, conics, colors, opacities, background)]
-    results = _Composite.apply(*inputs, order.cpu().numpy(), height, width, group_sizes, alpha_max, owners)
-    images, alphas, owner, weight = (result.to(means.device) for result in results)
+    tensors = (splats.means, splats.conics, splats.colors, splats.opacities, splats.depths, background)
+    results = _Composite.apply(*(tensor.cpu() for tensor in tensors), order.cpu().numpy(), options)
+    images, alphas, owner, weight = (result.to(background.device) for result in results)
     return images, alphas, owner, weight

@@ -6,7 +6,7 @@ fast backends on purpose, and follows gsplat 1.5.3's rules in the order in which
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
+
+from gmae_tools.camera import Splats
+from gmae_tools.splatting.rules import RasterOptions
 
 ALPHA_MIN = 1 / 255  # below this a splat is skipped
 TRANSMITTANCE_MIN = 1e-4  # a splat that would leave no more light than this ends the pixel, undrawn
@@ -29,40 +32,24 @@ class DenseRaster(NamedTuple):
     owner_weights: Tensor  # [B, H, W] in [0, 1]
 
 
-def rasterize_dense(
-    means: Tensor,
-    conics: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    background: Tensor,
-    height: int,
-    width: int,
-    group_sizes: Sequence[int],
-    alpha_max: float = 0.999,
-) -> DenseRaster:
-    """Composite splats that are already sorted nearest first; differentiable in all five tensors.
+def rasterize_dense(splats: Splats, background: Tensor, options: RasterOptions) -> DenseRaster:
+    """Composite splats that are already sorted nearest first; differentiable in all their tensors and the background.
 
     Args:
-        means: `[B, K, 2]` centres (x, y) in pixels; the centre of the first pixel is (0.5, 0.5).
-        conics: `[B, K, 3]` (a, b, c) in 1/px^2; sigma = (a dx^2 + c dy^2) / 2 + b dx dy.
-        colors: `[B, K, C]`, any range and any number of channels.
-        opacities: `[B, K]` in [0, 1].
+        splats: any range and any number of channels of `colors`. Depths only get a gradient, and only with an
+            `order_temperature`.
         background: `[B, C]`, added to the last group with the light that no splat has taken.
-        height, width: size of the picture in pixels.
-        group_sizes: numbers of consecutive splats, at least one group; what is left of the K is not drawn.
-        alpha_max: upper limit of a splat's alpha. Where it is reached only the colour gets a gradient.
+        options: size, groups and rules. Owners are always found.
 
     Returns:
         Each group's share of the composite: the sum over the groups is the whole picture.
 
     Source: gsplat 1.5.3, forward and backward rasterisation kernels (`rasterize_to_pixels_3dgs`).
     """
-    drawn = sum(group_sizes)
-    splats = (means[:, :drawn], conics[:, :drawn], colors[:, :drawn], opacities[:, :drawn])
-    render_rows = partial(
-        _render_rows, *splats, background, width=width, group_sizes=list(group_sizes), alpha_max=alpha_max
-    )
-    rows = max(1, MAX_ELEMENTS // max(1, means.shape[0] * width * drawn))
+    drawn, height = sum(options.group_sizes), options.height
+    first = Splats(*(getattr(splats, field.name)[:, :drawn] for field in fields(Splats)))
+    render_rows = partial(_render_rows, first, background, options)
+    rows = max(1, MAX_ELEMENTS // max(1, len(splats.means) * options.width * drawn))
     if rows >= height:
         return DenseRaster(*render_rows(0, height))
     # Each band is computed again in the backward pass, so that only one is held in memory at a time.
@@ -76,32 +63,26 @@ def rasterize_dense(
 
 
 def _render_rows(
-    means: Tensor,
-    conics: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    background: Tensor,
-    top: int,
-    bottom: int,
-    *,
-    width: int,
-    group_sizes: list[int],
-    alpha_max: float,
+    splats: Splats, background: Tensor, options: RasterOptions, top: int, bottom: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`rasterize_dense` for the rows top <= y < bottom."""
+    means = splats.means
     ys = torch.arange(top, bottom, dtype=means.dtype, device=means.device) + 0.5
-    xs = torch.arange(width, dtype=means.dtype, device=means.device) + 0.5
-    alpha = _alphas(means, conics, opacities, xs, ys, alpha_max)  # [B, H, W, K]
+    xs = torch.arange(options.width, dtype=means.dtype, device=means.device) + 0.5
+    alpha = _alphas(splats, xs, ys, options.alpha_max)  # [B, H, W, K]
     with torch.no_grad():
         before_the_stop = (1 - alpha).cumprod(-1) > TRANSMITTANCE_MIN
     alpha = alpha * before_the_stop
     # The light that reaches each splat and, last, the background: [B, H, W, K + 1].
     light = pad((1 - alpha).cumprod(-1), (1, 0), value=1.0)
     weights = alpha * light[..., :-1]
+    if options.order_temperature is not None:
+        weights = _with_uncertain_order(weights, alpha, splats.depths, options.order_temperature)
 
     images, alphas = [], []
+    sizes = list(options.group_sizes)
     for group_weights, group_colors in zip(
-        torch.split(weights, group_sizes, -1), torch.split(colors, group_sizes, 1), strict=True
+        torch.split(weights, sizes, -1), torch.split(splats.colors, sizes, 1), strict=True
     ):
         images.append(torch.einsum("bhwk,bkc->bchw", group_weights, group_colors))
         alphas.append(group_weights.sum(-1)[:, None])
@@ -112,14 +93,36 @@ def _render_rows(
     return torch.stack(images, 1), torch.stack(alphas, 1), owners - 1, owner_weights
 
 
-def _alphas(means: Tensor, conics: Tensor, opacities: Tensor, xs: Tensor, ys: Tensor, alpha_max: float) -> Tensor:
+def _with_uncertain_order(weights: Tensor, alpha: Tensor, depths: Tensor, temperature: float) -> Tensor:
+    """The same weights `[B, H, W, K]`, which now depend on the depths `[B, K]`.
+
+    A splat that moves back loses weight to the visible splat in front of it: the slope of the logistic function times
+    what the other gains when the two change places, T_j alpha_j alpha_i.
+    """
+    with torch.no_grad():
+        places = torch.arange(alpha.shape[-1], device=alpha.device)
+        seen = places.where(alpha > 0, -1).cummax(-1).values
+        front = pad(seen[..., :-1], (1, 0), value=-1)  # the last visible splat before each, -1 for none
+        paired = (alpha > 0) & (front >= 0)
+        front = front.clamp_min(0)
+        gained = weights.gather(-1, front) * alpha
+    behind = depths[:, None, None, :].expand_as(alpha)
+    apart = behind - behind.gather(-1, front)
+    with torch.no_grad():
+        probability = torch.sigmoid(apart / temperature)
+        slope = probability * (1 - probability) / temperature
+    moved = (slope * gained * (apart - apart.detach())).where(paired, 0)  # 0, but not its derivative
+    return weights - moved + torch.zeros_like(moved).scatter_add(-1, front, moved)
+
+
+def _alphas(splats: Splats, xs: Tensor, ys: Tensor, alpha_max: float) -> Tensor:
     """Alpha `[B, H, W, K]` of each splat at pixel centres `xs` `[W]`, `ys` `[H]`; 0 where it is skipped."""
-    dx = xs[None, None, :, None] - means[:, None, None, :, 0]  # [B, 1, W, K]
-    dy = ys[None, :, None, None] - means[:, None, None, :, 1]  # [B, H, 1, K]
-    a, b, c = conics[:, None, None].unbind(-1)  # [B, 1, 1, K] each
+    dx = xs[None, None, :, None] - splats.means[:, None, None, :, 0]  # [B, 1, W, K]
+    dy = ys[None, :, None, None] - splats.means[:, None, None, :, 1]  # [B, H, 1, K]
+    a, b, c = splats.conics[:, None, None].unbind(-1)  # [B, 1, 1, K] each
     sigma = 0.5 * (a * dx**2 + c * dy**2) + b * dx * dy
     inside = sigma >= 0
     # Masked before the exponential: where sigma is negative, exp(-sigma) may overflow and spoil the gradient.
-    alpha = opacities[:, None, None] * torch.exp(-sigma.where(inside, 0))
+    alpha = splats.opacities[:, None, None] * torch.exp(-sigma.where(inside, 0))
     alpha = alpha.clamp(max=alpha_max)
     return alpha.where(inside & (alpha >= ALPHA_MIN), 0)

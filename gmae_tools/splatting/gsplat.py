@@ -16,16 +16,18 @@ forward and backward. Its kernels add up gradients in no fixed order: these diff
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.splatting.rules import ALPHA_MAX, RasterOptions
 
 TILE = 16
-ALPHA_MAX = 0.999  # a constant of gsplat's kernels, as are the next two
+# Constants of gsplat's kernels, as is ALPHA_MAX:
 _MIN_ALPHA = 1 / 255
 _MIN_TRANSMITTANCE = 1e-4
 _CHANNELS = 32  # drawn in one pass
@@ -58,43 +60,112 @@ class _Tiles(NamedTuple):
 
 
 def composite_sorted(
-    means: Tensor,
-    conics: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    background: Tensor,
-    height: int,
-    width: int,
-    group_sizes: tuple[int, ...],
-    alpha_max: float,
-    owners: bool,
+    splats: Splats, background: Tensor, options: RasterOptions
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Composite splats that are sorted nearest first, on their CUDA GPU; differentiable in the first five arguments.
+    """Composite splats that are sorted nearest first, on their CUDA GPU; differentiable in splats and background.
 
     Arguments and results as for `cpu.composite_splats`, all on the GPU.
 
     Raises:
         GmaeToolsError: `alpha_max` is not that of gsplat, or the pictures are too large for it.
     """
-    if alpha_max != ALPHA_MAX:
-        raise GmaeToolsError(f"gsplat caps alpha at {ALPHA_MAX}, not at {alpha_max}: use the backend cpu or dense")
-    drawn = sum(group_sizes)
-    shapes = _Shapes(means[:, :drawn].float(), conics[:, :drawn].float(), opacities[:, :drawn].float())
-    colors, groups, channels = colors[:, :drawn].float(), len(group_sizes), colors.shape[-1]
+    if options.alpha_max != ALPHA_MAX:
+        raise GmaeToolsError(
+            f"gsplat caps alpha at {ALPHA_MAX}, not at {options.alpha_max}: use the backend cpu or dense"
+        )
+    height, width, sizes = options.height, options.width, options.group_sizes
+    drawn = sum(sizes)
+    shapes = _Shapes(*(t[:, :drawn].float() for t in (splats.means, splats.conics, splats.opacities)))
+    colors, groups, channels = splats.colors[:, :drawn].float(), len(sizes), splats.colors.shape[-1]
     tiles = _list_by_tile(shapes, height, width)
     if groups == 1 and channels:
         picture, alpha = _draw(shapes, colors, tiles, height, width)
         images, alphas = picture[:, None], alpha[:, None]
     else:  # also for no channels, of which gsplat knows no picture
-        pictures, alpha = _draw(shapes, _one_group_a_channel(colors, group_sizes), tiles, height, width)
+        pictures, alpha = _draw(shapes, _one_group_a_channel(colors, sizes), tiles, height, width)
         images, alphas = pictures.unflatten(1, (groups, channels + 1)).split([channels, 1], 2)
-    shine = (1 - alpha) * background.float()[:, :, None, None]
-    images = torch.cat([images[:, :-1], images[:, -1:] + shine[:, None]], 1)
+    behind = (1 - alpha) * background.float()[:, :, None, None]
+    images = torch.cat([images[:, :-1], images[:, -1:] + behind[:, None]], 1)
     alphas = alphas.contiguous()
-    if owners:
+    if options.order_temperature is not None:
+        depths = splats.depths[:, :drawn].float()
+        images, alphas = _UncertainOrder.apply(images, alphas, depths, colors, shapes, tiles, options)
+    if options.owners:
         return images, alphas, *_strongest(shapes, tiles, height, width)
     nobody = alpha.new_zeros(len(alpha), 0, 0)
     return images, alphas, nobody.int(), nobody
+
+
+class _UncertainOrder(torch.autograd.Function):
+    """Leaves pictures as they are, and gives depths `[B, K]` the gradient of the order; see `rasterize`.
+
+    gsplat lists the splats that each pixel composites, nearest first; what follows from the list is torch.
+    """
+
+    @staticmethod
+    def forward(ctx, images, alphas, depths, colors, shapes, tiles, options):  # type: ignore[no-untyped-def]
+        ctx.shapes = _Shapes(*(tensor.detach() for tensor in shapes))
+        ctx.tiles, ctx.options = tiles, options
+        ctx.save_for_backward(depths, colors)
+        return images.view_as(images), alphas.view_as(alphas)
+
+    @staticmethod
+    def backward(ctx, grad_images, grad_alphas):  # type: ignore[no-untyped-def]
+        grad_depths = None
+        if ctx.needs_input_grad[2]:
+            depths, colors = ctx.saved_tensors
+            grads = torch.cat([grad_images, grad_alphas], 2)  # [B, S, C + 1, H, W]
+            grad_depths = _order_gradient(grads, depths, pad(colors, (0, 1), value=1.0), ctx)
+        return grad_images, grad_alphas, grad_depths, None, None, None, None
+
+
+def _order_gradient(grads: Tensor, depths: Tensor, colors: Tensor, ctx: Any) -> Tensor:
+    """Gradient of depths `[B, K]` from those of the groups' pictures and coverage; `colors` end with a 1 for it."""
+    shapes, tiles, options = ctx.shapes, ctx.tiles, ctx.options
+    gained = torch.zeros_like(depths).flatten()
+    if not len(tiles.splats):
+        return gained.view_as(depths)
+    splats, pixels = _composited(shapes, tiles, options.height, options.width)  # [N] each, through the batch
+    means, conics, opacities = (tensor.flatten(0, 1)[splats] for tensor in shapes)
+    place = pixels % (options.height * options.width)
+    centres = torch.stack([place % options.width, place // options.width], -1) + 0.5
+    alpha = _alphas(means, conics, opacities, centres)
+    light = torch.exp(_sum_before(torch.log1p(-alpha.double()), pixels)).float()
+    member = torch.repeat_interleave(torch.tensor(options.group_sizes, device=splats.device))[splats % depths.shape[1]]
+    image = pixels // (options.height * options.width)
+    product = (grads.flatten(3)[image, member, :, place] * colors.flatten(0, 1)[splats]).sum(-1)
+    z, tau = depths.flatten()[splats], options.order_temperature
+    probability = torch.sigmoid((z[1:] - z[:-1]) / tau)
+    share = probability * (1 - probability) / tau * (light * alpha)[:-1] * alpha[1:] * product.diff()
+    share = share.where(pixels[1:] == pixels[:-1], 0.0)  # only neighbours at one pixel may change places
+    return gained.index_add(0, splats[:-1], share).index_add(0, splats[1:], -share).view_as(depths)
+
+
+def _sum_before(values: Tensor, pixels: Tensor) -> Tensor:
+    """For each of the values `[N]` the sum of those before it that belong to the same pixel; sorted by pixel."""
+    before = values.cumsum(0) - values
+    first = pixels.new_ones(len(pixels), dtype=torch.bool)
+    first[1:] = pixels[1:] != pixels[:-1]
+    return before - before[first].repeat_interleave(torch.unique_consecutive(pixels, return_counts=True)[1])
+
+
+def _composited(shapes: _Shapes, tiles: _Tiles, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Splats and pixels `[N]`, both counted through the batch, of all that is composited: pixel by pixel, in order."""
+    from gsplat.cuda._wrapper import rasterize_to_indices_in_range
+
+    batch, count = shapes.opacities.shape
+    light = shapes.opacities.new_ones(batch, height, width)
+    splats, pixels, images = rasterize_to_indices_in_range(
+        0, len(tiles.splats), light, shapes.means, shapes.conics, shapes.opacities, width, height, TILE, *tiles
+    )
+    return splats + images * count, pixels + images * height * width
+
+
+def _alphas(means: Tensor, conics: Tensor, opacities: Tensor, pixels: Tensor) -> Tensor:
+    """Alphas `[N]` of splats at one pixel centre each."""
+    dx, dy = (means - pixels).unbind(-1)
+    a, b, c = conics.unbind(-1)
+    return (opacities * torch.exp(-(0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy))).clamp_max(ALPHA_MAX)
 
 
 def _one_group_a_channel(colors: Tensor, group_sizes: tuple[int, ...]) -> Tensor:

@@ -18,6 +18,7 @@ from gmae_tools.splatting.simd import LANES, empty_rows, full, lane_numbers, lan
 TILE = LANES  # a row of a tile is one vector
 BAND_TILES = 4
 GEOMETRY = 6  # sums kept a splat for the gradients of mean, conic and opacity
+_FARTHEST = math.log(255)  # in units of four temperatures: splats so far apart exchange next to nothing
 _MIN_ALPHA = np.float32(1 / 255)
 _MIN_TRANSMITTANCE = np.float32(1e-4)
 _CUTOFF = np.float32(math.log(255))  # alpha >= 1/255 where -log(alpha) is no more than this
@@ -269,6 +270,36 @@ def _set_remainder(images, alphas, grad_images, grad_alphas, top, side, remainde
         store(remainder, y, product)
 
 
+@njit(**_INLINE)
+def _exchange(apart):
+    """Slope of the probability that a splat lies behind another, times the temperature, where order is uncertain.
+
+    The logistic function s of u = 4 `apart` has the slope s(u) s(-u) = (h / (1 + h^2))^2 with h = exp(-u / 2).
+    """
+    half = _exp_minus(min(max(apart, 0.0), _FARTHEST))
+    half = half * half
+    root = half / (half * half + 1.0)
+    return root * root
+
+
+@njit(**_INLINE)
+def _add_order_sums(starts, splats, rows, tile, end, shares, ahead, into, column):
+    """Add what the visits before `end` of a tile gain by the order at each pixel, walking back to front.
+
+    A splat loses its own share to the visible splat in front of it and gains that of the one behind, which `ahead`
+    remembers for each pixel.
+    """
+    ahead[:] = np.float32(0)
+    for visit in range(end - 1, starts[tile] - 1, -1):
+        total = full(0.0)
+        for y in range(rows[visit, 0], rows[visit, 1]):
+            share, gain = load(shares, (visit - starts[tile]) * TILE + y), load(ahead, y)
+            visible = share <= share  # not where it is NaN
+            total = total + where(visible, gain - share, 0.0)
+            store(ahead, y, where(visible, share, gain))
+        into[splats[visit], column] += lane_sum(total)
+
+
 @njit(**_OPTIONS)
 def composite_backward(
     shape,
@@ -279,6 +310,8 @@ def composite_backward(
     rows,
     alpha_max,
     bands,
+    depths,
+    quarter,
     images,
     alphas,
     grad_images,
@@ -291,6 +324,15 @@ def composite_backward(
     rest is dL/dcolor. Walking front to back needs one scalar a pixel: the product of what is still to come with the
     upstream gradient starts as (picture . gradient) and loses each splat's share as it passes, so that
     dL/dalpha = T (color . gradient) - remainder / (1 - alpha).
+
+    With `depths` there is one more sum, the temperature times dL/ddepth. If two neighbours at a pixel changed places,
+    i from behind j to its front, the pixel would change by T_j alpha_j alpha_i (color_i - color_j): that, in terms of
+    the loss and times the slope of the probability of the change, is the share that i loses and j gains. Which splat
+    is j differs from pixel to pixel, so shares are kept and added up on a way back through the tile's list.
+
+    Args:
+        depths: of the sorted splats, float32 `[K]`; or None, for no gradient of the order.
+        quarter: 1 / (4 temperature), float32.
     """
     _, channels, _, width = images.shape
     tiles_x = width // TILE
@@ -298,12 +340,22 @@ def composite_backward(
     remainder = empty_rows(TILE)
     grad, grad_alpha = empty_rows(TILE * channels), empty_rows(TILE)
     sum_color = empty_rows(channels)
+    if depths is not None:
+        longest = 0
+        for tile in range(bands[0] * BAND_TILES * tiles_x, min(bands[1] * BAND_TILES * tiles_x, starts.size - 1)):
+            longest = max(longest, starts[tile + 1] - starts[tile])
+        shares = empty_rows(longest * TILE)  # of each visit's rows, NaN where the splat is invisible
+        ahead = empty_rows(TILE)
+        # Of each pixel's last visible splat: weight, product with the upstream gradient, depth.
+        last_weight, last_product, last_depth = empty_rows(TILE), empty_rows(TILE), empty_rows(TILE)
     for tile in range(bands[0] * BAND_TILES * tiles_x, min(bands[1] * BAND_TILES * tiles_x, starts.size - 1)):
         top, side = tile // tiles_x * TILE, tile % tiles_x * TILE
         into = sums[tile // tiles_x // BAND_TILES]
         light[:] = np.float32(1)
         _set_remainder(images, alphas, grad_images, grad_alphas, top, side, remainder)
-        current = -1
+        if depths is not None:
+            last_weight[:], last_product[:], last_depth[:] = np.float32(0), np.float32(0), np.float32(0)
+        current, end = -1, starts[tile]
         for visit in range(starts[tile], starts[tile + 1]):
             position = splats[visit]
             if group[position] != current:
@@ -326,6 +378,19 @@ def composite_backward(
                 store(light, y, where(lit, after, 0.0))
                 store(remainder, y, behind)
                 d_alpha = here * product - behind / (1.0 - alpha)
+                if depths is not None:
+                    visible = lit & (alpha > 0.0)
+                    before, product_before, depth_before = (
+                        load(last_weight, y),
+                        load(last_product, y),
+                        load(last_depth, y),
+                    )
+                    apart = (full(depths[position]) - depth_before) * quarter
+                    share = _exchange(apart) * before * alpha * (product - product_before)
+                    store(shares, (visit - starts[tile]) * TILE + y, where(visible, share, np.nan))
+                    store(last_weight, y, where(visible, weight, before))
+                    store(last_product, y, where(visible, product, product_before))
+                    store(last_depth, y, where(visible, full(depths[position]), depth_before))
                 v = where(lit & (peak <= alpha_max), alpha * d_alpha, 0.0)
                 sum_v = sum_v - v
                 sum_v_dy = sum_v_dy - v * dy
@@ -341,13 +406,19 @@ def composite_backward(
             into[position, 5] += lane_sum(sum_v_dy2)
             for channel in range(channels):
                 into[position, GEOMETRY + channel] += lane_sum(load(sum_color, channel))
+            end = visit + 1
             if (visit & 15) == 15 and _all_finished(light):
                 break
+        if depths is not None:
+            _add_order_sums(starts, splats, rows, tile, end, shares, ahead, into, GEOMETRY + channels)
 
 
 @njit(**_OPTIONS)
-def apply_chain_rule(sums, order, conics, opacities, to_means, to_conics, to_colors, to_opacities):
-    """Write the gradients of one image's splats, in the caller's order, given `sums [bands, K, 6 + C]`."""
+def apply_chain_rule(sums, order, conics, opacities, to_means, to_conics, to_colors, to_opacities, to_depths):
+    """Write the gradients of one image's splats, in the caller's order, given `sums [bands, K, 6 + C]`.
+
+    That of the depths, if `to_depths` is not empty, is the last sum, `sums [bands, K, 6 + C + 1]`.
+    """
     for position in range(order.size):
         k = order[position]
         for band in range(1, sums.shape[0]):
@@ -360,3 +431,5 @@ def apply_chain_rule(sums, order, conics, opacities, to_means, to_conics, to_col
         to_opacities[k] = -total[0] / max(opacities[k], _MIN_ALPHA)  # the sum is 0 where a splat is invisible
         for channel in range(to_colors.shape[1]):
             to_colors[k, channel] = total[GEOMETRY + channel]
+        if to_depths.size > 0:
+            to_depths[k] = total[GEOMETRY + to_colors.shape[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.masks import hidden_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
 from gmae_tools.pretrain.chance import Stream, uniforms
+from gmae_tools.pretrain.objectives.depth_priors import region_prior, size_prior
 from gmae_tools.pretrain.objectives.objective import MASKED, Background, Objective, draw_backgrounds
-from gmae_tools.reconstruction import masked_out, render
-from gmae_tools.splatting import Backend
+from gmae_tools.reconstruction import masked_out
+from gmae_tools.splatting import Backend, rasterize
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
@@ -45,6 +48,10 @@ class GMAEObjective(Objective):
             Gaussians, so that first-K pictures mean something (as Matryoshka representations, arXiv 2205.13147).
         gradient_weight: weight of the squared error of differences between neighbouring pixels, against blur (as the
             gradient difference loss, arXiv 1511.05440); it is added to the squared error of the pixels.
+        occlusion_gradient: temperature in units of depth at which the order of the Gaussians gets a gradient (the
+            `order_temperature` of `rasterize`); 0 for none (the paper).
+        size_depth_weight: weight of `size_prior`, by which large footprints lie behind.
+        region_depth_weight: weight of `region_prior`, by which large regions of one colour lie behind.
     """
 
     mask_ratio: tuple[float, float] = (0.0, 0.75)
@@ -55,6 +62,9 @@ class GMAEObjective(Objective):
     slot_depth_weight: float = 1e-3
     nested_weight: float = 0.0
     gradient_weight: float = 0.0
+    occlusion_gradient: float = 0.0
+    size_depth_weight: float = 0.0
+    region_depth_weight: float = 0.0
 
     name: ClassVar[str] = "gmae"
     model: ClassVar[type[Autoencoder]] = GMAE
@@ -65,6 +75,9 @@ class GMAEObjective(Objective):
         super().__post_init__()
         if not 0 <= self.whole <= 1:
             raise GmaeToolsError(f"share of steps that hide nothing: {self.whole}, must lie within 0..1")
+        for name in ("occlusion_gradient", "size_depth_weight", "region_depth_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise GmaeToolsError(f"{name.replace('_', '-')} {getattr(self, name)}: must not be negative")
 
     def masks(self, patches: int, step: int, samples: np.ndarray, seed: int) -> Tensor:
         if uniforms(seed, Stream.WHOLE, np.array([step]), 1)[0, 0] < self.whole:
@@ -160,9 +173,13 @@ def gmae_loss(
     patches = height * width // config.patch_size**2
     counted = hidden_patches(masks, patches) if objective.loss_on == "masked" else None
 
-    def losses_of(drawn: Gaussians) -> tuple[Tensor, Tensor]:
+    temperature = objective.occlusion_gradient or None
+
+    def losses_of(splats: Splats) -> tuple[Tensor, Tensor]:
         """The pictures' loss, and their mean squared errors `[B]`."""
-        pictures = render(drawn, config.camera, height, width, backgrounds, backend)
+        pictures = rasterize(
+            splats, height, width, background=backgrounds, order_temperature=temperature, backend=backend
+        ).image
         squared = errors = reconstruction_error(pictures, images, counted, config.patch_size)
         if objective.gradient_weight:
             gradients = gradient_error(pictures, images, counted, config.patch_size)
@@ -170,10 +187,16 @@ def gmae_loss(
         return errors.mean() if objective.error == "mse" else negative_psnr(errors), squared
 
     gaussians: Gaussians = model(images, masks)
-    pixels, errors = losses_of(gaussians)
+    splats = project(gaussians, config.camera, height, width)
+    pixels, errors = losses_of(splats)
     loss = pixels + objective.slot_depth_weight * slot_depth_spread(gaussians, config.gaussians_per_query)
+    if objective.size_depth_weight:
+        loss = loss + objective.size_depth_weight * size_prior(splats)
+    if objective.region_depth_weight:
+        loss = loss + objective.region_depth_weight * region_prior(splats, height, width)
     if objective.nested_weight:
         ordered = gaussians.sort_by_depth()
-        nested = [losses_of(ordered.select(slice(gaussians.k // part)))[0] for part in _NESTED]
+        parts = [ordered.select(slice(gaussians.k // part)) for part in _NESTED]
+        nested = [losses_of(project(part, config.camera, height, width))[0] for part in parts]
         loss = loss + objective.nested_weight * torch.stack(nested).mean()
     return loss, errors.detach().mean()

@@ -1,0 +1,70 @@
+"""Priors on which side is near: without one the mirrored order of depth rebuilds a picture as well.
+
+Both say that what is large lies behind, as painters work. They differ in what is large: a Gaussian's own footprint, or
+the region around it that shares its colour. The second makes objects of the layers, and is the stronger assumption:
+that colours which are rare around them belong to the figure, as in the literature on salience.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gmae_tools.camera import Splats
+
+_ALIKE = 0.15  # standard deviation of colours in [0, 1] that count as one
+_NEARBY = 0.5  # standard deviation in half pictures of what counts as surroundings
+_LEAST_DETERMINANT = 1e-24  # px^-4, of a conic
+
+
+def size_prior(splats: Splats) -> Tensor:
+    """1 - the correlation of depth with the logarithm of the footprint's area; the pictures' mean, in 0..2.
+
+    Areas get no gradient: the prior is on depth.
+
+    Args:
+        splats: of B pictures, all of whose Gaussians count alike.
+    """
+    return (1 - _correlation(splats.depths, _areas(splats).log())).mean()
+
+
+def region_prior(splats: Splats, height: int, width: int) -> Tensor:
+    """1 - the correlation of depth with the logarithm of the area that shares a Gaussian's colour around it; in 0..2.
+
+    The area around Gaussian k is the sum over all j of w_kj opacity_j area_j, for colours c in [0, 1] and centres x in
+    [-1, 1], with w_kj = exp(-|c_k - c_j|^2 / (2 0.15^2) - |x_k - x_j|^2 / (2 0.5^2)). It gets no gradient. Time and
+    memory grow with K^2.
+
+    Args:
+        splats: of B pictures of `height` x `width` pixels.
+    """
+    with torch.no_grad():
+        half = splats.means.new_tensor([width / 2, height / 2])
+        places = torch.cat([splats.colors / _ALIKE, splats.means / half / _NEARBY], -1).float()  # [B, K, 5]
+        weights = (splats.opacities * _areas(splats)).float()
+        surroundings = torch.stack(
+            [
+                _kernel(own) @ weight for own, weight in zip(places, weights, strict=True)
+            ]  # one picture's K x K at a time
+        )
+    return (1 - _correlation(splats.depths, (surroundings + 1e-6).log())).mean()
+
+
+def _kernel(places: Tensor) -> Tensor:
+    """exp(-|p_k - p_j|^2 / 2) of places `[K, D]`, `[K, K]`."""
+    half_squares = places.square().sum(-1) / 2
+    return torch.addmm(half_squares[:, None] + half_squares, places, places.T, alpha=-1).neg_().exp_()
+
+
+@torch.no_grad()
+def _areas(splats: Splats) -> Tensor:
+    """Products of the footprints' principal standard deviations in px^2, `[B, K]`."""
+    a, b, c = splats.conics.detach().double().unbind(-1)  # in single precision long needles cancel
+    return (a * c - b * b).clamp_min(_LEAST_DETERMINANT).rsqrt().float()
+
+
+def _correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Pearson's correlation over the last dimension; 0 where one of the two is constant."""
+    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    spread = (x.square().mean(-1) * y.square().mean(-1) + 1e-12).sqrt()
+    return (x * y).mean(-1) / spread
