@@ -7,7 +7,10 @@ deeper; a Gaussian is as wide as its cell of the grid. It is written as a PLY fi
 
 Each step runs in a process of its own, on as many threads as there are cores; it is timed from the scene in memory on
 (`read` from the file on), after a run on a hundredth of the Gaussians that loads the compiled kernels. Peak memory is
-that of the whole process, with Python and torch, which `start` shows. `layers` is what `gmae-tools layers` does with a
+that of the whole process, with Python and torch, which `start` shows. Processor seconds are those of all threads, and do
+not grow when others use the machine. `render, tiled` is the same picture by the straightforward tiled PyTorch renderer
+of `splatting_speed.py`: no renderer of 3-D Gaussians on PyPI was found to draw on a CPU (gsplat, gswarp, splax and
+taichi-splatting need CUDA, gausscam Vulkan, metal-gauss and msplat Metal). `layers` is what `gmae-tools layers` does with a
 picture, all files included: six first-K pictures, eight layers, depth map, sheet and archive.
 """
 
@@ -29,6 +32,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from evals.splatting_speed import draw_tiled  # noqa: E402
 from gmae_tools import formats  # noqa: E402
 from gmae_tools.camera import Camera  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
@@ -46,7 +50,7 @@ from gmae_tools.zeroshot.edges import READOUTS  # noqa: E402
 from gmae_tools.zeroshot.figure_ground import METHODS, figure_mask, figure_probability  # noqa: E402
 
 PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
-COLUMNS = {"step": None, "gaussians": None, "seconds": 1, "gigabytes": 2}
+COLUMNS = {"step": None, "gaussians": None, "seconds": 1, "processor_seconds": 1, "gigabytes": 2}
 KS, LAYERS, EDGE_LAYERS = (32, 64, 128, 256, 512), 8, (16,)
 FOCAL = 1400.0  # px; of a photograph with a wide lens
 
@@ -66,8 +70,9 @@ def make_scene(side: int, height: int = 1024, width: int = 1536) -> Scene:
     opacities = np.stack([np.full((side, side), 0.85), np.full((side, side), 0.5)])
     turn = 0.2 * np.sin(5 * x)
     quats = np.stack([np.stack([np.cos(turn), 0 * x, 0 * x, np.sin(turn)], -1)] * 2)
-    arrays = (array.reshape(1, 2 * side * side, -1).astype(np.float32) for array in (means, scales, quats, colors))
-    gaussians = Gaussians(*map(torch.from_numpy, arrays), torch.from_numpy(opacities.reshape(1, -1).astype(np.float32)))
+    arrays = (means, scales, quats, colors, opacities[..., None])
+    columns = [torch.from_numpy(array.reshape(1, 2 * side * side, -1).astype(np.float32)) for array in arrays]
+    gaussians = Gaussians(columns[0], columns[1], columns[2], columns[3], columns[4][..., 0])
     return Scene(gaussians, camera, height, width, photo)
 
 
@@ -112,8 +117,13 @@ def _render(scene: Scene, folder: Path) -> None:
     scene.render()
 
 
+def _render_tiled(scene: Scene, folder: Path) -> None:
+    draw_tiled(scene.splats(), scene.height, scene.width, tight=True)
+
+
 STEPS: dict[str, Callable[[Scene, Path], None]] = {
     "render": _render,
+    "render, tiled": _render_tiled,
     "layers": _layers,
     **{f"edges, {name}": _edges(name) for name in READOUTS},
     **{f"segment, {method}": _figure(method) for method in METHODS},
@@ -122,8 +132,8 @@ STEPS: dict[str, Callable[[Scene, Path], None]] = {
 }
 
 
-def measure(step: str, paths: tuple[str, str]) -> tuple[float, float]:
-    """Seconds and gigabytes of a step on the second of two files; the first warms up. For a process of its own."""
+def measure(step: str, paths: tuple[str, str]) -> dict[str, float]:
+    """Seconds, processor seconds and gigabytes of a step on the second of two files; the first warms up. For a process of its own."""
     torch.set_num_threads(cores())
     photo = resize(read_image(PHOTO), 1024, 1536)
 
@@ -131,16 +141,17 @@ def measure(step: str, paths: tuple[str, str]) -> tuple[float, float]:
         scene = formats.read(path)
         return Scene(scene.gaussians, scene.camera, scene.height, scene.width, photo)
 
-    seconds = 0.0
+    seconds = busy = 0.0
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         for path in paths if step != "start" else ():
-            started = time.perf_counter()
+            started, busy_before = time.perf_counter(), time.process_time()
             scene = read(path)
             if step != "read":
-                started = time.perf_counter()
+                started, busy_before = time.perf_counter(), time.process_time()
                 STEPS[step](scene, Path(folder))
-            seconds = time.perf_counter() - started
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            seconds, busy = time.perf_counter() - started, time.process_time() - busy_before
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"seconds": seconds, "processor_seconds": busy, "gigabytes": peak / 1e9}
 
 
 def write_scene(path: str, side: int) -> None:
@@ -167,8 +178,7 @@ def main(side: int, only: tuple[str, ...], out: str) -> None:
         for path, size in zip(paths, (max(16, side // 10), side), strict=True):
             _alone(write_scene, path, size)  # what a process has once taken counts for those that it starts
         for name in names:
-            seconds, gigabytes = _alone(measure, name, paths)
-            rows.append({"step": name, "gaussians": 2 * side * side, "seconds": seconds, "gigabytes": gigabytes})
+            rows.append({"step": name, "gaussians": 2 * side * side, **_alone(measure, name, paths)})
             click.echo(format_rows(rows[-1:], COLUMNS, "csv").splitlines()[1], err=True)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary:

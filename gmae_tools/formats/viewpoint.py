@@ -47,8 +47,8 @@ class Viewpoint:
         """
         _check_size(height, width)
         across, down = 2 * fx / width, 2 * fy / height
-        centre = {"cx": 2 * cx / width - 1, "cy": 2 * cy / height - 1}
-        camera = Camera("pinhole", 0.0, across, blur, focal_y=down, **centre)
+        across_centre, down_centre = 2 * cx / width - 1, 2 * cy / height - 1
+        camera = Camera("pinhole", 0.0, across, blur, cx=across_centre, cy=down_centre, focal_y=down)
         return Viewpoint(camera, height, width)
 
 
