@@ -6,12 +6,14 @@ of the bundled photograph; disparity is a ground plane with bumps and a disc bef
 deeper; a Gaussian is as wide as its cell of the grid. It is written as a PLY file, and read back by each step.
 
 Each step runs in a process of its own, on as many threads as there are cores; it is timed from the scene in memory on
-(`read` from the file on), after a run on a hundredth of the Gaussians that loads the compiled kernels. Peak memory is
-that of the whole process, with Python and torch, which `start` shows. Processor seconds are those of all threads, and do
-not grow when others use the machine. `render, tiled` is the same picture by the straightforward tiled PyTorch renderer
-of `splatting_speed.py`: no renderer of 3-D Gaussians on PyPI was found to draw on a CPU (gsplat, gswarp, splax and
-taichi-splatting need CUDA, gausscam Vulkan, metal-gauss and msplat Metal). `layers` is what `gmae-tools layers` does with a
-picture, all files included: six first-K pictures, eight layers, depth map, sheet and archive.
+(`read` from the file on), after a run on a hundredth of the Gaussians that loads the compiled kernels. Processor
+seconds are those of all threads, and do not grow when others use the machine. Peak memory is that of the whole process,
+with Python and torch, which `start` shows.
+
+`layers` is what `gmae-tools layers` does with a picture, all files included: six first-K pictures, eight layers, depth
+map, sheet and archive. `render, tiled` is the picture of `render` by the straightforward tiled PyTorch renderer of
+`tests/oracles/tiled_torch.py`: no renderer of 3-D Gaussians on PyPI was found to draw on a CPU (gsplat, gswarp, splax
+and taichi-splatting need CUDA, gausscam Vulkan, metal-gauss and msplat Metal).
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from evals.splatting_speed import draw_tiled  # noqa: E402
 from gmae_tools import formats  # noqa: E402
 from gmae_tools.camera import Camera  # noqa: E402
 from gmae_tools.files import atomic_path  # noqa: E402
@@ -48,6 +49,7 @@ from gmae_tools.scene import Scene  # noqa: E402
 from gmae_tools.zeroshot.density import Points, scale_by_depth, summary  # noqa: E402
 from gmae_tools.zeroshot.edges import READOUTS  # noqa: E402
 from gmae_tools.zeroshot.figure_ground import METHODS, figure_mask, figure_probability  # noqa: E402
+from tests.oracles.tiled_torch import rasterize_tiled  # noqa: E402
 
 PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
 COLUMNS = {"step": None, "gaussians": None, "seconds": 1, "processor_seconds": 1, "gigabytes": 2}
@@ -118,7 +120,11 @@ def _render(scene: Scene, folder: Path) -> None:
 
 
 def _render_tiled(scene: Scene, folder: Path) -> None:
-    draw_tiled(scene.splats(), scene.height, scene.width, tight=True)
+    splats = scene.splats()
+    order = splats.depths[0].argsort()
+    parts = [part[:, order] for part in (splats.means, splats.conics, splats.colors, splats.opacities)]
+    white = torch.ones(1, 3)
+    rasterize_tiled(parts[0], parts[1], parts[2], parts[3], white, scene.height, scene.width, tight=True)
 
 
 STEPS: dict[str, Callable[[Scene, Path], None]] = {
@@ -133,7 +139,10 @@ STEPS: dict[str, Callable[[Scene, Path], None]] = {
 
 
 def measure(step: str, paths: tuple[str, str]) -> dict[str, float]:
-    """Seconds, processor seconds and gigabytes of a step on the second of two files; the first warms up. For a process of its own."""
+    """Seconds, processor seconds and gigabytes of a step on the second of two files; the first warms up.
+
+    For a process of its own.
+    """
     torch.set_num_threads(cores())
     photo = resize(read_image(PHOTO), 1024, 1536)
 
