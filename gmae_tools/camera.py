@@ -40,7 +40,8 @@ class Camera:
     Args:
         kind: which of the three.
         distance: camera to the cube's middle, scene units (half picture widths); more than 1 keeps the cube in front.
-            A `pinhole` may have 0: it stands at the origin of its scene.
+            A `pinhole` may have 0: it stands at the origin of its scene, and beside the picture, from 1.3 half pictures
+            from the middle on, its shear grows no further, as gsplat's.
         focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
         blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
         cx, cy: where the camera's axis meets the picture, from the middle in half widths and half heights.
@@ -183,7 +184,11 @@ def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> 
             footprint = footprint - _shear(centres.clamp(-_SHEAR_LIMIT, _SHEAR_LIMIT) * inverse_z, axes, z)
         return centres, footprint
     projected = centres * inverse_z
-    return projected, footprint - _shear(_cut(projected, _LARGEST), axes, z)
+    sheared = projected
+    if camera.distance == 0:  # in its scene, where what lies beside the picture would be smeared all over it
+        middle = projected.new_tensor([camera.cx, camera.cy])
+        sheared = torch.minimum(torch.maximum(projected, -_SHEAR_LIMIT - middle), _SHEAR_LIMIT - middle)
+    return projected, footprint - _shear(_cut(sheared, _LARGEST), axes, z)
 
 
 def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:
