@@ -34,18 +34,21 @@ class Camera:
 
     - `gmae`: centres project orthographically, (x, y) -> (W/2 (x+1), H/2 (y+1)); the footprint shrinks with distance,
       sigma_px = W/2 * focal * scale / z. Depth therefore gets a gradient without moving anything sideways.
-    - `pinhole`: centres and footprints both in perspective, (x, y) -> (W/2 (focal x/z + 1), ...), with the local affine
-      approximation of EWA splatting (Zwicker et al. 2001) including its shear.
+    - `pinhole`: centres and footprints both in perspective, (x, y) -> (W/2 (focal x/z + 1), H/2 (focal_y y/z + 1)),
+      with the local affine approximation of EWA splatting (Zwicker et al. 2001) including its shear.
     - `orthographic`: centres as `gmae`; footprints as if all lay at `distance`: depth decides only the order.
 
     Args:
         kind: which of the three.
         distance: camera to the cube's middle, scene units (half picture widths); more than 1 keeps the cube in front.
+            A `pinhole` may have 0: it stands at the origin of its scene, and beside the picture, from 1.3 half pictures
+            from the middle on, its shear grows no further, as gsplat's.
         focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
         blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
         cx, cy: where the camera's axis meets the picture, from the middle in half widths and half heights.
         shear: give the footprints of a `gmae` camera the shear that a pinhole of the same focal length would give them,
             with x and y clamped to 1.3, as the authors' code does. (A `pinhole` always has its shear.)
+        focal_y: of a `pinhole`, the focal length in half picture heights; None is `focal`, whatever the aspect ratio.
     """
 
     kind: CameraKind = "gmae"
@@ -55,6 +58,7 @@ class Camera:
     cx: float = field(default=0.0, metadata=LATER)
     cy: float = field(default=0.0, metadata=LATER)
     shear: bool = field(default=False, metadata=LATER)
+    focal_y: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.kind not in ("gmae", "pinhole", "orthographic"):
@@ -67,10 +71,17 @@ class Camera:
         for place in (self.cx, self.cy):
             if type(place) not in (int, float) or not abs(place) <= _LARGEST:
                 raise GmaeToolsError(f"camera: cx and cy must be numbers, {_LARGEST:g} at most, not {place!r}")
-        if not (0 < self.distance <= _LARGEST and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST):
+        at_origin = self.kind == "pinhole" and self.distance == 0
+        if not (
+            (at_origin or 0 < self.distance <= _LARGEST) and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST
+        ):
             raise GmaeToolsError(
                 f"camera: distance and focal must be positive, blur must not be negative, all {_LARGEST:g} at most"
             )
+        if self.focal_y is not None and (
+            self.kind != "pinhole" or type(self.focal_y) not in (int, float) or not 0 < self.focal_y <= _LARGEST
+        ):
+            raise GmaeToolsError(f"camera: focal_y is {self.focal_y!r}, must be None, or positive for a pinhole")
 
 
 @dataclass(frozen=True)
@@ -168,13 +179,19 @@ def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> 
     if camera.kind == "orthographic":
         return centres, axes[..., :2, :] * (camera.focal / camera.distance)
     inverse_z = (camera.focal / z)[..., None]  # [B, K, 1]
+    if camera.focal_y is not None and camera.focal_y != camera.focal:
+        inverse_z = torch.cat([inverse_z, (camera.focal_y / z)[..., None]], -1)  # [B, K, 2]
     footprint = axes[..., :2, :] * inverse_z[..., None]
     if camera.kind == "gmae":
         if camera.shear:
             footprint = footprint - _shear(centres.clamp(-_SHEAR_LIMIT, _SHEAR_LIMIT) * inverse_z, axes, z)
         return centres, footprint
     projected = centres * inverse_z
-    return projected, footprint - _shear(_cut(projected, _LARGEST), axes, z)
+    sheared = projected
+    if camera.distance == 0:  # in its scene, where what lies beside the picture would be smeared all over it
+        middle = projected.new_tensor([camera.cx, camera.cy])
+        sheared = torch.minimum(torch.maximum(projected, -_SHEAR_LIMIT - middle), _SHEAR_LIMIT - middle)
+    return projected, footprint - _shear(_cut(sheared, _LARGEST), axes, z)
 
 
 def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:

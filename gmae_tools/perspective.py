@@ -15,7 +15,7 @@ A_z = (Z / F) (focal / z) a_z keeps the proportions of a Gaussian in the middle 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,6 +68,11 @@ class Viewer:
         across, down = (math.degrees(2 * math.atan(side / self.distance)) for side in self.sides)
         return across, down
 
+    def camera(self, blur: float = 0.3) -> Camera:
+        """The same as a camera of the picture, with `blur` as `Camera` has it."""
+        across, down = (self.distance / side for side in self.sides)
+        return Camera("pinhole", self.distance, across, blur, focal_y=down)
+
     def to_dict(self) -> dict[str, object]:
         """Plain types, for JSON."""
         return {
@@ -117,6 +122,36 @@ def in_perspective(gaussians: Gaussians, camera: Camera, viewer: Viewer) -> Gaus
         gaussians.colors,
         gaussians.opacities,
     )
+
+
+def to_viewer(gaussians: Gaussians, camera: Camera, height: int, width: int, fov: float) -> tuple[Gaussians, Viewer]:
+    """Gaussians for a perspective viewer, and the viewer that sees them as `camera` sees the given ones.
+
+    What a pinhole camera with square pixels sees keeps its shape: it is only moved and scaled, so that the median depth
+    of what lies before it comes to the origin, and the viewer has the camera's own field of view. All else is
+    reshaped by `in_perspective`.
+
+    Args:
+        gaussians: `[B, K]`, in the units of `camera`.
+        height, width: of the picture in pixels.
+        fov: of the viewer in degrees, where the camera does not decide.
+
+    Raises:
+        GmaeToolsError: as `in_perspective`.
+    """
+    focal = camera.focal * width / max(height, width)  # in halves of the longer side
+    focal_y = (camera.focal_y or camera.focal) * height / max(height, width)
+    plain = camera.kind == "pinhole" and not camera.cx and not camera.cy and math.isclose(focal, focal_y, rel_tol=1e-4)
+    depths = camera.distance + gaussians.means[..., 2:]  # [B, K, 1]
+    before = depths[depths > _NEAREST]
+    if not plain or focal <= 1 or not len(before):
+        viewer = Viewer(height, width, fov)
+        return in_perspective(gaussians, camera, viewer), viewer
+    viewer = Viewer(height, width, math.degrees(2 * math.atan(1 / focal)))
+    scale = viewer.distance / before.median()
+    means = torch.cat([gaussians.means[..., :2], depths], -1) * scale
+    means = means - means.new_tensor([0.0, 0.0, viewer.distance])
+    return replace(gaussians, means=means, scales=gaussians.scales * scale), viewer
 
 
 def _principal_axes(matrices: Tensor) -> tuple[Tensor, Tensor]:

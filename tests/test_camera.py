@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -322,3 +323,57 @@ def test_the_longest_axis_is_the_direction_of_a_needle(kind: CameraKind) -> None
             continue  # the needle points in depth, which the centre keeps: its splat is also sheared
         expected = covariances(before.conics)[0, 0] - camera.blur * np.eye(2)
         np.testing.assert_allclose(np.outer(step, step), expected, atol=0.01)
+
+
+# --- pinholes of photographs --------------------------------------------------------------------------
+
+
+def test_a_pinhole_knows_both_focal_lengths_and_its_centre() -> None:
+    """A camera matrix in pixels sees the same point, and derivatives of it make the footprint."""
+    fx, fy, cx, cy, height, width = 90.0, 130.0, 70.0, 33.0, 80, 150
+    camera = Camera(
+        "pinhole", 0.0, 2 * fx / width, 0.2, focal_y=2 * fy / height, cx=2 * cx / width - 1, cy=2 * cy / height - 1
+    )
+    mean, scales = np.array([0.4, -0.3, 2.5]), (0.3, 0.1, 0.2)
+    turn = Rotation.from_rotvec([0.3, 0.7, 0.4])
+
+    def see(point: np.ndarray) -> np.ndarray:
+        return np.array([fx * point[0] / point[2] + cx, fy * point[1] / point[2] + cy])
+
+    step = 1e-6
+    jacobian = np.stack([(see(mean + step * axis) - see(mean - step * axis)) / (2 * step) for axis in np.eye(3)], 1)
+    covariance = turn.as_matrix() @ np.diag(np.square(scales)) @ turn.as_matrix().T
+    splats = project(one(tuple(mean), scales, tuple(np.roll(turn.as_quat(), 1)), torch.float64), camera, height, width)
+    np.testing.assert_allclose(splats.means[0, 0], see(mean), rtol=1e-9)
+    expected = jacobian @ covariance @ jacobian.T + 0.2 * np.eye(2)
+    np.testing.assert_allclose(covariances(splats.conics)[0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_camera_leaves_out_changes_no_bit(kind: CameraKind) -> None:
+    """The defaults, said in full, and the fields of an old configuration file."""
+    camera, gaussians = CAMERAS[kind], random_gaussians(50)
+    values = {"kind": kind, "distance": camera.distance, "focal": camera.focal, "blur": camera.blur}
+    full = Camera(**values, focal_y=camera.focal if kind == "pinhole" else None, cx=0.0, cy=0.0)  # type: ignore[arg-type]
+    for other in (Camera(**values), full):  # type: ignore[arg-type]
+        for ours, theirs in zip(
+            *(vars(project(gaussians, each, 40, 70)).values() for each in (camera, other)), strict=True
+        ):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "pinhole", "focal_y": 0.0}, "focal_y is 0.0, must be None, or positive for a pinhole"),
+        ({"kind": "pinhole", "focal_y": math.nan}, "focal_y is nan"),
+        ({"kind": "pinhole", "focal_y": "wide"}, "focal_y is 'wide'"),
+        ({"kind": "pinhole", "cx": math.nan}, "cx and cy must be"),
+        ({"kind": "pinhole", "distance": -1.0}, "must be positive"),
+        ({"kind": "orthographic", "distance": 0.0}, "must be positive"),
+        ({"kind": "gmae", "focal_y": 2.0}, "focal_y is 2.0"),
+    ],
+)
+def test_impossible_pinholes_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(GmaeToolsError, match=message):
+        Camera(**values)

@@ -187,7 +187,8 @@ def test_the_training_is_told(tmp_path: Path) -> None:
     checkpoints.save(made(0), tmp_path, training={"samples": 7})
     document = json.loads((tmp_path / "config.json").read_text())
     assert document["training"] == {"samples": 7}
-    assert document["model"]["camera"] == {"kind": "pinhole", "distance": 3.0, "focal": 2.0, "blur": 0.3}
+    said = {"kind": "pinhole", "distance": 3.0, "focal": 2.0, "blur": 0.3}
+    assert said.items() <= document["model"]["camera"].items()
     assert_equal(checkpoints.load(tmp_path), made(0))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,9 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from gmae_tools import checkpoints
+from gmae_tools import checkpoints, formats
 from gmae_tools.camera import Camera, project
 from gmae_tools.cli import main
-from gmae_tools.export import read_ply
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
 from gmae_tools.model import GMAEConfig
@@ -73,18 +71,20 @@ def test_every_format(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fov", [20, 70])
-def test_the_camera_in_the_json_sees_the_picture_in_the_ply(
-    checkpoint: Path, photo: Path, tmp_path: Path, fov: int
-) -> None:
-    assert export(checkpoint, photo, "-o", tmp_path, "--fov", str(fov)).exit_code == 0
+@pytest.mark.parametrize("form", ["ply", "splat", "npz"])
+def test_what_is_exported_is_read_back(checkpoint: Path, photo: Path, tmp_path: Path, form: str, fov: int) -> None:
+    """Through the camera that the file, or the JSON file beside it, says."""
+    assert export(checkpoint, photo, "-o", tmp_path, "--fov", str(fov), "--format", form).exit_code == 0
     viewer = json.loads((tmp_path / "wide <1>.json").read_text())["viewer"]
     assert viewer["fov_x_degrees"] == pytest.approx(fov)
-    distance = -viewer["position"][2]
-    focal = 1 / np.tan(np.radians(viewer["fov_x_degrees"]) / 2)
-    splats = project(read_ply(tmp_path / "wide <1>.ply"), Camera("pinhole", distance, focal), WIDTH, WIDTH)
-    splats = replace(splats, means=splats.means - torch.tensor([0, (WIDTH - HEIGHT) / 2]))
-    seen = rasterize(splats, HEIGHT, WIDTH, background=torch.ones(3)).image[0].movedim(0, -1).numpy()
-    assert psnr(seen, expected_picture(checkpoint, photo)) > 60
+    scene = formats.read(tmp_path / f"wide <1>.{form}")
+    assert (scene.k, scene.height, scene.width) == (K, HEIGHT, WIDTH)
+    if form != "npz":
+        assert scene.camera.kind == "pinhole"
+        assert scene.camera.focal == pytest.approx(1 / np.tan(np.radians(fov) / 2))
+    seen = scene.render()[0].movedim(0, -1).numpy()
+    difference = np.abs(seen - expected_picture(checkpoint, photo)).mean()
+    assert difference < (0.02 if form == "splat" else 1e-5)  # .splat has 8 bits
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium or Chrome")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.zeroshot.density import Points, density_map, scale_by_depth, summary, weighted_quantiles
@@ -101,3 +102,39 @@ def test_broken_gaussians_are_refused(name: str, value: float) -> None:
     broken = dataclasses.replace(some(), **{name: getattr(some(), name) * value})
     with pytest.raises(GmaeToolsError, match="is the model broken"):
         Points.of(broken)
+
+
+# --- scenes that a pinhole sees -----------------------------------------------------------------------
+
+
+def test_points_lie_where_a_pinhole_sees_them() -> None:
+    """What it does not see has no opacity; its own picture is not square."""
+    gaussians = some(k=40)
+    gaussians.means[..., 2] *= 5  # some behind it
+    camera = Camera("pinhole", 0.0, 1.5, focal_y=2.0, cx=0.1, cy=-0.2)
+    points = Points.of(gaussians, camera)
+    x, y, z = gaussians.means[0].double().T.numpy()
+    before = z > 0.01
+    np.testing.assert_allclose(points.x[before], (1.5 * x / z + 0.1)[before], rtol=1e-4)
+    np.testing.assert_allclose(points.y[before], (2.0 * y / z - 0.2)[before], rtol=1e-4, atol=1e-6)
+    seen = before & (np.abs(points.x) <= 1) & (np.abs(points.y) <= 1)
+    assert 0 < seen.sum() < before.sum() < 40
+    np.testing.assert_allclose(points.opacity, gaussians.opacities[0].numpy() * seen, rtol=1e-6)
+    np.testing.assert_array_equal(points.z, z)
+    plain = Points.of(gaussians, Camera())
+    assert all(np.array_equal(values, getattr(Points.of(gaussians), name)) for name, values in vars(plain).items())
+
+
+def test_a_million_dots_are_thinned_out_and_the_figure_says_so() -> None:
+    from gmae_tools.report.density import MOST_DOTS, draw_centres, draw_scales
+
+    points = Points.of(some(k=MOST_DOTS + 500))
+    photo = np.zeros((20, 30, 3), np.uint8)
+    figures = draw_centres(points, photo, "many"), draw_scales(points, scale_by_depth(points), "many", dots=True)
+    for figure in figures:
+        texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+        assert "many; 5,000 of them as dots" in texts
+        dots = [part for part in figure.axes[0].collections if len(part.get_offsets()) > 1]
+        assert [len(part.get_offsets()) for part in dots] == [MOST_DOTS]
+    assert np.isin(points.some(100).x, points.x).all()
+    assert points.some(len(points.x)) is points

@@ -44,10 +44,10 @@ def gsplat_projection(gaussians: Gaussians, camera: Camera, model: str) -> tuple
     view[..., 2, 3] = camera.distance
     half = torch.tensor([WIDTH / 2, HEIGHT / 2], dtype=torch.float64)
     # gsplat's orthographic focal length maps scene units to pixels, whatever the distance.
-    focal = half * (camera.focal if model == "pinhole" else 1.0)
+    focals = half.new_tensor([camera.focal, camera.focal_y or camera.focal])
     intrinsics = torch.eye(3, dtype=torch.float64)
-    intrinsics[[0, 1], [0, 1]] = focal
-    intrinsics[:2, 2] = half
+    intrinsics[[0, 1], [0, 1]] = half * (focals if model == "pinhole" else 1.0)
+    intrinsics[:2, 2] = half * (1 + half.new_tensor([camera.cx, camera.cy]))
     covariances, _ = _torch_impl._quat_scale_to_covar_preci(gaussians.quats, gaussians.scales, compute_preci=False)
     radii, means, depths, conics, _ = _torch_impl._fully_fused_projection(
         gaussians.means, covariances, view, intrinsics[None, None], WIDTH, HEIGHT,
@@ -61,6 +61,7 @@ def gsplat_projection(gaussians: Gaussians, camera: Camera, model: str) -> tuple
     [
         (Camera("pinhole", distance=4.0, focal=3.0), "pinhole"),
         (Camera("pinhole", distance=2.0, focal=1.5, blur=0.0), "pinhole"),
+        (Camera("pinhole", distance=3.0, focal=1.5, focal_y=2.5, cx=0.2, cy=-0.1), "pinhole"),
         (Camera("orthographic", distance=3.0, focal=3.0), "ortho"),
     ],
 )
@@ -77,6 +78,20 @@ def test_projection_matches_gsplat(camera: Camera, model: str) -> None:
         gradient = getattr(ours, field).grad
         assert gradient.abs().max() > 0
         torch.testing.assert_close(gradient, getattr(theirs, field).grad)
+
+
+@pytest.mark.parametrize("camera", [Camera("pinhole", 0.0), Camera("pinhole", 0.0, 0.7, focal_y=1.1, cx=0.4, cy=-0.3)])
+def test_projection_matches_gsplat_from_within_a_scene(camera: Camera) -> None:
+    """Most of the Gaussians lie beside the picture, where the shear is cut."""
+    gaussians = leaves(random_gaussians(400))
+    splats = project(gaussians, camera, HEIGHT, WIDTH)
+    _, means, depths, conics = gsplat_projection(gaussians, camera, "pinhole")
+    before = splats.depths > 0.1
+    beside = before & ((splats.means < -WIDTH).any(-1) | (splats.means > 2 * WIDTH).any(-1))
+    assert 10 < beside.sum() < before.sum() < 300
+    torch.testing.assert_close(splats.means[before], means[before])
+    torch.testing.assert_close(splats.depths, depths)
+    torch.testing.assert_close(splats.conics[before], conics[before])
 
 
 @pytest.fixture

@@ -89,31 +89,22 @@ def export(
     """Write one picture's files, `target` with a suffix for each format and `.json`; returns their paths."""
     import dataclasses
 
-    from gmae_tools import __version__
-    from gmae_tools.camera import project
-    from gmae_tools.export import write_ply, write_splat, write_svg
+    from gmae_tools import __version__, formats
     from gmae_tools.images import read_image
-    from gmae_tools.perspective import Viewer, in_perspective
+    from gmae_tools.perspective import Viewer
     from gmae_tools.predict import predict
+    from gmae_tools.scene import Scene
 
     photo = read_image(path, max_pixels=max_pixels)
     gaussians = predict(model, photo)
     if refine:
         gaussians = refine_with_progress(gaussians, photo, model, refine, backend, name=path.name)
     height, width = photo.shape[:2]
-    viewer = Viewer(height, width, fov)
-    writers = {
-        "ply": lambda file: write_ply(file, in_perspective(gaussians, model.camera, viewer)),
-        "splat": lambda file: write_splat(file, in_perspective(gaussians, model.camera, viewer)),
-        "npz": gaussians.save,
-        "svg": lambda file: write_svg(
-            file, project(gaussians, model.camera, height, width), height, width,
-            title=f"{path.name}: {gaussians.k} Gaussians by {checkpoint}",
-        ),
-    }  # fmt: skip
+    scene = Scene(gaussians, model.camera, height, width, photo)
+    title = f"{path.name}: {gaussians.k} Gaussians by {checkpoint}"
     files = [target.with_name(f"{target.name}.{form}") for form in dict.fromkeys(forms)]
     for file in files:
-        writers[file.suffix[1:]](file)
+        formats.write(file, scene, fov=fov, title=title)
     record = {
         "image": str(path),
         "checkpoint": checkpoint,
@@ -121,7 +112,7 @@ def export(
         "refine": refine,
         "background": [1.0, 1.0, 1.0],
         "files": [file.name for file in files],
-        "viewer": viewer.to_dict(),
+        "viewer": Viewer(height, width, fov).to_dict(),
         "camera": dataclasses.asdict(model.camera),
         "gmae_tools": __version__,
     }

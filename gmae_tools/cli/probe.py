@@ -76,8 +76,8 @@ def command(
     for extractor in extractors:
         preparations[extractor.name] = extractor.preparation
         features = cached_features(extractor, photos, Path(cache or folder / FEATURES), progress_of(extractor.name))
-        asked = probe(extractor, features, photos, ks=ks, linear=config)
-        count = len(extractor.tokens) * (len(ks) + bool(config))
+        asked = probe(extractor, features, photos, ks=fitting, linear=config)
+        count = len(extractor.tokens) * (len(fitting) + bool(config))
         answers += progress(asked, count, "classifier", f"classifiers on {extractor.name}")
     rows = probe_rows(answers)
     protocol = {
