@@ -50,7 +50,7 @@ from gmae_tools.files import atomic_path
 from gmae_tools.formats import authors
 from gmae_tools.formats.torch_files import check_plain, read_torch, reads_safely
 from gmae_tools.images import one_line, printable
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, from_official, official_config
+from gmae_tools.mae import CMAE, MAE, RMAE, CMAEConfig, MAEConfig, RMAEConfig, from_official, official_config
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
 
 WEIGHTS_FILE = "model.safetensors"
@@ -69,6 +69,7 @@ Model = TypeVar("Model", bound=Autoencoder)
 _ARCHITECTURES: dict[str, tuple[type[Autoencoder], type[AutoencoderConfig]]] = {
     "gmae": (GMAE, GMAEConfig),
     "mae": (MAE, MAEConfig),
+    "r-mae": (RMAE, RMAEConfig),
     "c-mae": (CMAE, CMAEConfig),
 }
 

@@ -135,15 +135,23 @@ def _pairs(
         mask = condition.draw(model.grid(images), numbers, seed).to(images.device)
         seen = list(block_features(model, images, mask))
         other = list(block_features(model, images, ~mask)) if condition.kind == "halves" else whole
-        yield (condition, "mean"), (_means(other), _means(seen))
+        visible = _of_visible(seen, mask)
+        yield (condition, "mean"), (_of_visible(other, ~mask) if condition.kind == "halves" else _means(whole), visible)
         if condition.kind != "halves":
-            yield (condition, "shared"), (torch.stack([_mean_visible(x, mask) for x in whole]), _means(seen))
+            yield (condition, "shared"), (torch.stack([_mean_visible(x, mask) for x in whole]), visible)
         yield (condition, "class"), (torch.stack([x[:, 0] for x in other]), torch.stack([x[:, 0] for x in seen]))
 
 
 def _means(stages: Sequence[Tensor]) -> Tensor:
     """Means of the patches' tokens `[stages, b, D]`, from `[b, 1 + V, D]` each."""
     return torch.stack([x[:, 1:].mean(1) for x in stages])
+
+
+def _of_visible(stages: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Means `[stages, b, D]` of the tokens of visible patches; some encoders have tokens of the hidden ones, too."""
+    if stages[0].shape[1] == 1 + mask.shape[1]:
+        return torch.stack([_mean_visible(x, mask) for x in stages])
+    return _means(stages)
 
 
 def _mean_visible(x: Tensor, mask: Tensor) -> Tensor:

@@ -21,13 +21,13 @@ from gmae_tools.camera import LATER, Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.hub import HubModel
-from gmae_tools.masks import keep_visible
+from gmae_tools.masks import hidden_patches, keep_visible
 from gmae_tools.positions import patch_positions, query_places, sincos_embedding
 from gmae_tools.precision import working_dtype
 from gmae_tools.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
-from timm.layers import PatchEmbed  # type: ignore[attr-defined]  # noqa: E402
+from timm.layers import Attention, PatchEmbed  # type: ignore[attr-defined]  # noqa: E402
 from timm.models.vision_transformer import Block  # noqa: E402
 
 if TYPE_CHECKING:
@@ -99,7 +99,11 @@ class AutoencoderConfig:
 
     @classmethod
     def preset(cls, name: str, /, **changes: Any) -> Self:
-        """`nano` (for tests), `tiny`, `small`, or `base` (the paper's ViT-B with 256 single-Gaussian queries).
+        """`nano` (for tests), `tiny`, `small`, `base` or `paper`.
+
+        `base` has the sizes of the paper's model, a ViT-B with 256 queries of one Gaussian each, and its largest scale,
+        but queries that start spread over the picture, each with an anchor there. `paper` is the paper's in that, too.
+        What no switch changes is in `gmae_tools.pretrain.paper`.
 
         Raises:
             GmaeToolsError: there is no such preset, or a change is impossible.
@@ -213,10 +217,19 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "max_scale": 1.0,
     },
 }  # fmt: skip
+# The paper's model in every switch that there is (settings that a model does not have are not its): queries start from
+# chance and without places, and rotations are Shoemake's. The camera of either is the paper's.
+_PRESETS["paper"] = {**_PRESETS["base"], "query_start": "random", "rotations": "shoemake"}
 
 
 class Encoder(nn.Module):
-    """A plain ViT over the visible patches; its parameters are named as in timm and MAE."""
+    """A plain ViT over the visible patches; its parameters are named as in timm and MAE.
+
+    Attributes:
+        mask_token: None, or a parameter `[1, 1, D]` that a model has put here: it stands in for every hidden patch.
+    """
+
+    mask_token: nn.Parameter | None
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -226,6 +239,7 @@ class Encoder(nn.Module):
         )
         self.blocks = nn.ModuleList(vit_block(config.width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.register_parameter("mask_token", None)
 
     def forward(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         x = self.embed(images, positions, mask)
@@ -234,9 +248,12 @@ class Encoder(nn.Module):
         return self.norm(x)
 
     def embed(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """What the first block sees, `[B, 1 + V, D]`."""
+        """What the first block sees, `[B, 1 + V, D]`; with mask tokens `[B, 1 + N, D]`."""
         x = self.patch_embed(images) + positions  # [B, N, D]
-        if mask is not None:
+        if mask is not None and self.mask_token is not None:
+            hidden = hidden_patches(mask, x.shape[1])[..., None]
+            x = torch.where(hidden, (self.mask_token + positions).to(x.dtype), x)
+        elif mask is not None:
             x = keep_visible(x, mask)  # [B, V, D]
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
 
@@ -296,7 +313,7 @@ class Autoencoder(nn.Module, HubModel):
         for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
         self.float()
-        self.apply(_initialise)
+        self.apply(initialise)
         nn.init.normal_(self.encoder.cls_token, std=0.02)
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Any:
@@ -397,6 +414,16 @@ def vit_block(width: int, heads: int) -> nn.Module:
     return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))  # type: ignore[arg-type]
 
 
+def use_plain_attention(model: nn.Module) -> None:
+    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
+
+    It is the backward pass that is slow, so this is for training alone.
+    """
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone
+
+
 def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
     """Query tokens `[1, Q, D']`, and the raw x and y `[Q, 1, 2]` from which their Gaussians start, if from a grid."""
     if config.query_start == "random":
@@ -414,7 +441,8 @@ def _starting_bias() -> Tensor:
     return bias
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Give a part of a model the random weights that it starts from; for `nn.Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)  # MAE's initialisation
         if module.bias is not None:

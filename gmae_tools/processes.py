@@ -104,7 +104,7 @@ def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int
 
     They end with this process in whatever way it ends, and leave Ctrl-C to it; what is not begun is left then.
     """
-    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _end_with_parent)
+    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), end_with_parent)
     try:
         kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # is inherited
         try:
@@ -116,8 +116,8 @@ def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int
         executor.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """A killed process leaves its workers waiting for work for ever."""
+def end_with_parent() -> None:
+    """Have this worker end when the process that started it does; a killed one leaves its workers waiting for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -7,14 +7,14 @@ which is quick, and serves for anyone's maps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from gmae_tools.datasets.saliency import Pair, pair_by_stem, read_grey, read_mask
+from gmae_tools.datasets.saliency import Pair, pair_by_stem, read_grey
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import IMAGE_SUFFIXES
 from gmae_tools.metrics.detection import Detections, detection_scores
@@ -105,7 +105,7 @@ def pair_maps(maps: Path, masks: Path) -> list[Pair]:
 
 def maps_of(folder: Path, pairs: Sequence[Pair]) -> list[Pair]:
     """The maps that a segmenter left in a folder (as `photo`), with the masks of a data set."""
-    return [Pair(pair.name, folder / MAPS / f"{pair.name}.png", pair.mask) for pair in pairs]
+    return [replace(pair, photo=folder / MAPS / f"{pair.name}.png") for pair in pairs]
 
 
 def score_pairs(pairs: Sequence[Pair], protocol: RegionProtocol, jobs: int | None = None) -> Iterator[ScoredPair]:
@@ -124,7 +124,7 @@ def score_pair(pair: Pair, protocol: RegionProtocol) -> ScoredPair:
     Raises:
         GmaeToolsError: a file cannot be read, or holds neither a map nor a mask.
     """
-    truth, given = read_mask(pair.mask), read_map(pair.photo)
+    truth, given = pair.truth(), read_map(pair.photo)
     try:
         soft = fit(check_map(given), *truth.shape)
         levels = MapLevels.of(soft, truth)

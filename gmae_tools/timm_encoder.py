@@ -64,6 +64,7 @@ def timm_weights(model: Autoencoder, image_size: int | None = None) -> dict[str,
     positions = model.positions(model.grid(torch.empty(1, 3, size, size)), model.config.width)  # [N, D]
     table = torch.cat([torch.zeros_like(positions[:1]), positions])[None]  # [1, 1 + N, D]
     weights = {**model.encoder.state_dict(), "pos_embed": table}
+    weights.pop("mask_token", None)  # nothing is hidden from a plain transformer
     return {name: tensor.detach().cpu().float().contiguous() for name, tensor in weights.items()}
 
 

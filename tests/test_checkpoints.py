@@ -81,7 +81,8 @@ def test_a_folder_that_does_not_say_is_a_gmaes(folder: Path) -> None:
 def test_an_unknown_architecture_is_named(folder: Path, architecture: Any) -> None:
     document = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**document, "architecture": architecture}))
-    with pytest.raises(GmaeToolsError, match=r"config\.json: architecture .*, this version knows gmae, mae, c-mae"):
+    known = r"config\.json: architecture .*, this version knows gmae, mae, r-mae, c-mae"
+    with pytest.raises(GmaeToolsError, match=known):
         checkpoints.load_any(folder)
 
 

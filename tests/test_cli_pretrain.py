@@ -121,6 +121,34 @@ def test_a_killed_run_resumes_with_the_same_loss_curve(
     assert not list((tmp_path / "run").glob(".*"))  # the half state is gone
 
 
+SMALL = [
+    part for change in ("queries=16", "image_size=32", "patch_size=8", "width=48", "depth=1", "heads=3",
+                        "decoder_width=48", "decoder_depth=1", "decoder_heads=3") for part in ("--set", change)
+]  # fmt: skip
+
+
+def test_the_papers_preset_sets_what_was_published(photographs: Path, tmp_path: Path) -> None:
+    common = ["--data", photographs, "--preset", "paper", *SMALL, "--samples", 8, "--batch-size", 8, "--resolution",
+              32, "--precision", "float32", "--device", "cpu"]  # fmt: skip
+    assert invoke(*common, "--out", tmp_path / "run").exit_code == 0
+    kept = json.loads((tmp_path / "run" / "pretrain.json").read_text())
+    objective, model, optimizer = kept["objective"], kept["model"], kept["optimizer"]
+    assert (objective["mask_ratio"], objective["loss_on"], objective["background"]) == ([0.75, 0.75], "masked", "white")
+    assert (objective["slot_depth_weight"], objective["error"], objective["whole"]) == (0, "mse", 0)
+    assert (model["max_scale"], model["gaussians_per_query"]) == (1, 1)
+    assert model.get("query_start", "random") == "random" and model.get("rotations", "shoemake") == "shoemake"
+    assert (optimizer["name"], optimizer["lr"], kept["schedule"]["warmup"]) == ("adamw", 1.5e-4 * 8 / 256, 0.1)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    changed = ["--background", "random", "--lr", 0.001, "--mask-ratio", 0.5]
+    assert invoke(*common, "--out", tmp_path / "other", *changed).exit_code == 0
+    other = json.loads((tmp_path / "other" / "pretrain.json").read_text())
+    assert (other["objective"]["background"], other["objective"]["loss_on"]) == ("random", "masked")
+    assert (other["objective"]["mask_ratio"], other["optimizer"]["lr"]) == ([0.5, 0.5], 0.001)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    others = common[:4] + common[6:]  # which have no queries
+    assert invoke(*others, "--out", tmp_path / "mae", "--objective", "mae").exit_code == 0
+
+
 def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
     train_step = loop._Run._train_step
 

@@ -14,6 +14,7 @@ from gmae_tools import invariance as invariance_module
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.features import block_features
 from gmae_tools.invariance import Curve, invariance, occlusions, shuffled_batches
+from gmae_tools.mae import CMAE, CMAEConfig
 from gmae_tools.metrics.similarity import MinibatchCKA
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
 from gmae_tools.occlusion import Occlusion
@@ -119,3 +120,32 @@ def test_tables_and_figure(tmp_path: Path) -> None:
     plot_invariance(tmp_path / "figure.png", curves, "title")
     plot_invariance(tmp_path / "without.svg", curves[:2], "title")
     assert (tmp_path / "figure.png").stat().st_size > 10_000 and "random:a" in (tmp_path / "without.svg").read_text()
+
+
+@torch.no_grad()
+def test_mask_tokens_count_as_no_patch(model: Autoencoder) -> None:
+    """Of an encoder that is given tokens for hidden patches, too, the features are of the visible ones."""
+    light = CMAE(CMAEConfig.preset("nano", head="light")).eval()
+    batches = [np.arange(12), np.arange(12, 24)]
+    curves = invariance(light, "light", pictures, batches, [Occlusion("random", 0.5), Occlusion("halves", 0.5)])
+    expected = {"shared": MinibatchCKA(), "halves": MinibatchCKA()}
+    for batch in batches:
+        images, whole = PICTURES[batch], list(block_features(light, PICTURES[batch]))
+        for kind, cka in expected.items():
+            mask = Occlusion("halves" if kind == "halves" else "random", 0.5).draw((4, 4), batch)
+            seen = list(block_features(light, images, mask))
+            other = list(block_features(light, images, ~mask)) if kind == "halves" else whole
+            places = ~mask if kind != "halves" else mask
+
+            def means(stages: list[Tensor], chosen: Tensor) -> Tensor:
+                return torch.stack(
+                    [
+                        torch.stack([x[1:][row].mean(0) for x, row in zip(stage, chosen, strict=True)])
+                        for stage in stages
+                    ]
+                )
+
+            cka.update(means(other, places), means(seen, ~mask))
+    for tokens, kind, name in (("shared", "random", "shared"), ("mean", "halves", "halves")):
+        found = curve_of(curves, tokens, kind, 0.5)
+        assert found.cka == pytest.approx(expected[name].compute().tolist(), abs=1e-4)

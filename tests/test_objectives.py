@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gmae_tools import checkpoints
 from gmae_tools.cli import main
 from gmae_tools.cli.pretrain import command
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, mae_loss, patchify
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, RMAEConfig, mae_loss, patchify
 from gmae_tools.masks import complement, visible_patches
 from gmae_tools.model import GMAEConfig
 from gmae_tools.pretrain import loop
@@ -38,6 +39,7 @@ from gmae_tools.pretrain.objectives import (
     Objective,
     RMAEObjective,
 )
+from gmae_tools.pretrain.objectives.gmae import normalised_error
 from gmae_tools.pretrain.objectives.siamese import info_nce
 from gmae_tools.pretrain.optimizers import OptimizerConfig
 from gmae_tools.pretrain.schedule import Schedule
@@ -45,6 +47,7 @@ from tests.launches import launch
 
 NANO = {"image_size": 32, "patch_size": 8}
 RELATIVES = [MAEObjective(), RMAEObjective(), CMAEObjective()]
+SHARED, LIGHT = {"own_decoder": False}, {"head": "light"}
 
 
 def made(objective: Objective, **changes: Any) -> Any:
@@ -81,15 +84,17 @@ def test_maes_loss_is_the_published_one() -> None:
     assert loss.requires_grad and not told.requires_grad
 
 
-def test_r_mae_pulls_two_decoded_views_together_and_one_to_the_picture() -> None:
+@pytest.mark.parametrize("changes", [{}, SHARED])
+def test_r_mae_pulls_two_decoded_views_together_and_one_to_the_picture(changes: dict[str, Any]) -> None:
     """Equation (3), patch by patch."""
     objective = RMAEObjective((0.5, 0.5), reconstruction_weight=0.3)
-    model, batch = made(objective), batch_of(objective)
+    model, batch = made(objective, **changes), batch_of(objective)
     loss, told = objective.loss(model, batch, model.config)
     hidden = torch.ones(6, 16, dtype=torch.bool).scatter(1, batch.visible, False)
     pixels = patchify((batch.images - model.rgb_mean) / model.rgb_std, 8)
     with torch.no_grad():
-        first, second = model(batch.images, hidden), model(batch.images, ~hidden)
+        first, second = model(batch.images, hidden), model(batch.images, ~hidden, second_view=True)
+        assert torch.equal(second, model(batch.images, ~hidden)) == bool(changes)
     likeness, penalty, maes = [], [], []
     for b, n in hidden.nonzero().tolist():
         likeness.append(float((first[b, n] - second[b, n]).square().mean()))
@@ -98,6 +103,70 @@ def test_r_mae_pulls_two_decoded_views_together_and_one_to_the_picture() -> None
     assert len(likeness) == 6 * 8
     assert float(loss.detach()) == pytest.approx(np.mean(likeness) + 0.3 * np.mean(penalty), rel=1e-5)
     assert float(told) == pytest.approx(np.mean(maes), rel=1e-5)
+
+
+def test_the_second_view_of_r_mae_can_be_a_target() -> None:
+    """Its decoder then learns from the penalty alone, and the first one from the likeness."""
+    gradients = {}
+    for stopped in (False, True):
+        objective = RMAEObjective((0.5, 0.5), stop_gradient=stopped)
+        model, batch = made(objective), batch_of(objective)
+        loss, _ = objective.loss(model, batch, model.config)
+        loss.backward()
+        gradients[stopped] = [model.decoder.head.weight.grad.clone(), model.second_decoder.head.weight.grad.clone()]
+    torch.testing.assert_close(gradients[True][0], gradients[False][0])
+    rest = complement(batch.visible, 16)
+    model.zero_grad()
+    second = model(batch.images, rest, second_view=True)
+    pixels = patchify((batch.images - model.rgb_mean) / model.rgb_std, 8)
+    rows = rest[..., None].expand(-1, -1, pixels.shape[-1])
+    (second.gather(1, rows) - pixels.gather(1, rows)).square().mean().backward()
+    torch.testing.assert_close(gradients[True][1], model.second_decoder.head.weight.grad)
+    assert not torch.allclose(gradients[False][1], gradients[True][1])
+
+
+def test_an_r_mae_starts_as_an_mae_does() -> None:
+    own, shared, mae = made(RMAEObjective()), made(RMAEObjective(), **SHARED), made(MAEObjective())
+    for name, tensor in mae.state_dict().items():
+        assert torch.equal(own.state_dict()[name], tensor) and torch.equal(shared.state_dict()[name], tensor)
+    assert own.state_dict().keys() - mae.state_dict().keys() == {
+        name.replace("decoder.", "second_decoder.", 1) for name in mae.state_dict() if name.startswith("decoder.")
+    }
+
+
+def test_gmaes_normalised_error_is_maes_of_what_is_drawn() -> None:
+    """Patch by patch: both less the mean and over the deviation of the photograph's patch, in units of ImageNet's."""
+    generator = torch.Generator().manual_seed(0)
+    drawn, images = torch.rand(2, 3, 32, 32, generator=generator), torch.rand(2, 3, 32, 32, generator=generator)
+    model = made(MAEObjective())
+    hidden = torch.zeros(2, 16, dtype=torch.bool)
+    hidden[0, :3], hidden[1, 5:8] = True, True
+    ours, theirs = ((each - model.rgb_mean) / model.rgb_std for each in (drawn, images))
+    expected = []
+    for b in range(2):
+        errors = []
+        for n in hidden[b].nonzero()[:, 0].tolist():
+            place = (slice(None), slice(n // 4 * 8, n // 4 * 8 + 8), slice(n % 4 * 8, n % 4 * 8 + 8))
+            one, other = ours[b][place], theirs[b][place]
+            scaled = [(each - other.mean()) / (other.var() + 1e-6).sqrt() for each in (one, other)]
+            errors.append(float((scaled[0] - scaled[1]).square().mean()))
+        expected.append(np.mean(errors))
+    assert normalised_error(drawn, images, hidden, 8).tolist() == pytest.approx(expected, rel=1e-4)
+    assert normalised_error(images, images, None, 8).tolist() == [0, 0]
+
+
+def test_gmae_can_have_normalised_targets() -> None:
+    plain, normalised = (
+        GMAEObjective((0.5, 0.5), loss_on="masked", slot_depth_weight=0.0, normalise_targets=each)
+        for each in (False, True)
+    )
+    model, batch = made(plain), batch_of(plain)
+    (loss, told), (other, also) = (each.loss(model, batch, model.config) for each in (plain, normalised))
+    assert float(told) == float(also) == float(loss.detach()) and other.requires_grad
+    assert float(other.detach()) > 5 * float(loss.detach())
+    for changes in ({"error": "psnr"}, {"gradient_weight": 0.5}):
+        with pytest.raises(GmaeToolsError, match="normalised targets go with the squared error"):
+            dataclasses.replace(normalised, **changes)
 
 
 def test_the_best_second_view_makes_r_mae_a_fraction_of_mae() -> None:
@@ -134,13 +203,33 @@ def test_info_nce_is_its_formula() -> None:
     assert float(info_nce(first, first, 1e-3)) == pytest.approx(0, abs=1e-6)
 
 
-def test_c_mae_compares_the_two_views() -> None:
+@pytest.mark.parametrize("changes", [{}, LIGHT])
+def test_c_mae_compares_the_two_views(changes: dict[str, Any]) -> None:
     objective = CMAEObjective((0.5, 0.5), temperature=0.3)
-    model, batch = made(objective), batch_of(objective)
+    model, batch = made(objective, **changes), batch_of(objective)
     loss, told = objective.loss(model, batch, model.config)
     hidden = torch.ones(6, 16, dtype=torch.bool).scatter(1, batch.visible, False)
     expected = info_nce(model(batch.images, hidden), model(batch.images, ~hidden), 0.3)
     assert float(loss.detach()) == float(told) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+@torch.no_grad()
+def test_the_light_head_has_mask_tokens_in_the_encoder() -> None:
+    model = made(CMAEObjective(), **LIGHT)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    hidden = torch.zeros(2, 16, dtype=torch.bool)
+    hidden[:, 4:] = True
+    changed = images.clone()
+    changed[:, :, 8:] = 0.5  # what is hidden: all but the first row of patches
+    for mask in (hidden, visible_patches(hidden)):
+        tokens = model.encode(images, mask)
+        assert tokens.shape == (2, 17, 48)
+        torch.testing.assert_close(model.encode(changed, mask), tokens)
+    assert model(images, hidden).shape == (2, 128) and not torch.allclose(model.encode(images), tokens)
+    embedded = model.encoder.embed(images, model.positions((4, 4), 48), hidden)
+    torch.testing.assert_close(embedded[0, 5:], model.encoder.mask_token[0] + model.positions((4, 4), 48)[4:])
+    with pytest.raises(GmaeToolsError, match="head is 'none', must be decoder or light"):
+        CMAEConfig(head="none")  # type: ignore[arg-type]
 
 
 def test_all_pictures_of_a_step_of_c_mae_have_the_same_patches_hidden() -> None:
@@ -156,12 +245,17 @@ class MaskedApart(CMAEObjective):
     masks = Objective.masks
 
 
+@pytest.mark.parametrize("changes", [{}, LIGHT])
 @pytest.mark.parametrize(("kind", "told"), [(CMAEObjective, False), (MaskedApart, True)])
-def test_masks_do_not_tell_which_views_belong_together(kind: type[Objective], told: bool) -> None:
+def test_masks_do_not_tell_which_views_belong_together(
+    kind: type[Objective], told: bool, changes: dict[str, Any]
+) -> None:
     """Identical pictures are a matter of chance, whatever the weights; with masks of their own they need not be."""
     objective = kind((0.5, 0.5))
-    model = made(objective)
+    model = made(objective, **changes)
     torch.nn.init.normal_(model.decoder.head.weight, std=1.0)
+    if changes:
+        torch.nn.init.normal_(model.encoder.mask_token, std=1.0)
     grey = torch.full((8, 3, 32, 32), 128, dtype=torch.uint8)
     loss, _ = objective.loss(model, batch_of(objective, grey), model.config)
     assert (abs(float(loss.detach()) - math.log(8)) > 1e-3) == told
@@ -285,7 +379,7 @@ def test_a_run_from_before_there_were_some_settings_resumes(photographs: Path, t
     config = small_run(photographs, GMAEObjective(), 2)
     pretrain(config, tmp_path, device="cpu")
     kept = json.loads((tmp_path / "pretrain.json").read_text())
-    assert kept["objective"].pop("name") == "gmae"
+    assert kept["objective"].pop("name") == "gmae" and kept["objective"].pop("normalise_targets") is False
     assert kept["model"].pop("query_start") == "grid"
     (tmp_path / "pretrain.json").write_text(json.dumps(kept))
     pretrain(config, tmp_path, resume=True, device="cpu")
@@ -364,7 +458,8 @@ def invoke(photographs: Path, out: Path, *arguments: str) -> Any:
         ("mae", ("--whole", "0.5")), ("c-mae", ("--error", "psnr")), ("r-mae", ("--nested-weight", "0.5")),
         ("mae", ("--gradient-weight", "1")),
         ("mae", ("--backend", "dense")),
-        ("gmae", ("--normalise-targets",)), ("gmae", ("--temperature", "0.1")), ("c-mae", ("--loss-on", "all")),
+        ("gmae", ("--temperature", "0.1")), ("c-mae", ("--loss-on", "all")),
+        ("mae", ("--stop-gradient",)), ("r-mae", ("--head", "light")),
         ("c-mae", ("--normalise-targets",)), ("r-mae", ("--loss-on", "masked")), ("r-mae", ("--temperature", "0.1")),
         ("mae", ("--reconstruction-weight", "2")),
     ],
@@ -382,10 +477,14 @@ def test_options_of_other_objectives_are_refused(
     ("arguments", "model", "objective"),
     [
         ("mae --normalise-targets --loss-on all --mask-ratio 0.6", MAEConfig, MAEObjective((0.6, 0.6), "all")),
-        ("r-mae --normalise-targets --reconstruction-weight 0.5", MAEConfig, RMAEObjective(reconstruction_weight=0.5)),
+        ("r-mae --normalise-targets --reconstruction-weight 0.5", RMAEConfig, RMAEObjective(reconstruction_weight=0.5)),
+        ("r-mae --normalise-targets --shared-decoder --stop-gradient", partial(RMAEConfig.preset, own_decoder=False),
+         RMAEObjective(stop_gradient=True)),
         ("c-mae --temperature 0.1 --set embedding=16", CMAEConfig, CMAEObjective(temperature=0.1)),
+        ("c-mae --head light --set embedding=16", partial(CMAEConfig.preset, head="light"), CMAEObjective()),
+        ("gmae --normalise-targets", GMAEConfig, GMAEObjective(normalise_targets=True)),
     ],
-)
+)  # fmt: skip
 def test_options_reach_objective_and_model(
     photographs: Path, tmp_path: Path, arguments: str, model: Any, objective: Objective
 ) -> None:
@@ -394,8 +493,11 @@ def test_options_reach_objective_and_model(
     kept = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     expected = json.loads(json.dumps(dataclasses.asdict(objective)))
     assert kept["objective"] == {"name": objective.name, **expected}
-    changes = {"embedding": 16} if model is CMAEConfig else {"normalise_targets": True}
-    assert kept["model"] == model.preset("nano", **changes).to_dict()
+    changes: dict[str, Any] = {} if isinstance(objective, GMAEObjective) else {"normalise_targets": True}
+    if isinstance(objective, CMAEObjective):
+        changes = {"embedding": 16}
+    preset = model if isinstance(model, partial) else model.preset
+    assert kept["model"] == preset("nano", **changes).to_dict()
 
 
 def test_all_objectives_are_on_the_command_line() -> None:

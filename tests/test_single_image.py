@@ -54,6 +54,18 @@ def test_trains_on_one_photograph_and_goes_on(
     assert table[table.model == "pixels"].top1.min() == 1.0  # dark and light are told apart by their colours
     assert table.difference.notna().sum() == 8
     logs = {path: path.read_text() for path in (tmp_path / "runs").glob("*/log.jsonl")}
-    assert len(logs) == 2
+    assert len(logs) == 2 and not (tmp_path / "results" / "single_image_nano_finetuned.csv").exists()
     again = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
     assert again.stdout == result.stdout and all(path.read_text() == log for path, log in logs.items())
+
+
+def test_fine_tunes_what_was_trained_on_one_photograph(script: ModuleType, data: Path, tmp_path: Path) -> None:
+    arguments = ["--data", data, "--image", data / "dark" / "000.png", "--samples", "64", "--seeds", "0,1",
+                 "--image-size", "32", "--neighbours", "5", "--fine-tune", "2", "--batch-size", "16",
+                 "--out", tmp_path / "runs", "--results", tmp_path / "results"]  # fmt: skip
+    result = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "results" / "single_image_nano_finetuned.csv")
+    assert table.model.tolist() == ["random weights", "gmae of 000.png"] and set(table.seeds) == {2}
+    assert np.isnan(table.difference[0]) and table.difference_low[1] <= table.difference[1] <= table.difference_high[1]
+    assert "Fine-tuned, 2 epochs" in result.stdout

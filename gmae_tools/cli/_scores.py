@@ -37,6 +37,12 @@ MASK_SCORES = {
     "iou": "of the figure",
     "accuracy": "share of right pixels",
 }
+BOX_SCORES = {
+    "corloc": "share of the images whose one box finds an object",
+    "ap": "of all boxes, without classes; mean over IoU 0.5 to 0.95",
+    "ap50": "at IoU 0.5",
+    "ar100": "recall of at most 100 boxes an image, mean over IoU 0.5 to 0.95",
+}
 MASK_KEYS = (*MASK_SCORES, "images", "protocol")
 
 
@@ -90,6 +96,16 @@ def render_regions(scores: dict[str, Any], format_: str) -> str:
     others = {key: value for key, value in scores.items() if key not in (*MASK_SCORES, "protocol")}
     for key, value in {**others, **scores["protocol"]}.items():
         lines.append(f"{key.replace('_', ' ')}: {f'{value:.4f}' if isinstance(value, float) else _text(value)}")
+    return "\n".join(lines)
+
+
+def render_boxes(scores: dict[str, Any], format_: str) -> str:
+    """The scores of boxes as text, as for `render`."""
+    if format_ != "table":
+        return serialize(scores, format_)
+    lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in BOX_SCORES.items() if key in scores]
+    others = {key: value for key, value in scores.items() if key not in (*BOX_SCORES, "protocol")}
+    lines += [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in {**others, **scores["protocol"]}.items()]
     return "\n".join(lines)
 
 

@@ -46,8 +46,9 @@ RESULTS = ("maps", "scores.json", "images.csv", "curve.csv")
 @recursive_option
 @click.option(
     "--dataset", metavar="NAME|DIR",
-    help="Score the maps of a data set instead of drawing pictures: ecssd, pascal-s, duts-te, or a folder with"
-    " images/ and masks/.",
+    help="Score the maps of a data set instead of drawing pictures: ecssd, pascal-s, duts-te, voc07-seg, voc12-seg, or"
+    " a folder with images/ and masks/; or their boxes: voc07, voc12, coco, coco20k. Those of PASCAL VOC and COCO have"
+    " splits: voc12:val.",
 )  # fmt: skip
 @click.option(
     "--split", type=click.Choice(["odd", "even", "all"]), default="all", show_default=True,
@@ -92,9 +93,10 @@ def command(
     areas also go to stdout.
 
     With --dataset DIR/maps/ receives the probability of figure of each photograph, and DIR the scores, the curves over
-    thresholds, a table of the images and the settings. An interrupted run goes on where it stopped; other settings are
-    refused without --overwrite. The scores also go to stdout. Several processes share the photographs:
-    torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
+    thresholds, a table of the images and the settings. Where a data set has boxes the score is CorLoc, the share of the
+    photographs whose one box finds an object (IoU of 0.5 or more), with --ap also AP without classes. An interrupted
+    run goes on where it stopped; other settings are refused without --overwrite. The scores also go to stdout. Several
+    processes share the photographs: torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
 
     Methods on the Gaussians: grouped (into a figure and a ground), depth (the plain readout). On the photograph:
     centre-prior (a fixed blob), everything, otsu (the bright side), otsu-border (the side with less of the border),
@@ -230,10 +232,10 @@ def benchmark(
     """Both stages for one method; prints the scores."""
     from dataclasses import asdict
 
-    from gmae_tools.datasets.saliency import Saliency
+    from gmae_tools.datasets.named import ListedSet, open_dataset
 
-    data = Saliency(dataset, root)  # before torch is loaded, in case it is not there
-    pairs = data.pairs(split)
+    data = open_dataset(dataset, root)  # before torch is loaded, in case it is not there
+    pairs: list[Any] = data.pairs(split)
 
     with busy("loading torch"):
         from gmae_tools import processes, region_benchmark, segmenters
@@ -264,6 +266,10 @@ def benchmark(
     photos = [pair.photo for pair in pairs]
     for _ in progress(predict_maps(photos, {folder: segment}, max_pixels), len(photos), "maps"):
         pass
+    if isinstance(data, ListedSet) and data.boxed:
+        about = {"dataset": data.name, "split": split, "method": method, "checkpoint": settings.checkpoint}
+        score_boxes(pairs, folder, threshold, min_max, ap, jobs, form, about)
+        return
     own, protocol = processes.share(region_benchmark.maps_of(folder, pairs)), RegionProtocol(min_max, threshold)
     scored = processes.gather(list(progress(region_benchmark.score_pairs(own, protocol, jobs), len(own), "scoring")))
     if not processes.is_main():
@@ -277,3 +283,24 @@ def benchmark(
         scores |= region_benchmark.detection(scored)
     write_regions(folder, result, scores)
     click.echo(render_regions(scores, form))
+
+
+def score_boxes(
+    photos: list[Any], folder: Path, threshold: Threshold, min_max: bool, ap: bool, jobs: int | None, form: str,
+    about: dict[str, Any],
+) -> None:  # fmt: skip
+    """The second stage on a data set that has boxes and no masks; writes and prints the scores."""
+    from gmae_tools import processes
+    from gmae_tools.box_benchmark import box_scores, find_boxes
+    from gmae_tools.cli._scores import render_boxes, serialize
+
+    own = processes.share(photos)
+    found = list(progress(find_boxes(own, folder, threshold, min_max, jobs), len(own), "boxes"))
+    found = processes.gather(found)
+    if not processes.is_main():
+        return
+    protocol = {"threshold": threshold, "min_max": min_max, "box": "of the mask's largest piece", "hit": "IoU >= 0.5"}
+    scores = {**box_scores(found, detection=ap), **about, "protocol": protocol}
+    with atomic_path(folder / "scores.json") as temporary:
+        temporary.write_text(serialize(scores, "json") + "\n")
+    click.echo(render_boxes(scores, form))

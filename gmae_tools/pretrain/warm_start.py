@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gmae_tools import checkpoints
 from gmae_tools.checkpoint_names import OFFICIAL_SUFFIXES, TIMM_PREFIX
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.model import GMAE, Autoencoder
+from gmae_tools.model import GMAE, Autoencoder, Encoder
 
 # Fixed position embeddings are ours to compute; the rest belongs to a decoder or to a classifier.
 _NOT_THE_ENCODERS = ("pos_embed", "decoder_", "mask_token", "head", "fc_norm", "linear_")
@@ -37,7 +37,7 @@ def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
     elif name.endswith(OFFICIAL_SUFFIXES):
         _copy(_encoder_of(checkpoints.read_official(name)[0]), model.encoder, name)
     elif not _is_alike(trained := checkpoints.load_any(name), model):
-        _copy(trained.encoder.state_dict(), model.encoder, name)
+        _copy(_encoder_of(trained.encoder.state_dict()), model.encoder, name)
     elif isinstance(trained, GMAE) and isinstance(model, GMAE):
         if trained.decoder.anchors is not None and model.decoder.anchors is None:
             problem = f"{name}: its queries have places on a grid, which query_start=random does without"
@@ -60,6 +60,8 @@ def _encoder_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
     wanted = module.state_dict()
+    if isinstance(module, Encoder) and module.mask_token is not None:
+        weights = {"mask_token": wanted["mask_token"], **weights}  # which only pretraining knows
     unfit = sorted(
         name for name in wanted.keys() | weights.keys()
         if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape
