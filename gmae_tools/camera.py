@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.precision import working_dtype
+from gmae_tools.system.precision import working_dtype
 
 CameraKind = Literal["gmae", "pinhole", "orthographic"]
 

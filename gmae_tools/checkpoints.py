@@ -46,12 +46,12 @@ from gmae_tools.checkpoint_names import (
     local_path,
 )
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
 from gmae_tools.formats import authors
 from gmae_tools.formats.torch_files import check_plain, read_torch, reads_safely
 from gmae_tools.images import one_line, printable
 from gmae_tools.mae import CMAE, MAE, RMAE, CMAEConfig, MAEConfig, RMAEConfig, from_official, official_config
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
+from gmae_tools.system.files import atomic_path
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"

@@ -20,9 +20,9 @@ from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.predict import has_bf16, predict, resolve_device
-from gmae_tools.processes import cores
 from gmae_tools.splatting import Drawer, choose_backend, rasterize
 from gmae_tools.splatting.backends import BackendStatus, describe_backends, find_nvcc
+from gmae_tools.system.processes import cores
 
 CHECKPOINT = "gmae-tiny"  # the default of every command
 PICTURE_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
@@ -134,7 +134,7 @@ def _version(name: str) -> str:
 
 def _torchvision() -> str:
     """Its version, and whether its compiled operators fit this torch; nothing here needs them."""
-    from gmae_tools.torchvision_ops import ensure_torchvision
+    from gmae_tools.system.torchvision_ops import ensure_torchvision
 
     try:
         ensure_torchvision()

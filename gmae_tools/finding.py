@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import IMAGE_SUFFIXES, is_image_name, printable
-from gmae_tools.processes import is_first_of_launch
+from gmae_tools.system.processes import is_first_of_launch
 
 _MOST_SUFFIXES = 6  # named in a message
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:  # importing torch takes a second, and most of this file does without
     import torch

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.masks import hidden_patches, visible_patches
 from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, initialise, vit_block
-from gmae_tools.precision import working_dtype
+from gmae_tools.system.precision import working_dtype
 
 _EPSILON = 1e-6  # added to a patch's variance
 

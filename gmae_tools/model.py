@@ -23,8 +23,8 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.hub import HubModel
 from gmae_tools.masks import hidden_patches, keep_visible
 from gmae_tools.positions import patch_positions, query_places, sincos_embedding
-from gmae_tools.precision import working_dtype
-from gmae_tools.torchvision_ops import ensure_torchvision
+from gmae_tools.system.precision import working_dtype
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
 from timm.layers import Attention, PatchEmbed  # type: ignore[attr-defined]  # noqa: E402

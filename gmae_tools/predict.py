@@ -53,7 +53,7 @@ def predict(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = Non
         picture: uint8 RGB `[H, W, 3]` of any size and aspect ratio.
         size: height and width in pixels at which the model sees it, multiples of the patch size. By default the
             square that the model was trained on, into which the photograph is squeezed: that rebuilds 3:2
-            photographs better than a grid of patches of their own shape (measured by `evals/input_shape.py`).
+            photographs better than a grid of patches of their own shape (measured by `evals/studies/input_shape.py`).
 
     Returns:
         One set `[1, K, ...]` on the model's device, in units of the picture's half width and half height: it can be

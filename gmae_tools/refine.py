@@ -20,8 +20,8 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize, to_tensor
 from gmae_tools.metrics.differentiable import ssim
 from gmae_tools.metrics.pictures import SSIM_WINDOW
-from gmae_tools.precision import working_dtype
 from gmae_tools.splatting import Backend, Raster, rasterize
+from gmae_tools.system.precision import working_dtype
 
 MAX_PIXELS = 1 << 18  # photographs are fitted at this size: a few thousand Gaussians hold no finer detail
 PLATEAU_STEPS, PLATEAU_GAIN = 25, 0.02  # dB; the rule for stopping early
@@ -39,7 +39,7 @@ Progress = Callable[[int, float], None]  # steps done, mean of the best PSNRs so
 
 @dataclass(frozen=True)
 class Rates:
-    """Step sizes of Adam, found by `evals/refinement_rates.py`.
+    """Step sizes of Adam, found by `evals/studies/refinement_rates.py`.
 
     Attributes:
         means: in x and y, in units of the Gaussians' mean spacing sqrt(H W / K) px.

@@ -22,7 +22,7 @@ from gmae_tools.model import (
     shoemake_quaternion,
     sincos_embedding,
 )
-from gmae_tools.torchvision_ops import ensure_torchvision
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402

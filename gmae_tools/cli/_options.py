@@ -16,8 +16,8 @@ from gmae_tools import checkpoint_names
 from gmae_tools.cli import INTERRUPTED, print_error
 from gmae_tools.datasets.photo_cache import ENVIRONMENT as CACHE
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
-from gmae_tools.files import check_writable, remove_leftovers, sole_run
-from gmae_tools.processes import is_first_of_launch
+from gmae_tools.system.files import check_writable, remove_leftovers, sole_run
+from gmae_tools.system.processes import is_first_of_launch
 
 _DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?")  # what this torch has of them, only torch can tell
 

@@ -15,7 +15,7 @@ import click
 from tqdm import tqdm
 
 from gmae_tools.cli._options import when_interrupted
-from gmae_tools.files import still_there
+from gmae_tools.system.files import still_there
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gmae_tools.cli._progress import bar_size
-from gmae_tools.files import atomic_path
-from gmae_tools.processes import is_main
+from gmae_tools.system.files import atomic_path
+from gmae_tools.system.processes import is_main
 
 if TYPE_CHECKING:
     from gmae_tools.metrics.boundaries import BoundaryResult

@@ -61,9 +61,9 @@ def import_command(file: str, half: bool, out: str) -> None:
     an official MAE checkpoint (.pth). Nothing in it is run. Every --checkpoint option also takes FILE itself; the
     folder is smaller, as it lacks the state of the optimizer, and can be pushed to the hub.
     """
+    from gmae_tools.benchmarks.predictions import fingerprint
     from gmae_tools.checkpoint_names import FILE_SUFFIXES
     from gmae_tools.checkpoints import file_of_others, load_file, save
-    from gmae_tools.prediction_folder import fingerprint
 
     if file_of_others(file) is None:
         raise GmaeToolsError(f"{file}: expected a file named {', '.join('*' + suffix for suffix in FILE_SUFFIXES)}")
@@ -87,7 +87,7 @@ def average(checkpoints: tuple[str, ...], half: bool, out: str) -> None:
     Often a little better than each of them, at no cost later; worthless if they were not trained from the same weights.
     """
     from gmae_tools.checkpoints import load_any, save, training_of
-    from gmae_tools.model_soup import average as mean_of
+    from gmae_tools.pretrain.soup import average as mean_of
 
     model = mean_of([load_any(name) for name in progress(checkpoints, len(checkpoints), "checkpoint")])
     recipes = [training_of(name) for name in checkpoints]
@@ -107,7 +107,7 @@ def export(checkpoint: str, timm: bool, image_size: int | None, out: str) -> Non
     (our model does that itself). See docs/using-the-encoder.md.
     """
     from gmae_tools.checkpoints import load_any
-    from gmae_tools.timm_encoder import export_timm, loading_code
+    from gmae_tools.formats.timm import export_timm, loading_code
 
     model = load_any(checkpoint)
     export_timm(model, out, image_size)

@@ -13,7 +13,7 @@ import click
 from gmae_tools.cli._options import cache_option, format_option, output_folder, when_interrupted, writable_folder
 from gmae_tools.cli._progress import progress
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import sole_run
+from gmae_tools.system.files import sole_run
 
 if TYPE_CHECKING:
     from gmae_tools.datasets.bsds500 import BSDS500

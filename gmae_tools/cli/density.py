@@ -22,7 +22,7 @@ from gmae_tools.cli._options import (
 )
 from gmae_tools.cli._progress import progress_over, refine_with_progress
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np

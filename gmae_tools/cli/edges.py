@@ -28,7 +28,7 @@ from gmae_tools.cli._scores import progress, render, write
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
-    from gmae_tools.detectors import Detector, GaussianEdges
+    from gmae_tools.benchmarks.edge_methods import Detector, GaussianEdges
     from gmae_tools.report.edges import EdgeRow
     from gmae_tools.splatting import Backend
 
@@ -181,12 +181,12 @@ def truth_beside(path: Path) -> Path | None:
 
 def captioned(readouts: tuple[str, ...], layers: tuple[int, ...], source: GaussianEdges | None) -> dict[str, Detector]:
     """The detectors by their names on the sheet: `edge@32` for layers, the readout's own name for the others."""
-    from gmae_tools import detectors
+    from gmae_tools.benchmarks import edge_methods
 
     found: dict[str, Detector] = {}
     for readout in readouts:
-        if readout in detectors.CLASSICAL:
-            found[readout] = detectors.CLASSICAL[readout]
+        if readout in edge_methods.CLASSICAL:
+            found[readout] = edge_methods.CLASSICAL[readout]
             continue
         assert source is not None
         if readout == "layers":
@@ -202,8 +202,8 @@ def open_model(
     """The detectors of a checkpoint."""
     model = open_gmae(checkpoint, device, backend)
 
-    from gmae_tools.detectors import GaussianEdges
-    from gmae_tools.views import Looks
+    from gmae_tools.benchmarks.edge_methods import GaussianEdges
+    from gmae_tools.zeroshot.views import Looks
 
     return GaussianEdges(model, Looks(scales, flip, refine), backend, look_progress(refine))
 
@@ -221,8 +221,10 @@ def benchmark(
     folder = output_folder(out, *FOLDERS, launched=True)
 
     with busy("loading torch"):
-        from gmae_tools import detectors, edge_benchmark, processes
-    from gmae_tools.prediction_folder import predict_maps, weights_of
+        from gmae_tools.benchmarks import edge_methods
+        from gmae_tools.benchmarks import edges as edge_benchmark
+        from gmae_tools.system import processes
+    from gmae_tools.benchmarks.predictions import predict_maps, weights_of
 
     processes.join()
     gaussian = readout in GAUSSIAN
@@ -240,14 +242,14 @@ def benchmark(
     )
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
     edge_benchmark.claim(folder, settings, overwrite=overwrite)
-    detect = source.detector(readout, layers) if source else detectors.CLASSICAL[readout]
+    detect = source.detector(readout, layers) if source else edge_methods.CLASSICAL[readout]
     for _ in progress(predict_maps(photos, {folder: detect}, max_pixels), len(photos), "maps"):
         pass
     result = edge_benchmark.score_maps(folder, truths, thresholds, jobs=jobs, progress=progress)
     human = edge_benchmark.score_annotators(folder, truths, folder / "human", jobs=jobs, progress=progress)
     if not processes.is_main():
         return
-    result.protocol["non_maximum_suppression"] = detectors.SUPPRESSION[readout]
+    result.protocol["non_maximum_suppression"] = edge_methods.SUPPRESSION[readout]
     caption = f"BSDS500 {split}: {result.images} images, {thresholds} thresholds"
     caption += f"; {settings.checkpoint}, K = {source.model.config.k}" if source else ""
     write(folder, readout, result, human, caption)

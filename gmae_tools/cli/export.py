@@ -24,7 +24,7 @@ from gmae_tools.cli._options import (
 )
 from gmae_tools.cli._progress import progress_over, refine_with_progress
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from gmae_tools.model import GMAE
@@ -90,8 +90,8 @@ def export(
     import dataclasses
 
     from gmae_tools import __version__, formats
+    from gmae_tools.formats.perspective import Viewer
     from gmae_tools.images import read_image
-    from gmae_tools.perspective import Viewer
     from gmae_tools.predict import predict
     from gmae_tools.scene import Scene
 

@@ -24,7 +24,7 @@ from gmae_tools.cli._options import (
 )
 from gmae_tools.cli._progress import progress_over, refine_with_progress, strip_progress
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from gmae_tools.model import GMAE

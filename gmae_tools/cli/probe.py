@@ -11,11 +11,11 @@ import click
 
 from gmae_tools.cli._options import Numbers, checkpoints_option, device_option, format_option, output_folder
 from gmae_tools.cli._progress import busy, progress
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from gmae_tools.datasets.labelled import Labelling
-    from gmae_tools.probe import Answers
+    from gmae_tools.encoder.probe import Answers
 
 TABLE, RECORD, FEATURES = "probe.csv", "probe.json", "features"
 
@@ -55,9 +55,16 @@ def command(
 
     photos = find_labelled(data, labelling, limit)  # before torch is loaded, in case there is nothing
 
-    from gmae_tools.features import open_extractor
+    from gmae_tools.encoder.features import open_extractor
+    from gmae_tools.encoder.probe import (
+        NEIGHBOURS,
+        TEMPERATURE,
+        LinearConfig,
+        cached_features,
+        check_neighbours,
+        probe,
+    )
     from gmae_tools.predict import resolve_device
-    from gmae_tools.probe import NEIGHBOURS, TEMPERATURE, LinearConfig, cached_features, check_neighbours, probe
     from gmae_tools.report.probe import COLUMNS, probe_rows
     from gmae_tools.report.tables import format_rows
 

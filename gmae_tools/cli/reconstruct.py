@@ -19,7 +19,7 @@ from gmae_tools.cli._options import (
 )
 from gmae_tools.cli._progress import busy, progress_over
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
@@ -58,7 +58,7 @@ def command(
     """
     paths, failures = find_inputs(images, recursive=recursive, out=out)
     with busy("loading the models"):
-        from gmae_tools.features import distinct_names, load_autoencoder
+        from gmae_tools.encoder.features import distinct_names, load_autoencoder
         from gmae_tools.images import read_image
         from gmae_tools.predict import resolve_device
         from gmae_tools.report.reconstruction import COLUMNS, ReconstructionRequest, write_reconstructions

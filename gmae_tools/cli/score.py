@@ -70,8 +70,8 @@ def edges(
     scored as they are: apply non-maximum suppression before if you want it. With --out an interrupted run
     goes on where it stopped.
     """
+    from gmae_tools.benchmarks.map_files import count_files, count_human, pair_files, read_levels, score
     from gmae_tools.metrics.boundaries import Protocol
-    from gmae_tools.metrics.boundary_files import count_files, count_human, pair_files, read_levels, score
     from gmae_tools.metrics.map_levels import check_levels
 
     protocol = Protocol(thresholds, max_distance, not no_thin)
@@ -120,8 +120,8 @@ def masks(
     PRED_DIR holds one map an image (a grey picture, white for the figure, or an .npy array in [0, 1]), GT_DIR the
     masks; files are matched by name. Masks are cut at one half; a map of another size is resized to its mask's.
     """
+    from gmae_tools.benchmarks.regions import pair_maps, score_pairs, summarize
     from gmae_tools.metrics.regions import RegionProtocol
-    from gmae_tools.region_benchmark import pair_maps, score_pairs, summarize
 
     protocol = RegionProtocol(min_max, threshold, thresholds)
     pairs = pair_maps(pred_dir, gt_dir)

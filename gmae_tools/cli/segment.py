@@ -26,12 +26,12 @@ from gmae_tools.cli._options import (
 from gmae_tools.cli._progress import busy, look_progress, progress_over
 from gmae_tools.cli._scores import MaskThreshold, min_max_option, progress, render_regions, write_regions
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
+    from gmae_tools.benchmarks.figure_methods import GaussianFigure, Segmenter
     from gmae_tools.metrics.regions import Threshold
     from gmae_tools.report.segment import FigureRow
-    from gmae_tools.segmenters import GaussianFigure, Segmenter
     from gmae_tools.splatting import Backend
 
 GAUSSIAN = ("grouped", "depth")
@@ -126,8 +126,8 @@ def open_model(
     """The segmenters of a checkpoint."""
     model = open_gmae(checkpoint, device, backend)
 
-    from gmae_tools.segmenters import GaussianFigure
-    from gmae_tools.views import Looks
+    from gmae_tools.benchmarks.figure_methods import GaussianFigure
+    from gmae_tools.zeroshot.views import Looks
 
     return GaussianFigure(model, Looks(scales, flip, refine), backend, look_progress(refine))
 
@@ -138,14 +138,14 @@ def draw(
 ) -> int:  # fmt: skip
     """Pictures, boxes and a contact sheet; returns how many pictures could not be read, each of which is reported."""
     with busy("loading torch"):
-        from gmae_tools import segmenters
+        from gmae_tools.benchmarks import figure_methods
         from gmae_tools.images import write_image
         from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
         from gmae_tools.report.segment import figure_sheet
 
-    threshold = segmenters.THRESHOLDS[method] if threshold is None else threshold
+    threshold = figure_methods.THRESHOLDS[method] if threshold is None else threshold
     source = open_model(checkpoint, device, backend, scales, flip, refine) if method in GAUSSIAN else None
-    segment = source.segmenter(method) if source else segmenters.CLASSICAL[method]
+    segment = source.segmenter(method) if source else figure_methods.CLASSICAL[method]
     folder = output_folder(out, "*")
     rows, records, failures = [], [], 0
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
@@ -238,12 +238,14 @@ def benchmark(
     pairs: list[Any] = data.pairs(split)
 
     with busy("loading torch"):
-        from gmae_tools import processes, region_benchmark, segmenters
+        from gmae_tools.benchmarks import figure_methods
+        from gmae_tools.benchmarks import regions as region_benchmark
+        from gmae_tools.system import processes
+    from gmae_tools.benchmarks.predictions import MAPS, claim, predict_maps, weights_of
     from gmae_tools.metrics.regions import RegionProtocol
-    from gmae_tools.prediction_folder import MAPS, claim, predict_maps, weights_of
 
     processes.join()
-    threshold = segmenters.THRESHOLDS[method] if threshold is None else threshold
+    threshold = figure_methods.THRESHOLDS[method] if threshold is None else threshold
     if ap:
         region_benchmark.detection([])  # says now, not at the end, if something has to be installed
     gaussian = method in GAUSSIAN
@@ -260,7 +262,7 @@ def benchmark(
         refine=refine or None if gaussian else None,
     )
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
-    segment = source.segmenter(method) if source else segmenters.CLASSICAL[method]
+    segment = source.segmenter(method) if source else figure_methods.CLASSICAL[method]
     folder = output_folder(out, MAPS, launched=True)
     claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
     photos = [pair.photo for pair in pairs]
@@ -290,9 +292,9 @@ def score_boxes(
     about: dict[str, Any],
 ) -> None:  # fmt: skip
     """The second stage on a data set that has boxes and no masks; writes and prints the scores."""
-    from gmae_tools import processes
-    from gmae_tools.box_benchmark import box_scores, find_boxes
+    from gmae_tools.benchmarks.boxes import box_scores, find_boxes
     from gmae_tools.cli._scores import render_boxes, serialize
+    from gmae_tools.system import processes
 
     own = processes.share(photos)
     found = list(progress(find_boxes(own, folder, threshold, min_max, jobs), len(own), "boxes"))

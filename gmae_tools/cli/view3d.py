@@ -54,7 +54,7 @@ def command(
     path = input_path(image)
     photo = read_image(path, max_pixels=max_pixels)
 
-    from gmae_tools.perspective import Viewer, in_perspective
+    from gmae_tools.formats.perspective import Viewer, in_perspective
     from gmae_tools.predict import predict
     from gmae_tools.refine import refine_photo
     from gmae_tools.report.view3d import serve

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.pretrain.chance import Stream, uniforms
+from gmae_tools.pretrain.sampling import Stream, uniforms
 
 _TRIES = 10
 _RATIO = (3 / 4, 4 / 3)

@@ -13,8 +13,8 @@ import numpy as np
 
 from gmae_tools.camera import quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats.perspective import Viewer
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.perspective import Viewer
 from gmae_tools.report.viser_there import require_viser
 
 if TYPE_CHECKING:

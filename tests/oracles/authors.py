@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gmae_tools import checkpoints
-from gmae_tools.torchvision_ops import ensure_torchvision
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 from tests.oracles.mae import position_embeddings
 
 ensure_torchvision()

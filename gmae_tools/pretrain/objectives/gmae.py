@@ -17,15 +17,15 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.mae import imagenet_patches, patch_statistics
 from gmae_tools.masks import hidden_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig, Order
-from gmae_tools.pretrain.chance import Stream, uniforms
 from gmae_tools.pretrain.objectives.depth_priors import region_prior, size_prior
 from gmae_tools.pretrain.objectives.objective import MASKED, Background, Objective, draw_backgrounds
-from gmae_tools.reconstruction import masked_out
+from gmae_tools.pretrain.reconstruction import masked_out
+from gmae_tools.pretrain.sampling import Stream, uniforms
 from gmae_tools.splatting import Backend, rasterize
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
-    from gmae_tools.pretrain.evaluation import HeldOut
+    from gmae_tools.pretrain.held_out import HeldOut
 
 _TYPICAL_ERROR = 10**-2.3  # mean squared error of pictures at 23 dB
 _NESTED = (8, 4, 2)  # a picture is also drawn from 1/8, 1/4 and 1/2 of the Gaussians
