@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -10,12 +10,18 @@ from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.system.precision import working_dtype
 
 CameraKind = Literal["gmae", "pinhole", "orthographic"]
+
+# Marks settings that are younger than the format of checkpoints: written only where they differ from the default, so
+# that older versions read all that they can compute.
+LATER = {"later": True}
 
 _NEAREST_VISIBLE_Z = 0.01  # scene units in front of the camera; gsplat's near plane
 _LARGEST = 1e6  # scale in scene units, or place in half pictures: no picture shows what is beyond
 _LONGEST_AXIS = 1e8  # px, of a footprint: its fourth power is the largest number needed, and float32 ends at 3e38
+_SHEAR_LIMIT = 1.3  # half pictures from the middle, beyond which shear grows no further; gsplat's
 _DEGENERATE = 1e-12  # px^4, of the determinant of a covariance: a footprint without area, which only blur = 0 allows
 
 
@@ -28,21 +34,31 @@ class Camera:
 
     - `gmae`: centres project orthographically, (x, y) -> (W/2 (x+1), H/2 (y+1)); the footprint shrinks with distance,
       sigma_px = W/2 * focal * scale / z. Depth therefore gets a gradient without moving anything sideways.
-    - `pinhole`: centres and footprints both in perspective, (x, y) -> (W/2 (focal x/z + 1), ...), with the local affine
-      approximation of EWA splatting (Zwicker et al. 2001) including its shear.
+    - `pinhole`: centres and footprints both in perspective, (x, y) -> (W/2 (focal x/z + 1), H/2 (focal_y y/z + 1)),
+      with the local affine approximation of EWA splatting (Zwicker et al. 2001) including its shear.
     - `orthographic`: centres as `gmae`; footprints as if all lay at `distance`: depth decides only the order.
 
     Args:
         kind: which of the three.
         distance: camera to the cube's middle, scene units (half picture widths); more than 1 keeps the cube in front.
+            A `pinhole` may have 0: it stands at the origin of its scene, and beside the picture, from 1.3 half pictures
+            from the middle on, its shear grows no further, as gsplat's.
         focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
         blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
+        cx, cy: where the camera's axis meets the picture, from the middle in half widths and half heights.
+        shear: give the footprints of a `gmae` camera the shear that a pinhole of the same focal length would give them,
+            with x and y clamped to 1.3, as the authors' code does. (A `pinhole` always has its shear.)
+        focal_y: of a `pinhole`, the focal length in half picture heights; None is `focal`, whatever the aspect ratio.
     """
 
     kind: CameraKind = "gmae"
     distance: float = 8.0
     focal: float = 1.0
     blur: float = 0.3
+    cx: float = field(default=0.0, metadata=LATER)
+    cy: float = field(default=0.0, metadata=LATER)
+    shear: bool = field(default=False, metadata=LATER)
+    focal_y: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.kind not in ("gmae", "pinhole", "orthographic"):
@@ -50,10 +66,22 @@ class Camera:
         lengths = (self.distance, self.focal, self.blur)
         if any(isinstance(length, bool) or not isinstance(length, (int, float)) for length in lengths):
             raise GmaeToolsError("camera: distance, focal and blur must be numbers")
-        if not (0 < self.distance <= _LARGEST and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST):
+        if type(self.shear) is not bool or (self.shear and self.kind != "gmae"):
+            raise GmaeToolsError(f"camera: shear is {self.shear!r}, must be false, or true for a gmae camera")
+        for place in (self.cx, self.cy):
+            if type(place) not in (int, float) or not abs(place) <= _LARGEST:
+                raise GmaeToolsError(f"camera: cx and cy must be numbers, {_LARGEST:g} at most, not {place!r}")
+        at_origin = self.kind == "pinhole" and self.distance == 0
+        if not (
+            (at_origin or 0 < self.distance <= _LARGEST) and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST
+        ):
             raise GmaeToolsError(
                 f"camera: distance and focal must be positive, blur must not be negative, all {_LARGEST:g} at most"
             )
+        if self.focal_y is not None and (
+            self.kind != "pinhole" or type(self.focal_y) not in (int, float) or not 0 < self.focal_y <= _LARGEST
+        ):
+            raise GmaeToolsError(f"camera: focal_y is {self.focal_y!r}, must be None, or positive for a pinhole")
 
 
 @dataclass(frozen=True)
@@ -96,8 +124,10 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     not matter. What is NaN or infinite stays so, for `rasterize` to refuse.
 
     Returns:
-        Splats in the order of the Gaussians, with their colours.
+        Splats in the order of the Gaussians, with their colours; float32, or float64 if one of the tensors is.
     """
+    dtype = working_dtype(*vars(gaussians).values())
+    gaussians = gaussians.map(lambda tensor: tensor.to(dtype))
     half = gaussians.means.new_tensor([width / 2, height / 2])  # [2]
     z = camera.distance + gaussians.means[..., 2]  # [B, K]
     visible = z > _NEAREST_VISIBLE_Z
@@ -138,16 +168,35 @@ def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Ten
     Returns:
         Centres `[B, K, 2]` and axes `[B, K, 2, 3]`.
     """
+    centres, footprint = _flatten_centred(means, axes, z, camera)
+    if camera.cx or camera.cy:
+        centres = centres + centres.new_tensor([camera.cx, camera.cy])
+    return centres, footprint
+
+
+def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     centres = means[..., :2]
     if camera.kind == "orthographic":
         return centres, axes[..., :2, :] * (camera.focal / camera.distance)
     inverse_z = (camera.focal / z)[..., None]  # [B, K, 1]
+    if camera.focal_y is not None and camera.focal_y != camera.focal:
+        inverse_z = torch.cat([inverse_z, (camera.focal_y / z)[..., None]], -1)  # [B, K, 2]
     footprint = axes[..., :2, :] * inverse_z[..., None]
     if camera.kind == "gmae":
+        if camera.shear:
+            footprint = footprint - _shear(centres.clamp(-_SHEAR_LIMIT, _SHEAR_LIMIT) * inverse_z, axes, z)
         return centres, footprint
     projected = centres * inverse_z
-    # EWA: d(f x / z) = f/z dx - f x / z^2 dz
-    return projected, footprint - _cut(projected, _LARGEST)[..., None] * (axes[..., 2:, :] / z[..., None, None])
+    sheared = projected
+    if camera.distance == 0:  # in its scene, where what lies beside the picture would be smeared all over it
+        middle = projected.new_tensor([camera.cx, camera.cy])
+        sheared = torch.minimum(torch.maximum(projected, -_SHEAR_LIMIT - middle), _SHEAR_LIMIT - middle)
+    return projected, footprint - _shear(_cut(sheared, _LARGEST), axes, z)
+
+
+def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:
+    """The second term of EWA's d(f x / z) = f/z dx - f x / z^2 dz, where `projected` `[B, K, 2]` is f x / z."""
+    return projected[..., None] * (axes[..., 2:, :] / z[..., None, None])
 
 
 def _cut(lengths: Tensor, limit: float) -> Tensor:

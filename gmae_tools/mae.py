@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.masks import hidden_patches, visible_patches
 from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, initialise, vit_block
+from gmae_tools.system.precision import working_dtype
 
 _EPSILON = 1e-6  # added to a patch's variance
 
@@ -105,7 +106,8 @@ class PatchDecoder(nn.Module):
         x = torch.cat([x[:, :1], patches + positions], 1)  # [B, 1 + N, D']
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x)[:, 1:]).float()  # [B, N, outputs]
+        outputs = self.head(self.norm(x)[:, 1:])  # [B, N, outputs]
+        return outputs.to(working_dtype(outputs))
 
 
 class MAE(Autoencoder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,7 +125,33 @@ def test_order_colours_and_opacities_are_kept(kind: CameraKind) -> None:
     torch.testing.assert_close(splats.depths, CAMERAS[kind].distance + gaussians.means[..., 2])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cameras_axis_may_meet_the_picture_elsewhere(kind: CameraKind) -> None:
+    gaussians = random_gaussians()
+    before = project(gaussians, CAMERAS[kind], 30, 40)
+    after = project(gaussians, dataclasses.replace(CAMERAS[kind], cx=0.1, cy=-0.2), 30, 40)
+    torch.testing.assert_close(after.means - before.means, torch.tensor([2.0, -3.0]).expand_as(before.means).double())
+    assert torch.equal(after.conics, before.conics)
+
+
 # --- against independent computations ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (321, 481)])
+def test_shear_agrees_with_its_definition(height: int, width: int) -> None:
+    """J = f [[1/z, 0, -x/z^2], [0, 1/z, -y/z^2]] in half pictures, with x and y clamped to 1.3."""
+    camera, gaussians = Camera("gmae", distance=3.0, focal=2.0, shear=True), random_gaussians()
+    gaussians = dataclasses.replace(gaussians, means=gaussians.means * torch.tensor([2.0, 2.0, 1.0]))
+    splats = project(gaussians, camera, height, width)
+    assert torch.equal(splats.means, project(gaussians, dataclasses.replace(camera, shear=False), height, width).means)
+    for i, j in np.ndindex(*gaussians.opacities.shape):
+        x, y, z = gaussians.means[i, j].numpy() + np.array([0, 0, 3.0])
+        x, y = np.clip([x, y], -1.3, 1.3)
+        jacobian = 2.0 * np.array([[1 / z, 0, -x / z**2], [0, 1 / z, -y / z**2]]) * [[width / 2], [height / 2]]
+        rotation = Rotation.from_quat(np.roll(gaussians.quats[i, j].numpy(), -1)).as_matrix()
+        root = jacobian @ rotation @ np.diag(gaussians.scales[i, j].numpy())
+        found = covariances(splats.conics)[i, j]
+        np.testing.assert_allclose(found, root @ root.T + 0.3 * np.eye(2), rtol=1e-7)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (321, 481), (481, 321), (1, 1)])
@@ -269,6 +296,10 @@ def test_what_is_no_number_is_not_hidden(field: str, value: float, kind: CameraK
         ({"distance": math.inf}, "must be positive"),
         ({"focal": -1.0}, "must be positive"),
         ({"blur": -0.1}, "must not be negative"),
+        ({"cx": math.nan}, "cx and cy must be numbers, .* not nan"),
+        ({"cy": "0"}, "cx and cy must be numbers, .* not '0'"),
+        ({"shear": 1}, "shear is 1, must be false, or true for a gmae camera"),
+        ({"kind": "pinhole", "shear": True}, "shear is True, must be false, or true for a gmae camera"),
     ],
 )
 def test_impossible_cameras_are_refused(values: dict[str, float], message: str) -> None:
@@ -292,3 +323,57 @@ def test_the_longest_axis_is_the_direction_of_a_needle(kind: CameraKind) -> None
             continue  # the needle points in depth, which the centre keeps: its splat is also sheared
         expected = covariances(before.conics)[0, 0] - camera.blur * np.eye(2)
         np.testing.assert_allclose(np.outer(step, step), expected, atol=0.01)
+
+
+# --- pinholes of photographs --------------------------------------------------------------------------
+
+
+def test_a_pinhole_knows_both_focal_lengths_and_its_centre() -> None:
+    """A camera matrix in pixels sees the same point, and derivatives of it make the footprint."""
+    fx, fy, cx, cy, height, width = 90.0, 130.0, 70.0, 33.0, 80, 150
+    camera = Camera(
+        "pinhole", 0.0, 2 * fx / width, 0.2, focal_y=2 * fy / height, cx=2 * cx / width - 1, cy=2 * cy / height - 1
+    )
+    mean, scales = np.array([0.4, -0.3, 2.5]), (0.3, 0.1, 0.2)
+    turn = Rotation.from_rotvec([0.3, 0.7, 0.4])
+
+    def see(point: np.ndarray) -> np.ndarray:
+        return np.array([fx * point[0] / point[2] + cx, fy * point[1] / point[2] + cy])
+
+    step = 1e-6
+    jacobian = np.stack([(see(mean + step * axis) - see(mean - step * axis)) / (2 * step) for axis in np.eye(3)], 1)
+    covariance = turn.as_matrix() @ np.diag(np.square(scales)) @ turn.as_matrix().T
+    splats = project(one(tuple(mean), scales, tuple(np.roll(turn.as_quat(), 1)), torch.float64), camera, height, width)
+    np.testing.assert_allclose(splats.means[0, 0], see(mean), rtol=1e-9)
+    expected = jacobian @ covariance @ jacobian.T + 0.2 * np.eye(2)
+    np.testing.assert_allclose(covariances(splats.conics)[0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_camera_leaves_out_changes_no_bit(kind: CameraKind) -> None:
+    """The defaults, said in full, and the fields of an old configuration file."""
+    camera, gaussians = CAMERAS[kind], random_gaussians(50)
+    values = {"kind": kind, "distance": camera.distance, "focal": camera.focal, "blur": camera.blur}
+    full = Camera(**values, focal_y=camera.focal if kind == "pinhole" else None, cx=0.0, cy=0.0)  # type: ignore[arg-type]
+    for other in (Camera(**values), full):  # type: ignore[arg-type]
+        for ours, theirs in zip(
+            *(vars(project(gaussians, each, 40, 70)).values() for each in (camera, other)), strict=True
+        ):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "pinhole", "focal_y": 0.0}, "focal_y is 0.0, must be None, or positive for a pinhole"),
+        ({"kind": "pinhole", "focal_y": math.nan}, "focal_y is nan"),
+        ({"kind": "pinhole", "focal_y": "wide"}, "focal_y is 'wide'"),
+        ({"kind": "pinhole", "cx": math.nan}, "cx and cy must be"),
+        ({"kind": "pinhole", "distance": -1.0}, "must be positive"),
+        ({"kind": "orthographic", "distance": 0.0}, "must be positive"),
+        ({"kind": "gmae", "focal_y": 2.0}, "focal_y is 2.0"),
+    ],
+)
+def test_impossible_pinholes_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(GmaeToolsError, match=message):
+        Camera(**values)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gmae_tools.cli._options import checkpoints_option, device_option, format_option, output_folder
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from gmae_tools.datasets.labelled import Labelling
@@ -73,10 +73,10 @@ def command(
     folder = output_folder(out, "*")
     click.echo(describe(photos), err=True)
 
+    from gmae_tools.encoder.features import distinct_names
     from gmae_tools.encoder.finetune import FinetuneConfig, Machine, finetune, open_classifier
-    from gmae_tools.features import distinct_names
+    from gmae_tools.encoder.probe import Answers
     from gmae_tools.predict import resolve_device
-    from gmae_tools.probe import Answers
     from gmae_tools.report.probe import COLUMNS, probe_rows
     from gmae_tools.report.tables import format_rows
 

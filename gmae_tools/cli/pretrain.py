@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gmae_tools import checkpoint_names
+from gmae_tools.cli._inputs import check_sources
 from gmae_tools.cli._options import backend_option, cache_option, device_option, output_folder, when_interrupted
 from gmae_tools.errors import GmaeToolsError
 
@@ -209,7 +211,7 @@ def _numbers(kind: type) -> Any:
     help="Smallest and largest share of a photograph in a crop.",
 )
 @click.option("--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto", show_default=True)
-@click.option("--held-out", default=500, show_default=True, help="Photographs never trained on.")
+@click.option("--held-out", default=500, show_default=True, help="Photographs never trained on; at most a tenth.")
 @click.option(
     "--warm-start",
     metavar="MODEL",
@@ -242,6 +244,14 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
     torchrun --nproc-per-node N -m gmae_tools pretrain ...
     See docs/pretraining.md.
     """
+    scales = options["crop_scale"]
+    if len(scales) != 2:
+        raise GmaeToolsError("--crop-scale takes two numbers")
+    parsed = _changes(changes)
+    check_sources(data)
+    if warm_start is not None and not resume:  # a run that goes on has it no more
+        checkpoint_names.check(warm_start)
+
     from accelerate import PartialState
 
     from gmae_tools.pretrain import paper
@@ -250,16 +260,13 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
     from gmae_tools.pretrain.optimizers import OptimizerConfig
     from gmae_tools.pretrain.schedule import Schedule
 
-    scales = options["crop_scale"]
-    if len(scales) != 2:
-        raise GmaeToolsError("--crop-scale takes two numbers")
     kind = OBJECTIVES[objective]
     settings = _settings(kind, options)
     if preset == paper.PRESET:
         settings = _of(kind, paper.OBJECTIVE) | settings
         options |= {name: value for name, value in paper.options(options["batch_size"]).items() if _unsaid(name)}
     budget = options["time_budget"]
-    model = kind.model_config.preset(preset, **_changes(changes), **_of(kind.model_config, settings))
+    model = kind.model_config.preset(preset, **parsed, **_of(kind.model_config, settings))
     resolutions = (model.image_size,) if options["resolutions"] is None else options["resolutions"]
     stages = len(resolutions)
     config = PretrainConfig(

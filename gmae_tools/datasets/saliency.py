@@ -21,6 +21,7 @@ import numpy as np
 
 from gmae_tools.datasets.boxed import data_root
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.finding import report_skipped
 from gmae_tools.images import IMAGE_SUFFIXES, open_image, read_image
 
 if TYPE_CHECKING:
@@ -192,14 +193,19 @@ def _by_stem(folder: Path, suffixes: Collection[str], kind: str) -> dict[str, Pa
     if not folder.is_dir():
         raise GmaeToolsError(f"{folder} is no folder")
     files: dict[str, Path] = {}
+    skipped = []
     for path in sorted(folder.iterdir(), key=lambda path: path.stem):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes or path.is_dir():
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if path.suffix.lower() not in suffixes:
+            skipped.append(path)
             continue
         if path.stem in files:
             raise GmaeToolsError(f"{files[path.stem]} and {path.name} are two files for one {kind}: keep one")
         files[path.stem] = path
     if not files:
         raise GmaeToolsError(f"{folder}: no {kind}s here; looked for {' '.join(sorted(suffixes))}")
+    report_skipped(str(folder), skipped, kind)
     return files
 
 

@@ -29,17 +29,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from gmae_tools.benchmarks.predictions import claim
+from gmae_tools.checkpoint_names import RANDOM_PREFIX, TIMM_PREFIX
 from gmae_tools.datasets.labelled import LabelledPhotos
 from gmae_tools.datasets.photos import Photo, decode_photo
+from gmae_tools.encoder.features import fingerprint, load_autoencoder, random_like
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.features import RANDOM_PREFIX, TIMM_PREFIX, fingerprint, load_autoencoder, random_like
-from gmae_tools.files import atomic_path
+from gmae_tools.formats.timm import timm_arguments, timm_weights
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder, use_plain_attention
 from gmae_tools.predict import has_bf16
-from gmae_tools.prediction_folder import claim
-from gmae_tools.processes import end_with_parent
-from gmae_tools.timm_encoder import timm_arguments, timm_weights
+from gmae_tools.system.files import atomic_path
+from gmae_tools.system.processes import end_with_parent
 
 STATE, LOG, ANSWERS, WEIGHTS = "state.pt", "log.jsonl", "answers.json", "classifier.safetensors"
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from gmae_tools.files import atomic_path
 from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption
+from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.density import QUANTILES, Points, ScaleByDepth
 
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -22,6 +22,7 @@ _AROUND = 0.7  # inches above and below the axes
 _STYLE: dict[Any, Any] = dict(STYLE)  # Matplotlib lists the names of its keys as types
 _PHOTO_SHARE = 0.35  # of the photograph behind the centres, on white
 _DOT = 5.0  # area in square points
+MOST_DOTS = 5_000  # of a figure: more hide each other, and make a PDF that no viewer opens
 _COLORMAP = "cividis"  # perceptually uniform, made for colour-blind readers; not that of depth
 
 
@@ -29,6 +30,7 @@ _COLORMAP = "cividis"  # perceptually uniform, made for colour-blind readers; no
 def draw_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
     """The centres of one picture's Gaussians, each as opaque as it is, on the faded photograph uint8 `[H, W, 3]`."""
     height, width = photo.shape[:2]
+    points, caption = _thinned(points, caption)
     figure, axes = _figure(caption, float(np.clip(_INNER * height / width, 0.5, 2 * COLUMN)))
     faded = 255 - _PHOTO_SHARE * (255 - photo.mean(2))
     axes.imshow(faded, cmap="gray", vmin=0, vmax=255, extent=(-1, 1, 1, -1), aspect=height / width)
@@ -51,6 +53,8 @@ def draw_density(density: np.ndarray, caption: str) -> Figure:
 @rc_context(_STYLE)
 def draw_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: bool) -> Figure:
     """Scale against depth: median and bands of the groups of depth, and each Gaussian as a dot if asked for."""
+    if dots:
+        points, caption = _thinned(points, caption)
     figure, axes = _figure(caption, 2.2)
     if dots:
         opacity = np.clip(points.opacity, 0, 1)
@@ -76,6 +80,12 @@ def write_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> N
         undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix)
         with atomic_path(Path(folder) / f"{name}{suffix}") as temporary:
             figure.savefig(temporary, metadata=undated)
+
+
+def _thinned(points: Points, caption: str) -> tuple[Points, str]:
+    """No more points than a figure has dots, and a caption that says so."""
+    count = len(points.x)
+    return points.some(MOST_DOTS), caption + f"; {MOST_DOTS:,} of them as dots" * (count > MOST_DOTS)
 
 
 def _figure(caption: str, height: float) -> tuple[Figure, Axes]:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from gmae_tools.features import RANDOM_PREFIX
-from gmae_tools.files import atomic_path
-from gmae_tools.invariance import Curve
+from gmae_tools.checkpoint_names import RANDOM_PREFIX
+from gmae_tools.encoder.invariance import Curve
 from gmae_tools.report.figures import PALETTE, STYLE, verbatim
 from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 from gmae_tools.camera import Camera
+from gmae_tools.formats import npz
+from gmae_tools.formats.viewpoint import Viewpoint
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.metrics.likeness import Likeness
-from gmae_tools.png import PngWriter, png_writer
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import depth_colors, depth_range
 from gmae_tools.report.page import PageRequest, write_page
 from gmae_tools.report.tables import Row
 from gmae_tools.splatting import Backend
+from gmae_tools.system.png import PngWriter, png_writer
 from gmae_tools.zeroshot.layers import LayerPictures, layer_sizes, layer_strips, over, render_layers
 
 # Columns of the table, and the decimals shown; `psnr_before` is there only for refined Gaussians.
@@ -99,8 +101,8 @@ def write_layers(
     """Write all pictures of one photograph, all of them or none; memory does not grow with its height.
 
     `first_<k>.png`, `layer_<n>.png` (1 is the nearest) and `depth.png` in the photograph's own size,
-    `sheet.png`, `gaussians.npz` (nearest first), and `view.html` if asked for. First-K and layer pictures and the page
-    of an earlier request go.
+    `sheet.png`, `gaussians.npz` (nearest first, with the camera), and `view.html` if asked for. First-K and layer
+    pictures and the page of an earlier request go.
 
     Args:
         photo: uint8 RGB `[H, W, 3]`.
@@ -135,7 +137,7 @@ def write_layers(
         if request.html:
             page = PageRequest(request.checkpoint, request.layers, request.refine, request.backend)
             write_page(photo, gaussians, camera, page, folder / _PAGE, Path(image).name)
-        gaussians.save(folder / "gaussians.npz")
+        npz.write(folder / "gaussians.npz", gaussians, Viewpoint(camera, height, width))
     _remove_earlier(folder, {*request.first_files(), *request.layer_files(), *([_PAGE] if request.html else [])})
     return table
 

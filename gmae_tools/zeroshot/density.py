@@ -8,11 +8,13 @@ not count.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
 
+from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 
@@ -26,8 +28,9 @@ class Points:
     """What the figures show of each of K Gaussians, float64 `[K]`.
 
     Attributes:
-        x, y, z: its centre in normalised units, [-1, 1] in the picture; y points down and z away from the viewer.
-        scale: geometric mean of its three scales, in the same units.
+        x, y: where its centre is seen, [-1, 1] in the picture; y points down.
+        z: of its centre, in scene units away from the viewer.
+        scale: geometric mean of its three scales, in scene units.
         opacity: in [0, 1].
     """
 
@@ -38,12 +41,22 @@ class Points:
     opacity: np.ndarray
 
     @staticmethod
-    def of(gaussians: Gaussians) -> Points:
+    def of(gaussians: Gaussians, camera: Camera | None = None) -> Points:
         """Those of all Gaussians of all sets of a batch.
+
+        Args:
+            camera: that sees them. Only a `pinhole` makes a difference: what lies beside its picture or behind it then
+                has opacity 0.
 
         Raises:
             GmaeToolsError: a parameter is not finite, or a scale not positive.
         """
+        if camera is not None and camera.kind == "pinhole":
+            splats = project(gaussians.detach(), camera, 2, 2)  # of 2 pixels: one is a unit
+            place = splats.means - 1
+            seen = splats.opacities * (place.abs() <= 1).all(-1)
+            means = torch.cat([place, gaussians.means[..., 2:]], -1)
+            gaussians = replace(gaussians, means=means, opacities=seen)
         one = gaussians.map(lambda tensor: tensor.detach().cpu().double())
         x, y, z = one.means.reshape(-1, 3).T.numpy()
         with np.errstate(all="ignore"):
@@ -52,6 +65,13 @@ class Points:
         if not all(np.isfinite(values).all() for values in vars(points).values()) or (scale <= 0).any():
             raise GmaeToolsError("Gaussians have values that are not finite, or scales of 0; is the model broken?")
         return points
+
+    def some(self, count: int) -> Points:
+        """`count` of them by chance, always the same ones, in their order; all if there are no more."""
+        if len(self.x) <= count:
+            return self
+        chosen = np.sort(np.random.default_rng(0).choice(len(self.x), count, replace=False))
+        return Points(*(getattr(self, f.name)[chosen] for f in fields(Points)))
 
     @staticmethod
     def join(parts: Sequence[Points]) -> Points:

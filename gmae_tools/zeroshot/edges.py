@@ -9,7 +9,7 @@ Source of l@N: GMAE (arXiv 2501.03229); what it calls a significant change is de
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate
 from typing import Literal, Protocol, get_args
@@ -19,17 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import Camera, project
+from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.zeroshot.contours import gradient, jumps, merge_regions, suppress_nonmaxima
 from gmae_tools.zeroshot.layers import layer_sizes
+from gmae_tools.zeroshot.strips import strips
 
 Order = Literal["back-to-front", "front-to-back"]
 Measure = Literal["color", "alpha", "share"]
 
-# Study of these choices: evals/edge_choices.py.
+# Study of these choices: evals/studies/edge_choices.py.
 DEPTH_SIGMA, RENDER_SIGMA = 1.0, 1.0  # of the Gaussian derivatives, px
 # Strengths that become 0.5: scene units a px, RGB a px, and CIELAB / 100.
 DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.01, 0.05, 0.08
@@ -92,15 +93,15 @@ def layer_index(
     """
     _check(gaussians, layers)
     splats = project(gaussians, camera, height, width)
+    order = torch.argsort(splats.depths[0], stable=True)
+    splats = Splats(*(getattr(splats, field.name)[:, order] for field in fields(Splats)))
     rows = max(16, _STRIP_NUMBERS // (4 * layers * width))
-    strips = []
-    for top in range(0, height, rows):
-        strip = replace(splats, means=splats.means - splats.means.new_tensor([0.0, top]))
-        sizes = layer_sizes(gaussians.k, layers)
-        groups = rasterize_groups(strip, min(rows, height - top), width, sizes, backend=backend)
+    parts = []
+    for part, strip, (sizes,) in strips(splats, height, rows, layer_sizes(gaussians.k, layers)):
+        groups = rasterize_groups(strip, part.stop - part.start, width, sizes, backend=backend)
         changes = _changes(groups.images[0], groups.alphas[0], significance)
-        strips.append(_last_changes(changes.cpu().numpy(), significance))
-    return np.concatenate(strips, 1)
+        parts.append(_last_changes(changes.cpu().numpy(), significance))
+    return np.concatenate(parts, 1)
 
 
 def _check(gaussians: Gaussians, layers: int) -> None:

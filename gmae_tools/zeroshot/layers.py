@@ -15,6 +15,7 @@ from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
+from gmae_tools.zeroshot.strips import strips
 
 STRIP_PIXELS = 1 << 18  # a strip's pictures take about 60 MB with six prefixes and eight layers
 STRIP_ROWS = 16  # strips begin at rows of the renderer's tiles
@@ -43,7 +44,7 @@ class LayerPictures:
 
 def over(images: Tensor, alphas: Tensor, background: Tensor) -> Tensor:
     """Premultiplied `images` `[..., 3, H, W]` laid on a `background` colour `[3]`."""
-    return images + (1 - alphas) * background.to(images.device)[:, None, None]
+    return images + (1 - alphas) * background.to(images)[:, None, None]
 
 
 def layer_sizes(k: int, layers: int) -> list[int]:
@@ -83,12 +84,14 @@ def layer_strips(
     """
     _check(gaussians, ks, layers)
     splats = project(gaussians.sort_by_depth(), camera, height, width)
-    groups = _groups_as_batch(splats, layer_sizes(gaussians.k, layers))
-    splats = replace(splats, colors=torch.cat([splats.colors, splats.depths[..., None]], -1))
-    for rows in _strips(height, width):
+    ends = sorted({*ks, gaussians.k})
+    wanted = [ends.index(end) for end in (*ks, gaussians.k)]
+    steps = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    most = max(STRIP_ROWS, STRIP_PIXELS // width // STRIP_ROWS * STRIP_ROWS)
+    for rows, strip, (parts, groups) in strips(splats, height, most, steps, layer_sizes(gaussians.k, layers)):
         size = (rows.stop - rows.start, width)
-        firsts, alphas, depth = _draw_prefixes(_scrolled(splats, rows.start), *size, ks, backend)
-        alone = rasterize(_scrolled(groups, rows.start), *size, backend=backend)
+        alone = rasterize(_groups_as_batch(strip, groups), *size, backend=backend)
+        firsts, alphas, depth = _draw_prefixes(strip, *size, parts, wanted, backend)
         yield rows, LayerPictures(firsts, alphas[:-1], alone.image, alone.alpha, depth, alphas[-1, 0])
 
 
@@ -102,34 +105,23 @@ def _check(gaussians: Gaussians, ks: Sequence[int], layers: int) -> None:
         raise GmaeToolsError(f"cannot cut {gaussians.k} Gaussians into {layers} layers")
 
 
-def _strips(height: int, width: int) -> Iterator[slice]:
-    rows = max(STRIP_ROWS, STRIP_PIXELS // width // STRIP_ROWS * STRIP_ROWS)
-    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
-
-
-def _scrolled(splats: Splats, top: int) -> Splats:
-    """The splats as seen from row `top` of the picture."""
-    return replace(splats, means=splats.means - splats.means.new_tensor([0.0, top]))
-
-
 def _draw_prefixes(
-    splats: Splats, height: int, width: int, ks: Sequence[int], backend: Backend
+    splats: Splats, height: int, width: int, sizes: Sequence[int], wanted: list[int], backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the nearest k for each k, and all, in one pass.
+    """Draw several numbers of the nearest splats, and all, in one pass.
 
     Args:
-        splats: one set, sorted, with the depth as fourth channel.
+        splats: one set, sorted.
+        sizes: by how much each number exceeds the one before.
+        wanted: which of the numbers to draw, S of them, and all.
 
     Returns:
         Colours of the prefixes `[S, 3, H, W]`, alphas of these and of all `[S + 1, 1, H, W]`, and the
         expected depth of all `[H, W]`.
     """
-    k = splats.means.shape[1]
-    ends = sorted({*ks, k})
-    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    splats = replace(splats, colors=torch.cat([splats.colors, splats.depths[..., None]], -1))
     groups = rasterize_groups(splats, height, width, sizes, backend=backend)
     images, alphas = groups.images[0].cumsum(0), groups.alphas[0].cumsum(0)
-    wanted = [ends.index(end) for end in (*ks, k)]
     depth = images[-1, 3] / alphas[-1, 0].clamp_min(1e-10)
     return images[wanted[:-1], :3], alphas[wanted], depth
 

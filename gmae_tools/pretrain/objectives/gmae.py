@@ -16,16 +16,16 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.mae import imagenet_patches, patch_statistics
 from gmae_tools.masks import hidden_patches
-from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
-from gmae_tools.pretrain.chance import Stream, uniforms
+from gmae_tools.model import GMAE, Autoencoder, GMAEConfig, Order
 from gmae_tools.pretrain.objectives.depth_priors import region_prior, size_prior
 from gmae_tools.pretrain.objectives.objective import MASKED, Background, Objective, draw_backgrounds
-from gmae_tools.reconstruction import masked_out
+from gmae_tools.pretrain.reconstruction import masked_out
+from gmae_tools.pretrain.sampling import Stream, uniforms
 from gmae_tools.splatting import Backend, rasterize
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
-    from gmae_tools.pretrain.evaluation import HeldOut
+    from gmae_tools.pretrain.held_out import HeldOut
 
 _TYPICAL_ERROR = 10**-2.3  # mean squared error of pictures at 23 dB
 _NESTED = (8, 4, 2)  # a picture is also drawn from 1/8, 1/4 and 1/2 of the Gaussians
@@ -163,13 +163,20 @@ def negative_psnr(errors: Tensor) -> Tensor:
     return _TYPICAL_ERROR * torch.log(errors + _LEAST_ERROR).mean()
 
 
-def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int) -> Tensor:
+def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int, order: Order = "queries") -> Tensor:
     """Share of a picture's variance of depths that is fixed by a Gaussian's slot within its query; the pictures' mean.
 
     With several Gaussians a query some slots tend to lie in front all over a picture; its depth map then shows the grid
     of queries instead of the scene. A mean over pictures is the same however a batch is cut over processes.
+
+    Args:
+        order: of the Gaussians, that of `GMAEConfig`.
     """
-    depths = gaussians.means[..., 2].unflatten(1, (-1, gaussians_per_query))  # [B, Q, G]
+    depths = gaussians.means[..., 2]
+    if order == "slots":
+        depths = depths.unflatten(1, (gaussians_per_query, -1)).transpose(1, 2)
+    else:
+        depths = depths.unflatten(1, (-1, gaussians_per_query))  # [B, Q, G], both
     between = depths.mean(1).var(1, correction=0)  # [B]
     return (between / (depths.var((1, 2), correction=0) + 1e-8)).mean()
 
@@ -214,7 +221,8 @@ def gmae_loss(
     gaussians: Gaussians = model(images, masks)
     splats = project(gaussians, config.camera, height, width)
     pixels, errors = losses_of(splats)
-    loss = pixels + objective.slot_depth_weight * slot_depth_spread(gaussians, config.gaussians_per_query)
+    spread = slot_depth_spread(gaussians, config.gaussians_per_query, config.order)
+    loss = pixels + objective.slot_depth_weight * spread
     if objective.size_depth_weight:
         loss = loss + objective.size_depth_weight * size_prior(splats)
     if objective.region_depth_weight:

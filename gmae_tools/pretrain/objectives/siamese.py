@@ -34,12 +34,12 @@ from gmae_tools.masks import complement
 from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.objectives.mae import patch_columns
 from gmae_tools.pretrain.objectives.objective import Objective, draw_masks
-from gmae_tools.reconstruction import masked_out
+from gmae_tools.pretrain.reconstruction import masked_out
 from gmae_tools.splatting import Backend
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
-    from gmae_tools.pretrain.evaluation import HeldOut
+    from gmae_tools.pretrain.held_out import HeldOut
 
 
 @dataclass(frozen=True)

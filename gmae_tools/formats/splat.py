@@ -1,0 +1,74 @@
+"""`.splat` files as antimatter15/splat defined them: 32 bytes (`RECORD`) for each Gaussian, and nothing else.
+
+Colours and opacities are rounded to 8 bits, and so are unit quaternions (w, x, y, z), as 128 q + 128.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats.ply import MOST_GAUSSIANS
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.system.files import atomic_path
+
+RECORD = np.dtype([("position", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
+
+
+def write(path: str | os.PathLike[str], gaussians: Gaussians) -> None:
+    """Write one set of Gaussians.
+
+    What matters most, by volume times opacity, comes first, for viewers that draw while they load.
+
+    Args:
+        gaussians: one set, as `perspective.to_viewer` makes them.
+
+    Raises:
+        GmaeToolsError: there is not exactly one set.
+    """
+    if gaussians.batch_size != 1:
+        raise GmaeToolsError(f"a file holds one set of Gaussians, not {gaussians.batch_size}")
+    order = torch.argsort(gaussians.scales[0].prod(-1) * gaussians.opacities[0], descending=True, stable=True)
+    one = gaussians.select(order).detach().to("cpu")
+    records = np.zeros((1, gaussians.k), RECORD)
+    records["position"] = one.means.numpy()
+    records["scales"] = one.scales.numpy()
+    records["rgba"] = _bytes(torch.cat([one.colors, one.opacities[..., None]], -1) * 255)
+    records["rotation"] = _bytes(torch.nn.functional.normalize(one.quats, dim=-1) * 128 + 128)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(records.tobytes())
+
+
+def _bytes(values: Tensor) -> np.ndarray:
+    rounded: np.ndarray = values.round().clamp(0, 255).to(torch.uint8).numpy()
+    return rounded
+
+
+def read(path: str | os.PathLike[str]) -> Gaussians:
+    """Read one set of Gaussians `[1, K]`, in the order, the units and the axes of the file.
+
+    Raises:
+        GmaeToolsError: the file is missing, or not of whole records with finite numbers.
+    """
+    try:
+        size = Path(path).stat().st_size
+        if not size or size % RECORD.itemsize:
+            raise GmaeToolsError(f"{path}: {size:,} bytes are no .splat file, which has {RECORD.itemsize} a Gaussian")
+        if size > MOST_GAUSSIANS * RECORD.itemsize:
+            raise GmaeToolsError(f"{path}: more than {MOST_GAUSSIANS:,} Gaussians")
+        records = np.fromfile(path, RECORD)
+    except OSError as error:
+        raise GmaeToolsError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if not (np.isfinite(records["position"]).all() and np.isfinite(records["scales"]).all()):
+        raise GmaeToolsError(f"{path}: not a .splat file of Gaussians (it has NaN or infinite values)")
+    color = records["rgba"].astype(np.float32) / 255
+    arrays = (
+        records["position"].astype(np.float32), records["scales"].astype(np.float32),
+        (records["rotation"].astype(np.float32) - 128) / 128, color[:, :3], color[:, 3],
+    )  # fmt: skip
+    return Gaussians(*(torch.from_numpy(np.ascontiguousarray(array))[None] for array in arrays))

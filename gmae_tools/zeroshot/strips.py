@@ -1,0 +1,49 @@
+"""Drawing a picture in strips of rows, so that memory does not grow with its height."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+
+import torch
+
+from gmae_tools.camera import Splats
+
+_FAINTEST = 1 / 255  # alpha that the renderer draws
+_LEAST_DETERMINANT = 1e-12  # of the product of a conic's diagonal, for needles: as the renderer's
+_MARGIN = 1.0  # px, so that rounding leaves out nothing that is drawn
+
+
+def strips(
+    splats: Splats, height: int, rows: int, *groupings: Sequence[int]
+) -> Iterator[tuple[slice, Splats, tuple[list[int], ...]]]:
+    """Cut a picture into strips of `rows` rows, from top to bottom; the last may have fewer.
+
+    Args:
+        splats: one set, nearest first, for a picture of `height` pixels.
+        groupings: sizes of consecutive groups of them, each with the sum K.
+
+    Yields:
+        The rows of a strip; the splats that reach into it, in their order, moved up by its first row; and the sizes of
+        each grouping that are left. Drawn at the height of the strip, they give just those rows of the picture.
+    """
+    if rows >= height:
+        yield slice(0, height), splats, tuple(map(list, groupings))
+        return
+    y, reach = splats.means[0, :, 1].double(), _reach(splats)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        seen = ~((y + reach < top) | (y - reach > bottom))  # what is not a number stays, for the renderer to refuse
+        seen[0] = True  # there is always one
+        index = seen.nonzero()[:, 0]
+        left = tuple([int(part.sum()) for part in seen.split(list(sizes))] for sizes in groupings)
+        strip = Splats(*(getattr(splats, field.name)[:, index] for field in fields(Splats)))
+        yield slice(top, bottom), replace(strip, means=strip.means - strip.means.new_tensor([0.0, top])), left
+
+
+def _reach(splats: Splats) -> torch.Tensor:
+    """Half the height in px of the ellipse beyond which a splat is too faint to be drawn, and a margin, `[K]`."""
+    a, b, c = splats.conics[0].double().unbind(-1)
+    fall = (splats.opacities[0].double() / _FAINTEST).clamp_min(1).log()  # of its logarithm, from the centre on
+    determinant = torch.maximum(a * c - b * b, _LEAST_DETERMINANT * a * c)
+    return (2 * fall * a / determinant).sqrt() + _MARGIN

@@ -1,0 +1,52 @@
+"""A scene is checked once, says what it is, and draws itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gmae_tools.camera import Camera, project
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.scene import Scene
+from gmae_tools.splatting import rasterize
+from tests.some_gaussians import some_gaussians
+
+PHOTO = np.zeros((20, 30, 3), np.uint8)
+
+
+def test_it_says_what_it_is() -> None:
+    assert repr(Scene(some_gaussians(), Camera(), 20, 30)) == "Scene(50 Gaussians, gmae camera, 30 x 20 px)"
+    assert repr(Scene(some_gaussians(), Camera(), 20, 30, PHOTO)).endswith("px, with its photograph)")
+
+
+def test_it_draws_itself_at_any_size() -> None:
+    gaussians, camera = some_gaussians(), Camera("gmae", 8.0, 3.0)
+    scene = Scene(gaussians, camera, 20, 30)
+    for size, arguments in (((20, 30), ()), ((40, 20), (40, 20))):
+        expected = rasterize(project(gaussians, camera, *size), *size, background=torch.tensor([0.1, 0.2, 0.3])).image
+        assert torch.equal(scene.render(*arguments, background=(0.1, 0.2, 0.3)), expected)
+    assert scene.render().requires_grad is False
+    learned = Scene(gaussians.map(lambda tensor: tensor.clone().requires_grad_()), camera, 20, 30)
+    assert learned.render().requires_grad
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gaussians": Gaussians.stack([some_gaussians(), some_gaussians()])}, "not 2 sets of 50"),
+        ({"gaussians": some_gaussians().select(slice(0, 0))}, "not 1 sets of 0"),
+        ({"height": 0}, "height is a number of pixels, 1 or more, not 0"),
+        ({"width": 2.5}, "width is a number of pixels, 1 or more, not 2.5"),
+        ({"width": True}, "width is a number of pixels"),
+        ({"photo": PHOTO[:10]}, r"uint8 RGB \[20, 30, 3\], not uint8 \[10, 30, 3\]"),
+        ({"photo": PHOTO / 255}, "not float64"),
+    ],
+)
+def test_what_does_not_fit_together(changes: dict[str, Any], message: str) -> None:
+    values: dict[str, Any] = {"gaussians": some_gaussians(), "camera": Camera(), "height": 20, "width": 30}
+    with pytest.raises(GmaeToolsError, match=message):
+        Scene(**values | changes)
