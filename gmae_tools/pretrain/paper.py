@@ -21,6 +21,9 @@ OBJECTIVE: dict[str, Any] = {
     "loss_on": "masked",
     "background": "white",
     "slot_depth_weight": 0.0,
+    "occlusion_gradient": 0.0,
+    "size_depth_weight": 0.0,
+    "region_depth_weight": 0.0,
 }
 
 _BASE_LR, _BASE_BATCH = 1.5e-4, 256
