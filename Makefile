@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.gmae-tools-installed
 INSTALLED_DEV := $(VENV)/.gmae-tools-installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint bench reliability
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /make \1: /p' Makefile
@@ -26,7 +26,11 @@ lint: $(INSTALLED_DEV)  ## check style and types
 	$(BIN)/mypy
 
 bench: $(INSTALLED_DEV)  ## time the renderer against a PyTorch one
-	$(BIN)/python evals/splatting_speed.py $(ARGS)
+	$(BIN)/python -m evals.benchmarks.splatting_speed $(ARGS)
+
+reliability: $(INSTALLED_DEV)  ## try to break what the package guarantees, for 40 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/reliability
+	$(BIN)/python -m tests.reliability $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

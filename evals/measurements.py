@@ -20,29 +20,31 @@ from typing import Any, Protocol
 import click
 import numpy as np
 import torch
-from bsds500 import SAMPLES, resampled_ods
-from figure_ground import BEST as FIGURE
-from reconstruction import rebuilt_by
 from torch import Tensor
 
-from gmae_tools import __version__, checkpoints, edge_benchmark, region_benchmark
+from evals.benchmarks.bsds500 import SAMPLES, resampled_ods
+from evals.benchmarks.figure_ground import BEST as FIGURE
+from evals.benchmarks.reconstruction import rebuilt_by
+from evals.depth_consistency import SHIFTS, depth_consistency
+from gmae_tools import __version__, checkpoints
+from gmae_tools.benchmarks import edges
+from gmae_tools.benchmarks import regions as region_benchmark
+from gmae_tools.benchmarks.edge_methods import GaussianEdges
+from gmae_tools.benchmarks.figure_methods import THRESHOLDS, GaussianFigure
+from gmae_tools.benchmarks.predictions import claim, fingerprint, predict_maps
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.photos import PhotoStore, center_crop, held_out_split
 from gmae_tools.datasets.saliency import Pair, Saliency, Split
-from gmae_tools.depth_consistency import SHIFTS, depth_consistency
-from gmae_tools.detectors import GaussianEdges
-from gmae_tools.files import atomic_path
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryResult, BoundaryScores
 from gmae_tools.metrics.boundaries import Protocol as BoundaryProtocol
 from gmae_tools.metrics.pictures import psnr
 from gmae_tools.metrics.regions import RegionProtocol
 from gmae_tools.model import GMAE
-from gmae_tools.prediction_folder import claim, fingerprint, predict_maps
-from gmae_tools.pretrain.evaluation import HeldOut
+from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.objectives.objective import MASKED
-from gmae_tools.segmenters import THRESHOLDS, GaussianFigure
-from gmae_tools.views import Looks
+from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot.views import Looks
 
 DEPTH_BATCH = 5
 LAYERS = 16
@@ -201,7 +203,7 @@ class Edges:
         detect = GaussianEdges(model, self.looks).detector(self.readout, (self.layers,))
         list(predict_maps(self.photos(), {folder: detect}))
         truths = BSDS500(self.root).ground_truth_folder("val")
-        result = edge_benchmark.score_maps(
+        result = edges.score_maps(
             folder, truths, self.thresholds, subset=True, jobs=1, progress=lambda counts, _length, _label: iter(counts)
         )
         figures = {f"{self.prefix}{name}": getattr(result, name) for name in ("ods", "ois", "ap")}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.system.precision import working_dtype
 
 CameraKind = Literal["gmae", "pinhole", "orthographic"]
 
@@ -123,8 +124,10 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     not matter. What is NaN or infinite stays so, for `rasterize` to refuse.
 
     Returns:
-        Splats in the order of the Gaussians, with their colours.
+        Splats in the order of the Gaussians, with their colours; float32, or float64 if one of the tensors is.
     """
+    dtype = working_dtype(*vars(gaussians).values())
+    gaussians = gaussians.map(lambda tensor: tensor.to(dtype))
     half = gaussians.means.new_tensor([width / 2, height / 2])  # [2]
     z = camera.distance + gaussians.means[..., 2]  # [B, K]
     visible = z > _NEAREST_VISIBLE_Z

@@ -8,7 +8,8 @@ They are read by safetensors, which runs no code, and are made a model only if n
 configuration, and all numbers finite: nothing that a file claims is trusted before.
 
 They are named by the name of an embedded one (`gmae-tiny`), by the path of a folder, or as `hf://ORG/NAME[@REVISION]`
-on the Hugging Face hub. An official MAE checkpoint is the path of its `.pth`, of which nothing but tensors is read.
+on the Hugging Face hub. A checkpoint of GMAE's authors, or an official one of MAE, is the path of its `.ckpt` or
+`.pth`, of which nothing but tensors and numbers is read.
 """
 
 from __future__ import annotations
@@ -17,42 +18,50 @@ import argparse
 import json
 import os
 import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import huggingface_hub
 import torch
+from huggingface_hub import CommitOperationAdd
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file as read_safetensors
 from safetensors.torch import save as to_bytes
 
+from gmae_tools.checkpoint_names import (
+    AUTHORS_SUFFIX,
+    CONFIG_FILE,
+    FILE_SUFFIXES,
+    HUB_PREFIX,
+    LARGEST_JSON,
+    embedded,
+    local_path,
+)
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.formats import authors
+from gmae_tools.formats.torch_files import check_plain, read_torch, reads_safely
 from gmae_tools.images import one_line, printable
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, from_official, official_config
+from gmae_tools.mae import CMAE, MAE, RMAE, CMAEConfig, MAEConfig, RMAEConfig, from_official, official_config
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
+from gmae_tools.system.files import atomic_path
 
-HUB_PREFIX = "hf://"
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
 INDEX_FILE = "model.safetensors.index.json"
 FORMAT = "gmae-tools/1"
-OFFICIAL_SUFFIXES = (".pth", ".pt")
 _SHARDS, _SHARD = "model-*-of-*.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
-_LARGEST_JSON = 1 << 24  # bytes
-SAFE_TORCH = (2, 10)  # before, a file could run code through `weights_only` (CVE-2025-32434, CVE-2026-24747)
+reads_official = reads_safely
+_ADDRESS = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")  # ORG/NAME[@REVISION]
 _HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
-_PACKAGE = Path(__file__).parent
-_EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
 
 Model = TypeVar("Model", bound=Autoencoder)
 
@@ -60,6 +69,7 @@ Model = TypeVar("Model", bound=Autoencoder)
 _ARCHITECTURES: dict[str, tuple[type[Autoencoder], type[AutoencoderConfig]]] = {
     "gmae": (GMAE, GMAEConfig),
     "mae": (MAE, MAEConfig),
+    "r-mae": (RMAE, RMAEConfig),
     "c-mae": (CMAE, CMAEConfig),
 }
 
@@ -68,7 +78,8 @@ def load(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> GM
     """Load a GMAE in evaluation mode.
 
     Args:
-        name: an embedded checkpoint, a folder, or `hf://ORG/NAME[@REVISION]` (downloaded once, then cached).
+        name: an embedded checkpoint, a folder, `hf://ORG/NAME[@REVISION]` (downloaded once, then cached), or a file of
+            the authors' code, `*.ckpt`.
 
     Raises:
         GmaeToolsError: there is no such checkpoint, it cannot be fetched, it is damaged, or it is of another model.
@@ -89,10 +100,15 @@ def load_any(name: str | os.PathLike[str], device: str | torch.device = "cpu") -
     Raises:
         GmaeToolsError: as for `load`, but no model is refused.
     """
-    text = os.fspath(name)
-    if text.endswith(OFFICIAL_SUFFIXES) and not os.path.isdir(text):
-        return load_official(text).to(device)
+    if (path := file_of_others(name)) is not None:
+        return load_file(path).to(device)
     return load_folder(find(name)).to(device)
+
+
+def file_of_others(name: str | os.PathLike[str]) -> Path | None:
+    """The path that a name stands for, if it is that of a single file of another program."""
+    path = Path(os.path.expanduser(name))
+    return path if path.name.endswith(FILE_SUFFIXES) and not path.is_dir() else None
 
 
 def _architecture(model: Autoencoder) -> str:
@@ -103,49 +119,82 @@ def find(name: str | os.PathLike[str]) -> Path:
     """The folder of a checkpoint, fetched from the hub if need be; arguments and errors as for `load`."""
     text = os.fspath(name)
     if text.startswith(HUB_PREFIX):
-        return _fetch(text.removeprefix(HUB_PREFIX))
-    folder = _embedded().get(text, Path(os.path.expanduser(text)))
+        return fetch(text.removeprefix(HUB_PREFIX))
+    folder = local_path(text)
     if not folder.is_dir():
-        known = ", ".join(embedded()) or "none embedded"
-        raise GmaeToolsError(f"no checkpoint {text!r}: give a folder, {HUB_PREFIX}ORG/NAME, or one of: {known}")
+        raise GmaeToolsError(f"{text}: is a file, but a checkpoint is a folder with {CONFIG_FILE}")
     return folder
 
 
-def embedded() -> list[str]:
-    """Names of the checkpoints that come with the package."""
-    return sorted(_embedded())
-
-
-def _embedded() -> dict[str, Path]:
-    # What the package brings along comes before a neighbour of its folder.
-    files = [file for root in reversed(_EMBEDDED_ROOTS) for file in root.glob(f"*/{CONFIG_FILE}")]
-    return {file.parent.name: file.parent for file in files}
+def is_local(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is of an embedded checkpoint, a folder or a file, and not of a repository."""
+    text = os.fspath(name)
+    return text in embedded() or file_of_others(text) is not None or os.path.isdir(os.path.expanduser(text))
 
 
 def push(folder: str | os.PathLike[str], repository: str, *, private: bool = False) -> str:
     """Upload a checkpoint folder to the hub as `ORG/NAME`; returns its address for `load`.
 
+    A folder without a `README.md` gets a model card there.
+
     Raises:
         GmaeToolsError: the folder is no valid checkpoint, or the hub refuses.
     """
-    load_folder(folder)
-    repository = repository.removeprefix(HUB_PREFIX)
+    model, repository = load_folder(folder), repository.removeprefix(HUB_PREFIX)
+    files = [path for pattern in (*_FILES, CARD_FILE) for path in sorted(Path(folder).glob(pattern))]
+    additions = [CommitOperationAdd(path.name, path) for path in files]
+    if not (Path(folder) / CARD_FILE).exists():
+        card = model.generate_model_card(repository=repository)
+        additions.append(CommitOperationAdd(CARD_FILE, str(card).encode("utf-8")))
     api = huggingface_hub.HfApi()
-    try:
+    with hub_errors(f"{HUB_PREFIX}{repository}: the hub refused"):
         api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=Path(folder), allow_patterns=[*_FILES, "README.md"])
-    except Exception as error:  # of the hub, its client, or the HTTP library below, another from version to version
-        raise GmaeToolsError(f"{HUB_PREFIX}{repository}: the hub refused: {_hub_problem(error)}") from None
+        api.create_commit(repository, additions, commit_message="Upload a checkpoint of gmae-tools")
     return HUB_PREFIX + repository
 
 
-def _fetch(address: str) -> Path:
+def fetch(address: str, **options: Any) -> Path:
+    """The folder of a repository on the hub, `ORG/NAME[@REVISION]`, downloaded unless the cache has it.
+
+    Args:
+        options: of `huggingface_hub.snapshot_download`, such as `cache_dir`.
+
+    Raises:
+        GmaeToolsError: it cannot be fetched.
+    """
+    if not _ADDRESS.fullmatch(address):
+        raise GmaeToolsError(f"{HUB_PREFIX}{address}: no repository of the hub; write {HUB_PREFIX}ORG/NAME[@REVISION]")
     repository, _, revision = address.partition("@")
-    try:
-        fetched = huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=_FILES)
-    except Exception as error:  # as for `push`
-        raise GmaeToolsError(f"{HUB_PREFIX}{address}: cannot be fetched: {_hub_problem(error)}") from None
+    problem = f"{HUB_PREFIX}{address}: cannot be fetched"
+    with hub_errors(problem):
+        try:
+            fetched = huggingface_hub.snapshot_download(
+                repository, revision=revision or None, allow_patterns=_FILES, **options
+            )
+        except LocalEntryNotFoundError:
+            others = _fetched_revisions(repository, options.get("cache_dir") or HF_HUB_CACHE)
+            if not others:
+                raise
+            why = f"the hub cannot be reached, and of this repository only {', '.join(others)} was fetched before"
+            raise GmaeToolsError(f"{problem}: {why}") from None
     return Path(fetched)
+
+
+def _fetched_revisions(repository: str, cache: str | os.PathLike[str]) -> list[str]:
+    """Names of the revisions of which there is a copy in a cache."""
+    refs = Path(cache) / f"models--{repository.replace('/', '--')}" / "refs"
+    return sorted(path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file())
+
+
+@contextmanager
+def hub_errors(problem: str) -> Iterator[None]:
+    """Have whatever goes wrong with the hub end in one line, which begins with `problem`."""
+    try:
+        yield
+    except GmaeToolsError:
+        raise
+    except Exception as error:  # of the hub, its client, or the HTTP library below, another from version to version
+        raise GmaeToolsError(f"{problem}: {_hub_problem(error)}") from None
 
 
 def _hub_problem(error: Exception) -> str:
@@ -248,7 +297,9 @@ def load_folder(folder: str | os.PathLike[str]) -> Autoencoder:
             if name in weights:
                 raise GmaeToolsError(f"{path}: holds {printable(name)}, which {origins[name].name} holds, too")
             weights[name], origins[name] = tensor, path
-    return _build(kind, config, weights, files[0] if len(files) == 1 else folder / INDEX_FILE, origins)
+    model = _build(kind, config, weights, files[0] if len(files) == 1 else folder / INDEX_FILE, origins)
+    model.provenance = _training(folder)
+    return model
 
 
 def training_of(name: str | os.PathLike[str]) -> dict[str, Any]:
@@ -260,9 +311,13 @@ def training_of(name: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         GmaeToolsError: as for `load_any`.
     """
-    if os.path.isfile(name):  # an official `.pth`
-        return {}
-    training = _read_json(find(name) / CONFIG_FILE).get("training")
+    if (path := file_of_others(name)) is not None:
+        return {"imported_from": path.name}
+    return _training(find(name))
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    training = _read_json(folder / CONFIG_FILE).get("training")
     return training if isinstance(training, dict) else {}
 
 
@@ -280,7 +335,7 @@ def weights_files(folder: Path) -> list[Path]:
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        return read_safetensors(path)
     except FileNotFoundError:
         raise GmaeToolsError(
             f"{path}: missing; a checkpoint is {CONFIG_FILE} and {WEIGHTS_FILE} (or all its pieces) in one folder"
@@ -311,7 +366,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():  # nor a pipe, which might never end
             raise GmaeToolsError(f"{path}: missing; is this the folder of a checkpoint?")
-        if path.stat().st_size > _LARGEST_JSON:
+        if path.stat().st_size > LARGEST_JSON:
             raise ValueError("too large")
         document = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict):
@@ -321,7 +376,32 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); fetch the checkpoint again") from None
 
 
-# --- official MAE checkpoints ---------------------------------------------------------------------------
+# --- files of others ------------------------------------------------------------------------------------
+
+
+def load_file(path: str | os.PathLike[str]) -> Autoencoder:
+    """A model in evaluation mode from a file of GMAE's authors, or an official one of MAE; the weights tell which.
+
+    Raises:
+        GmaeToolsError: the file cannot be read, or holds another model.
+    """
+    document = read_torch(path, [argparse.Namespace, *authors.KNOWN])
+    if os.fspath(path).endswith(AUTHORS_SUFFIX) or authors.is_authors(document):
+        model: Autoencoder = _load_authors(document, path)
+    else:
+        model = _load_official(document, path)
+    model.provenance = training_of(path)
+    return model
+
+
+def _load_authors(document: object, path: str | os.PathLike[str]) -> GMAE:
+    if not check_plain(authors.state_tensors(document), path):
+        raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the authors' checkpoints")
+    try:
+        config, weights = authors.from_authors(document)
+    except GmaeToolsError as error:
+        raise GmaeToolsError(f"{path}: {error}") from None
+    return _build(GMAE, config, weights, Path(path))
 
 
 def load_official(path: str | os.PathLike[str]) -> MAE:
@@ -333,7 +413,11 @@ def load_official(path: str | os.PathLike[str]) -> MAE:
     Raises:
         GmaeToolsError: the file cannot be read, or holds no whole MAE.
     """
-    weights, settings = read_official(path)
+    return _load_official(read_torch(path, [argparse.Namespace]), path)
+
+
+def _load_official(document: object, path: str | os.PathLike[str]) -> MAE:
+    weights, settings = _official_parts(document, path)
     try:
         config = official_config(weights, normalise_targets=getattr(settings, "norm_pix_loss", False) is True)
     except GmaeToolsError as error:
@@ -351,49 +435,18 @@ def read_official(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor]
         GmaeToolsError: the file is missing, holds more than plain weights, or no state dict; or this version of torch
             could be made to run code.
     """
-    if not os.path.exists(path):
-        raise GmaeToolsError(f"{path}: no such file")
-    if not reads_official():
-        needed = ".".join(map(str, SAFE_TORCH))
-        raise GmaeToolsError(f"{path}: only torch {needed} or later reads such a file safely, not {torch.__version__}")
-    try:
-        _check_unpacked(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # of old protocols
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises anything on a damaged or hostile file
-        reason = printable(next(iter(str(error).strip().splitlines()), type(error).__name__))  # pages of advice follow
-        raise GmaeToolsError(f"{path}: not a file of plain weights ({reason})") from None
-    weights = document.get("model", document) if isinstance(document, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in weights.items()):
+    return _official_parts(read_torch(path, [argparse.Namespace]), path)
+
+
+def _official_parts(
+    document: object, path: str | os.PathLike[str]
+) -> tuple[dict[str, torch.Tensor], argparse.Namespace]:
+    whole = document if isinstance(document, dict) else {}
+    weights, settings = whole.get("model", document), whole.get("args")
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not check_plain(weights.values(), path):
         raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the official MAE checkpoints")
-    if sum(tensor.nbytes for tensor in weights.values()) > os.path.getsize(path):
-        raise GmaeToolsError(f"{path}: its tensors claim more numbers than the file holds")
-    settings = document.get("args")
     return weights, settings if isinstance(settings, argparse.Namespace) else argparse.Namespace()
-
-
-def reads_official() -> bool:
-    """Whether this version of torch keeps a `.pth` from running code."""
-    return tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) >= SAFE_TORCH
-
-
-def _check_unpacked(path: str | os.PathLike[str]) -> None:
-    """Refuse an archive of more than its size; torch itself compresses nothing."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
-                raise ValueError("unpacked, it would be larger")
-
-
-def _is_plain(value: object) -> bool:
-    """Whether it is a tensor whose numbers lie in the memory one by one."""
-    return (
-        type(value) in (torch.Tensor, torch.nn.Parameter)
-        and value.layout == torch.strided  # type: ignore[attr-defined]
-        and value.device.type == "cpu"  # type: ignore[attr-defined]
-        and not value.is_quantized  # type: ignore[attr-defined]
-    )
 
 
 # --- checks ---------------------------------------------------------------------------------------------

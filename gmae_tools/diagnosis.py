@@ -20,9 +20,9 @@ from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.predict import has_bf16, predict, resolve_device
-from gmae_tools.processes import cores
 from gmae_tools.splatting import Drawer, choose_backend, rasterize
 from gmae_tools.splatting.backends import BackendStatus, describe_backends, find_nvcc
+from gmae_tools.system.processes import cores
 
 CHECKPOINT = "gmae-tiny"  # the default of every command
 PICTURE_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
@@ -100,11 +100,11 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at everything, and draw with every backend that is usable; gsplat may have to be compiled for that."""
-    from gmae_tools import checkpoints
+    from gmae_tools import checkpoint_names
 
     backends = describe_backends()
     trials = [try_backend(status.name) for status in backends if status.usable]
-    found = versions(), devices(), backends, trials, checkpoints.embedded(), folders()
+    found = versions(), devices(), backends, trials, checkpoint_names.embedded(), folders()
     return Diagnosis(*found, *try_defaults(trials))
 
 
@@ -119,6 +119,7 @@ def versions() -> dict[str, str]:
         "torchvision": _torchvision(),
         **{name: _version(name) for name in _LIBRARIES},
         "opencv": _opencv(),
+        "pillow-heif": _heif(),
         "CUDA of torch": torch.version.cuda or "none",
         "CUDA toolkit": _nvcc_version(nvcc) if nvcc else "none",
     }
@@ -133,7 +134,7 @@ def _version(name: str) -> str:
 
 def _torchvision() -> str:
     """Its version, and whether its compiled operators fit this torch; nothing here needs them."""
-    from gmae_tools.torchvision_ops import ensure_torchvision
+    from gmae_tools.system.torchvision_ops import ensure_torchvision
 
     try:
         ensure_torchvision()
@@ -143,7 +144,8 @@ def _torchvision() -> str:
     except ImportError:
         return "not installed"
     except (RuntimeError, NotImplementedError):
-        return f"{_version('torchvision')}, without its compiled operators (not needed)"
+        unfit = "" if ensure_torchvision() else "; not built for this torch, so timm can be imported by gmae-tools only"
+        return f"{_version('torchvision')}, without its compiled operators (not needed{unfit})"
     return _version("torchvision")
 
 
@@ -153,6 +155,14 @@ def _opencv() -> str:
     except ImportError as error:
         return f"not usable ({one_line(error)}); canny and grabcut need it: pip install 'gmae-tools[opencv]'"
     return cv2.__version__
+
+
+def _heif() -> str:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        return f"not usable ({one_line(error)}); pictures in HEIC need it: pip install 'gmae-tools[heif]'"
+    return pillow_heif.__version__
 
 
 def _nvcc_version(nvcc: str) -> str:
@@ -191,11 +201,9 @@ def folders() -> list[Folder]:
     from gmae_tools.splatting import kernels
 
     extensions = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
-    paths = {
-        "compiled CPU kernels": kernels.composite.stats.cache_path,
-        "compiled CUDA kernels": extensions,
-        "checkpoints from the hub": HF_HUB_CACHE,
-    }
+    paths = {"compiled CUDA kernels": extensions, "checkpoints from the hub": HF_HUB_CACHE}
+    if hasattr(kernels.composite, "stats"):  # where numba may compile
+        paths = {"compiled CPU kernels": kernels.composite.stats.cache_path, **paths}
     return [Folder(purpose, str(path), _is_writable(Path(path))) for purpose, path in paths.items()]
 
 
@@ -237,7 +245,8 @@ def _scene(device: str) -> Splats:
     generator = torch.Generator().manual_seed(0)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return (low + (high - low) * torch.rand(1, _SPLATS, *shape, generator=generator)).to(device)
+        numbers = torch.rand(1, _SPLATS, *shape, generator=generator, dtype=torch.float32)
+        return (low + (high - low) * numbers).to(device)
 
     a, c = uniform(0.01, 0.5), uniform(0.01, 0.5)
     conics = torch.stack([a, uniform(-0.8, 0.8) * (a * c).sqrt(), c], -1)
@@ -251,9 +260,10 @@ def try_defaults(trials: list[Trial]) -> tuple[str, str | None]:
     from gmae_tools import checkpoints
 
     device = resolve_device("auto")
-    drawer = choose_backend("auto", device)
-    default = f"{CHECKPOINT} on {device}, drawn by {drawer}"
+    default = f"{CHECKPOINT} on {device}"
     try:
+        drawer = choose_backend("auto", device)
+        default = f"{default}, drawn by {drawer}"
         model = checkpoints.load(CHECKPOINT, device=device)
         splats = project(predict(model, np.full((32, 48, 3), 128, np.uint8)), model.camera, 32, 48)
         rasterize(splats, 32, 48, background=torch.ones(3), backend=drawer)

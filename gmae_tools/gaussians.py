@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line
+from gmae_tools.system.files import atomic_path
 
 _LAST_DIMENSION = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": None}
 

@@ -1,39 +1,44 @@
-"""Finding, reading and writing pictures; every odd file is either handled or refused in one line.
+"""Reading and writing pictures; every odd file is either handled or refused in one line.
 
 Pictures in memory are uint8 RGB arrays `[H, W, 3]`; tensors are float32 RGB in [0, 1], `[1, 3, H, W]`.
 """
 
 from __future__ import annotations
 
-import glob
 import io
 import logging
 import os
 import re
+import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:  # importing torch takes a second, and most of this file does without
     import torch
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+IMAGE_SUFFIXES = _WRITTEN_SUFFIXES | {".avif", ".heic", ".heif"}
 # Those of the suffixes, whatever a file's name: Pillow would also run Ghostscript on a page of PostScript, and has
-# decoders of formats that hardly anybody uses nor tests.
-IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# decoders of formats that hardly anybody uses nor tests. HEIC, which Pillow does not read, is read by pillow-heif.
+IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485  # above which Pillow warns of decompression bombs; a quarter of a gigabyte of RGB
 
 _STRIP_PIXELS = 1 << 20  # converted at a time
 _LONGEST_LINE = 300  # characters
+_MOST_PIPED = 1 << 29  # bytes that are read from a pipe, which might never end
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")  # of HEVC in a HEIF container
+_AVIF_BRANDS = (b"avif", b"avis")
+_LONGEST_BRANDS = 128  # bytes; files name about five brands of four bytes
 _MOST_SCANS = 100  # of a JPEG, as libtiff allows; encoders make about ten
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # of JPEG, which begins a segment; others lie among the pixels
 # Pillow logs some of what it raises, which Python prints unless there is a handler; those of an application still hear.
@@ -42,56 +47,10 @@ _STDERR = threading.Lock()  # who holds it has redirected the process's stderr
 _START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 
 
-# --- finding -----------------------------------------------------------------------------------------
-
-
 def is_image_name(name: str) -> bool:
     """Whether the last part of a path looks like a picture; hidden files do not (macOS's `._name.jpg`)."""
     base = os.path.basename(name)
     return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES
-
-
-def matching_paths(text: str | os.PathLike[str]) -> list[Path]:
-    """What `text` names: an existing file or folder, or else, sorted, the matches of a glob (`**` recursive).
-
-    Raises:
-        GmaeToolsError: nothing.
-    """
-    path = Path(text).expanduser()
-    if os.path.lexists(path):
-        return [path]
-    matches = sorted(glob.glob(str(path), recursive=True))
-    if not matches:
-        raise GmaeToolsError(f"{text}: no such file or folder")
-    return [Path(match) for match in matches]
-
-
-def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The pictures meant by command-line arguments, each once, in the order of `inputs`.
-
-    A file is taken whatever its name. A folder stands for the pictures directly inside it (not for those of
-    its subfolders, where earlier results may lie), a glob for its matches; `DIR/**/*.jpg` walks a tree. In
-    folders and globs pictures are told by suffix (`IMAGE_SUFFIXES`, in any case), and sorted.
-
-    Raises:
-        GmaeToolsError: an input matches no picture, or there is no input.
-    """
-    found = dict.fromkeys(path for text in inputs for path in _images_of(text))
-    if not found:
-        raise GmaeToolsError("no pictures given; name files, folders or globs")
-    return list(found)
-
-
-def _images_of(text: str | os.PathLike[str]) -> list[Path]:
-    paths = matching_paths(text)
-    if paths == [Path(text).expanduser()]:
-        if not paths[0].is_dir():
-            return paths
-        paths = sorted(paths[0].iterdir())
-    images = [path for path in paths if is_image_name(path.name) and not path.is_dir()]
-    if not images:
-        raise GmaeToolsError(f"{text}: no pictures here; looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
-    return images
 
 
 # --- reading -----------------------------------------------------------------------------------------
@@ -101,7 +60,8 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
     """Read a picture file as uint8 RGB `[H, W, 3]`, upright, in its own size; the first frame of several.
 
     Args:
-        path: a file in one of `IMAGE_FORMATS`, of any mode; see `to_rgb` for how it becomes RGB.
+        path: a file in one of `IMAGE_FORMATS` or HEIC (which needs pillow-heif), of any mode; see `to_rgb` for how it
+            becomes RGB. A pipe is read to its end.
         max_pixels: refuse larger pictures before decoding anything; see `open_image`. Decoding takes 8 bytes a pixel,
             of WebP 16.
 
@@ -134,8 +94,8 @@ def open_image(
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, bound)
     try:
-        with _opened(file) as encoded, Image.open(encoded, formats=IMAGE_FORMATS) as image:
-            if side:
+        with _opened(file) as encoded, _recognised(encoded) as image:
+            if side and image.format in ("JPEG", "MPO"):  # others would take a thumbnail for the picture
                 image.draft("RGB", (side, side))
             if image.width * image.height > bound:
                 raise GmaeToolsError(f"{image.width} x {image.height} is {too_large}")
@@ -156,9 +116,56 @@ def _opened(file: str | os.PathLike[str] | IO[bytes]) -> AbstractContextManager[
     path = Path(file)
     if path.is_dir():
         raise GmaeToolsError("is a folder, not a picture")
-    if path.stat().st_size == 0:  # so is that of a device or a pipe, which might never end
+    status = path.stat()
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+        return _piped(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise GmaeToolsError("is a terminal or another device; give a picture file, or send one through a pipe")
+    if status.st_size == 0:
         raise GmaeToolsError("the file is empty")
     return _BoundedFile(io.FileIO(path))
+
+
+def _piped(path: Path) -> IO[bytes]:
+    """All bytes that come through a pipe: decoders go back and forth in a file, which a pipe cannot."""
+    data = io.BytesIO()
+    with path.open("rb") as pipe:
+        while chunk := pipe.read(1 << 20):
+            data.write(chunk)
+            if data.tell() > _MOST_PIPED:
+                raise GmaeToolsError(f"more than {_MOST_PIPED >> 20} MiB through a pipe; save it as a file first")
+    if not data.tell():
+        raise GmaeToolsError("nothing came through the pipe")
+    data.seek(0)
+    return data
+
+
+def _recognised(encoded: IO[bytes]) -> Image.Image:
+    """The picture in a file, whose format its first bytes tell; nothing is decoded yet.
+
+    Raises:
+        GmaeToolsError: reading this format takes a package that is not installed.
+    """
+    head = encoded.read(_LONGEST_BRANDS)
+    encoded.seek(0)
+    brands = _brands(head)
+    if any(brand in brands for brand in _HEIC_BRANDS):
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            raise GmaeToolsError("a HEIC picture; to read it, run pip install 'gmae-tools[heif]'") from None
+        return HeifImageFile(encoded)  # not registered with Pillow, which belongs to the whole process
+    if any(brand in brands for brand in _AVIF_BRANDS) and not features.check("avif"):
+        raise GmaeToolsError("an AVIF picture, which this Pillow cannot read; run pip install --upgrade pillow")
+    return Image.open(encoded, formats=IMAGE_FORMATS)
+
+
+def _brands(head: bytes) -> list[bytes]:
+    """What a file in a container of ISO media (HEIC, AVIF, films) says that it is, the major brand first."""
+    if head[4:8] != b"ftyp":
+        return []
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return [head[place : place + 4] for place in (8, *range(16, end, 4))]
 
 
 class _BoundedFile(io.BufferedReader):
@@ -326,7 +333,7 @@ def write_image(path: str | os.PathLike[str], picture: np.ndarray | torch.Tensor
     """
     path = Path(path)
     pixels = _as_uint8(picture if isinstance(picture, np.ndarray) else _channels_last(picture))
-    if not is_image_name(path.name):
+    if path.suffix.lower() not in _WRITTEN_SUFFIXES:
         raise GmaeToolsError(f"{path}: cannot tell the picture format from the suffix; name it .png or .jpg")
     is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
     if is_jpeg and pixels.ndim == 3 and pixels.shape[2] == 4:

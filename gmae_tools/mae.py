@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.masks import hidden_patches, visible_patches
-from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, vit_block
+from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, initialise, vit_block
+from gmae_tools.system.precision import working_dtype
 
 _EPSILON = 1e-6  # added to a patch's variance
 
@@ -47,14 +48,33 @@ class MAEConfig(AutoencoderConfig):
 
 
 @dataclass(frozen=True)
+class RMAEConfig(MAEConfig):
+    """What R-MAE trains, besides.
+
+    Args:
+        own_decoder: decode the second view by a decoder of its own, d' apart from d; without it both share one.
+    """
+
+    own_decoder: bool = True
+
+
+@dataclass(frozen=True)
 class CMAEConfig(AutoencoderConfig):
     """What to tell of a picture, besides.
 
     Args:
         embedding: numbers E in which pictures are compared.
+        head: what makes an embedding of the encoder's tokens: MAE's `decoder`, which fills in the hidden patches; or a
+            `light` head of two layers, with hidden patches filled in before the encoder.
     """
 
     embedding: int = 128
+    head: Literal["decoder", "light"] = "decoder"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head not in ("decoder", "light"):
+            raise GmaeToolsError(f"head is {self.head!r}, must be decoder or light")
 
 
 class PatchDecoder(nn.Module):
@@ -86,7 +106,8 @@ class PatchDecoder(nn.Module):
         x = torch.cat([x[:, :1], patches + positions], 1)  # [B, 1 + N, D']
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x)[:, 1:]).float()  # [B, N, outputs]
+        outputs = self.head(self.norm(x)[:, 1:])  # [B, N, outputs]
+        return outputs.to(working_dtype(outputs))
 
 
 class MAE(Autoencoder):
@@ -106,23 +127,61 @@ class MAE(Autoencoder):
         return self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
 
 
+class RMAE(MAE):
+    """An `MAE` with, in training, a second decoder d' for the second view; for R-MAE."""
+
+    config: RMAEConfig
+
+    def __init__(self, config: RMAEConfig) -> None:
+        super().__init__(config)
+        if config.own_decoder:  # made last, so that all else starts as an MAE does
+            self.second_decoder = PatchDecoder(config, 3 * config.patch_size**2)
+            self.second_decoder.apply(initialise)
+
+    def forward(self, images: Tensor, mask: Tensor | None = None, second_view: bool = False) -> Tensor:
+        """Predictions `[B, N, P]` of d, or for the second view of d'."""
+        tokens, grid = self.encode(images, mask), self.grid(images)
+        if not (second_view and self.config.own_decoder):
+            return self.decode(tokens, grid, mask)
+        return self.second_decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
+
+
 class CMAE(Autoencoder):
     """Pictures in, an embedding of each out: `embeddings = model(images, mask)`, `[B, E]`; for C-MAE.
 
-    The decoder is MAE's. In place of the pixels of its patches it tells E numbers of each, and their mean is the
-    picture's embedding.
+    With MAE's decoder: in place of the pixels of its patches it tells E numbers of each, and their mean is the
+    picture's embedding. With the light head the encoder itself is given a learned mask token for every hidden patch,
+    and the embedding is the mean of what two layers make of each of its tokens.
     """
 
     config: CMAEConfig
-    decoder: PatchDecoder
+    decoder: PatchDecoder | LightHead
 
     def __init__(self, config: CMAEConfig) -> None:
-        super().__init__(config, partial(PatchDecoder, outputs=config.embedding))
+        light = config.head == "light"
+        super().__init__(config, LightHead if light else partial(PatchDecoder, outputs=config.embedding))
+        if light:
+            self.encoder.mask_token = nn.Parameter(torch.zeros(1, 1, config.width))
+            nn.init.normal_(self.encoder.mask_token, std=0.02)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
         """Embeddings `[B, E]`; `grid` and `mask` say which patch each token is of."""
+        if isinstance(self.decoder, LightHead):
+            return self.decoder(tokens)
         outputs: Tensor = self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
         return outputs.mean(1)
+
+
+class LightHead(nn.Module):
+    """Two layers over every token of a patch, and the mean of what they say: `[B, 1 + N, D]` to `[B, E]`."""
+
+    def __init__(self, config: CMAEConfig) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(config.width, config.decoder_width)
+        self.head = nn.Linear(config.decoder_width, config.embedding)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(nn.functional.gelu(self.hidden(tokens[:, 1:]))).float().mean(1)
 
 
 def _numbers(mask: Tensor | None) -> Tensor | None:
@@ -153,11 +212,10 @@ def patch_targets(images: Tensor, config: MAEConfig) -> Tensor:
     Args:
         images: RGB in [0, 1] `[B, 3, H, W]`.
     """
-    mean, deviation = _imagenet(images)
-    patches = patchify((images - mean) / deviation, config.patch_size)
+    patches = imagenet_patches(images, config.patch_size)
     if not config.normalise_targets:
         return patches
-    mean, deviation = _of_patches(patches)
+    mean, deviation = patch_statistics(patches)
     return (patches - mean) / deviation
 
 
@@ -169,8 +227,7 @@ def draw(predictions: Tensor, images: Tensor, config: MAEConfig) -> Tensor:
     """
     imagenet_mean, imagenet_deviation = _imagenet(images)
     if config.normalise_targets:
-        seen = patchify((images - imagenet_mean) / imagenet_deviation, config.patch_size)
-        mean, deviation = _of_patches(seen)
+        mean, deviation = patch_statistics(imagenet_patches(images, config.patch_size))
         predictions = predictions * deviation + mean
     height, width = images.shape[-2:]
     pixels = unpatchify(predictions, (height // config.patch_size, width // config.patch_size))
@@ -182,8 +239,14 @@ def _imagenet(images: Tensor) -> tuple[Tensor, Tensor]:
     return images.new_tensor(RGB_MEAN)[:, None, None], images.new_tensor(RGB_STD)[:, None, None]
 
 
-def _of_patches(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `[B, N, 1]` of the numbers of each patch."""
+def imagenet_patches(images: Tensor, patch: int) -> Tensor:
+    """The patches `[B, N, P]` of RGB pictures, in units of ImageNet's statistics."""
+    mean, deviation = _imagenet(images)
+    return patchify((images - mean) / deviation, patch)
+
+
+def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `[B, N, 1]` of the numbers of each patch `[B, N, P]`, as MAE normalises targets."""
     return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + _EPSILON).sqrt()
 
 

@@ -8,6 +8,7 @@ Source: GMAE (arXiv 2501.03229), on MAE's encoder (arXiv 2111.06377).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,15 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from gmae_tools.camera import Camera
+from gmae_tools.camera import LATER, Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.masks import keep_visible
+from gmae_tools.hub import HubModel
+from gmae_tools.masks import hidden_patches, keep_visible
 from gmae_tools.positions import patch_positions, query_places, sincos_embedding
-from gmae_tools.torchvision_ops import ensure_torchvision
+from gmae_tools.system.precision import working_dtype
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
-from timm.layers import PatchEmbed  # type: ignore[attr-defined]  # noqa: E402
+from timm.layers import Attention, PatchEmbed  # type: ignore[attr-defined]  # noqa: E402
 from timm.models.vision_transformer import Block  # noqa: E402
 
 if TYPE_CHECKING:
@@ -44,8 +47,15 @@ _MOST_OTHERS = _MOST_PATCHES = 1 << 16
 _MOST_GAUSSIANS = 1 << 20
 _LARGEST_SCALE = 1000.0
 
-# Where queries come from: each from a place of its own on a grid, or all from chance.
+# Where queries come from (each from a place of its own on a grid, or all from chance), and conventions; `GMAEConfig`
+# says what they mean.
 QueryStart = Literal["grid", "random"]
+Rotations = Literal["quaternion", "shoemake"]
+DecoderPositions = Literal["own", "previous"]
+Order = Literal["queries", "slots"]
+_CHOICES = {
+    "query_start": QueryStart, "rotations": Rotations, "decoder_positions": DecoderPositions, "order": Order,
+}  # fmt: skip
 _CHANCE = 0.02  # standard deviation of random queries, as the paper draws them
 
 _SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large footprints optimise badly at first
@@ -89,7 +99,11 @@ class AutoencoderConfig:
 
     @classmethod
     def preset(cls, name: str, /, **changes: Any) -> Self:
-        """`nano` (for tests), `tiny`, `small`, or `base` (the paper's ViT-B with 256 single-Gaussian queries).
+        """`nano` (for tests), `tiny`, `small`, `base` or `paper`.
+
+        `base` has the sizes of the paper's model, a ViT-B with 256 queries of one Gaussian each, and its largest scale,
+        but queries that start spread over the picture, each with an anchor there. `paper` is the paper's in that, too.
+        What no switch changes is in `gmae_tools.pretrain.paper`.
 
         Raises:
             GmaeToolsError: there is no such preset, or a change is impossible.
@@ -103,8 +117,8 @@ class AutoencoderConfig:
             raise GmaeToolsError(f"preset {name!r}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
-        return dataclasses.asdict(self)
+        """Plain types, for JSON; what is marked `LATER` only where it is not the default."""
+        return _plain(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -121,9 +135,20 @@ class AutoencoderConfig:
             raise GmaeToolsError(f"not a configuration of this version's {name}: {error}") from error
 
 
+def _plain(config: Any) -> dict[str, Any]:
+    values = {each.name: (each, getattr(config, each.name)) for each in dataclasses.fields(config)}
+    return {
+        name: _plain(value) if dataclasses.is_dataclass(value) else value
+        for name, (each, value) in values.items()
+        if "later" not in each.metadata or value != each.default
+    }
+
+
 @dataclass(frozen=True)
 class GMAEConfig(AutoencoderConfig):
     """What to draw, besides.
+
+    The last four settings are conventions in which the authors' code differs; `formats/authors.py` sets them.
 
     Args:
         queries: learned query tokens Q. The decoder's cost grows with them.
@@ -133,22 +158,35 @@ class GMAEConfig(AutoencoderConfig):
         query_start: `grid` spreads the queries over the picture: each starts as the sine-cosine code of a place and has
             a learned anchor there, to which the head's x and y are added. That is a prior on places which the paper
             does without. `random`, as in the paper: queries start from N(0, 0.02), and there are no anchors.
+        rotations: what the head's four numbers of a rotation are: a `quaternion` of any length; or, the first three,
+            sigmoids in [0, 1]^3 for `shoemake_quaternion`.
+        decoder_positions: with which position the decoder sees a visible patch: its `own`; or that of the `previous`
+            patch (zeros for the first), as where a table is read whose first row is the class token's.
+        order: of the K Gaussians: those of one query side by side (`queries`), or those of one slot (`slots`).
+        background_grey: in [0, 1], behind the Gaussians where the model's picture is drawn; 1 is white.
     """
 
     queries: int = 64
     gaussians_per_query: int = 12
     max_scale: float = 2.0
     camera: Camera = field(default_factory=Camera)
-    query_start: QueryStart = "grid"
+    query_start: QueryStart = field(default="grid", metadata=LATER)
+    rotations: Rotations = field(default="quaternion", metadata=LATER)
+    decoder_positions: DecoderPositions = field(default="own", metadata=LATER)
+    order: Order = field(default="queries", metadata=LATER)
+    background_grey: float = field(default=1.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, known in _CHOICES.items():
+            if (value := getattr(self, name)) not in get_args(known):
+                raise GmaeToolsError(f"{name} is {value!r}, must be {' or '.join(get_args(known))}")
+        if type(self.background_grey) not in (int, float) or not 0 <= self.background_grey <= 1:
+            raise GmaeToolsError(f"background_grey is {self.background_grey!r}, must be a number in 0..1")
         if type(self.max_scale) not in (int, float) or not 0 < self.max_scale <= _LARGEST_SCALE:
             raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be above 0, {_LARGEST_SCALE:g} at most")
         if not isinstance(self.camera, Camera):
             raise GmaeToolsError(f"camera is {self.camera!r}, must be a Camera")
-        if self.query_start not in get_args(QueryStart):
-            raise GmaeToolsError(f"query_start is {self.query_start!r}, must be {' or '.join(get_args(QueryStart))}")
         if self.k > _MOST_GAUSSIANS:
             raise GmaeToolsError(f"a picture has {_MOST_GAUSSIANS:,} Gaussians at most, not {self.k:,}")
 
@@ -156,6 +194,11 @@ class GMAEConfig(AutoencoderConfig):
     def k(self) -> int:
         """Number of Gaussians a picture."""
         return self.queries * self.gaussians_per_query
+
+    @property
+    def conventions(self) -> tuple[str, ...]:
+        """What the numbers of a decoder mean; two decoders of different conventions cannot share weights."""
+        return self.rotations, self.decoder_positions, self.order
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -174,10 +217,19 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "max_scale": 1.0,
     },
 }  # fmt: skip
+# The paper's model in every switch that there is (settings that a model does not have are not its): queries start from
+# chance and without places, and rotations are Shoemake's. The camera of either is the paper's.
+_PRESETS["paper"] = {**_PRESETS["base"], "query_start": "random", "rotations": "shoemake"}
 
 
 class Encoder(nn.Module):
-    """A plain ViT over the visible patches; its parameters are named as in timm and MAE."""
+    """A plain ViT over the visible patches; its parameters are named as in timm and MAE.
+
+    Attributes:
+        mask_token: None, or a parameter `[1, 1, D]` that a model has put here: it stands in for every hidden patch.
+    """
+
+    mask_token: nn.Parameter | None
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -187,6 +239,7 @@ class Encoder(nn.Module):
         )
         self.blocks = nn.ModuleList(vit_block(config.width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.register_parameter("mask_token", None)
 
     def forward(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         x = self.embed(images, positions, mask)
@@ -195,9 +248,12 @@ class Encoder(nn.Module):
         return self.norm(x)
 
     def embed(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """What the first block sees, `[B, 1 + V, D]`."""
+        """What the first block sees, `[B, 1 + V, D]`; with mask tokens `[B, 1 + N, D]`."""
         x = self.patch_embed(images) + positions  # [B, N, D]
-        if mask is not None:
+        if mask is not None and self.mask_token is not None:
+            hidden = hidden_patches(mask, x.shape[1])[..., None]
+            x = torch.where(hidden, (self.mask_token + positions).to(x.dtype), x)
+        elif mask is not None:
             x = keep_visible(x, mask)  # [B, V, D]
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
 
@@ -207,6 +263,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: GMAEConfig) -> None:
         super().__init__()
+        self.order = config.order
         queries, anchors = _starting_queries(config)
         self.embed = nn.Linear(config.width, config.decoder_width)
         self.queries = nn.Parameter(queries)
@@ -226,14 +283,20 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         queries = self.norm(x[:, -self.queries.shape[1] :])  # [B, Q, D']
-        raw = self.head(queries).float().unflatten(-1, (-1, _RAW)) + self.bias  # [B, Q, G, 14]
+        raw = self.head(queries)
+        raw = raw.to(working_dtype(raw)).unflatten(-1, (-1, _RAW)) + self.bias  # [B, Q, G, 14]
         if self.anchors is not None:
             raw = torch.cat([raw[..., :2] + self.anchors, raw[..., 2:]], -1)
+        if self.order == "slots":
+            raw = raw.transpose(1, 2)  # [B, G, Q, 14]
         return raw.flatten(1, 2)  # [B, K, 14]
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(nn.Module, HubModel):
     """The encoder of visible patches, and a decoder of its features: what GMAE and MAE share.
+
+    A new model is float32 whatever torch's default dtype is. `model.to(dtype)` has it compute in another; it takes
+    pictures of any floating dtype, and what it predicts is float32 or, by a float64 model, float64.
 
     Args:
         decoder: makes the decoder from a configuration.
@@ -247,9 +310,10 @@ class Autoencoder(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = decoder(config)
-        self.register_buffer("rgb_mean", torch.tensor(RGB_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("rgb_std", torch.tensor(RGB_STD)[:, None, None], persistent=False)
-        self.apply(_initialise)
+        for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
+        self.float()
+        self.apply(initialise)
         nn.init.normal_(self.encoder.cls_token, std=0.02)
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Any:
@@ -277,7 +341,11 @@ class Autoencoder(nn.Module):
     def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order."""
         positions = self.positions(self.grid(images), self.config.width)
-        return self.encoder((images - self.rgb_mean) / self.rgb_std, positions, mask)
+        return self.encoder(self.normalise(images), positions, mask)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """What the encoder sees of RGB in [0, 1] `[B, 3, H, W]`: in units of ImageNet's statistics, and its dtype."""
+        return ((images - self.rgb_mean) / self.rgb_std).to(self.dtype)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Any:
         """What the decoder makes of features; `grid` and `mask` say which patch each token is of."""
@@ -286,10 +354,15 @@ class Autoencoder(nn.Module):
     def positions(self, grid: tuple[int, int], width: int) -> Tensor:
         """Position embeddings `[N, width]` of the patches."""
         side = self.config.image_size // self.config.patch_size
-        return patch_positions(grid, side, width, self.rgb_mean.device)
+        return patch_positions(grid, side, width, self.rgb_mean.device).to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights."""
+        return self.encoder.cls_token.dtype
 
 
-class GMAE(Autoencoder):
+class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
     """Pictures in, Gaussians out: `gaussians = model(images)`."""
 
     config: GMAEConfig
@@ -305,26 +378,50 @@ class GMAE(Autoencoder):
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:
         """Gaussians from features; `grid` and `mask` say which patch each token is of."""
-        positions = self.positions(grid, self.config.decoder_width)[None].expand(len(tokens), -1, -1)
+        positions = self.positions(grid, self.config.decoder_width)
+        if self.config.decoder_positions == "previous":
+            positions = torch.cat([torch.zeros_like(positions[:1]), positions[:-1]])
+        positions = positions[None].expand(len(tokens), -1, -1)
         raw = self.decoder(tokens, positions if mask is None else keep_visible(positions, mask))
-        return activate(raw, self.config.max_scale)
+        return activate(raw, self.config.max_scale, self.config.rotations)
 
 
-def activate(raw: Tensor, max_scale: float) -> Gaussians:
+def activate(raw: Tensor, max_scale: float, rotations: Rotations = "quaternion") -> Gaussians:
     """Turn the head's `[B, K, 14]` into Gaussians: sigmoids, and a quaternion left for `project` to normalise."""
     means, scales, quats, colors, opacities = raw.split(list(_PARAMETERS.values()), -1)
     return Gaussians(
         means=2 * means.sigmoid() - 1,
         scales=max_scale * scales.sigmoid(),
-        quats=quats,
+        quats=shoemake_quaternion(quats[..., :3]) if rotations == "shoemake" else quats,
         colors=colors.sigmoid(),
         opacities=opacities[..., 0].sigmoid(),
     )
 
 
+def shoemake_quaternion(raw: Tensor) -> Tensor:
+    """Unit quaternions (w, x, y, z) `[..., 4]` of three numbers `[..., 3]`, whose sigmoids are u, v, w.
+
+    sqrt(1 - u) (sin, cos)(2 pi v) and sqrt(u) (sin, cos)(2 pi w): rotations are uniform where u, v, w are.
+    Source: Shoemake, "Uniform random rotations", Graphics Gems III, 1992.
+    """
+    _, v, w = (2 * math.pi * raw.sigmoid()).unbind(-1)
+    near, far = (-raw[..., 0]).sigmoid().sqrt(), raw[..., 0].sigmoid().sqrt()  # 1 - u itself would round to 0
+    return torch.stack([near * v.sin(), near * v.cos(), far * w.sin(), far * w.cos()], -1)
+
+
 def vit_block(width: int, heads: int) -> nn.Module:
     """One block of a ViT as MAE has it: the layers normalise with an epsilon of 1e-6."""
     return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))  # type: ignore[arg-type]
+
+
+def use_plain_attention(model: nn.Module) -> None:
+    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
+
+    It is the backward pass that is slow, so this is for training alone.
+    """
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone
 
 
 def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
@@ -344,7 +441,8 @@ def _starting_bias() -> Tensor:
     return bias
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Give a part of a model the random weights that it starts from; for `nn.Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)  # MAE's initialisation
         if module.bias is not None:

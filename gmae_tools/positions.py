@@ -27,9 +27,7 @@ def patch_positions(grid: tuple[int, int], side: int, width: int, device: torch.
 
     Kept on the device, since a GPU that is sent them in every step is waited for.
     """
-    rows, columns = grid
-    y = (torch.arange(rows) + 0.5) * side / rows - 0.5
-    x = (torch.arange(columns) + 0.5) * side / columns - 0.5
+    y, x = ((torch.arange(count, dtype=torch.float32) + 0.5) * side / count - 0.5 for count in grid)
     return sincos_embedding(torch.cartesian_prod(y, x).flip(-1), width).to(device)  # places as (x, y)
 
 
@@ -40,4 +38,4 @@ def query_places(count: int) -> Tensor:
     places = [
         ((column + 0.5) / length, (row + 0.5) / rows) for row, length in enumerate(lengths) for column in range(length)
     ]
-    return torch.tensor(places) * 2 - 1
+    return torch.tensor(places, dtype=torch.float32) * 2 - 1

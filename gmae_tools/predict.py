@@ -15,7 +15,7 @@ def resolve_device(name: str) -> torch.device:
     """The device called `name`; `auto` is a CUDA GPU where there is one, and the CPU elsewhere.
 
     Raises:
-        GmaeToolsError: no such device here.
+        GmaeToolsError: no such device here; the message names those that there are.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -23,8 +23,18 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise GmaeToolsError(f"device {name!r} is not available here: use auto, cpu or cuda") from None
+        raise GmaeToolsError(f"device {name!r} is not available here: {_devices()}") from None
     return device
+
+
+def _devices() -> str:
+    """What there is instead of a device that there is not."""
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA; use auto or cpu"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA GPU (check its driver with nvidia-smi); use auto or cpu"
+    last = torch.cuda.device_count() - 1
+    return f"use auto, cpu or cuda{f':0 to cuda:{last}' if last > 0 else ''}"
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -43,7 +53,7 @@ def predict(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = Non
         picture: uint8 RGB `[H, W, 3]` of any size and aspect ratio.
         size: height and width in pixels at which the model sees it, multiples of the patch size. By default the
             square that the model was trained on, into which the photograph is squeezed: that rebuilds 3:2
-            photographs better than a grid of patches of their own shape (measured by `evals/input_shape.py`).
+            photographs better than a grid of patches of their own shape (measured by `evals/studies/input_shape.py`).
 
     Returns:
         One set `[1, K, ...]` on the model's device, in units of the picture's half width and half height: it can be

@@ -21,6 +21,7 @@ from gmae_tools.images import resize, to_tensor
 from gmae_tools.metrics.differentiable import ssim
 from gmae_tools.metrics.pictures import SSIM_WINDOW
 from gmae_tools.splatting import Backend, Raster, rasterize
+from gmae_tools.system.precision import working_dtype
 
 MAX_PIXELS = 1 << 18  # photographs are fitted at this size: a few thousand Gaussians hold no finer detail
 PLATEAU_STEPS, PLATEAU_GAIN = 25, 0.02  # dB; the rule for stopping early
@@ -38,7 +39,7 @@ Progress = Callable[[int, float], None]  # steps done, mean of the best PSNRs so
 
 @dataclass(frozen=True)
 class Rates:
-    """Step sizes of Adam, found by `evals/refinement_rates.py`.
+    """Step sizes of Adam, found by `evals/studies/refinement_rates.py`.
 
     Attributes:
         means: in x and y, in units of the Gaussians' mean spacing sqrt(H W / K) px.
@@ -171,8 +172,9 @@ class _Fit:
         self, start: Gaussians, image: Tensor, camera: Camera, k: int, rates: Rates, ssim_weight: float,
         background: float, backend: Backend,
     ) -> None:  # fmt: skip
-        self.start = start.map(lambda tensor: tensor.detach().float().clone())  # clones of inference tensors are not
-        self.image, self.camera, self.k, self.backend = image.to(start.device), camera, k, backend
+        dtype = working_dtype(*vars(start).values())
+        self.start = start.map(lambda tensor: tensor.detach().to(dtype).clone())  # clones of inference tensors are not
+        self.image, self.camera, self.k, self.backend = image.to(self.start.means), camera, k, backend
         self.ssim_weight, self.background = ssim_weight, background
         self.height, self.width = image.shape[-2:]
         self.rows = torch.arange(start.batch_size, device=start.device)[:, None]

@@ -53,6 +53,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No progress on stderr, however slow the machine is; tests of progress set their own patience."""
+    monkeypatch.setattr("gmae_tools.cli._progress.PATIENCE", 3600.0)
+
+
+@pytest.fixture(scope="session")
+def pieces(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, its weights in several files."""
+    from gmae_tools import checkpoints
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "nano-pieces"
+    checkpoints.save(checkpoints.load(checkpoint), folder, max_shard_mb=0.2)
+    assert not (folder / checkpoints.WEIGHTS_FILE).exists()
+    return folder
+
+
 def pytest_configure() -> None:
     """Let commands be interrupted even if the tests run in the background, where a shell has them ignore Ctrl-C."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -14,7 +14,13 @@ T = TypeVar("T")
 _SECONDS = 100
 # The server that the processes are forked from imports these once; forking the tests' own process would copy its
 # threads' locks.
-_PRELOAD = ["accelerate", "gmae_tools.cli.edges", "gmae_tools.detectors", "gmae_tools.edge_benchmark", "tests.launches"]
+_PRELOAD = [
+    "accelerate",
+    "gmae_tools.cli.edges",
+    "gmae_tools.benchmarks.edge_methods",
+    "gmae_tools.benchmarks.edges",
+    "tests.launches",
+]
 
 
 def launch(count: int, function: Callable[..., T], *arguments: Any) -> list[T | None]:

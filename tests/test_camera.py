@@ -125,7 +125,33 @@ def test_order_colours_and_opacities_are_kept(kind: CameraKind) -> None:
     torch.testing.assert_close(splats.depths, CAMERAS[kind].distance + gaussians.means[..., 2])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cameras_axis_may_meet_the_picture_elsewhere(kind: CameraKind) -> None:
+    gaussians = random_gaussians()
+    before = project(gaussians, CAMERAS[kind], 30, 40)
+    after = project(gaussians, dataclasses.replace(CAMERAS[kind], cx=0.1, cy=-0.2), 30, 40)
+    torch.testing.assert_close(after.means - before.means, torch.tensor([2.0, -3.0]).expand_as(before.means).double())
+    assert torch.equal(after.conics, before.conics)
+
+
 # --- against independent computations ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (321, 481)])
+def test_shear_agrees_with_its_definition(height: int, width: int) -> None:
+    """J = f [[1/z, 0, -x/z^2], [0, 1/z, -y/z^2]] in half pictures, with x and y clamped to 1.3."""
+    camera, gaussians = Camera("gmae", distance=3.0, focal=2.0, shear=True), random_gaussians()
+    gaussians = dataclasses.replace(gaussians, means=gaussians.means * torch.tensor([2.0, 2.0, 1.0]))
+    splats = project(gaussians, camera, height, width)
+    assert torch.equal(splats.means, project(gaussians, dataclasses.replace(camera, shear=False), height, width).means)
+    for i, j in np.ndindex(*gaussians.opacities.shape):
+        x, y, z = gaussians.means[i, j].numpy() + np.array([0, 0, 3.0])
+        x, y = np.clip([x, y], -1.3, 1.3)
+        jacobian = 2.0 * np.array([[1 / z, 0, -x / z**2], [0, 1 / z, -y / z**2]]) * [[width / 2], [height / 2]]
+        rotation = Rotation.from_quat(np.roll(gaussians.quats[i, j].numpy(), -1)).as_matrix()
+        root = jacobian @ rotation @ np.diag(gaussians.scales[i, j].numpy())
+        found = covariances(splats.conics)[i, j]
+        np.testing.assert_allclose(found, root @ root.T + 0.3 * np.eye(2), rtol=1e-7)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (321, 481), (481, 321), (1, 1)])
@@ -270,6 +296,10 @@ def test_what_is_no_number_is_not_hidden(field: str, value: float, kind: CameraK
         ({"distance": math.inf}, "must be positive"),
         ({"focal": -1.0}, "must be positive"),
         ({"blur": -0.1}, "must not be negative"),
+        ({"cx": math.nan}, "cx and cy must be numbers, .* not nan"),
+        ({"cy": "0"}, "cx and cy must be numbers, .* not '0'"),
+        ({"shear": 1}, "shear is 1, must be false, or true for a gmae camera"),
+        ({"kind": "pinhole", "shear": True}, "shear is True, must be false, or true for a gmae camera"),
     ],
 )
 def test_impossible_cameras_are_refused(values: dict[str, float], message: str) -> None:

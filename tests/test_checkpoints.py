@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gmae_tools import checkpoints
+from gmae_tools import checkpoint_names, checkpoints
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, official_config
@@ -81,7 +81,8 @@ def test_a_folder_that_does_not_say_is_a_gmaes(folder: Path) -> None:
 def test_an_unknown_architecture_is_named(folder: Path, architecture: Any) -> None:
     document = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**document, "architecture": architecture}))
-    with pytest.raises(GmaeToolsError, match=r"config\.json: architecture .*, this version knows gmae, mae, c-mae"):
+    known = r"config\.json: architecture .*, this version knows gmae, mae, r-mae, c-mae"
+    with pytest.raises(GmaeToolsError, match=known):
         checkpoints.load_any(folder)
 
 
@@ -203,9 +204,9 @@ def test_embedded_checkpoints_go_by_name(folder: Path, tmp_path: Path, monkeypat
     (roots := tmp_path / "roots").mkdir()
     shutil.copytree(folder, roots / "gmae-ours")
     (roots / "no-checkpoint").mkdir()
-    monkeypatch.setattr(checkpoints, "_EMBEDDED_ROOTS", (roots, tmp_path / "missing"))
+    monkeypatch.setattr(checkpoint_names, "EMBEDDED_ROOTS", (roots, tmp_path / "missing"))
     monkeypatch.chdir(tmp_path)
-    assert checkpoints.embedded() == ["gmae-ours"]
+    assert checkpoint_names.embedded() == ["gmae-ours"]
     assert_equal(checkpoints.load("gmae-ours"), made(0))
     (tmp_path / "gmae-ours").mkdir()  # a folder of the user's does not stand in front of it
     assert_equal(checkpoints.load("gmae-ours"), made(0))
@@ -214,8 +215,8 @@ def test_embedded_checkpoints_go_by_name(folder: Path, tmp_path: Path, monkeypat
 
 
 def test_what_comes_with_the_package_loads() -> None:
-    assert "gmae-tiny" in checkpoints.embedded()
-    for name in checkpoints.embedded():
+    assert "gmae-tiny" in checkpoint_names.embedded()
+    for name in checkpoint_names.embedded():
         model = checkpoints.load(name)
         with torch.no_grad():
             assert model(torch.rand(1, 3, 64, 64)).k == model.config.k
@@ -471,6 +472,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
             "down": ("down", f"{hub.url}/down", ""),
             "offline but cached": ("load", "hf://org/nano@v1", str(folder / "cached")),
             "offline": ("load", "hf://org/never-seen", ""),
+            "offline, other revisions cached": ("load", "hf://org/nano@v9", ""),
+            "offline, not a name": ("load", "hf://foo", ""),
             "push offline": ("push", made_0, "org/late"),
         }
         environment = {
@@ -515,7 +518,9 @@ def test_what_was_fetched_loads_without_a_connection(session: Session) -> None:
         ("no such repository", "hf://org/unknown: cannot be fetched: no such repository, or a private one"),
         ("damaged weights", "model.safetensors: damaged"),
         ("not a checkpoint", "config.json: missing"),
-        ("not a name", "hf://not//a name: cannot be fetched: "),
+        ("not a name", "hf://not//a name: no repository of the hub; write hf://ORG/NAME[@REVISION]"),
+        ("offline, not a name", "hf://foo: no repository of the hub; write hf://ORG/NAME[@REVISION]"),
+        ("offline, other revisions cached", "and of this repository only main, v1 was fetched before"),
         ("offline", "hf://org/never-seen: cannot be fetched: the hub cannot be reached"),
         ("push without right", "hf://denied/pushed: the hub refused: "),
         ("push no checkpoint", "config.json: missing"),

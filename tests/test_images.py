@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 import zlib
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from PIL import Image
 
 from gmae_tools import images
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.images import find_images, read_image, resize, to_tensor, write_image
+from gmae_tools.images import read_image, resize, to_tensor, write_image
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [255, 255, 255], [90, 60, 30]]], np.uint8)
 
@@ -423,48 +424,88 @@ def test_other_arrays_are_refused(tmp_path: Path, picture: np.ndarray) -> None:
         write_image(tmp_path / "x.png", torch.zeros(2, 3, 4, 4))
 
 
-# --- finding -----------------------------------------------------------------------------------------
+# --- what phones make, and pipes -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def gallery(tmp_path: Path) -> Path:
-    for name in (
-        "b.jpg",
-        "a.PNG",
-        "notes.txt",
-        "._a.png",
-        "c[1].webp",
-        "sub/d.tiff",
-        "sub/e.jpeg",
-        "folder.jpg/f.bmp",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    return tmp_path
+def gradient(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([255 * x / width, 255 * y / height, 128 + 0 * x], -1).astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "expected"),
-    [
-        (["."], ["a.PNG", "b.jpg", "c[1].webp"]),
-        (["sub", "b.jpg"], ["sub/d.tiff", "sub/e.jpeg", "b.jpg"]),
-        (["*"], ["a.PNG", "b.jpg", "c[1].webp"]),
-        (["*.jpg", "*.jpg", "b.jpg"], ["b.jpg"]),
-        (["**/*.[jt]*"], ["b.jpg", "sub/d.tiff", "sub/e.jpeg"]),
-        (["c[1].webp"], ["c[1].webp"]),
-        (["notes.txt"], ["notes.txt"]),  # named outright: to be read, and refused, by itself
-    ],
-)
-def test_find_images(gallery: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], expected: list[str]) -> None:
-    monkeypatch.chdir(gallery)
-    assert [path.as_posix() for path in find_images(inputs)] == expected
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_pictures_of_phones_are_read_upright(form: str, tmp_path: Path) -> None:
+    if form == "HEIF":
+        heif = pytest.importorskip("pillow_heif")
+    picture = gradient(48, 80)
+    path = tmp_path / f"photo.{form.lower()}"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side: the first row is what is to be the right column
+    turned = Image.fromarray(np.rot90(picture).copy())
+    if form == "HEIF":
+        heif.from_pillow(turned).save(path, quality=95, exif=exif.tobytes())
+    else:
+        turned.save(path, quality=95, exif=exif.tobytes())
+    found = read_image(path)
+    assert found.shape == picture.shape
+    assert np.abs(found.astype(int) - picture).max() < 12
+    assert "HEIF" not in Image.OPEN  # Pillow, which is the whole process's, stays as it was
+    with pytest.raises(GmaeToolsError, match=r"(80 x 48|48 x 80) is more than 100 pixels"):
+        read_image(path, max_pixels=100)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(GmaeToolsError, match=r"damaged picture|not a picture"):
+        read_image(path)
 
 
-@pytest.mark.parametrize("inputs", [[], ["nowhere.jpg"], ["*.gif"], ["*.txt"], ["b.jpg", "empty"]])
-def test_an_input_that_matches_nothing(gallery: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]) -> None:
-    monkeypatch.chdir(gallery)
-    (gallery / "empty").mkdir()
+@pytest.mark.parametrize("brands", [b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heic", b"heix\0\0\0\0"])
+def test_heic_without_its_reader_says_what_to_install(
+    brands: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "photo.heic"
+    path.write_bytes((8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands + bytes(100))
     with pytest.raises(GmaeToolsError) as caught:
-        find_images(inputs)
-    assert "\n" not in str(caught.value)
-    assert not inputs or inputs[-1] in str(caught.value)
+        read_image(path)
+    assert str(caught.value) == f"{path}: a HEIC picture; to read it, run pip install 'gmae-tools[heif]'"
+
+
+def test_avif_without_its_reader_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmae_tools.images.features.check", lambda feature: False)
+    path = tmp_path / "photo.avif"
+    path.write_bytes((24).to_bytes(4, "big") + b"ftypavif" + bytes(112))
+    with pytest.raises(GmaeToolsError, match="pip install --upgrade pillow"):
+        read_image(path)
+
+
+def through_a_pipe(tmp_path: Path, data: bytes) -> np.ndarray:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(data,))
+    writer.start()
+    try:
+        return read_image(path)
+    finally:
+        writer.join()
+
+
+def test_pipes_are_read_to_their_end(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)  # more than a pipe holds at a time
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(through_a_pipe(tmp_path, (tmp_path / "a.png").read_bytes()), picture)
+
+
+def test_an_empty_pipe_an_endless_one_and_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GmaeToolsError, match="pipe: nothing came through the pipe"):
+        through_a_pipe(tmp_path, b"")
+    (tmp_path / "pipe").unlink()
+    monkeypatch.setattr("gmae_tools.images._MOST_PIPED", 1000)
+    with pytest.raises(GmaeToolsError, match="MiB through a pipe; save it as a file first"):
+        through_a_pipe(tmp_path, bytes(2000))
+    for device in ("/dev/null", "/dev/zero"):
+        with pytest.raises(GmaeToolsError, match=f"{device}: is a terminal or another device"):
+            read_image(device)
+
+
+def test_formats_that_are_only_read(tmp_path: Path) -> None:
+    for suffix in (".heic", ".avif"):
+        with pytest.raises(GmaeToolsError, match="cannot tell the picture format"):
+            write_image(tmp_path / f"x{suffix}", gradient(4, 4))

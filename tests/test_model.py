@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from gmae_tools.camera import Camera
+from gmae_tools.camera import Camera, quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.masks import visible_patches
-from gmae_tools.model import GMAE, GMAEConfig, activate, patch_positions, query_places, sincos_embedding
-from gmae_tools.torchvision_ops import ensure_torchvision
+from gmae_tools.model import (
+    GMAE,
+    GMAEConfig,
+    activate,
+    patch_positions,
+    query_places,
+    shoemake_quaternion,
+    sincos_embedding,
+)
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
@@ -103,6 +111,21 @@ def test_activation_of_known_values() -> None:
         ("opacities", 0.75),
     ):  # fmt: skip
         torch.testing.assert_close(getattr(gaussians, name)[0, 0], torch.tensor(expected, dtype=torch.float32))
+
+
+def test_shoemakes_map_is_uniform_and_of_unit_length() -> None:
+    """A uniform rotation takes any vector anywhere on the sphere alike: its height is uniform in -1..1."""
+    raw = torch.logit(torch.rand(20000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    quats = shoemake_quaternion(raw)
+    torch.testing.assert_close(quats.norm(dim=-1), torch.ones(20000, dtype=torch.float64))
+    heights = np.sort(quats_to_rotations(quats)[:, 2].numpy(), axis=0)  # of the three axes
+    assert np.abs(heights - np.linspace(-1, 1, 20000)[:, None]).max() < 0.04
+
+
+def test_shoemakes_map_has_gradients_at_its_ends() -> None:
+    raw = torch.tensor([[60.0, 60.0, -60.0], [-60.0, 0.0, 0.0]], requires_grad=True)
+    shoemake_quaternion(raw).sum().backward()
+    assert raw.grad is not None and raw.grad.isfinite().all()
 
 
 # --- masking ------------------------------------------------------------------------------------------
@@ -432,6 +455,18 @@ def test_configurations_survive_json() -> None:
     assert GMAEConfig.from_dict(json.loads(json.dumps(chance.to_dict()))) == chance != GMAEConfig.preset("nano")
 
 
+def test_younger_settings_are_written_only_where_they_matter() -> None:
+    """So that older versions read whatever they can compute, and older runs are resumed."""
+    values = GMAEConfig().to_dict()
+    assert list(values)[-1] == "camera" and list(values["camera"]) == ["kind", "distance", "focal", "blur"]
+    config = GMAEConfig(
+        camera=Camera(cy=0.5, shear=True), rotations="shoemake", decoder_positions="previous", order="slots",
+        background_grey=0.0,
+    )  # fmt: skip
+    assert list(config.to_dict()["camera"]) == ["kind", "distance", "focal", "blur", "cy", "shear"]
+    assert GMAEConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -457,6 +492,11 @@ def test_configurations_survive_json() -> None:
         ({"depth": 257}, "256 at most"),
         ({"image_size": 4096, "patch_size": 8}, "65,536 patches at most"),
         ({"queries": 2000, "gaussians_per_query": 2000}, "Gaussians at most, not 4,000,000"),
+        ({"rotations": "euler"}, "rotations is 'euler', must be quaternion or shoemake"),
+        ({"decoder_positions": None}, "decoder_positions is None, must be own or previous"),
+        ({"order": ["slots"]}, r"order is \['slots'\], must be queries or slots"),
+        ({"background_grey": 2}, "background_grey is 2, must be a number in 0..1"),
+        ({"background_grey": "white"}, "background_grey is 'white'"),
         ({"query_start": "circle"}, "query_start is 'circle', must be grid or random"),
         ({"query_start": ["grid"]}, "query_start is"),
         ({"max_scale": 1001}, "max_scale is 1001, must be above 0, 1000 at most"),

@@ -55,3 +55,19 @@ def test_devices() -> None:
     for name in ("abacus", "cuda:99", ""):
         with pytest.raises(GmaeToolsError, match="not available"):
             resolve_device(name)
+
+
+def test_what_is_offered_instead_of_a_device_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusal(name: str, cuda: str | None, gpus: int) -> str:
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        with pytest.raises(GmaeToolsError) as caught:
+            resolve_device(name)
+        return str(caught.value).partition(" is not available here: ")[2]
+
+    name = "cuda:99"
+    assert refusal(name, None, 0) == "this torch is built without CUDA; use auto or cpu"
+    assert refusal(name, "12.8", 0) == "torch sees no CUDA GPU (check its driver with nvidia-smi); use auto or cpu"
+    assert refusal(name, "12.8", 1) == "use auto, cpu or cuda"
+    assert refusal("abacus", "12.8", 4) == "use auto, cpu or cuda:0 to cuda:3"

@@ -24,7 +24,8 @@ from gmae_tools.cli import main
 
 MARK = "<!-- tested -->"
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "pretraining.md", ROOT / "docs" / "using-the-encoder.md"]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "checkpoints").glob("*/*.md"))]
+DOCUMENTS += sorted((ROOT / "evals").glob("*.md"))
 BLOCK = re.compile(rf"^({re.escape(MARK)}\n+)?```(bash|sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CALL = re.compile(r"^(?:.* -m gmae_tools|gmae-tools) (?=[a-z])")  # launched by torchrun, say, or itself
 INPUTS = ("checkpoints", "evals", "gmae_tools")  # what commands in the documents may refer to
@@ -45,10 +46,16 @@ def gmae_commands() -> list[str]:
     return [CALL.sub("", " ".join(shlex.split(line, comments=True))) for line in lines if CALL.match(line)]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_documents_have_marked_blocks(document: Path) -> None:
-    marked = sum(marked for marked, _, _ in blocks(document))
-    assert marked and document.read_text(encoding="utf-8").count(MARK) == marked
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_mark_is_of_a_block_and_all_python_is_marked(document: Path) -> None:
+    found = blocks(document)
+    assert document.read_text(encoding="utf-8").count(MARK) == sum(marked for marked, _, _ in found)
+    assert all(marked for marked, language, _ in found if language == "python")
+
+
+def test_the_guides_have_marked_blocks() -> None:
+    guides = [document.name for document in DOCUMENTS if any(marked for marked, _, _ in blocks(document))]
+    assert {"README.md", "pretraining.md", "using-the-encoder.md"} <= set(guides)
 
 
 @pytest.mark.parametrize(

@@ -213,9 +213,12 @@ def test_stops_when_nothing_is_gained() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 50), (50, 7), (33, 17)])
-@pytest.mark.parametrize("kind", ["gmae", "pinhole", "orthographic"])
-def test_any_size_and_camera(size: tuple[int, int], kind: str) -> None:
-    camera = Camera(kind, focal=8.0 if kind == "pinhole" else 1.0)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "camera",
+    [Camera(), Camera(cx=0.1, cy=0.1, shear=True), Camera("pinhole", focal=8.0), Camera("orthographic")],
+    ids=["gmae", "sheared", "pinhole", "orthographic"],
+)
+def test_any_size_and_camera(size: tuple[int, int], camera: Camera) -> None:
     found = refine(scene(), photo(*size), camera, 6, k=30)
     assert found.gaussians.k == 30
     assert found.psnr_after[0] > found.psnr_before[0]

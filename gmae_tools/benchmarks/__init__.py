@@ -1,1 +1,1 @@
-"""Scripted benchmarks: what they are, and runs of them that can be killed at any time and called again."""
+"""Benchmarks on data sets: maps of photographs are predicted, then scored."""

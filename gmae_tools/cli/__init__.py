@@ -22,7 +22,7 @@ import click
 
 from gmae_tools import __version__
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.processes import is_first_to_fail
+from gmae_tools.system.processes import is_first_to_fail
 
 INTERRUPTED = "gmae_tools.interrupted"  # where a context has what is said after Ctrl-C
 EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + SIGINT)

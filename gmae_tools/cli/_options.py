@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import click
+from tqdm import tqdm
 
+from gmae_tools import checkpoint_names
 from gmae_tools.cli import INTERRUPTED, print_error
 from gmae_tools.datasets.photo_cache import ENVIRONMENT as CACHE
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
-from gmae_tools.files import check_writable, remove_leftovers, sole_run
-from gmae_tools.processes import is_first_of_launch
+from gmae_tools.system.files import check_writable, remove_leftovers, sole_run
+from gmae_tools.system.processes import is_first_of_launch
+
+_DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?")  # what this torch has of them, only torch can tell
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
@@ -31,17 +38,59 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         return tuple(dict.fromkeys(map(int, entries)))
 
 
-checkpoint_option = click.option(
-    "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
-    help="The model: an embedded one, a folder, or one from the Hugging Face hub.",
+def check_device(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The name of a device, refused where that takes no torch, which needs seconds to load; callback of an option.
+
+    Raises:
+        GmaeToolsError: it is none, or this torch is built without CUDA.
+    """
+    refused = f"--device {value}: device {value!r} is not available here"
+    if not _DEVICES.fullmatch(value):
+        raise GmaeToolsError(f"{refused}: use auto, cpu or cuda")
+    if value.startswith("cuda") and importlib.metadata.version("torch").endswith("+cpu"):
+        raise GmaeToolsError(f"{refused}: this torch is built without CUDA; use auto or cpu")
+    return value
+
+
+def check_checkpoints(
+    ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
+) -> str | tuple[str, ...]:
+    """One name of a checkpoint or several, refused without torch where there is none; callback of an option.
+
+    Raises:
+        GmaeToolsError: there is nothing of that name.
+    """
+    for name in (value,) if isinstance(value, str) else value:
+        checkpoint_names.check(name)
+    return value
+
+
+def check_layers(layers: int, count: int | None) -> None:
+    """Refuse numbers of layers that `count` Gaussians cannot be divided into; None stands for a number not yet known.
+
+    Raises:
+        GmaeToolsError: it is below 1, or above the number of Gaussians.
+    """
+    if layers < 1 or (count is not None and layers > count):
+        most = "the number of Gaussians" if count is None else f"{count}, the number of Gaussians"
+        raise GmaeToolsError(f"--layers {layers}: use 1 to {most}")
+
+
+_checkpoint_option = partial(
+    click.option, "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
+    help="The model: an embedded one, a folder, a file of the authors' code (.ckpt), or one from the Hugging Face hub.",
 )  # fmt: skip
+checkpoint_option = _checkpoint_option(callback=check_checkpoints)
+unchecked_checkpoint_option = _checkpoint_option()  # of commands that may do without a model
 checkpoints_option = click.option(
     "--checkpoint", "checkpoints", multiple=True, default=("gmae-tiny",), show_default=True, metavar="NAME|PATH|...",
+    callback=check_checkpoints,
     help="A model, as for other commands, or random:CHECKPOINT, its architecture untrained; may be repeated.",
 )  # fmt: skip
 device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU if there is one."
-)
+    "--device", default="auto", show_default=True, callback=check_device,
+    help="auto, cpu or cuda; auto takes a GPU if there is one.",
+)  # fmt: skip
 backend_option = click.option(
     "--backend", type=click.Choice(["auto", "cpu", "gsplat", "dense"]), default="auto", show_default=True,
     help="Draws the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
@@ -53,6 +102,10 @@ cache_option = click.option(
 refine_option = click.option(
     "--refine", type=click.IntRange(0), default=0, metavar="STEPS",
     help="Fit the Gaussians to the photograph by so many steps of gradient descent; 50 make them sharp.",
+)  # fmt: skip
+fov_option = click.option(
+    "--fov", type=click.FloatRange(5, 80), default=50.0, show_default=True, metavar="DEGREES",
+    help="Of the perspective camera that sees the picture: its field of view along the longer side.",
 )  # fmt: skip
 max_pixels_option = click.option(
     "--max-pixels", type=click.IntRange(1), default=89_478_485, show_default=True, metavar="N",
@@ -106,7 +159,8 @@ def print_failure(path: Path, error: Exception) -> None:
     """Say that a picture could not be done; an error that others would meet, too, is raised instead."""
     if isinstance(error, CannotWriteError):
         raise error
-    print_error(error if str(path) in str(error) else f"{path}: {error}")
+    with tqdm.external_write_mode():  # on a line of its own, not on that of a progress bar
+        print_error(error if str(path) in str(error) else f"{path}: {error}")
 
 
 def when_interrupted(text: str) -> None:

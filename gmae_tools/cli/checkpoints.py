@@ -1,12 +1,15 @@
-"""`gmae-tools checkpoints`: list, average, export and upload models."""
+"""`gmae-tools checkpoints`: list, import, average, export and upload models."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import format_option, output_folder
+from gmae_tools.cli._options import check_checkpoints, format_option, output_folder
+from gmae_tools.cli._progress import busy, progress
+from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
@@ -16,18 +19,19 @@ COLUMNS = {"name": None, "model": None, "image_size": None, "encoder": None, "pa
 
 @click.group()
 def command() -> None:
-    """List, average, export and upload models."""
+    """List, import, average, export and upload models."""
 
 
 @command.command("list")
-@click.argument("checkpoints", nargs=-1)
+@click.argument("checkpoints", nargs=-1, callback=check_checkpoints)
 @format_option
 def list_command(checkpoints: tuple[str, ...], form: str) -> None:
     """Say what CHECKPOINTS are; by default those that come with the package."""
-    from gmae_tools.checkpoints import embedded
+    from gmae_tools.checkpoint_names import embedded
     from gmae_tools.report.tables import format_rows
 
-    rows = [describe(name) for name in checkpoints or embedded()]
+    names = checkpoints or embedded()
+    rows = [describe(name) for name in progress(names, len(names), "checkpoint")]
     click.echo(format_rows(rows, COLUMNS, form), nl=False)
 
 
@@ -46,8 +50,35 @@ def describe(name: str) -> Row:
     }  # fmt: skip
 
 
+@command.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--half", is_flag=True, help="Store weights as float16.")
+@click.option("-o", "--out", required=True, metavar="DIR", help="Folder of the new checkpoint.")
+def import_command(file: str, half: bool, out: str) -> None:
+    """Write FILE, a checkpoint of another program, as a folder in our format.
+
+    FILE is of the code of GMAE's authors (Lightning's .ckpt, or the bare state dict of their image model as .pth), or
+    an official MAE checkpoint (.pth). Nothing in it is run. Every --checkpoint option also takes FILE itself; the
+    folder is smaller, as it lacks the state of the optimizer, and can be pushed to the hub.
+    """
+    from gmae_tools.benchmarks.predictions import fingerprint
+    from gmae_tools.checkpoint_names import FILE_SUFFIXES
+    from gmae_tools.checkpoints import file_of_others, load_file, save
+
+    if file_of_others(file) is None:
+        raise GmaeToolsError(f"{file}: expected a file named {', '.join('*' + suffix for suffix in FILE_SUFFIXES)}")
+    model = load_file(file)
+    save(
+        model,
+        output_folder(out),
+        half=half,
+        training={"imported_from": Path(file).name, "sha256": fingerprint(Path(file))},
+    )
+    click.echo(out)
+
+
 @command.command()
-@click.argument("checkpoints", nargs=-1, required=True)
+@click.argument("checkpoints", nargs=-1, required=True, callback=check_checkpoints)
 @click.option("--half", is_flag=True, help="Store weights as float16.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder of the new checkpoint.")
 def average(checkpoints: tuple[str, ...], half: bool, out: str) -> None:
@@ -56,16 +87,16 @@ def average(checkpoints: tuple[str, ...], half: bool, out: str) -> None:
     Often a little better than each of them, at no cost later; worthless if they were not trained from the same weights.
     """
     from gmae_tools.checkpoints import load_any, save, training_of
-    from gmae_tools.model_soup import average as mean_of
+    from gmae_tools.pretrain.soup import average as mean_of
 
-    model = mean_of([load_any(name) for name in checkpoints])
+    model = mean_of([load_any(name) for name in progress(checkpoints, len(checkpoints), "checkpoint")])
     recipes = [training_of(name) for name in checkpoints]
     save(model, output_folder(out), half=half, training={"average_of": recipes})
     click.echo(out)
 
 
 @command.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", callback=check_checkpoints)
 @click.option("--timm", is_flag=True, required=True, help="As a plain vision transformer of timm (and official MAE).")
 @click.option("--image-size", type=click.IntRange(1), metavar="PX", help="To be seen by it.  [default: as trained]")
 @click.option("-o", "--out", required=True, metavar="FILE", help=".safetensors, or .pth in the layout of MAE's files.")
@@ -76,7 +107,7 @@ def export(checkpoint: str, timm: bool, image_size: int | None, out: str) -> Non
     (our model does that itself). See docs/using-the-encoder.md.
     """
     from gmae_tools.checkpoints import load_any
-    from gmae_tools.timm_encoder import export_timm, loading_code
+    from gmae_tools.formats.timm import export_timm, loading_code
 
     model = load_any(checkpoint)
     export_timm(model, out, image_size)
@@ -92,6 +123,8 @@ def push(folder: str, repository: str, private: bool) -> None:
 
     Log in first: hf auth login. Weights, configuration and README.md are uploaded.
     """
-    from gmae_tools.checkpoints import push as push_folder
+    with busy(f"uploading {folder}"):
+        from gmae_tools.checkpoints import push as push_folder
 
-    click.echo(push_folder(folder, repository, private=private))
+        address = push_folder(folder, repository, private=private)
+    click.echo(address)

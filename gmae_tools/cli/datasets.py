@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from gmae_tools.cli._options import cache_option, format_option, output_folder, when_interrupted, writable_folder
+from gmae_tools.cli._progress import progress
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import sole_run
+from gmae_tools.system.files import sole_run
 
 if TYPE_CHECKING:
     from gmae_tools.datasets.bsds500 import BSDS500
@@ -132,7 +133,7 @@ def report(data: BSDS500) -> None:
     """Check a data set and print what is there."""
     from gmae_tools.datasets.bsds500 import SPLITS
 
-    found = data.check()
+    found = data.check(lambda names, count: progress(names, count, "image", "checking"))
     click.echo(f"BSDS500 in {data.folder}")
     for split in SPLITS:
         click.echo(f"{split:<6}{found[split]} images" if split in found else f"{split:<6}not there")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
+from gmae_tools.cli._models import open_gmae
 from gmae_tools.cli._options import (
     backend_option,
     checkpoint_option,
@@ -18,8 +20,9 @@ from gmae_tools.cli._options import (
     print_failure,
     refine_option,
 )
+from gmae_tools.cli._progress import progress_over, refine_with_progress
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +36,8 @@ COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scal
 
 
 @click.command()
-@click.argument("images", metavar="IMG...", nargs=-1, required=True)
+@images_argument()
+@recursive_option
 @click.option("-o", "--out", metavar="DIR", default="density", show_default=True, help="For the results.")
 @checkpoint_option
 @device_option
@@ -42,37 +46,32 @@ COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scal
 @max_pixels_option
 @format_option
 def command(
-    images: tuple[str, ...], out: str, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int,
-    form: str,
+    images: tuple[str, ...], recursive: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int,
+    max_pixels: int, form: str,
 ) -> None:  # fmt: skip
     """Show where a model puts its Gaussians, and how large it makes them at which depth.
 
-    IMG is a picture, a folder of pictures or a glob; all are taken together. DIR receives two figures, as PNG, PDF and
-    SVG: centres (of one picture: each Gaussian, as opaque as it is; of several: the density of opacity) and scales
-    (against depth: medians and bands weighted by opacity). It also receives their numbers: gaussians.csv (a line for
-    each), density.csv and scales.csv.
+    IMG is a picture, a folder of pictures, a glob, or - for a pipe; all are taken together. DIR receives two figures,
+    as PNG, PDF and SVG: centres (of one picture: each Gaussian, as opaque as it is; of several: the density of opacity)
+    and scales (against depth: medians and bands weighted by opacity). It also receives their numbers: gaussians.csv (a
+    line for each), density.csv and scales.csv.
 
     The table on stdout has a row for each picture: mean opacity, median scale and depth weighted by opacity, and
     Spearman's rank correlation of scale and depth (scale_depth), positive where the large lie behind.
     """
-    from gmae_tools import checkpoints
-    from gmae_tools.cli.layers import find_inputs, progress_over
+    paths, failures = find_inputs(images, recursive=recursive, out=out)
+    model = open_gmae(checkpoint, device, backend)
+
     from gmae_tools.images import read_image
-    from gmae_tools.predict import resolve_device
     from gmae_tools.report.tables import format_rows
-    from gmae_tools.splatting import choose_backend
     from gmae_tools.zeroshot.density import Points, summary
 
-    paths, failures = find_inputs(images)
-    where = resolve_device(device)
-    choose_backend(backend, where)  # one that cannot draw is refused before any work
-    model = checkpoints.load(checkpoint, device=where)
     folder = output_folder(out)
     found: dict[str, Points] = {}
     for path in progress_over(paths, folder):
         try:
             photo = read_image(path, max_pixels=max_pixels)
-            found[str(path)] = find_points(model, photo, refine, backend)
+            found[str(path)] = find_points(model, photo, refine, backend, path.name)
             shown = photo
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
@@ -84,22 +83,21 @@ def command(
         caption += f", refined in {refine} steps" if refine else ""
         draw(everything, shown if len(found) == 1 else None, caption, folder)
         write_numbers(found, everything, folder)
-    parts = found | ({"all": everything} if len(found) > 1 else {})
-    rows: list[Row] = [{"image": name, "k": len(points.x), **summary(points)} for name, points in parts.items()]
-    click.echo(format_rows(rows, COLUMNS, form), nl=False)
+        parts = found | ({"all": everything} if len(found) > 1 else {})
+        rows: list[Row] = [{"image": name, "k": len(points.x), **summary(points)} for name, points in parts.items()]
+        click.echo(format_rows(rows, COLUMNS, form), nl=False)
     if failures:
         raise SystemExit(1)
 
 
-def find_points(model: GMAE, photo: np.ndarray, refine: int, backend: Backend) -> Points:
+def find_points(model: GMAE, photo: np.ndarray, refine: int, backend: Backend, name: str) -> Points:
     """Predict, and refine if asked to."""
     from gmae_tools.predict import predict
-    from gmae_tools.refine import refine_photo
     from gmae_tools.zeroshot.density import Points
 
     gaussians = predict(model, photo)
     if refine:
-        gaussians = refine_photo(gaussians, photo, model.camera, refine, backend=backend).gaussians
+        gaussians = refine_with_progress(gaussians, photo, model, refine, backend, name=name)
     return Points.of(gaussians)
 
 

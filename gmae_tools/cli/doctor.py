@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmae_tools.cli._progress import busy
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ def command(form: str) -> None:
     The exit code is 0 if commands work with their default options, and 1 if not.
     """
     try:
-        from gmae_tools.diagnosis import diagnose
+        with busy("looking at this machine, and drawing with every backend"):
+            from gmae_tools.diagnosis import diagnose
 
-        diagnosis = diagnose()
+            diagnosis = diagnose()
     except ImportError as error:
         raise GmaeToolsError(f"a part of gmae-tools is missing ({error}): install it again with pip") from None
     click.echo(json.dumps(diagnosis.to_dict(), indent=2) if form == "json" else as_text(diagnosis), nl=form == "json")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmae_tools import checkpoint_names
+from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
+from gmae_tools.cli._models import open_gmae
 from gmae_tools.cli._options import (
     Numbers,
     backend_option,
-    checkpoint_option,
     device_option,
     folder_names,
     format_option,
@@ -19,11 +21,14 @@ from gmae_tools.cli._options import (
     output_folder,
     print_failure,
     refine_option,
+    unchecked_checkpoint_option,
 )
+from gmae_tools.cli._progress import busy, look_progress, progress_over
+from gmae_tools.cli._scores import progress, render, write
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
-    from gmae_tools.detectors import Detector, GaussianEdges
+    from gmae_tools.benchmarks.edge_methods import Detector, GaussianEdges
     from gmae_tools.report.edges import EdgeRow
     from gmae_tools.splatting import Backend
 
@@ -35,7 +40,8 @@ FOLDERS = ("maps", "counts", "human")  # of the benchmark
 
 
 @click.command()
-@click.argument("images", metavar="[IMG]...", nargs=-1)
+@images_argument(required=False)
+@recursive_option
 @click.option(
     "--dataset", type=click.Choice(["bsds500"]), help="Score the maps of a data set instead of drawing pictures."
 )
@@ -61,22 +67,22 @@ FOLDERS = ("maps", "counts", "human")  # of the benchmark
 @click.option("--jobs", type=click.IntRange(1), help="Images scored at a time.  [default: one a core]")
 @click.option("--overwrite", is_flag=True, help="Remove the results of other settings from DIR.")
 @click.option("-o", "--out", metavar="DIR", default="edges", show_default=True, help="For the results.")
-@checkpoint_option
+@unchecked_checkpoint_option
 @device_option
 @backend_option
 @refine_option
 @max_pixels_option
 @format_option
 def command(
-    images: tuple[str, ...], dataset: str | None, split: str, root: str | None, readouts: tuple[str, ...],
-    layers: tuple[int, ...] | None, scales: tuple[int, ...], flip: bool, thresholds: int, jobs: int | None,
-    overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int,
-    form: str,
+    images: tuple[str, ...], recursive: bool, dataset: str | None, split: str, root: str | None,
+    readouts: tuple[str, ...], layers: tuple[int, ...] | None, scales: tuple[int, ...], flip: bool, thresholds: int,
+    jobs: int | None, overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int,
+    max_pixels: int, form: str,
 ) -> None:  # fmt: skip
     """Find edges without training for it.
 
-    With IMG (pictures, folders or globs) DIR/<name>/ receives a soft map for each readout and number of layers
-    (white is strong), and DIR/sheet.png a row for each of the first 50: photograph, ground truth if the picture
+    With IMG (pictures, folders, globs, or - for a pipe) DIR/<name>/ receives a soft map for each readout and number of
+    layers (white is strong), and DIR/sheet.png a row for each of the first 50: photograph, ground truth if the picture
     lies in a copy of BSDS500, maps.
 
     With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ what the benchmark counts in it, and DIR
@@ -90,36 +96,40 @@ def command(
     """
     if bool(images) == bool(dataset):
         raise click.UsageError("give pictures, or --dataset")
+    if not set(readouts or ("layers",)).isdisjoint(GAUSSIAN):
+        checkpoint_names.check(checkpoint)
     if dataset:
         if len(readouts) > 1:
             raise click.UsageError("--dataset scores one --readout at a time")
         benchmark(
             readouts[0] if readouts else "layers", split, root, layers or SINGLE, scales, flip, thresholds, jobs,
-            overwrite, output_folder(out, *FOLDERS, launched=True), checkpoint, device, backend, refine,
-            max_pixels, form,
+            overwrite, out, checkpoint, device, backend, refine, max_pixels, form,
         )  # fmt: skip
     else:
-        draw(
-            images, readouts or ("layers",), layers or HIERARCHY, scales, flip, output_folder(out, "*"), checkpoint,
+        paths, failures = find_inputs(images, recursive=recursive, out=out)
+        failures += draw(
+            paths, readouts or ("layers",), layers or HIERARCHY, scales, flip, output_folder(out, "*"), checkpoint,
             device, backend, refine, max_pixels,
         )  # fmt: skip
+        if failures:
+            raise SystemExit(1)
 
 
 def draw(
-    images: tuple[str, ...], readouts: tuple[str, ...], layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
+    paths: list[Path], readouts: tuple[str, ...], layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
     folder: Path, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int,
-) -> None:  # fmt: skip
-    """Maps and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
-    from gmae_tools.cli.layers import find_inputs, progress_over
-    from gmae_tools.images import write_image
-    from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
-    from gmae_tools.report.edges import edge_sheet
+) -> int:  # fmt: skip
+    """Maps and a contact sheet; returns how many pictures could not be read, each of which is reported."""
+    with busy("loading torch"):
+        from gmae_tools.images import write_image
+        from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
+        from gmae_tools.report.edges import edge_sheet
 
-    paths, failures = find_inputs(images)
     gaussian = set(readouts) & set(GAUSSIAN)
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
-    detectors = captioned(readouts, layers, source)
-    rows, done = [], 0
+    with busy("loading torch"):
+        detectors = captioned(readouts, layers, source)
+    rows, done, failures = [], 0, 0
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
             row = find_edges(path, detectors, folder / name, max_pixels)
@@ -138,8 +148,7 @@ def draw(
             subtitle = f"read from K = {source.model.config.k} Gaussians a look by {Path(checkpoint).name}, {looks}"
         write_image(folder / SHEET, edge_sheet("Edges", subtitle + of_all(rows, done), rows))
         click.echo(str(folder / SHEET))
-    if failures:
-        raise SystemExit(1)
+    return failures
 
 
 def find_edges(path: Path, detectors: Mapping[str, Detector], folder: Path, max_pixels: int) -> EdgeRow:
@@ -172,12 +181,12 @@ def truth_beside(path: Path) -> Path | None:
 
 def captioned(readouts: tuple[str, ...], layers: tuple[int, ...], source: GaussianEdges | None) -> dict[str, Detector]:
     """The detectors by their names on the sheet: `edge@32` for layers, the readout's own name for the others."""
-    from gmae_tools import detectors
+    from gmae_tools.benchmarks import edge_methods
 
     found: dict[str, Detector] = {}
     for readout in readouts:
-        if readout in detectors.CLASSICAL:
-            found[readout] = detectors.CLASSICAL[readout]
+        if readout in edge_methods.CLASSICAL:
+            found[readout] = edge_methods.CLASSICAL[readout]
             continue
         assert source is not None
         if readout == "layers":
@@ -191,33 +200,33 @@ def open_model(
     checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool, refine: int
 ) -> GaussianEdges:
     """The detectors of a checkpoint."""
-    from gmae_tools import checkpoints
-    from gmae_tools.cli.layers import look_progress
-    from gmae_tools.detectors import GaussianEdges
-    from gmae_tools.predict import resolve_device
-    from gmae_tools.splatting import choose_backend
-    from gmae_tools.views import Looks
+    model = open_gmae(checkpoint, device, backend)
 
-    where = resolve_device(device)
-    choose_backend(backend, where)  # one that cannot draw is refused before any work
-    model = checkpoints.load(checkpoint, device=where)
+    from gmae_tools.benchmarks.edge_methods import GaussianEdges
+    from gmae_tools.zeroshot.views import Looks
+
     return GaussianEdges(model, Looks(scales, flip, refine), backend, look_progress(refine))
 
 
 def benchmark(
     readout: str, split: str, root: str | None, layers: tuple[int, ...], scales: tuple[int, ...], flip: bool,
-    thresholds: int, jobs: int | None, overwrite: bool, folder: Path, checkpoint: str, device: str, backend: Backend,
+    thresholds: int, jobs: int | None, overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend,
     refine: int, max_pixels: int, form: str,
 ) -> None:  # fmt: skip
     """Both stages for one readout; prints the scores."""
-    from gmae_tools import detectors, edge_benchmark, processes
-    from gmae_tools.cli.score import progress, render, write
     from gmae_tools.datasets.bsds500 import BSDS500
-    from gmae_tools.prediction_folder import predict_maps, weights_of
+
+    data = BSDS500(root)  # before torch is loaded, in case it is not there
+    photos, truths = data.images(split), data.ground_truth_folder(split)
+    folder = output_folder(out, *FOLDERS, launched=True)
+
+    with busy("loading torch"):
+        from gmae_tools.benchmarks import edge_methods
+        from gmae_tools.benchmarks import edges as edge_benchmark
+        from gmae_tools.system import processes
+    from gmae_tools.benchmarks.predictions import predict_maps, weights_of
 
     processes.join()
-    data = BSDS500(root)
-    photos, truths = data.images(split), data.ground_truth_folder(split)
     gaussian = readout in GAUSSIAN
     settings = edge_benchmark.Settings(
         dataset="bsds500",
@@ -233,14 +242,14 @@ def benchmark(
     )
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
     edge_benchmark.claim(folder, settings, overwrite=overwrite)
-    detect = source.detector(readout, layers) if source else detectors.CLASSICAL[readout]
+    detect = source.detector(readout, layers) if source else edge_methods.CLASSICAL[readout]
     for _ in progress(predict_maps(photos, {folder: detect}, max_pixels), len(photos), "maps"):
         pass
     result = edge_benchmark.score_maps(folder, truths, thresholds, jobs=jobs, progress=progress)
     human = edge_benchmark.score_annotators(folder, truths, folder / "human", jobs=jobs, progress=progress)
     if not processes.is_main():
         return
-    result.protocol["non_maximum_suppression"] = detectors.SUPPRESSION[readout]
+    result.protocol["non_maximum_suppression"] = edge_methods.SUPPRESSION[readout]
     caption = f"BSDS500 {split}: {result.images} images, {thresholds} thresholds"
     caption += f"; {settings.checkpoint}, K = {source.model.config.k}" if source else ""
     write(folder, readout, result, human, caption)

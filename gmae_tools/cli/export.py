@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from tqdm import tqdm
 
+from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
+from gmae_tools.cli._models import open_gmae
 from gmae_tools.cli._options import (
     backend_option,
     checkpoint_option,
     device_option,
     folder_names,
+    fov_option,
     max_pixels_option,
     output_folder,
     print_failure,
     refine_option,
 )
+from gmae_tools.cli._progress import progress_over, refine_with_progress
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from gmae_tools.model import GMAE
@@ -27,14 +32,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("ply", "splat", "npz", "svg")
 
-fov_option = click.option(
-    "--fov", type=click.FloatRange(5, 80), default=50.0, show_default=True, metavar="DEGREES",
-    help="Of the perspective camera that sees the picture: its field of view along the longer side.",
-)  # fmt: skip
-
 
 @click.command()
-@click.argument("images", metavar="IMG...", nargs=-1, required=True)
+@images_argument()
+@recursive_option
 @click.option(
     "--format", "forms", type=click.Choice(FORMATS), multiple=True, default=("ply",), show_default=True,
     help="Of the files; more than once for several.",
@@ -47,13 +48,13 @@ fov_option = click.option(
 @refine_option
 @max_pixels_option
 def command(
-    images: tuple[str, ...], forms: tuple[str, ...], fov: float, out: str, checkpoint: str, device: str,
-    backend: Backend, refine: int, max_pixels: int,
+    images: tuple[str, ...], recursive: bool, forms: tuple[str, ...], fov: float, out: str, checkpoint: str,
+    device: str, backend: Backend, refine: int, max_pixels: int,
 ) -> None:  # fmt: skip
     """Write the Gaussians of photographs for other programs.
 
-    For each picture (file, folder or glob) DIR/<name>.<format> is written, and DIR/<name>.json, which says how. The
-    paths go to stdout. Formats:
+    For each picture (file, folder, glob, or - for a pipe) DIR/<name>.<format> is written, and DIR/<name>.json, which
+    says how. The paths go to stdout. Formats:
 
     \b
     ply    3-D Gaussian splatting, binary, as most viewers of Gaussians read it
@@ -65,15 +66,8 @@ def command(
     a perspective camera sees the same picture: at (0, 0, -1 / tan(fov / 2)), looking along +z at the origin, x to the
     right and y downwards. The JSON file gives it in full. From elsewhere, one looks into the picture from the side.
     """
-    from gmae_tools import checkpoints
-    from gmae_tools.cli.layers import find_inputs, progress_over
-    from gmae_tools.predict import resolve_device
-    from gmae_tools.splatting import choose_backend
-
-    paths, failures = find_inputs(images)
-    where = resolve_device(device)
-    choose_backend(backend, where)  # one that cannot draw is refused before any work
-    model = checkpoints.load(checkpoint, device=where)
+    paths, failures = find_inputs(images, recursive=recursive, out=out)
+    model = open_gmae(checkpoint, device, backend)
     folder = output_folder(out)
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
@@ -82,8 +76,8 @@ def command(
             print_failure(path, error)
             failures += 1
             continue
-        for file in written:
-            click.echo(str(file))
+        with tqdm.external_write_mode():
+            click.echo("\n".join(map(str, written)))
     if failures:
         raise SystemExit(1)
 
@@ -96,16 +90,15 @@ def export(
     import dataclasses
 
     from gmae_tools import __version__, formats
+    from gmae_tools.formats.perspective import Viewer
     from gmae_tools.images import read_image
-    from gmae_tools.perspective import Viewer
     from gmae_tools.predict import predict
-    from gmae_tools.refine import refine_photo
     from gmae_tools.scene import Scene
 
     photo = read_image(path, max_pixels=max_pixels)
     gaussians = predict(model, photo)
     if refine:
-        gaussians = refine_photo(gaussians, photo, model.camera, refine, backend=backend).gaussians
+        gaussians = refine_with_progress(gaussians, photo, model, refine, backend, name=path.name)
     height, width = photo.shape[:2]
     scene = Scene(gaussians, model.camera, height, width, photo)
     title = f"{path.name}: {gaussians.k} Gaussians by {checkpoint}"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gmae_tools.cli._options import checkpoints_option, device_option, format_option, output_folder
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
-    from gmae_tools.invariance import Curve
+    from gmae_tools.encoder.invariance import Curve
 
 T = TypeVar("T")
 
@@ -69,16 +69,17 @@ def command(
     curves of a model are kept, so an interrupted run goes on with the next model, and a further one costs no more than
     itself.
     """
-    from gmae_tools.features import fingerprint
-    from gmae_tools.invariance import TOKENS, occlusions, shuffled_batches
+    photos, data_digest = choose_photographs(data, photographs)  # before torch is loaded, in case there are none
+
+    from gmae_tools.benchmarks.predictions import claim
+    from gmae_tools.encoder.features import fingerprint
+    from gmae_tools.encoder.invariance import TOKENS, occlusions, shuffled_batches
     from gmae_tools.predict import resolve_device
-    from gmae_tools.prediction_folder import claim
     from gmae_tools.report.invariance import COLUMNS, curve_rows, plot_invariance, wide_table
     from gmae_tools.report.invariance import TOKENS as TOKEN_NAMES
     from gmae_tools.report.tables import format_rows
 
     where = resolve_device(device)
-    photos, data_digest = choose_photographs(data, photographs)
     batches = shuffled_batches(len(photos), batch_size, seed)
     folder = output_folder(out, CURVES)
     settings = {
@@ -115,7 +116,8 @@ def choose_photographs(data: Sequence[str], count: int) -> tuple[list[Any], str]
 
 def models_of(checkpoints: Sequence[str], seed: int) -> Iterator[tuple[str, Any]]:
     """Every model, and each architecture of an encoder once with random weights, with their names for the table."""
-    from gmae_tools.features import RANDOM_PREFIX, display_name, load_autoencoder, random_like
+    from gmae_tools.checkpoint_names import RANDOM_PREFIX
+    from gmae_tools.encoder.features import display_name, load_autoencoder, random_like
 
     names = list(dict.fromkeys(checkpoints))
     short = [display_name(name) for name in names]
@@ -134,8 +136,8 @@ def measure(
     model: Any, name: str, photos: Sequence[Any], batches: Sequence[Any], conditions: Sequence[Any], seed: int
 ) -> list[Curve]:
     """The curves of a model, with a bar on stderr."""
-    from gmae_tools.features import read_pictures
-    from gmae_tools.invariance import invariance
+    from gmae_tools.encoder.features import read_pictures
+    from gmae_tools.encoder.invariance import invariance
 
     size = model.config.image_size
 
@@ -147,8 +149,8 @@ def measure(
 
 def read_curves(path: Path, name: str) -> list[Curve]:
     """Curves as they were written, under the name that the model has now."""
+    from gmae_tools.encoder.invariance import Curve
     from gmae_tools.errors import GmaeToolsError
-    from gmae_tools.invariance import Curve
 
     try:
         return [Curve(**{**values, "model": name}) for values in json.loads(path.read_text())]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gmae_tools import checkpoint_names
+from gmae_tools.cli._inputs import check_sources
 from gmae_tools.cli._options import backend_option, cache_option, device_option, output_folder, when_interrupted
 from gmae_tools.errors import GmaeToolsError
 
@@ -29,6 +31,9 @@ _OF_SOME = {
     "reconstruction_weight": "--reconstruction-weight",
     "temperature": "--temperature",
     "normalise_targets": "--normalise-targets",
+    "own_decoder": "--own-decoder/--shared-decoder",
+    "stop_gradient": "--stop-gradient",
+    "head": "--head",
 }
 
 
@@ -60,7 +65,9 @@ def _numbers(kind: type) -> Any:
     show_default=True,
     help="What to learn: Gaussians; pixels; pixels from two complementary occlusions; which two are of one picture.",
 )
-@click.option("--preset", default="tiny", show_default=True, help="Model: nano, tiny, small or base.")
+@click.option("--preset", default="tiny", show_default=True, help="Model: nano, tiny, small or base; or paper: "
+              "base, and what else was published of masking, loss, background, starts and optimiser, unless another "
+              "option says otherwise.")  # fmt: skip
 @click.option(
     "--set",
     "changes",
@@ -170,13 +177,30 @@ def _numbers(kind: type) -> Any:
     "--normalise-targets",
     is_flag=True,
     default=None,
-    help="Predict each patch less its mean and divided by its standard deviation; for mae and r-mae.",
+    help="Compare patches less the mean and over the standard deviation of the photograph's patch; not for c-mae.",
 )
 @click.option(
     "--reconstruction-weight",
     type=float,
     metavar="W",
     help="Of the second view's pixels; for r-mae.  [default: 1]",
+)
+@click.option(
+    "--own-decoder/--shared-decoder",
+    default=None,
+    help="Whether the second view has a decoder of its own; for r-mae.  [default: --own-decoder]",
+)
+@click.option(
+    "--stop-gradient",
+    is_flag=True,
+    default=None,
+    help="Make the decoded second view a target that the likeness of the views does not move; for r-mae.",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["decoder", "light"]),
+    help="Makes embeddings: MAE's decoder, or two layers, with mask tokens in the encoder; for c-mae.  "
+    "[default: decoder]",
 )
 @click.option("--temperature", type=float, metavar="T", help="Of InfoNCE; for c-mae.  [default: 0.2]")
 @click.option(
@@ -187,7 +211,7 @@ def _numbers(kind: type) -> Any:
     help="Smallest and largest share of a photograph in a crop.",
 )
 @click.option("--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto", show_default=True)
-@click.option("--held-out", default=500, show_default=True, help="Photographs never trained on.")
+@click.option("--held-out", default=500, show_default=True, help="Photographs never trained on; at most a tenth.")
 @click.option(
     "--warm-start",
     metavar="MODEL",
@@ -220,20 +244,29 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
     torchrun --nproc-per-node N -m gmae_tools pretrain ...
     See docs/pretraining.md.
     """
+    scales = options["crop_scale"]
+    if len(scales) != 2:
+        raise GmaeToolsError("--crop-scale takes two numbers")
+    parsed = _changes(changes)
+    check_sources(data)
+    if warm_start is not None and not resume:  # a run that goes on has it no more
+        checkpoint_names.check(warm_start)
+
     from accelerate import PartialState
 
+    from gmae_tools.pretrain import paper
     from gmae_tools.pretrain.loop import MODEL_FOLDER, PretrainConfig, pretrain
     from gmae_tools.pretrain.objectives import OBJECTIVES
     from gmae_tools.pretrain.optimizers import OptimizerConfig
     from gmae_tools.pretrain.schedule import Schedule
 
-    scales = options["crop_scale"]
-    if len(scales) != 2:
-        raise GmaeToolsError("--crop-scale takes two numbers")
     kind = OBJECTIVES[objective]
     settings = _settings(kind, options)
+    if preset == paper.PRESET:
+        settings = _of(kind, paper.OBJECTIVE) | settings
+        options |= {name: value for name, value in paper.options(options["batch_size"]).items() if _unsaid(name)}
     budget = options["time_budget"]
-    model = kind.model_config.preset(preset, **_changes(changes), **_of(kind.model_config, settings))
+    model = kind.model_config.preset(preset, **parsed, **_of(kind.model_config, settings))
     resolutions = (model.image_size,) if options["resolutions"] is None else options["resolutions"]
     stages = len(resolutions)
     config = PretrainConfig(
@@ -285,6 +318,11 @@ def _settings(objective: type[Objective], options: dict[str, Any]) -> dict[str, 
             raise GmaeToolsError("--mask-ratio takes one or two numbers")
         asked["mask_ratio"] = (ratios[0], ratios[-1])
     return asked
+
+
+def _unsaid(option: str) -> bool:
+    """Whether an option of this call has its default."""
+    return click.get_current_context().get_parameter_source(option) == click.core.ParameterSource.DEFAULT
 
 
 def _of(kind: type[Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from gmae_tools.cli._options import Numbers, checkpoints_option, device_option, format_option, output_folder
-from gmae_tools.files import atomic_path
+from gmae_tools.cli._progress import busy, progress
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from gmae_tools.datasets.labelled import Labelling
-    from gmae_tools.probe import Answers
+    from gmae_tools.encoder.probe import Answers
 
 TABLE, RECORD, FEATURES = "probe.csv", "probe.json", "features"
 
@@ -27,8 +28,8 @@ TABLE, RECORD, FEATURES = "probe.csv", "probe.json", "features"
     help="What a photograph's label is: the folder that it lies in, or its name up to the last dash.",
 )  # fmt: skip
 @click.option(
-    "--neighbours", "ks", type=Numbers(), default="10,20,100,200", show_default=True, metavar="K,K,...",
-    help="Of the k-NN classifiers.",
+    "--neighbours", "ks", type=Numbers(), metavar="K,K,...",
+    help="Of the k-NN classifiers.  [default: those of 10,20,100,200 that there are photographs for]",
 )  # fmt: skip
 @click.option("--linear/--no-linear", default=True, show_default=True, help="Whether to train a linear classifier.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Use N photographs, chosen by their names' digests.")
@@ -37,7 +38,7 @@ TABLE, RECORD, FEATURES = "probe.csv", "probe.json", "features"
 @device_option
 @format_option
 def command(
-    data: tuple[str, ...], checkpoints: tuple[str, ...], labelling: Labelling, ks: tuple[int, ...], linear: bool,
+    data: tuple[str, ...], checkpoints: tuple[str, ...], labelling: Labelling, ks: tuple[int, ...] | None, linear: bool,
     limit: int | None, out: str, cache: str | None, device: str, form: str,
 ) -> None:  # fmt: skip
     """Classify photographs by frozen features.
@@ -51,26 +52,41 @@ def command(
     the protocol. Interrupted, it goes on with the features that are there.
     """
     from gmae_tools.datasets.labelled import describe, find_labelled
-    from gmae_tools.features import open_extractor
+
+    photos = find_labelled(data, labelling, limit)  # before torch is loaded, in case there is nothing
+
+    from gmae_tools.encoder.features import open_extractor
+    from gmae_tools.encoder.probe import (
+        NEIGHBOURS,
+        TEMPERATURE,
+        LinearConfig,
+        cached_features,
+        check_neighbours,
+        probe,
+    )
     from gmae_tools.predict import resolve_device
-    from gmae_tools.probe import TEMPERATURE, LinearConfig, cached_features, probe
     from gmae_tools.report.probe import COLUMNS, probe_rows
     from gmae_tools.report.tables import format_rows
 
     where = resolve_device(device)
-    photos = find_labelled(data, labelling, limit)
     folder = output_folder(out, f"{FEATURES}/*")
     click.echo(describe(photos), err=True)
+    validation = int(photos.is_validation.sum())
+    fitting = check_neighbours(ks, len(photos.photos) - validation, validation)  # before any features are computed
+    if ks is None and (left_out := [str(k) for k in NEIGHBOURS if k not in fitting]):
+        click.echo(f"too few photographs for k = {', '.join(left_out)}: left out", err=True)
     config = LinearConfig() if linear else None
     answers: list[Answers] = []
     preparations: dict[str, str] = {}
-    extractors = [open_extractor(name, where) for name in dict.fromkeys(checkpoints)]  # a wrong name is refused now
+    with busy("loading the models"):  # a wrong name is refused now
+        extractors = [open_extractor(name, where) for name in dict.fromkeys(checkpoints)]
     for extractor in extractors:
         preparations[extractor.name] = extractor.preparation
         features = cached_features(extractor, photos, Path(cache or folder / FEATURES), progress_of(extractor.name))
-        answers += probe(extractor, features, photos, ks=ks, linear=config)
+        asked = probe(extractor, features, photos, ks=fitting, linear=config)
+        count = len(extractor.tokens) * (len(fitting) + bool(config))
+        answers += progress(asked, count, "classifier", f"classifiers on {extractor.name}")
     rows = probe_rows(answers)
-    validation = int(photos.is_validation.sum())
     protocol = {
         "data": [Path(each).name for each in data], "labels": labelling, "classes": len(photos.classes),
         "split": photos.split, "to_learn_from": len(photos.photos) - validation, "validation": validation,

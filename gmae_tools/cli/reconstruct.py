@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
 from gmae_tools.cli._options import (
     backend_option,
     checkpoints_option,
@@ -16,8 +17,9 @@ from gmae_tools.cli._options import (
     output_folder,
     print_failure,
 )
+from gmae_tools.cli._progress import busy, progress_over
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
@@ -27,7 +29,8 @@ TABLE, SHEET = "reconstruct.csv", "reconstruction.png"
 
 
 @click.command()
-@click.argument("images", metavar="IMG...", nargs=-1, required=True)
+@images_argument()
+@recursive_option
 @checkpoints_option
 @click.option(
     "--mask-ratio", type=click.FloatRange(0, 0.95), default=0.75, show_default=True, metavar="SHARE",
@@ -40,34 +43,32 @@ TABLE, SHEET = "reconstruct.csv", "reconstruction.png"
 @max_pixels_option
 @format_option
 def command(
-    images: tuple[str, ...], checkpoints: tuple[str, ...], mask_ratio: float, seed: int, out: str, device: str,
-    backend: Backend, max_pixels: int, form: str,
+    images: tuple[str, ...], recursive: bool, checkpoints: tuple[str, ...], mask_ratio: float, seed: int, out: str,
+    device: str, backend: Backend, max_pixels: int, form: str,
 ) -> None:  # fmt: skip
     """Rebuild photographs from a part of their patches.
 
-    IMG is a picture, a folder of pictures or a glob; a model is a GMAE or an MAE, the path of an official MAE .pth
-    included. For each picture DIR/<name>/reconstruction.png shows, for each model, the photograph, what the model
-    sees of it, what it makes of that, and the hidden patches filled in. The table (PSNR and SSIM of the whole
-    reconstruction, and PSNR of the hidden patches alone) goes to stdout and to DIR/reconstruct.csv. An MAE that was
-    trained on hidden patches alone predicts little of use for those that it sees: compare it by psnr_hidden.
+    IMG is a picture, a folder of pictures, a glob, or - for a pipe; a model is a GMAE or an MAE, the path of an
+    official MAE .pth included. For each picture DIR/<name>/reconstruction.png shows, for each model, the photograph,
+    what the model sees of it, what it makes of that, and the hidden patches filled in. The table (PSNR and SSIM of the
+    whole reconstruction, and PSNR of the hidden patches alone) goes to stdout and to DIR/reconstruct.csv. An MAE that
+    was trained on hidden patches alone predicts little of use for those that it sees: compare it by psnr_hidden.
 
     A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
     """
-    from gmae_tools.cli.layers import find_inputs, progress_over
+    paths, failures = find_inputs(images, recursive=recursive, out=out)
+    with busy("loading the models"):
+        from gmae_tools.encoder.features import distinct_names, load_autoencoder
+        from gmae_tools.images import read_image
+        from gmae_tools.predict import resolve_device
+        from gmae_tools.report.reconstruction import COLUMNS, ReconstructionRequest, write_reconstructions
+        from gmae_tools.report.tables import format_rows
+        from gmae_tools.splatting import choose_backend
 
-    paths, failures = find_inputs(images)
-
-    from gmae_tools.features import distinct_names, load_autoencoder
-    from gmae_tools.images import read_image
-    from gmae_tools.predict import resolve_device
-    from gmae_tools.report.reconstruction import COLUMNS, ReconstructionRequest, write_reconstructions
-    from gmae_tools.report.tables import format_rows
-    from gmae_tools.splatting import choose_backend
-
-    where = resolve_device(device)
-    choose_backend(backend, where)  # one that cannot draw is refused before any work
-    names = list(dict.fromkeys(checkpoints))
-    models = dict(zip(distinct_names(names), (load_autoencoder(name).to(where) for name in names), strict=True))
+        where = resolve_device(device)
+        choose_backend(backend, where)  # one that cannot draw is refused before any work
+        names = list(dict.fromkeys(checkpoints))
+        models = dict(zip(distinct_names(names), (load_autoencoder(name).to(where) for name in names), strict=True))
     request = ReconstructionRequest(models, mask_ratio, seed, backend)
     folder = output_folder(out, "*")
     rows: list[Row] = []
@@ -83,6 +84,7 @@ def command(
         if rows:
             with atomic_path(folder / TABLE) as temporary:
                 temporary.write_text(format_rows(rows, COLUMNS, "csv"), encoding="utf-8")
-    click.echo(format_rows(rows, COLUMNS, form), nl=False)
+    if rows:
+        click.echo(format_rows(rows, COLUMNS, form), nl=False)
     if failures:
         raise SystemExit(1)

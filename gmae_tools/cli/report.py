@@ -11,9 +11,9 @@ from gmae_tools.cli._options import checkpoint_option, format_option, when_inter
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
-    from gmae_tools.benchmarks.config import Part
-    from gmae_tools.benchmarks.runs import Outcome
-    from gmae_tools.report.html import Card
+    from gmae_tools.suite.config import Part
+    from gmae_tools.suite.page import Card
+    from gmae_tools.suite.runs import Outcome
 
 ALL = Path("evals") / "report.toml"  # in a clone
 COLUMNS = {"part": None, "status": None, "seconds": 1, "reason": None}
@@ -69,19 +69,21 @@ def command(
     if (config is None) != everything:
         raise click.UsageError("give CONFIG, or --all")
 
-    from gmae_tools.benchmarks.config import read_config
-    from gmae_tools.benchmarks.runs import RUNS, Request, run_parts
-    from gmae_tools.files import remove_leftovers, sole_run
-    from gmae_tools.prediction_folder import weights_of
-    from gmae_tools.report.html import Report, write_report
-    from gmae_tools.report.tables import format_rows
+    from gmae_tools.suite.config import read_config
 
-    chosen = read_config(config or find_all())
+    chosen = read_config(config or find_all())  # before torch is loaded, in case something is wrong
     chosen.check_names(only)
     found, missing = chosen.find_data(data_root, dict(data))
     for part in chosen.parts:
         for name in part.uses & missing.keys() if part.name in only else ():
             raise GmaeToolsError(f"part {part.name} {missing[name]}")
+
+    from gmae_tools.benchmarks.predictions import weights_of
+    from gmae_tools.report.tables import format_rows
+    from gmae_tools.suite.page import Report, write_report
+    from gmae_tools.suite.runs import RUNS, Request, run_parts
+    from gmae_tools.system.files import remove_leftovers, sole_run
+
     weights = weights_of(checkpoint)
     card = card_of(checkpoint, weights)
     folder = writable_folder(out)
@@ -114,7 +116,7 @@ def find_all() -> Path:
 def card_of(checkpoint: str, weights: str) -> Card:
     """What the report says about a checkpoint."""
     from gmae_tools import checkpoints
-    from gmae_tools.report.html import Card
+    from gmae_tools.suite.page import Card
 
     model = checkpoints.load(checkpoint)
     shape = model.config

@@ -2,64 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from gmae_tools.cli._options import output_folder
-from gmae_tools.files import atomic_path
-from gmae_tools.processes import is_main
+from gmae_tools.cli._progress import progress as late_progress
+from gmae_tools.cli._scores import (
+    MASK_KEYS,
+    MaskThreshold,
+    min_max_option,
+    progress,
+    render,
+    render_regions,
+    write,
+    write_regions,
+)
 
 if TYPE_CHECKING:
-    from gmae_tools.metrics.boundaries import BoundaryResult
-    from gmae_tools.metrics.regions import RegionResult, Threshold
-
-T = TypeVar("T")
-
-TABLE = (
-    ("ODS", "ods", "one threshold for all images"),
-    ("OIS", "ois", "the best threshold of each image"),
-    ("AP", "ap", "area under the curve"),
-    ("R50", "r50", "recall at half precision"),
-)
-PARTS = ("recall", "precision", "threshold")
-
-MASK_SCORES = {
-    "max_f_beta": "best threshold for all images",
-    "mean_f_beta": "mean over thresholds",
-    "mae": "mean absolute error; lower is better",
-    "s_measure": "likeness of structure",
-    "e_measure": "enhanced alignment, mean over thresholds",
-    "iou": "of the figure",
-    "accuracy": "share of right pixels",
-}
-MASK_KEYS = (*MASK_SCORES, "images", "protocol")
-
-
-class MaskThreshold(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """`otsu`, or a number from 0 to 1."""
-
-    name = "otsu|number"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> Threshold:
-        if value == "otsu":
-            return "otsu"
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not 0 <= number <= 1:
-            self.fail(f"{value!r} is neither otsu nor a number from 0 to 1", param, ctx)
-        return number
-
-
-min_max_option = click.option(
-    "--min-max", is_flag=True, help="Stretch every map to span 0 to 1 before it is scored, as PySODMetrics does."
-)
+    from gmae_tools.metrics.regions import Threshold
 
 
 @click.group()
@@ -108,11 +70,13 @@ def edges(
     scored as they are: apply non-maximum suppression before if you want it. With --out an interrupted run
     goes on where it stopped.
     """
+    from gmae_tools.benchmarks.map_files import count_files, count_human, pair_files, read_levels, score
     from gmae_tools.metrics.boundaries import Protocol
-    from gmae_tools.metrics.boundary_files import count_files, count_human, pair_files, score
+    from gmae_tools.metrics.map_levels import check_levels
 
     protocol = Protocol(thresholds, max_distance, not no_thin)
     pairs = pair_files(pred_dir, gt_dir, subset=subset)
+    check_levels(dict(late_progress(read_levels(pairs), len(pairs), "image", "checking")), thin=True)
     if out:
         out = output_folder(out, "counts", "human")
     counts = count_files(pairs, protocol, jobs=jobs, cache=out and out / "counts")
@@ -156,8 +120,8 @@ def masks(
     PRED_DIR holds one map an image (a grey picture, white for the figure, or an .npy array in [0, 1]), GT_DIR the
     masks; files are matched by name. Masks are cut at one half; a map of another size is resized to its mask's.
     """
+    from gmae_tools.benchmarks.regions import pair_maps, score_pairs, summarize
     from gmae_tools.metrics.regions import RegionProtocol
-    from gmae_tools.region_benchmark import pair_maps, score_pairs, summarize
 
     protocol = RegionProtocol(min_max, threshold, thresholds)
     pairs = pair_maps(pred_dir, gt_dir)
@@ -168,80 +132,3 @@ def masks(
     if out:
         write_regions(out, result, scores)
     click.echo(render_regions({key: scores[key] for key in MASK_KEYS}, format_))
-
-
-def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
-    """Pass the items on, with a bar on stderr, one for all processes."""
-    from tqdm import tqdm
-
-    yield from tqdm(items, total=length, desc=label, unit="image", mininterval=0.5, disable=not is_main())
-
-
-def render(scores: dict[str, Any], format_: str) -> str:
-    """The scores as text: a table for the eye, or a CSV line under its header, or a JSON object."""
-    if format_ != "table":
-        return serialize(scores, format_)
-    lines = []
-    for title, key, meaning in TABLE:
-        parts = [f"{part} {scores[f'{key}_{part}']:.4f}" for part in PARTS if f"{key}_{part}" in scores]
-        lines.append(f"{title:<4} {scores[key]:.4f}  {meaning}" + (f" ({', '.join(parts)})" if parts else ""))
-    lines.append(f"{scores['images']} images, {scores['thresholds']} thresholds")
-    lines += [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in scores["protocol"].items()]
-    return "\n".join(lines)
-
-
-def render_regions(scores: dict[str, Any], format_: str) -> str:
-    """The same for the scores of figure maps; what has no line of its own in the table stands below as it is."""
-    if format_ != "table":
-        return serialize(scores, format_)
-    lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in MASK_SCORES.items()]
-    others = {key: value for key, value in scores.items() if key not in (*MASK_SCORES, "protocol")}
-    for key, value in {**others, **scores["protocol"]}.items():
-        lines.append(f"{key.replace('_', ' ')}: {f'{value:.4f}' if isinstance(value, float) else _text(value)}")
-    return "\n".join(lines)
-
-
-def serialize(scores: dict[str, Any], format_: str) -> str:
-    """The scores as a JSON object, or as a CSV line under its header."""
-    if format_ == "json":
-        return json.dumps(scores, indent=2)
-    import pandas as pd
-
-    table: str = pd.DataFrame([{**scores, "protocol": json.dumps(scores["protocol"])}]).to_csv(index=False)
-    return table.rstrip("\n")
-
-
-def write_regions(out: Path, result: RegionResult, scores: dict[str, Any]) -> None:
-    """Write the scores of figure maps, the curves over the thresholds and the table of the images into a folder."""
-    tables = {
-        "images.csv": result.to_pandas().to_csv(index=False),
-        "curve.csv": result.curve().to_csv(index=False),
-        "scores.json": serialize(scores, "json") + "\n",
-    }
-    for file, text in tables.items():
-        with atomic_path(out / file) as temporary:
-            temporary.write_text(text)
-
-
-def _text(value: object) -> str:
-    return ("; ".join(value) or "none") if isinstance(value, list) else str(value)
-
-
-def write(out: Path, name: str, result: BoundaryResult, human: BoundaryResult | None, caption: str = "") -> None:
-    """Write the scores, the table of the images, the curve and, if given, the human agreement into `out`."""
-    from gmae_tools.report.pr_curve import Curve, plot_pr_curves
-
-    tables = {"scores.json": render(result.to_dict(), "json") + "\n"}
-    tables["images.csv"] = result.to_pandas().to_csv(index=False)
-    tables["curve.csv"] = result.curve().to_csv(index=False)
-    point = None
-    if human:
-        agreement = {"f": human.ods, "precision": human.ods_precision, "recall": human.ods_recall}
-        tables["human.json"] = json.dumps({**agreement, "images": human.images}, indent=2) + "\n"
-        point = human.ods_recall, human.ods_precision
-    for file, text in tables.items():
-        with atomic_path(out / file) as temporary:
-            temporary.write_text(text)
-    total = result.total
-    curve = Curve(name, total.recall, total.precision, (result.ods_recall, result.ods_precision))
-    plot_pr_curves(out / "curve.png", [curve], point, caption)

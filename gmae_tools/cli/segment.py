@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gmae_tools import checkpoint_names
+from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
+from gmae_tools.cli._models import open_gmae
 from gmae_tools.cli._options import (
     Numbers,
     backend_option,
-    checkpoint_option,
     device_option,
     folder_names,
     format_option,
@@ -19,15 +21,17 @@ from gmae_tools.cli._options import (
     output_folder,
     print_failure,
     refine_option,
+    unchecked_checkpoint_option,
 )
-from gmae_tools.cli.score import MaskThreshold, min_max_option
+from gmae_tools.cli._progress import busy, look_progress, progress_over
+from gmae_tools.cli._scores import MaskThreshold, min_max_option, progress, render_regions, write_regions
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
+    from gmae_tools.benchmarks.figure_methods import GaussianFigure, Segmenter
     from gmae_tools.metrics.regions import Threshold
     from gmae_tools.report.segment import FigureRow
-    from gmae_tools.segmenters import GaussianFigure, Segmenter
     from gmae_tools.splatting import Backend
 
 GAUSSIAN = ("grouped", "depth")
@@ -38,11 +42,13 @@ RESULTS = ("maps", "scores.json", "images.csv", "curve.csv")
 
 
 @click.command()
-@click.argument("images", metavar="[IMG]...", nargs=-1)
+@images_argument(required=False)
+@recursive_option
 @click.option(
     "--dataset", metavar="NAME|DIR",
-    help="Score the maps of a data set instead of drawing pictures: ecssd, pascal-s, duts-te, or a folder with"
-    " images/ and masks/.",
+    help="Score the maps of a data set instead of drawing pictures: ecssd, pascal-s, duts-te, voc07-seg, voc12-seg, or"
+    " a folder with images/ and masks/; or their boxes: voc07, voc12, coco, coco20k. Those of PASCAL VOC and COCO have"
+    " splits: voc12:val.",
 )  # fmt: skip
 @click.option(
     "--split", type=click.Choice(["odd", "even", "all"]), default="all", show_default=True,
@@ -67,29 +73,30 @@ RESULTS = ("maps", "scores.json", "images.csv", "curve.csv")
 @click.option("--jobs", type=click.IntRange(1), help="Processes that score.  [default: one a core]")
 @click.option("--overwrite", is_flag=True, help="Remove the results of other settings from DIR.")
 @click.option("-o", "--out", metavar="DIR", default="segment", show_default=True, help="For the results.")
-@checkpoint_option
+@unchecked_checkpoint_option
 @device_option
 @backend_option
 @refine_option
 @max_pixels_option
 @format_option
 def command(
-    images: tuple[str, ...], dataset: str | None, split: str, root: str | None, method: str,
+    images: tuple[str, ...], recursive: bool, dataset: str | None, split: str, root: str | None, method: str,
     threshold: Threshold | None, scales: tuple[int, ...], flip: bool, min_max: bool, ap: bool, jobs: int | None,
     overwrite: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int,
     form: str,
 ) -> None:  # fmt: skip
     """Tell figure from ground without training for it.
 
-    With IMG (pictures, folders or globs) DIR/<name>/ receives probability.png, mask.png, cutout.png (the figure on
-    transparent ground), overlay.png (figure outlined, ground faded, box) and segment.json (box and area in pixels), and
-    DIR/sheet.png a row for each of the first 50. The box is that of the mask's largest region. Boxes and areas also go
-    to stdout.
+    With IMG (pictures, folders, globs, or - for a pipe) DIR/<name>/ receives probability.png, mask.png, cutout.png (the
+    figure on transparent ground), overlay.png (figure outlined, ground faded, box) and segment.json (box and area in
+    pixels), and DIR/sheet.png a row for each of the first 50. The box is that of the mask's largest region. Boxes and
+    areas also go to stdout.
 
     With --dataset DIR/maps/ receives the probability of figure of each photograph, and DIR the scores, the curves over
-    thresholds, a table of the images and the settings. An interrupted run goes on where it stopped; other settings are
-    refused without --overwrite. The scores also go to stdout. Several processes share the photographs:
-    torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
+    thresholds, a table of the images and the settings. Where a data set has boxes the score is CorLoc, the share of the
+    photographs whose one box finds an object (IoU of 0.5 or more), with --ap also AP without classes. An interrupted
+    run goes on where it stopped; other settings are refused without --overwrite. The scores also go to stdout. Several
+    processes share the photographs: torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
 
     Methods on the Gaussians: grouped (into a figure and a ground), depth (the plain readout). On the photograph:
     centre-prior (a fixed blob), everything, otsu (the bright side), otsu-border (the side with less of the border),
@@ -97,52 +104,50 @@ def command(
     """
     if bool(images) == bool(dataset):
         raise click.UsageError("give pictures, or --dataset")
-
-    from gmae_tools.segmenters import THRESHOLDS
-
-    threshold = THRESHOLDS[method] if threshold is None else threshold
+    if method in GAUSSIAN:
+        checkpoint_names.check(checkpoint)
     if dataset:
         benchmark(
             dataset, split, root, method, threshold, scales, flip, min_max, ap, jobs, overwrite, out, checkpoint,
             device, backend, refine, max_pixels, form,
         )  # fmt: skip
     else:
-        draw(images, method, threshold, scales, flip, out, checkpoint, device, backend, refine, max_pixels, form)
+        paths, failures = find_inputs(images, recursive=recursive, out=out)
+        failures += draw(
+            paths, method, threshold, scales, flip, out, checkpoint, device, backend, refine, max_pixels, form
+        )
+        if failures:
+            raise SystemExit(1)
 
 
 def open_model(
     checkpoint: str, device: str, backend: Backend, scales: tuple[int, ...], flip: bool, refine: int
 ) -> GaussianFigure:
     """The segmenters of a checkpoint."""
-    from gmae_tools import checkpoints
-    from gmae_tools.cli.layers import look_progress
-    from gmae_tools.predict import resolve_device
-    from gmae_tools.segmenters import GaussianFigure
-    from gmae_tools.splatting import choose_backend
-    from gmae_tools.views import Looks
+    model = open_gmae(checkpoint, device, backend)
 
-    where = resolve_device(device)
-    drawer = choose_backend(backend, where)
-    model = checkpoints.load(checkpoint, device=where)
-    return GaussianFigure(model, Looks(scales, flip, refine), drawer, look_progress(refine))
+    from gmae_tools.benchmarks.figure_methods import GaussianFigure
+    from gmae_tools.zeroshot.views import Looks
+
+    return GaussianFigure(model, Looks(scales, flip, refine), backend, look_progress(refine))
 
 
 def draw(
-    images: tuple[str, ...], method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool, out: str,
+    paths: list[Path], method: str, threshold: Threshold | None, scales: tuple[int, ...], flip: bool, out: str,
     checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int, form: str,
-) -> None:  # fmt: skip
-    """Pictures, boxes and a contact sheet; a picture that cannot be read is reported, and the exit code is 1."""
-    from gmae_tools import segmenters
-    from gmae_tools.cli.layers import find_inputs, progress_over
-    from gmae_tools.images import write_image
-    from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
-    from gmae_tools.report.segment import figure_sheet
+) -> int:  # fmt: skip
+    """Pictures, boxes and a contact sheet; returns how many pictures could not be read, each of which is reported."""
+    with busy("loading torch"):
+        from gmae_tools.benchmarks import figure_methods
+        from gmae_tools.images import write_image
+        from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
+        from gmae_tools.report.segment import figure_sheet
 
-    paths, failures = find_inputs(images)
+    threshold = figure_methods.THRESHOLDS[method] if threshold is None else threshold
     source = open_model(checkpoint, device, backend, scales, flip, refine) if method in GAUSSIAN else None
-    segment = source.segmenter(method) if source else segmenters.CLASSICAL[method]
+    segment = source.segmenter(method) if source else figure_methods.CLASSICAL[method]
     folder = output_folder(out, "*")
-    rows, records = [], []
+    rows, records, failures = [], [], 0
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
             row, record = take_out(path, segment, method, threshold, folder / name, max_pixels)
@@ -159,9 +164,9 @@ def draw(
         write_image(
             folder / SHEET, figure_sheet("Figure and ground", f"{method}{maker}{of_all(rows, len(records))}", rows)
         )
-    click.echo(render(records, form))
-    if failures:
-        raise SystemExit(1)
+    if records:
+        click.echo(render(records, form))
+    return failures
 
 
 def take_out(
@@ -220,24 +225,29 @@ def render(records: list[dict[str, Any]], form: str) -> str:
 
 
 def benchmark(
-    dataset: str, split: Any, root: str | None, method: str, threshold: Threshold, scales: tuple[int, ...], flip: bool,
-    min_max: bool, ap: bool, jobs: int | None, overwrite: bool, out: str, checkpoint: str, device: str,
+    dataset: str, split: Any, root: str | None, method: str, threshold: Threshold | None, scales: tuple[int, ...],
+    flip: bool, min_max: bool, ap: bool, jobs: int | None, overwrite: bool, out: str, checkpoint: str, device: str,
     backend: Backend, refine: int, max_pixels: int, form: str,
 ) -> None:  # fmt: skip
     """Both stages for one method; prints the scores."""
     from dataclasses import asdict
 
-    from gmae_tools import processes, region_benchmark, segmenters
-    from gmae_tools.cli.score import progress, render_regions, write_regions
-    from gmae_tools.datasets.saliency import Saliency
+    from gmae_tools.datasets.named import ListedSet, open_dataset
+
+    data = open_dataset(dataset, root)  # before torch is loaded, in case it is not there
+    pairs: list[Any] = data.pairs(split)
+
+    with busy("loading torch"):
+        from gmae_tools.benchmarks import figure_methods
+        from gmae_tools.benchmarks import regions as region_benchmark
+        from gmae_tools.system import processes
+    from gmae_tools.benchmarks.predictions import MAPS, claim, predict_maps, weights_of
     from gmae_tools.metrics.regions import RegionProtocol
-    from gmae_tools.prediction_folder import MAPS, claim, predict_maps, weights_of
 
     processes.join()
+    threshold = figure_methods.THRESHOLDS[method] if threshold is None else threshold
     if ap:
         region_benchmark.detection([])  # says now, not at the end, if something has to be installed
-    data = Saliency(dataset, root)
-    pairs = data.pairs(split)
     gaussian = method in GAUSSIAN
     settings = region_benchmark.Settings(
         dataset=data.name,
@@ -252,12 +262,16 @@ def benchmark(
         refine=refine or None if gaussian else None,
     )
     source = open_model(checkpoint, device, backend, scales, flip, refine) if gaussian else None
-    segment = source.segmenter(method) if source else segmenters.CLASSICAL[method]
+    segment = source.segmenter(method) if source else figure_methods.CLASSICAL[method]
     folder = output_folder(out, MAPS, launched=True)
     claim(folder, asdict(settings), parts=RESULTS, overwrite=overwrite)
     photos = [pair.photo for pair in pairs]
     for _ in progress(predict_maps(photos, {folder: segment}, max_pixels), len(photos), "maps"):
         pass
+    if isinstance(data, ListedSet) and data.boxed:
+        about = {"dataset": data.name, "split": split, "method": method, "checkpoint": settings.checkpoint}
+        score_boxes(pairs, folder, threshold, min_max, ap, jobs, form, about)
+        return
     own, protocol = processes.share(region_benchmark.maps_of(folder, pairs)), RegionProtocol(min_max, threshold)
     scored = processes.gather(list(progress(region_benchmark.score_pairs(own, protocol, jobs), len(own), "scoring")))
     if not processes.is_main():
@@ -271,3 +285,24 @@ def benchmark(
         scores |= region_benchmark.detection(scored)
     write_regions(folder, result, scores)
     click.echo(render_regions(scores, form))
+
+
+def score_boxes(
+    photos: list[Any], folder: Path, threshold: Threshold, min_max: bool, ap: bool, jobs: int | None, form: str,
+    about: dict[str, Any],
+) -> None:  # fmt: skip
+    """The second stage on a data set that has boxes and no masks; writes and prints the scores."""
+    from gmae_tools.benchmarks.boxes import box_scores, find_boxes
+    from gmae_tools.cli._scores import render_boxes, serialize
+    from gmae_tools.system import processes
+
+    own = processes.share(photos)
+    found = list(progress(find_boxes(own, folder, threshold, min_max, jobs), len(own), "boxes"))
+    found = processes.gather(found)
+    if not processes.is_main():
+        return
+    protocol = {"threshold": threshold, "min_max": min_max, "box": "of the mask's largest piece", "hit": "IoU >= 0.5"}
+    scores = {**box_scores(found, detection=ap), **about, "protocol": protocol}
+    with atomic_path(folder / "scores.json") as temporary:
+        temporary.write_text(serialize(scores, "json") + "\n")
+    click.echo(render_boxes(scores, form))

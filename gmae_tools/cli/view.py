@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmae_tools.checkpoint_names import number_of_gaussians
+from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
+from gmae_tools.cli._models import open_gmae
 from gmae_tools.cli._options import (
     backend_option,
+    check_layers,
     checkpoint_option,
     device_option,
     folder_names,
@@ -18,7 +22,7 @@ from gmae_tools.cli._options import (
     print_failure,
     refine_option,
 )
-from gmae_tools.cli.layers import find_inputs, fit, progress_over
+from gmae_tools.cli._progress import progress_over, refine_with_progress
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
@@ -31,7 +35,8 @@ COLUMNS = {"image": None, "k": 0, "kilobytes": 0, "page": None}
 
 
 @click.command()
-@click.argument("images", metavar="IMG...", nargs=-1, required=True)
+@images_argument()
+@recursive_option
 @click.option(
     "--layers", metavar="N", type=click.IntRange(1), default=8, show_default=True,
     help="How many depth groups to begin with; the page can change it.",
@@ -47,29 +52,24 @@ COLUMNS = {"image": None, "k": 0, "kilobytes": 0, "page": None}
 @refine_option
 @max_pixels_option
 @format_option
-def command(images: tuple[str, ...], layers: int, side: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int, form: str) -> None:  # fmt: skip  # noqa: E501
+def command(images: tuple[str, ...], recursive: bool, layers: int, side: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, max_pixels: int, form: str) -> None:  # fmt: skip  # noqa: E501
     """Write pages on which photographs can be taken apart by hand.
 
-    IMG is a picture, a folder of pictures or a glob. DIR/<name>.html is a page that needs nothing but a browser: choose
-    the nearest K Gaussians, a slab of depths or one of N layers, see render, photograph or expected depth, lay edges
-    (l@N), figure and ground or the Gaussians' centres on top, and point at a pixel to learn which Gaussian it belongs
-    to. The names of the pages go to stdout.
+    IMG is a picture, a folder of pictures, a glob, or - for a pipe. DIR/<name>.html is a page that needs nothing but a
+    browser: choose the nearest K Gaussians, a slab of depths or one of N layers, see render, photograph or expected
+    depth, lay edges (l@N), figure and ground or the Gaussians' centres on top, and point at a pixel to learn which
+    Gaussian it belongs to. The names of the pages go to stdout.
 
     A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
     """
-    paths, failures = find_inputs(images)
+    check_layers(layers, number_of_gaussians(checkpoint))  # before torch and the model are loaded
+    paths, failures = find_inputs(images, recursive=recursive, out=out)
+    model = open_gmae(checkpoint, device, backend)
+    check_layers(layers, model.config.k)
 
-    from gmae_tools import checkpoints
-    from gmae_tools.predict import resolve_device
     from gmae_tools.report.page import PageRequest
     from gmae_tools.report.tables import format_rows
-    from gmae_tools.splatting import choose_backend
 
-    where = resolve_device(device)
-    choose_backend(backend, where)  # one that cannot draw is refused before any work
-    model = checkpoints.load(checkpoint, device=where)
-    if layers > model.config.k:
-        raise GmaeToolsError(f"--layers {layers}: use 1 to {model.config.k}, the number of Gaussians")
     folder = output_folder(out)
     request = PageRequest(Path(checkpoint).name, layers, refine, backend, side)
     rows: list[Row] = []
@@ -79,7 +79,8 @@ def command(images: tuple[str, ...], layers: int, side: int, out: str, checkpoin
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
-    click.echo(format_rows(rows, COLUMNS, form), nl=False)
+    if rows:
+        click.echo(format_rows(rows, COLUMNS, form), nl=False)
     if failures:
         raise SystemExit(1)
 
@@ -93,6 +94,8 @@ def show(model: GMAE, path: Path, request: PageRequest, page: Path, max_pixels: 
     photo = read_image(path, max_pixels=max_pixels)
     gaussians = predict(model, photo)
     if request.refine:
-        gaussians = fit(gaussians, photo, model, request, path.name)
+        gaussians = refine_with_progress(
+            gaussians, photo, model, request.refine, request.backend, name=path.name
+        )  # fmt: skip
     size = write_page(photo, gaussians, model.camera, request, page, path.name)
     return {"image": str(path), "k": gaussians.k, "kilobytes": round(size / 1000), "page": str(page)}

@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmae_tools.cli._inputs import input_path
+from gmae_tools.cli._models import open_gmae
 from gmae_tools.cli._options import (
     backend_option,
     checkpoint_option,
     device_option,
+    fov_option,
     max_pixels_option,
     refine_option,
 )
-from gmae_tools.cli.export import fov_option
+from gmae_tools.cli._progress import busy
+from gmae_tools.report.viser_there import require_viser
 
 if TYPE_CHECKING:
     from gmae_tools.splatting import Backend
 
 
 @click.command()
-@click.argument("image", metavar="IMG", type=click.Path(path_type=Path))
+@click.argument("image", metavar="IMG")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="To listen on.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True,
@@ -35,32 +39,36 @@ if TYPE_CHECKING:
 @refine_option
 @max_pixels_option
 def command(
-    image: Path, port: int, host: str, fov: float, checkpoint: str, device: str, backend: Backend, refine: int,
+    image: str, port: int, host: str, fov: float, checkpoint: str, device: str, backend: Backend, refine: int,
     max_pixels: int,
 ) -> None:  # fmt: skip
-    """Show the Gaussians of a photograph in 3-D, in a browser at the address that is printed.
+    """Show the Gaussians of a photograph (- for a pipe) in 3-D, in a browser at the address that is printed.
 
     The first view is the picture; drag to turn the scene, scroll to come nearer, move the slider to see the nearest
     Gaussians alone. Ctrl-C ends it. Needs viser: pip install 'gmae-tools[view3d]'.
     """
-    from gmae_tools import checkpoints
-    from gmae_tools.images import read_image
-    from gmae_tools.perspective import Viewer, in_perspective
-    from gmae_tools.predict import predict, resolve_device
-    from gmae_tools.refine import refine_photo
-    from gmae_tools.report.view3d import require_viser, serve
-
     require_viser()
-    photo = read_image(image, max_pixels=max_pixels)
-    model = checkpoints.load(checkpoint, device=resolve_device(device))
+
+    from gmae_tools.images import read_image
+
+    path = input_path(image)
+    photo = read_image(path, max_pixels=max_pixels)
+
+    from gmae_tools.formats.perspective import Viewer, in_perspective
+    from gmae_tools.predict import predict
+    from gmae_tools.refine import refine_photo
+    from gmae_tools.report.view3d import serve
+
+    model = open_gmae(checkpoint, device, backend)
     gaussians = predict(model, photo)
     if refine:
-        gaussians = refine_photo(gaussians, photo, model.camera, refine, backend=backend).gaussians
+        with busy(f"refining in {refine} steps"):
+            gaussians = refine_photo(gaussians, photo, model.camera, refine, backend=backend).gaussians
     height, width = photo.shape[:2]
     viewer = Viewer(height, width, fov)
     source = f"{gaussians.k} by {Path(checkpoint).name}" + (f", refined in {refine} steps" if refine else "")
     moved = in_perspective(gaussians, model.camera, viewer)
-    with serve(moved, viewer, host=host, port=port, title=image.name, source=source):
+    with serve(moved, viewer, host=host, port=port, title=path.name, source=source):
         click.echo(f"http://{host}:{port}")
         while True:
             time.sleep(1)

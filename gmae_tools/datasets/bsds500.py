@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,24 +70,27 @@ class BSDS500:
                 return read_boundaries(path)
         raise GmaeToolsError(f"no ground truth for image {name} in {self.folder / 'groundTruth'}")
 
-    def check(self) -> dict[str, int]:
+    def check(self, progress: Callable[[Iterable[str], int], Iterable[str]] | None = None) -> dict[str, int]:
         """Count and read every file: the number of images of each split that is there.
+
+        progress: passes on the names of the images of a split, of which it is told the number.
 
         Raises GmaeToolsError naming the first file that is missing, surplus, damaged or of the wrong size.
         """
-        found = {split: self._check_split(split) for split in SPLITS if self._has(split)}
+        found = {split: self._check_split(split, progress) for split in SPLITS if self._has(split)}
         if not found:
             raise GmaeToolsError(f"no split of BSDS500 in {self.folder}: {HOW_TO_GET}")
         return found
 
-    def _check_split(self, split: str) -> int:
+    def _check_split(self, split: str, progress: Callable[[Iterable[str], int], Iterable[str]] | None) -> int:
         photographs = {path.stem: path for path in self.images(split)}
         truths = {path.stem: path for path in self.ground_truth(split)}
         if odd := sorted(photographs.keys() ^ truths.keys()):
             raise GmaeToolsError(f"{split}: {odd[0]} lacks its photograph or its ground truth: {HOW_TO_GET}")
         if len(photographs) != SPLITS[split]:
             raise GmaeToolsError(f"{split}: {len(photographs)} images instead of {SPLITS[split]}: {HOW_TO_GET}")
-        for name, path in photographs.items():
+        for name in progress(photographs, len(photographs)) if progress else photographs:
+            path = photographs[name]
             try:
                 with open_image(path) as image:
                     image.load()

@@ -20,7 +20,7 @@ from PIL import Image, features
 from gmae_tools.datasets.photos import Photo, decode_photo, find_sources, fingerprint, list_photos, work_through
 from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 Kind = Literal["webp", "jpeg"]
 

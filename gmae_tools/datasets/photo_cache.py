@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
-from gmae_tools.files import atomic_path, take_turns
+from gmae_tools.system.files import atomic_path, take_turns
 
 _log = logging.getLogger(__name__)
 

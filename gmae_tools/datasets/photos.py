@@ -30,7 +30,8 @@ from tqdm import tqdm
 from gmae_tools.datasets.photo_cache import PhotoCache, cache_folder
 from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.images import is_image_name, matching_paths, one_line, open_image, resize, to_rgb
+from gmae_tools.finding import is_special, matching_paths, report_skipped, walk
+from gmae_tools.images import is_image_name, one_line, open_image, resize, to_rgb
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,6 +39,7 @@ Result = TypeVar("Result")
 CACHE_VERSION = 1
 DECODING_CHUNK = 256  # photographs decoded ahead of the writer, to bound memory
 _LARGE = 1 << 24  # pixels, from which photographs are decoded one at a time, to bound memory
+_PATIENCE = 2.0  # seconds without a word
 _ONE_LARGE = threading.Lock()
 _BLOCK = 1 << 20  # bytes of a source read at a time
 
@@ -75,13 +77,17 @@ class Photo:
 def find_sources(inputs: Sequence[str | Path]) -> list[Source]:
     """The images and shards behind `inputs`, each once, sorted by name whatever the order of `inputs`.
 
+    What is passed over in folders is logged as a warning: how many files of which suffix.
+
     Raises:
-        GmaeToolsError: an input is missing, compressed, or holds nothing.
+        GmaeToolsError: an input is missing, compressed, a pipe, or holds nothing.
     """
     found: list[tuple[Path, str]] = []
-    for path in (path for text in inputs for path in _expand(str(text))):
+    for path in (path for text in inputs for path in expand(text)):
         if path.is_dir():
             found += ((file.resolve(), file.relative_to(path).as_posix()) for file in _walk(path))
+        elif is_special(path):
+            raise GmaeToolsError(f"{path}: is a pipe or a device, which cannot be read twice; save it as a file first")
         elif re.search(r"\.(tar\.\w+|tgz)$", path.name.lower()):
             raise GmaeToolsError(f"{path}: compressed shards cannot be read at random; decompress it to .tar")
         else:
@@ -94,21 +100,31 @@ def find_sources(inputs: Sequence[str | Path]) -> list[Source]:
     return sorted(sources, key=lambda source: source.name)
 
 
-def _expand(text: str) -> list[Path]:
-    """The paths meant by one input: itself, a glob, or a WebDataset range such as `photos-{000..012}.tar`."""
+def expand(text: str | Path) -> list[Path]:
+    """The paths meant by one input: itself, a glob, or a WebDataset range such as `photos-{000..012}.tar`.
+
+    Raises:
+        GmaeToolsError: there is none.
+    """
+    text = str(text)
     if (numbers := re.search(r"\{(\d+)\.\.(\d+)\}", text)) and not os.path.exists(text):
         first, last = numbers.groups()
         shards = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
         head, tail = text[: numbers.start()], text[numbers.end() :]
-        return [path for shard in shards for path in _expand(f"{head}{shard}{tail}")]
+        return [path for shard in shards for path in expand(f"{head}{shard}{tail}")]
     return matching_paths(text)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Images and shards anywhere below `folder`, except for hidden ones."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if is_image_name(name) or _is_shard(name))
+    skipped: list[Path] = []
+    for parent, files in walk(folder):
+        for path in (parent / name for name in files):
+            if (is_image_name(path.name) or _is_shard(path.name)) and not is_special(path):
+                yield path
+            else:
+                skipped.append(path)
+    report_skipped(str(folder), skipped, "picture, nor a .tar shard")
 
 
 def _is_shard(name: str) -> bool:
@@ -116,20 +132,26 @@ def _is_shard(name: str) -> bool:
 
 
 def list_photos(sources: Sequence[Source]) -> list[Photo]:
-    """Every photograph of every source, sorted by name."""
+    """Every photograph of every source, sorted by name; other members of shards are logged as skipped."""
     photos: dict[str, Photo] = {}  # by name: of two members of one name the later is valid, as in any tar
+    skipped: list[str] = []
     for source in sources:
-        listed = _list_shard(source) if source.is_shard else [Photo(source.name, source.path)]
+        listed = _list_shard(source, skipped) if source.is_shard else [Photo(source.name, source.path)]
         photos.update((photo.name, photo) for photo in listed)
+    report_skipped("shards", skipped)
     return [photos[name] for name in sorted(photos)]
 
 
-def _list_shard(shard: Source) -> list[Photo]:
+def _list_shard(shard: Source, skipped: list[str]) -> list[Photo]:
+    """The photographs in a shard; the names of other files in it are added to `skipped`."""
     try:
         with open_tar(shard.path, "r:") as tar:
-            listed = [member for member in checked_members(tar, str(shard.path)) if _is_photo(member)]
+            members = list(checked_members(tar, str(shard.path)))
     except OSError as error:
         raise GmaeToolsError(f"{shard.path}: cannot be read ({error.strerror})") from None
+    listed = [member for member in members if _is_photo(member)]
+    others = (member.name for member in members if member.isreg() and not _is_photo(member))
+    skipped += (name for name in others if not os.path.basename(name).startswith("."))
     return [
         Photo(f"{shard.name}/{member.name.removeprefix('./')}", shard.path, member.offset_data, member.size)
         for member in listed
@@ -313,7 +335,7 @@ def work_through(
     photos: Sequence[Item], work: Callable[[Item], Result], label: str, progress: bool
 ) -> Iterator[Result]:
     """What `work` makes of every photograph or source, in order, on all cores (which Pillow and hashlib leave free)."""
-    bar = tqdm(total=len(photos), desc=label, disable=None if progress else True)
+    bar = tqdm(total=len(photos), desc=label, unit="photograph", disable=not progress, delay=_PATIENCE)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's of flawed metadata, which do no harm to the pixels
         for start in range(0, len(photos), DECODING_CHUNK):

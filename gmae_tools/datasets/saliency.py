@@ -15,14 +15,20 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from gmae_tools.datasets.boxed import data_root
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.finding import report_skipped
 from gmae_tools.images import IMAGE_SUFFIXES, open_image, read_image
 
+if TYPE_CHECKING:
+    from gmae_tools.datasets.boxed import BoxedPhoto
+
 Split = Literal["odd", "even", "all"]
+Named = TypeVar("Named", "Pair", "BoxedPhoto")
 
 _COLOR = 16  # channels of a grey picture in JPEG differ by less, in levels of 255
 _NAMES_SHOWN = 5
@@ -75,6 +81,10 @@ class Pair:
     photo: Path
     mask: Path
 
+    def truth(self) -> np.ndarray:
+        """The mask bool `[H, W]`; see `read_mask`."""
+        return read_mask(self.mask)
+
 
 class Saliency:
     """A data set: `name`, and the folders `images` and `masks`.
@@ -109,23 +119,17 @@ class Saliency:
         """
         photos, masks = pair_by_stem(self.images, self.masks, ("photograph", "mask"))
         pairs = [Pair(name, photos[name], masks[name]) for name in photos]
-        if split != "all":
-            pairs = [pair for pair in pairs if number(pair.name) % 2 == (split == "odd")]
-        if not pairs:
-            raise GmaeToolsError(f"{self.images}: no photographs with {split} ids")
-        return pairs
+        return of_split(pairs, split, self.images)
 
 
 def _find(name: str, root: str | os.PathLike[str] | None) -> tuple[Path, Path]:
-    chosen = root or os.environ.get("GMAE_TOOLS_DATA")
-    if not chosen:
-        raise GmaeToolsError(f"{name}: name the folder of the data sets with --root or GMAE_TOOLS_DATA")
+    chosen = data_root(name, root)
     for layout in SOURCES[name].layouts:
-        images, masks = (Path(chosen) / part for part in layout)
+        images, masks = (chosen / part for part in layout)
         if images.is_dir() and masks.is_dir():
             return images, masks
     wanted = " and ".join(SOURCES[name].layouts[0])
-    others = [str(path.parent) for path in sorted(Path(chosen).glob("*/masks")) if (path.parent / "images").is_dir()]
+    others = [str(path.parent) for path in sorted(chosen.glob("*/masks")) if (path.parent / "images").is_dir()]
     hint = f", such as {others[0]}" if others else ""
     raise GmaeToolsError(
         f"{name} not found under {chosen}: put it there as {wanted}, or give a folder with images/ and masks/{hint}"
@@ -141,6 +145,18 @@ def _inside(folder: Path) -> tuple[Path, Path]:
         if not (folder / part).is_dir():
             raise GmaeToolsError(f"{folder} has no folder {part}/: photographs go into images/, masks into masks/")
     return folder / "images", folder / "masks"
+
+
+def of_split(pairs: list[Named], split: Split, source: str | Path) -> list[Named]:
+    """The photographs with odd or with even numbers in their names, or all.
+
+    Raises:
+        GmaeToolsError: a name has no number to split by, or nothing is left of `source`.
+    """
+    chosen = [pair for pair in pairs if split == "all" or number(pair.name) % 2 == (split == "odd")]
+    if not chosen:
+        raise GmaeToolsError(f"{source}: no photographs with {split} ids")
+    return chosen
 
 
 def number(name: str) -> int:
@@ -177,14 +193,19 @@ def _by_stem(folder: Path, suffixes: Collection[str], kind: str) -> dict[str, Pa
     if not folder.is_dir():
         raise GmaeToolsError(f"{folder} is no folder")
     files: dict[str, Path] = {}
+    skipped = []
     for path in sorted(folder.iterdir(), key=lambda path: path.stem):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes or path.is_dir():
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if path.suffix.lower() not in suffixes:
+            skipped.append(path)
             continue
         if path.stem in files:
             raise GmaeToolsError(f"{files[path.stem]} and {path.name} are two files for one {kind}: keep one")
         files[path.stem] = path
     if not files:
         raise GmaeToolsError(f"{folder}: no {kind}s here; looked for {' '.join(sorted(suffixes))}")
+    report_skipped(str(folder), skipped, kind)
     return files
 
 

@@ -104,8 +104,8 @@ def write(path: str | os.PathLike[str], scene: Scene, *, fov: float = 50.0, titl
     """
     from gmae_tools.errors import GmaeToolsError
     from gmae_tools.formats import npz, ply, splat, svg
+    from gmae_tools.formats.perspective import Viewer, in_perspective
     from gmae_tools.formats.viewpoint import Viewpoint
-    from gmae_tools.perspective import Viewer, in_perspective
 
     form = Path(path).suffix.lower()
     if form not in WRITABLE:

@@ -32,11 +32,11 @@ import torch
 
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
 from gmae_tools.formats.ply import MOST_GAUSSIANS
 from gmae_tools.formats.viewpoint import Viewpoint
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import one_line
+from gmae_tools.system.files import atomic_path
 
 MAGIC = b"PK\x03\x04"
 _LONGEST_TEXT = 4096  # characters of a camera

@@ -21,10 +21,10 @@ from scipy.special import expit
 
 from gmae_tools import __version__
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
 from gmae_tools.formats.viewpoint import Viewpoint, moved
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import one_line
+from gmae_tools.system.files import atomic_path
 
 SH_0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi)); colour = 1/2 + SH_0 f_dc
 PROPERTIES = (

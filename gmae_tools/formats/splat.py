@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
 from gmae_tools.formats.ply import MOST_GAUSSIANS
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.system.files import atomic_path
 
 RECORD = np.dtype([("position", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
 

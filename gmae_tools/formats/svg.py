@@ -11,7 +11,7 @@ import torch
 
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
+from gmae_tools.system.files import atomic_path
 
 _ALPHA_MIN = 1 / 255  # of the renderer: fainter parts of a splat are not drawn
 _REACH = math.sqrt(-2 * math.log(_ALPHA_MIN))  # standard deviations from the centre to there at full opacity

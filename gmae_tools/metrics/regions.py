@@ -11,7 +11,11 @@ figure in its mask: F-beta 0; E-measure and S-measure as in their papers, by the
 predicted either, else 0; not counted in CorLoc.
 
 Sources: F-beta, Achanta et al., CVPR 2009. S-measure, Fan et al., ICCV 2017. E-measure, Fan et al., IJCAI 2018. CorLoc,
-Deselaers, Alexe and Ferrari, ECCV 2010. Conventions where papers leave a choice are those of PySODMetrics.
+Deselaers, Alexe and Ferrari, ECCV 2010. Conventions where papers leave a choice are those of PySODMetrics, with one
+exception: the S-measure of a mask whose figure or ground is a single pixel, or of whose four parts around the figure's
+centre one is a single pixel or empty (the centre lies in the last row or column). There PySODMetrics divides 0 by 0 and
+says 0, even of a perfect map. Here a single pixel has no spread, as in the MATLAB code of the S-measure's authors, and
+an empty part, of which that code makes NaN, has no weight.
 """
 
 from __future__ import annotations
@@ -245,7 +249,7 @@ def _uniformity(values: Array) -> float:
 
 
 def _regions(soft: Array, truth: Array) -> float:
-    """Structural likeness of the four parts around the figure's centre, weighted by their areas."""
+    """Structural likeness of the four parts around the figure's centre, weighted by their areas; some may be empty."""
     y, x = (int(np.rint(places.mean())) + 1 for places in np.nonzero(truth))
     total = 0.0
     for rows in (slice(y), slice(y, None)):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.pretrain.chance import Stream, uniforms
+from gmae_tools.pretrain.sampling import Stream, uniforms
 
 _TRIES = 10
 _RATIO = (3 / 4, 4 / 3)
@@ -147,9 +147,9 @@ def bicubic_weights(lengths: Tensor, size: int, padded: int) -> Tensor:
 
     Source: Pillow's `precompute_coeffs` (src/libImaging/Resample.c).
     """
-    step = lengths[:, None] / size  # [B, 1]
-    centres = (torch.arange(size, device=lengths.device) + 0.5) * step  # [B, size]
-    places = torch.arange(padded, device=lengths.device)
+    step = lengths[:, None].float() / size  # [B, 1]
+    centres, places = (torch.arange(count, dtype=step.dtype, device=step.device) for count in (size, padded))
+    centres = (centres + 0.5) * step  # [B, size]
     distance = (places + 0.5 - centres[..., None]) / step.clamp_min(1)[..., None]  # [B, size, padded]
     weights = _catmull_rom(distance.abs_().clamp_max_(2)) * (places < lengths[:, None])[:, None]
     return weights / weights.sum(-1, keepdim=True)

@@ -32,21 +32,17 @@ from tqdm import tqdm
 from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.files import atomic_path
 from gmae_tools.images import one_line
-from gmae_tools.model import Autoencoder, AutoencoderConfig
+from gmae_tools.model import Autoencoder, AutoencoderConfig, use_plain_attention
 from gmae_tools.predict import has_bf16, resolve_device
 from gmae_tools.pretrain.batches import Batch, BatchMaker
-from gmae_tools.pretrain.evaluation import HeldOut
+from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.objectives import GMAEObjective, Objective
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.splatting import Backend, choose_backend
-from gmae_tools.torchvision_ops import ensure_torchvision
-
-ensure_torchvision()
-from timm.layers import Attention  # type: ignore[attr-defined]  # noqa: E402
+from gmae_tools.system.files import atomic_path
 
 CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "log.jsonl", "model"
 
@@ -59,6 +55,9 @@ _FORMERLY = {
     "objective.occlusion_gradient": 0.0,
     "objective.size_depth_weight": 0.0,
     "objective.region_depth_weight": 0.0,
+    "objective.normalise_targets": False,
+    "objective.stop_gradient": False,
+    "model.head": "decoder",
 }
 
 # How long processes wait for one that decodes a data set or evaluates. (A process that dies ends the others at once.)
@@ -122,7 +121,7 @@ class PretrainConfig:
 
     def to_json(self) -> str:
         """For `pretrain.json`, and to tell whether two runs are the same."""
-        values = dataclasses.asdict(self)
+        values = {**dataclasses.asdict(self), "model": self.model.to_dict()}
         values["objective"] = {"name": self.objective.name, **values["objective"]}
         return json.dumps(values, indent=2)
 
@@ -193,25 +192,16 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def use_plain_attention(model: Autoencoder) -> None:
-    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
-
-    It is the backward pass that is slow, so this is for training alone.
-    """
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone
-
-
 def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
     """Have the transformer blocks compiled when they are first used; parameters keep their names.
 
     Blocks of equal shape share their code. The number of tokens changes with the masking ratio from step to step, and
     with the size of the pictures, so it is left open.
     """
-    for part in (model.encoder, model.decoder):
-        for block in part.get_submodule("blocks").children():
-            block.compile(dynamic=True, backend=backend)
+    for name, part in model.named_modules():
+        if name.endswith(".blocks"):
+            for block in part.children():
+                block.compile(dynamic=True, backend=backend)
 
 
 def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
@@ -278,7 +268,7 @@ class _Run:
             self.photos = PhotoStore.open(config.data, cache, progress=accelerator.is_main_process)
         self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
         self.held_out = HeldOut(self.photos, held_out, backend=backend)
-        self._say(_describe(self.photos, len(self.train_indices), len(held_out)))
+        self._say(_describe(self.photos, len(self.train_indices), len(held_out), config.held_out))
         torch.manual_seed(config.seed)
         self.bare_model = config.objective.build(config.model)
         if config.warm_start:
@@ -487,12 +477,14 @@ def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
     return distributed.new_group(backend="gloo", timeout=_PATIENCE) if accelerator.num_processes > 1 else None
 
 
-def _describe(photos: PhotoStore, training: int, held_out: int) -> str:
-    """How many photographs there are, of those that cannot be read how many and one example, and where they lie."""
+def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> str:
+    """How many photographs there are, and of those that cannot be read how many and one example."""
     text = f"{training} photographs to train on, {held_out} held out"
     if photos.skipped:
         name, reason = photos.skipped[0]
         text += f", {len(photos.skipped)} skipped as unreadable (the first: {name}: {reason})"
+    if held_out < wanted:
+        text += f"; at most a tenth of all is held out, so not {wanted}"
     how, size = "made" if photos.made else "used again", photos.path.stat().st_size
     return f"{text}\n{size / 1e6:,.1f} MB of decoded photographs {how}: {photos.path}"
 

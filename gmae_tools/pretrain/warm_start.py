@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gmae_tools import checkpoints
+from gmae_tools.checkpoint_names import OFFICIAL_SUFFIXES, TIMM_PREFIX
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.model import GMAE, Autoencoder
+from gmae_tools.model import GMAE, Autoencoder, Encoder
 
-_TIMM_PREFIX = "timm:"
-# Fixed position embeddings are ours to compute; the rest belongs to MAE's decoder or to a classifier.
-_NOT_THE_ENCODERS = ("pos_embed", "decoder_", "mask_token", "head", "fc_norm")
+# Fixed position embeddings are ours to compute; the rest belongs to a decoder or to a classifier.
+_NOT_THE_ENCODERS = ("pos_embed", "decoder_", "mask_token", "head", "fc_norm", "linear_")
 _HEAD, _ANCHORS = "decoder.head.weight", "decoder.anchors"
 _APART = 0.1  # of the weights' spread: enough for twins to part
 
@@ -23,20 +23,21 @@ def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
 
     Args:
         source: the official MAE `.pth` (a dict with `model`, or the bare state dict; read without running code);
-            `timm:NAME` such as `timm:vit_base_patch16_224.mae`; or a checkpoint as `checkpoints.load` takes it, of any
-            objective. These and a checkpoint of another kind than the model leave the decoder its random start. For a
-            GMAE, a GMAE may have fewer blocks and fewer Gaussians a query, and queries that started from chance.
+            `timm:NAME` such as `timm:vit_base_patch16_224.mae`; or a checkpoint as `checkpoints.load_any` takes it, of
+            any objective. These and a checkpoint of another kind or other conventions than the model leave the decoder
+            its random start. For a GMAE, a GMAE may have fewer blocks and fewer Gaussians a query, and queries that
+            started from chance.
 
     Raises:
         GmaeToolsError: the source cannot be read, or its weights have other shapes than the model's.
     """
     name = str(source)
-    if name.startswith(_TIMM_PREFIX):
+    if name.startswith(TIMM_PREFIX):
         _copy(_encoder_of(_timm_weights(name)), model.encoder, name)
-    elif name.endswith(checkpoints.OFFICIAL_SUFFIXES):
+    elif name.endswith(OFFICIAL_SUFFIXES):
         _copy(_encoder_of(checkpoints.read_official(name)[0]), model.encoder, name)
-    elif type(trained := checkpoints.load_any(name)) is not type(model):
-        _copy(trained.encoder.state_dict(), model.encoder, name)
+    elif not _is_alike(trained := checkpoints.load_any(name), model):
+        _copy(_encoder_of(trained.encoder.state_dict()), model.encoder, name)
     elif isinstance(trained, GMAE) and isinstance(model, GMAE):
         if trained.decoder.anchors is not None and model.decoder.anchors is None:
             problem = f"{name}: its queries have places on a grid, which query_start=random does without"
@@ -46,12 +47,21 @@ def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
         _copy(trained.state_dict(), model, name)
 
 
+def _is_alike(trained: Autoencoder, model: Autoencoder) -> bool:
+    """Whether the weights of one decoder mean something to the other."""
+    if isinstance(trained, GMAE) and isinstance(model, GMAE):
+        return trained.config.conventions == model.config.conventions
+    return type(trained) is type(model)
+
+
 def _encoder_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.startswith(_NOT_THE_ENCODERS)}
 
 
 def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
     wanted = module.state_dict()
+    if isinstance(module, Encoder) and module.mask_token is not None:
+        weights = {"mask_token": wanted["mask_token"], **weights}  # which only pretraining knows
     unfit = sorted(
         name for name in wanted.keys() | weights.keys()
         if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape
@@ -87,7 +97,7 @@ def grown(trained: GMAE, model: GMAE) -> dict[str, Tensor]:
 def _timm_weights(source: str) -> dict[str, Tensor]:
     import timm
 
-    name = source.removeprefix(_TIMM_PREFIX)
+    name = source.removeprefix(TIMM_PREFIX)
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # unknown name, no network, a hub that refuses

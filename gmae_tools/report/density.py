@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from gmae_tools.files import atomic_path
 from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption
+from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.density import QUANTILES, Points, ScaleByDepth
 
 SUFFIXES = (".png", ".pdf", ".svg")

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from gmae_tools.features import RANDOM_PREFIX
-from gmae_tools.files import atomic_path
-from gmae_tools.invariance import Curve
+from gmae_tools.checkpoint_names import RANDOM_PREFIX
+from gmae_tools.encoder.invariance import Curve
 from gmae_tools.report.figures import PALETTE, STYLE, verbatim
 from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,6 +89,42 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title
         panels[0][0].set_ylim(min(bottom, lowest) - 0.03 * (1 - bottom), 1 + 0.03 * (1 - bottom))
         panels[0][0].set_xticks([*range(0, depth + 1, max(1, depth // 4)), depth + 1])
         panels[0][0].set_xticklabels([*range(0, depth + 1, max(1, depth // 4)), "norm"])
+        figure.suptitle(verbatim(title), wrap=True)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
+
+
+def plot_kinds(path: str | os.PathLike[str], curves: Sequence[Curve], title: str) -> None:
+    """One figure of all that was measured at one ratio: a column for each kind of occlusion, a row for each of tokens.
+
+    Args:
+        path: the suffix says in which format.
+        curves: at one ratio, and of halves.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(curve.model for curve in curves))
+    depth = max(len(curve.cka) for curve in curves) - 2
+    ratio = next((curve.ratio for curve in curves if curve.kind != "halves"), 0.5)
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(9.0, 7.6), layout="constrained")
+        panels = figure.subplots(len(TOKENS), len(KINDS), sharex=True, sharey="row")
+        for row, (tokens, name) in zip(panels, TOKENS.items(), strict=True):
+            row[0].set_ylabel(f"{name.replace(' that', chr(10) + 'that')}\nlinear CKA")
+            for axes, kind in zip(row, KINDS, strict=True):
+                shown = [each for each in curves if (each.tokens, each.kind) == (tokens, kind)]
+                _draw(axes, shown, models, depth + 1)
+                if not shown:  # halves share no patch
+                    axes.axis("off")
+        for axes, (kind, name) in zip(panels[0], KINDS.items(), strict=True):
+            axes.set_title(name if kind == "halves" else f"{name}, {100 * ratio:.3g} % hidden")
+        for axes in panels[-1]:
+            axes.set_xlabel("block")
+        panels[0][0].set_xticks([*range(0, depth + 1, max(1, depth // 4)), depth + 1])
+        panels[0][0].set_xticklabels([*range(0, depth + 1, max(1, depth // 4)), "norm"])
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        panels[1][-1].legend(handles, labels, loc="center")
         figure.suptitle(verbatim(title))
         with atomic_path(path) as temporary:
             figure.savefig(temporary)

@@ -20,12 +20,12 @@ from gmae_tools.formats.viewpoint import Viewpoint
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.metrics.likeness import Likeness
-from gmae_tools.png import PngWriter, png_writer
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import depth_colors, depth_range
 from gmae_tools.report.page import PageRequest, write_page
 from gmae_tools.report.tables import Row
 from gmae_tools.splatting import Backend
+from gmae_tools.system.png import PngWriter, png_writer
 from gmae_tools.zeroshot.layers import LayerPictures, layer_sizes, layer_strips, over, render_layers
 
 # Columns of the table, and the decimals shown; `psnr_before` is there only for refined Gaussians.

@@ -18,13 +18,13 @@ import torch
 from PIL import Image, ImageColor
 
 from gmae_tools.camera import Camera, Splats, project
-from gmae_tools.files import atomic_path
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.report.edges import darkness
 from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
 from gmae_tools.report.web import asset, data_uri, encodable, policy, to_base64
 from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.contours import thin_ridges
 from gmae_tools.zeroshot.edges import layer_edges
 from gmae_tools.zeroshot.figure_ground import figure_mask, figure_probability
@@ -102,6 +102,7 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
         "width": width,
         "height": height,
         "distance": camera.distance,
+        "centre": [camera.cx, camera.cy],
         "depthScale": _depth_scale(splats, height, width, request.backend),
         "fields": FIELDS,
         "table": to_base64(pack(gaussians, splats).tobytes()),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gmae_tools.files import atomic_path
 from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption, verbatim
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gmae_tools.encoder.probe import Answers
 from gmae_tools.metrics.accuracy import mean_class_accuracy, paired_difference, wilson_interval
-from gmae_tools.probe import Answers
 from gmae_tools.report.tables import Row
 
 COLUMNS = {

@@ -15,7 +15,7 @@ from gmae_tools.mae import MAE
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.objectives.objective import draw_masks
-from gmae_tools.reconstruction import check_draws, hidden_pixels, masked_out, psnr_of_hidden, reconstruct
+from gmae_tools.pretrain.reconstruction import check_draws, hidden_pixels, masked_out, psnr_of_hidden, reconstruct
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, panel_size
 from gmae_tools.report.tables import Row
 from gmae_tools.splatting import Backend

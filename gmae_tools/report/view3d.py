@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 import socket
@@ -14,23 +13,14 @@ import numpy as np
 
 from gmae_tools.camera import quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats.perspective import Viewer
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.perspective import Viewer
+from gmae_tools.report.viser_there import require_viser
 
 if TYPE_CHECKING:
     import viser
 
 WHITE = np.full((1, 1, 3), 255, np.uint8)
-
-
-def require_viser() -> None:
-    """Make sure that viser is there, before any work.
-
-    Raises:
-        GmaeToolsError: it is not.
-    """
-    if importlib.util.find_spec("viser") is None:
-        raise GmaeToolsError("the 3-D view needs viser: pip install 'gmae-tools[view3d]'")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.splatting.backends import Backend, Drawer, choose_backend
 from gmae_tools.splatting.rules import ALPHA_MAX, RasterOptions
+from gmae_tools.system.precision import working_dtype
 
 __all__ = ["Backend", "Drawer", "GroupRaster", "Raster", "choose_backend", "rasterize", "rasterize_groups"]
 
@@ -77,6 +78,9 @@ def rasterize(
 
     With an `order_temperature` it is differentiable in depths, too: see above.
 
+    Pictures are float32, or float64 if a tensor of the splats is, which only `dense` computes with. Autocast changes
+    nothing.
+
     Args:
         splats: any order, any number of channels C; the pictures will be on their device.
         height, width: of the picture in pixels.
@@ -90,6 +94,7 @@ def rasterize(
     Raises:
         GmaeToolsError: a parameter is NaN or infinite, a shape does not fit, or the backend cannot draw here.
     """
+    splats = _of_one_dtype(splats)
     behind = _background(background, splats, splats.colors.shape[-1])
     drawn = splats
     if depth:
@@ -129,10 +134,16 @@ def rasterize_groups(
     """
     if not group_sizes or min(group_sizes) < 0 or sum(group_sizes) > splats.means.shape[1]:
         raise GmaeToolsError(f"group sizes {list(group_sizes)} do not cut {splats.means.shape[1]} splats")
+    splats = _of_one_dtype(splats)
     behind = _background(None, splats, splats.colors.shape[-1])
     options = RasterOptions(height, width, tuple(group_sizes), alpha_max, order_temperature=order_temperature)
     images, alphas, _, _ = _composite(splats, behind, options, backend)
     return GroupRaster(images, alphas)
+
+
+def _of_one_dtype(splats: Splats) -> Splats:
+    dtype = working_dtype(*vars(splats).values())
+    return Splats(**{name: tensor.to(dtype) for name, tensor in vars(splats).items()})
 
 
 def _background(background: Tensor | None, splats: Splats, channels: int) -> Tensor:
@@ -143,7 +154,7 @@ def _background(background: Tensor | None, splats: Splats, channels: int) -> Ten
         raise GmaeToolsError(
             f"background has shape {list(background.shape)}, expected [{channels}] or [{batch}, {channels}]"
         )
-    return background.to(splats.means.device).expand(batch, channels)
+    return background.to(splats.means).expand(batch, channels)
 
 
 def unsort(owner: Tensor, order: Tensor) -> Tensor:
@@ -173,7 +184,9 @@ def _composite(
         else:
             from gmae_tools.splatting.dense import rasterize_dense
 
-            images, alphas, owner, weight = rasterize_dense(by_depth, background, options)
+            with torch.autocast(splats.means.device.type, enabled=False):  # it would halve the precision of its sums
+                images, alphas, owner, weight = rasterize_dense(by_depth, background, options)
+    images, alphas, weight = (result.to(splats.means.dtype) for result in (images, alphas, weight))
     return images, alphas, unsort(owner, order) if options.owners else owner, weight
 
 

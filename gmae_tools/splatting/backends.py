@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import one_line
 
 Backend = Literal["auto", "cpu", "gsplat", "dense"]
 Drawer = Literal["cpu", "gsplat", "dense"]  # what `auto` becomes
@@ -49,7 +50,7 @@ class BackendStatus:
 def describe_backends() -> list[BackendStatus]:
     """Every backend, the default of machines without a GPU first."""
     return [
-        BackendStatus("cpu", True, "numba kernels"),
+        _cpu_status(),
         _gsplat_status(),
         BackendStatus("dense", True, "plain torch, the slow reference"),
     ]
@@ -73,21 +74,49 @@ def choose_backend(backend: Backend, device: torch.device | str) -> Drawer:
         _load_gsplat()
         log.info("splatting by gsplat, as asked for")
         return "gsplat"
-    if backend in ("cpu", "dense"):
-        log.info("splatting by %s, as asked for", backend)
-        return backend
+    if backend == "dense":
+        log.info("splatting by dense, as asked for")
+        return "dense"
+    if backend == "cpu":
+        _check_cpu()
+        log.info("splatting by cpu, as asked for")
+        return "cpu"
     if backend != "auto":
         raise GmaeToolsError(f"splatting backend {backend!r} is unknown: use auto, cpu, gsplat or dense")
     if not on_cuda:
+        _check_cpu()
         log.info("splatting by cpu: the Gaussians are on %s", device)
         return "cpu"
     try:
         _load_gsplat()
     except GmaeToolsError as error:
+        _check_cpu()
         log.warning("splatting by cpu, although the Gaussians are on %s: %s", device, error)
         return "cpu"
     log.info("splatting by gsplat: the Gaussians are on %s", device)
     return "gsplat"
+
+
+def _cpu_status() -> BackendStatus:
+    missing = _missing_for_cpu()
+    return BackendStatus("cpu", missing is None, missing or "numba kernels")
+
+
+def _missing_for_cpu() -> str | None:
+    """Why numba cannot compile the kernels, None if nothing is known to stand in its way."""
+    try:
+        import numba
+    except Exception as error:  # it refuses versions of numpy, and settings, in many ways
+        return f"numba cannot be loaded ({one_line(error)})"
+    if numba.config.DISABLE_JIT:
+        return "numba is told not to compile: unset NUMBA_DISABLE_JIT"
+    return None
+
+
+def _check_cpu() -> None:
+    """Raise an error that says why the CPU backend cannot draw here, if so."""
+    if missing := _missing_for_cpu():
+        raise GmaeToolsError(f"splatting backend cpu cannot draw here: {missing}; --backend dense is slow, but works")
 
 
 def _gsplat_status() -> BackendStatus:

@@ -88,6 +88,11 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().contiguous().numpy()
 
 
+def _new(*shape: int) -> Tensor:
+    """A tensor for a kernel to fill. Torch's default dtype and device are the caller's: the kernels know one only."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
 def _tiles(length: int) -> int:
     return -(-length // TILE)
 
@@ -166,9 +171,9 @@ class _Composite(torch.autograd.Function):
         height, width = options.height, options.width
         batch, channels, groups = order.shape[0], colors.shape[2], len(options.group_sizes)
         size = (_tiles(height) * TILE, _tiles(width) * TILE)
-        images = torch.empty(batch, groups, channels, *size, dtype=torch.float32)
-        alphas = torch.empty(batch, groups, *size, dtype=torch.float32)
-        owner, owner_weight = torch.empty(2, batch, *(size if options.owners else (0, 0)), dtype=torch.float32)
+        images = _new(batch, groups, channels, *size)
+        alphas = _new(batch, groups, *size)
+        owner, owner_weight = _new(2, batch, *(size if options.owners else (0, 0)))
         outputs = [tensor.numpy() for tensor in (images, alphas, owner, owner_weight)]
         behind, cap = _array(background), np.float32(options.alpha_max)
 

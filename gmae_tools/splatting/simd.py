@@ -20,6 +20,7 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.errors import NumbaTypeError
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = 16
@@ -161,6 +162,12 @@ def lane_sum(_context, values):
     return types.float32(values), emit
 
 
+def _check_rows(array: types.Type) -> None:
+    """Refuse, when a kernel is compiled, an array whose memory would be misread."""
+    if not (isinstance(array, types.Array) and array.dtype == types.float32 and array.layout == "C"):
+        raise NumbaTypeError(f"lanes are rows of a contiguous float32 array, not of {array}")
+
+
 def _pointer(context: Any, builder: Any, signature: Any, values: Any) -> Any:
     """Address of `array[index]`, where index is an integer or a tuple; what is left out of it is 0."""
     array_type, index_type = signature.args[:2]
@@ -185,6 +192,7 @@ def load(_context, array, index):
 
     As with any array in a kernel, bounds are checked only with NUMBA_BOUNDSCHECK=1.
     """
+    _check_rows(array)
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load(_pointer(context, builder, signature, values), align=4)
@@ -195,6 +203,7 @@ def load(_context, array, index):
 @intrinsic
 def store(_context, array, index, values):
     """Write lanes, or a float to 16 places, where `load` would read."""
+    _check_rows(array)
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         vector = _broadcast(context, builder, values[2], signature.args[2])

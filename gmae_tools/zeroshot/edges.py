@@ -30,7 +30,7 @@ from gmae_tools.zeroshot.strips import strips
 Order = Literal["back-to-front", "front-to-back"]
 Measure = Literal["color", "alpha", "share"]
 
-# Study of these choices: evals/edge_choices.py.
+# Study of these choices: evals/studies/edge_choices.py.
 DEPTH_SIGMA, RENDER_SIGMA = 1.0, 1.0  # of the Gaussian derivatives, px
 # Strengths that become 0.5: scene units a px, RGB a px, and CIELAB / 100.
 DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.01, 0.05, 0.08

@@ -9,7 +9,7 @@ Both methods are functions of one set of Gaussians; neither looks at the photogr
   al., "Saliency optimization from robust background detection", CVPR 2014, which has superpixels as nodes). The scores
   of the Gaussians are composited. Depth has no say but in who covers whom: it did not help.
 
-Study of these choices: evals/figure_ground_choices.py.
+Study of these choices: evals/studies/figure_ground_choices.py.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class LayerPictures:
 
 def over(images: Tensor, alphas: Tensor, background: Tensor) -> Tensor:
     """Premultiplied `images` `[..., 3, H, W]` laid on a `background` colour `[3]`."""
-    return images + (1 - alphas) * background.to(images.device)[:, None, None]
+    return images + (1 - alphas) * background.to(images)[:, None, None]
 
 
 def layer_sizes(k: int, layers: int) -> list[int]:

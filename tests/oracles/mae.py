@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gmae_tools import checkpoints
-from gmae_tools.torchvision_ops import ensure_torchvision
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
 from timm.layers import PatchEmbed  # noqa: E402

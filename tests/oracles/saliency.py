@@ -31,7 +31,11 @@ def e_measure(mask: np.ndarray, truth: np.ndarray) -> float:
 
 
 def s_measure(soft: np.ndarray, truth: np.ndarray) -> float:
-    """Structure measure (Fan et al., 2017) with alpha = 0.5 of a mask that has figure and ground."""
+    """Structure measure (Fan et al., 2017) with alpha = 0.5 of a mask that has figure and ground.
+
+    As in the authors' MATLAB: sums of squares are divided by n - 1 + eps, and a single number's standard deviation is
+    0. Parts without pixels, of which it makes NaN, are left out.
+    """
     ys, xs = np.nonzero(truth)
     y, x = round(float(ys.mean())) + 1, round(float(xs.mean())) + 1
     region = 0.0
@@ -39,12 +43,13 @@ def s_measure(soft: np.ndarray, truth: np.ndarray) -> float:
         p, t = soft[part].ravel(), truth[part].ravel().astype(float)
         if not len(p):
             continue
-        (variance_p, covariance), (_, variance_t) = np.cov(p, t)
+        (variance_p, covariance), (_, variance_t) = np.cov(p, t, ddof=0) * len(p) / (len(p) - 1 + EPS)
         above = 4 * p.mean() * t.mean() * covariance
         below = (p.mean() ** 2 + t.mean() ** 2) * (variance_p + variance_t)
         likeness = above / (below + EPS) if above else float(below == 0)
         region += likeness * len(p) / truth.size
     objects = 0.0
     for values, share in ((soft[truth], truth.mean()), (1 - soft[~truth], 1 - truth.mean())):
-        objects += share * 2 * values.mean() / (values.mean() ** 2 + 1 + np.std(values, ddof=1))
+        deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        objects += share * 2 * values.mean() / (values.mean() ** 2 + 1 + deviation)
     return max(0.0, (region + objects) / 2)

@@ -14,17 +14,18 @@ from torch.nn import functional
 from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.mae import imagenet_patches, patch_statistics
 from gmae_tools.masks import hidden_patches
-from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
-from gmae_tools.pretrain.chance import Stream, uniforms
+from gmae_tools.model import GMAE, Autoencoder, GMAEConfig, Order
 from gmae_tools.pretrain.objectives.depth_priors import region_prior, size_prior
 from gmae_tools.pretrain.objectives.objective import MASKED, Background, Objective, draw_backgrounds
-from gmae_tools.reconstruction import masked_out
+from gmae_tools.pretrain.reconstruction import masked_out
+from gmae_tools.pretrain.sampling import Stream, uniforms
 from gmae_tools.splatting import Backend, rasterize
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
-    from gmae_tools.pretrain.evaluation import HeldOut
+    from gmae_tools.pretrain.held_out import HeldOut
 
 _TYPICAL_ERROR = 10**-2.3  # mean squared error of pictures at 23 dB
 _NESTED = (8, 4, 2)  # a picture is also drawn from 1/8, 1/4 and 1/2 of the Gaussians
@@ -52,6 +53,8 @@ class GMAEObjective(Objective):
             `order_temperature` of `rasterize`); 0 for none (the paper).
         size_depth_weight: weight of `size_prior`, by which large footprints lie behind.
         region_depth_weight: weight of `region_prior`, by which large regions of one colour lie behind.
+        normalise_targets: measure the error in units of each patch of the photograph; see `normalised_error`. The log
+            keeps the error of the pixels.
     """
 
     mask_ratio: tuple[float, float] = (0.0, 0.75)
@@ -65,6 +68,7 @@ class GMAEObjective(Objective):
     occlusion_gradient: float = 0.0
     size_depth_weight: float = 0.0
     region_depth_weight: float = 0.0
+    normalise_targets: bool = False
 
     name: ClassVar[str] = "gmae"
     model: ClassVar[type[Autoencoder]] = GMAE
@@ -78,6 +82,8 @@ class GMAEObjective(Objective):
         for name in ("occlusion_gradient", "size_depth_weight", "region_depth_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise GmaeToolsError(f"{name.replace('_', '-')} {getattr(self, name)}: must not be negative")
+        if self.normalise_targets and (self.error != "mse" or self.gradient_weight):
+            raise GmaeToolsError("normalised targets go with the squared error of pixels alone: leave out the others")
 
     def masks(self, patches: int, step: int, samples: np.ndarray, seed: int) -> Tensor:
         if uniforms(seed, Stream.WHOLE, np.array([step]), 1)[0, 0] < self.whole:
@@ -112,6 +118,23 @@ def reconstruction_error(pictures: Tensor, images: Tensor, mask: Tensor | None, 
     return _mean_error((pictures - images).square(), mask, patch)
 
 
+def normalised_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
+    """The same against patch-normalised targets, as MAE has them (`norm_pix_loss`).
+
+    MAE predicts each patch of the photograph less its mean and divided by its standard deviation. A rendered picture
+    has colours in [0, 1], which cannot be such numbers. So it is shifted and divided by the same two numbers, those of
+    the photograph's patch, before the two are compared: what is left is the squared error over the patch's variance,
+    in which flat patches count most. How the paper compares them is not public, so the choice is ours.
+    """
+    targets = imagenet_patches(images, patch)  # [B, N, P]
+    deviation = patch_statistics(targets)[1]
+    errors = ((imagenet_patches(pictures, patch) - targets) / deviation).square().mean(-1)  # [B, N]
+    if mask is None:
+        return errors.mean(1)
+    counted = torch.where(mask.any(), mask, True)
+    return (errors * counted).sum(1) / counted.sum(1)
+
+
 def gradient_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
     """The same of the differences between neighbours, both ways; a pixel's are to the next on its right and below."""
     difference = pictures - images
@@ -140,13 +163,20 @@ def negative_psnr(errors: Tensor) -> Tensor:
     return _TYPICAL_ERROR * torch.log(errors + _LEAST_ERROR).mean()
 
 
-def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int) -> Tensor:
+def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int, order: Order = "queries") -> Tensor:
     """Share of a picture's variance of depths that is fixed by a Gaussian's slot within its query; the pictures' mean.
 
     With several Gaussians a query some slots tend to lie in front all over a picture; its depth map then shows the grid
     of queries instead of the scene. A mean over pictures is the same however a batch is cut over processes.
+
+    Args:
+        order: of the Gaussians, that of `GMAEConfig`.
     """
-    depths = gaussians.means[..., 2].unflatten(1, (-1, gaussians_per_query))  # [B, Q, G]
+    depths = gaussians.means[..., 2]
+    if order == "slots":
+        depths = depths.unflatten(1, (gaussians_per_query, -1)).transpose(1, 2)
+    else:
+        depths = depths.unflatten(1, (-1, gaussians_per_query))  # [B, Q, G], both
     between = depths.mean(1).var(1, correction=0)  # [B]
     return (between / (depths.var((1, 2), correction=0) + 1e-8)).mean()
 
@@ -184,12 +214,15 @@ def gmae_loss(
         if objective.gradient_weight:
             gradients = gradient_error(pictures, images, counted, config.patch_size)
             errors = errors + objective.gradient_weight * gradients
+        if objective.normalise_targets:
+            errors = normalised_error(pictures, images, counted, config.patch_size)
         return errors.mean() if objective.error == "mse" else negative_psnr(errors), squared
 
     gaussians: Gaussians = model(images, masks)
     splats = project(gaussians, config.camera, height, width)
     pixels, errors = losses_of(splats)
-    loss = pixels + objective.slot_depth_weight * slot_depth_spread(gaussians, config.gaussians_per_query)
+    spread = slot_depth_spread(gaussians, config.gaussians_per_query, config.order)
+    loss = pixels + objective.slot_depth_weight * spread
     if objective.size_depth_weight:
         loss = loss + objective.size_depth_weight * size_prior(splats)
     if objective.region_depth_weight:

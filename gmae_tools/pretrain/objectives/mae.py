@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from gmae_tools.mae import MAE, MAEConfig, mae_loss
 from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.objectives.objective import MASKED, Objective
-from gmae_tools.reconstruction import hidden_pixels, masked_out
+from gmae_tools.pretrain.reconstruction import hidden_pixels, masked_out
 from gmae_tools.splatting import Backend
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
-    from gmae_tools.pretrain.evaluation import HeldOut
+    from gmae_tools.pretrain.held_out import HeldOut
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import Autoencoder, AutoencoderConfig
-from gmae_tools.pretrain.chance import Stream, uniforms
+from gmae_tools.pretrain.sampling import Stream, uniforms
 from gmae_tools.splatting import Backend
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
-    from gmae_tools.pretrain.evaluation import HeldOut
+    from gmae_tools.pretrain.held_out import HeldOut
 
 MASKED = 0.75  # share of hidden patches in held-out figures
 _SHARES = 32  # of visible patches in a run, about, where they are drawn from a range
@@ -116,5 +116,5 @@ def draw_masks(ratios: tuple[float, float], patches: int, step: int, samples: np
 def draw_backgrounds(background: Background, samples: np.ndarray, seed: int) -> Tensor:
     """Background colours `[B, 3]` in [0, 1]."""
     if background != "random":
-        return torch.full((len(samples), 3), float(background == "white"))
+        return torch.full((len(samples), 3), float(background == "white"), dtype=torch.float32)
     return torch.from_numpy(uniforms(seed, Stream.BACKGROUND, samples, 3)).float()

@@ -29,36 +29,39 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, patch_targets
+from gmae_tools.mae import CMAE, RMAE, CMAEConfig, RMAEConfig, patch_targets
 from gmae_tools.masks import complement
 from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.objectives.mae import patch_columns
 from gmae_tools.pretrain.objectives.objective import Objective, draw_masks
-from gmae_tools.reconstruction import masked_out
+from gmae_tools.pretrain.reconstruction import masked_out
 from gmae_tools.splatting import Backend
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
-    from gmae_tools.pretrain.evaluation import HeldOut
+    from gmae_tools.pretrain.held_out import HeldOut
 
 
 @dataclass(frozen=True)
 class RMAEObjective(Objective):
-    """Equation (3), trained as an `MAE`.
+    """Equation (3), trained as an `RMAE`: an MAE with a second decoder d', unless its configuration has them share one.
 
-    Choices of ours: one decoder for both views, d' = d; gradients pass through both; the views do not change places, so
-    that the first one always sees as little as MAE's; the value of w.
+    Choices of ours: d' has the shape of d; gradients pass through both views, unless they are stopped; the views do
+    not change places, so that the first one always sees as little as MAE's; the value of w.
 
     Args:
         mask_ratio: range of the share of patches that M hides, drawn once a step.
         reconstruction_weight: w.
+        stop_gradient: let the first term teach d(z1) alone. The second view is then a target, and d' learns from the
+            penalty only, as the condition of (2) has it.
     """
 
     reconstruction_weight: float = 1.0
+    stop_gradient: bool = False
 
     name: ClassVar[str] = "r-mae"
-    model: ClassVar[type[Autoencoder]] = MAE
-    model_config: ClassVar[type[MAEConfig]] = MAEConfig
+    model: ClassVar[type[Autoencoder]] = RMAE
+    model_config: ClassVar[type[RMAEConfig]] = RMAEConfig
     least_hidden: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -68,15 +71,16 @@ class RMAEObjective(Objective):
             raise GmaeToolsError(f"{problem}, or constant predictions would be the best")
 
     def loss(
-        self, model: nn.Module, batch: Batch, config: MAEConfig, backend: Backend = "auto"
+        self, model: nn.Module, batch: Batch, config: RMAEConfig, backend: Backend = "auto"
     ) -> tuple[Tensor, Tensor]:
         """(3), and for the log MAE's own error (1)."""
         targets = patch_targets(batch.images, config)  # x, [B, N, P]
         rest = complement(batch.visible, targets.shape[1])  # what M hides, [B, N - V]
         first = _rows(model(batch.images, batch.visible), rest)  # d(z1), [B, N - V, P]
-        second = _rows(model(batch.images, rest), rest)  # d(z2)
+        second = _rows(model(batch.images, rest, second_view=True), rest)  # d'(z2)
         targets = _rows(targets, rest)
-        likeness, penalty = F.mse_loss(first, second), F.mse_loss(second, targets)
+        aim = second.detach() if self.stop_gradient else second
+        likeness, penalty = F.mse_loss(first, aim), F.mse_loss(second, targets)
         return likeness + self.reconstruction_weight * penalty, F.mse_loss(first.detach(), targets)
 
     def figures(self, model: Autoencoder, held_out: HeldOut, size: int) -> dict[str, float]:
@@ -95,10 +99,13 @@ def _rows(x: Tensor, numbers: Tensor) -> Tensor:
 class CMAEObjective(Objective):
     """Equation (4): of all pictures of a step, the other view is to be the most similar one.
 
-    Similarity is the cosine of embeddings over the temperature. Choices of ours: the decoder is MAE's with a learned
-    mask token in place of what is hidden, one for both views; its outputs are averaged over the patches, so that
-    pictures are compared and not patches; nothing is projected further; the two views take turns in being the query;
-    gradients pass through both; the other pictures of the step, over all processes, are the negatives.
+    Similarity is the cosine of embeddings over the temperature. What is public says that the decoder makes way for
+    InfoNCE, and that there are learnable mask tokens. Choices of ours: by default the decoder stays, MAE's with a
+    learned mask token in place of what is hidden, one for both views, and nothing is projected further; with
+    `CMAEConfig.head` `light` two layers take its place, and mask tokens enter the encoder, so that its features are of
+    all patches. Either way the outputs are averaged over the patches, so that pictures are compared and not patches;
+    the two views take turns in being the query; gradients pass through both; the other pictures of the step, over all
+    processes, are the negatives.
 
     All pictures of a step have the same patches hidden. With a mask for each, the masks alone would tell which views
     belong together, since only those of one picture have no patch in common. (A nano model did not learn to exploit it

@@ -251,13 +251,18 @@ function inspect() {
   byId("parameters").replaceChildren(...(index < 0 ? [] : parameters(index, share).flatMap(term)));
 }
 
+const centre = (i) => [
+  (2 * splats.x[i]) / width - 1 - data.centre[0],
+  (2 * splats.y[i]) / height - 1 - data.centre[1],
+];
+
 function parameters(i, share) {
   const [long, short, angle] = splats.axes(i);
   const list = (...values) => values.map((value) => fixed(value)).join(", ");
   const degrees = Math.round((angle * 180) / Math.PI);
   return [
     ["Share of pixel", `${Math.round(100 * share)} % at ${state.point.join(", ")}`],
-    ["Centre xyz", list((2 * splats.x[i]) / width - 1, (2 * splats.y[i]) / height - 1, splats.depth[i] - data.distance)],
+    ["Centre xyz", list(...centre(i), splats.depth[i] - data.distance)],
     ["Scales", list(splats.scale_0[i], splats.scale_1[i], splats.scale_2[i])],
     ["Rotation wxyz", list(splats.quat_w[i], splats.quat_x[i], splats.quat_y[i], splats.quat_z[i])],
     ["Opacity", fixed(splats.opacity[i])],

@@ -1,0 +1,199 @@
+"""How long do the readouts take on a scene of a million Gaussians, and how much memory?
+
+Protocol: a synthetic scene with the layout of apple/ml-sharp's files: two layers of `side` x `side` Gaussians, one on
+each ray of a grid through a picture of 1,536 x 1,024 px, 1,179,648 with the default side of 768. The colours are those
+of the bundled photograph; disparity is a ground plane with bumps and a disc before it, the second layer lies a tenth
+deeper; a Gaussian is as wide as its cell of the grid. It is written as a PLY file, and read back by each step.
+
+Each step runs in a process of its own, on as many threads as there are cores; it is timed from the scene in memory on
+(`read` from the file on), after a run on a hundredth of the Gaussians that loads the compiled kernels. Processor
+seconds are those of all threads, and do not grow when others use the machine. Peak memory is that of the whole process,
+with Python and torch, which `start` shows.
+
+`layers` is what `gmae-tools layers` does with a picture, all files included: six first-K pictures, eight layers, depth
+map, sheet and archive. `render, tiled` is the picture of `render` by the straightforward tiled PyTorch renderer of
+`tests/oracles/tiled_torch.py`: no renderer of 3-D Gaussians on PyPI was found to draw on a CPU (gsplat, gswarp, splax
+and taichi-splatting need CUDA, gausscam Vulkan, metal-gauss and msplat Metal).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from gmae_tools import formats
+from gmae_tools.camera import Camera
+from gmae_tools.formats.perspective import to_viewer
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import read_image, resize
+from gmae_tools.report.density import draw_centres, draw_scales, write_figure
+from gmae_tools.report.layers import LayersRequest, write_layers
+from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.report.view3d import _arrays
+from gmae_tools.scene import Scene
+from gmae_tools.system.files import atomic_path
+from gmae_tools.system.processes import cores
+from gmae_tools.zeroshot.density import Points, scale_by_depth, summary
+from gmae_tools.zeroshot.edges import READOUTS
+from gmae_tools.zeroshot.figure_ground import METHODS, figure_mask, figure_probability
+from tests.oracles.tiled_torch import rasterize_tiled
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
+COLUMNS = {"step": None, "gaussians": None, "seconds": 1, "processor_seconds": 1, "gigabytes": 2}
+KS, LAYERS, EDGE_LAYERS = (32, 64, 128, 256, 512), 8, (16,)
+FOCAL = 1400.0  # px; of a photograph with a wide lens
+
+
+def make_scene(side: int, height: int = 1024, width: int = 1536) -> Scene:
+    """The synthetic scene of 2 `side`^2 Gaussians, with a picture of its own to compare with."""
+    photo = resize(read_image(PHOTO), height, width)
+    x, y = np.meshgrid(*[(np.arange(side) + 0.5) / side * 2 - 1] * 2)  # [side, side], in half pictures
+    disparity = 0.15 + 0.2 * (y + 1) + 0.05 * np.sin(7 * x) * np.cos(9 * y)
+    disparity = np.where(np.hypot(x + 0.2, y - 0.1) < 0.4, 0.8 + 0.05 * np.sin(20 * x), disparity)
+    depth = np.stack([1 / disparity, 1.1 / disparity])  # [2, side, side]
+    camera = Camera("pinhole", 0.0, 2 * FOCAL / width, focal_y=2 * FOCAL / height)
+    means = np.stack([x * depth / camera.focal, y * depth / (2 * FOCAL / height), depth], -1)
+    cell = np.stack([depth * width / side / FOCAL, depth * height / side / FOCAL], -1) / 2
+    scales = np.concatenate([cell, cell.min(-1, keepdims=True)], -1)
+    colors = np.stack([resize(photo, side, side) / 255.0] * 2)
+    opacities = np.stack([np.full((side, side), 0.85), np.full((side, side), 0.5)])
+    turn = 0.2 * np.sin(5 * x)
+    quats = np.stack([np.stack([np.cos(turn), 0 * x, 0 * x, np.sin(turn)], -1)] * 2)
+    arrays = (means, scales, quats, colors, opacities[..., None])
+    columns = [torch.from_numpy(array.reshape(1, 2 * side * side, -1).astype(np.float32)) for array in arrays]
+    gaussians = Gaussians(columns[0], columns[1], columns[2], columns[3], columns[4][..., 0])
+    return Scene(gaussians, camera, height, width, photo)
+
+
+# --- steps -------------------------------------------------------------------------------------------
+
+
+def _layers(scene: Scene, folder: Path) -> None:
+    ks = {str(k): k for k in KS} | {"all": scene.k}
+    assert scene.photo is not None
+    request = LayersRequest(ks, LAYERS, "white", "large_scenes")
+    write_layers(scene.photo, scene.gaussians, scene.camera, request, folder / "layers", "large.ply")
+
+
+def _edges(name: str) -> Callable[[Scene, Path], None]:
+    def read(scene: Scene, folder: Path) -> None:
+        READOUTS[name](scene.gaussians, scene.camera, scene.height, scene.width, EDGE_LAYERS)
+
+    return read
+
+
+def _figure(method: str) -> Callable[[Scene, Path], None]:
+    def read(scene: Scene, folder: Path) -> None:
+        figure_mask(figure_probability(scene.gaussians, scene.camera, scene.height, scene.width, method=method))
+
+    return read
+
+
+def _density(scene: Scene, folder: Path) -> None:
+    points = Points.of(scene.gaussians, scene.camera)
+    summary(points)
+    assert scene.photo is not None
+    write_figure(draw_centres(points, scene.photo, "large"), folder, "centres")
+    write_figure(draw_scales(points, scale_by_depth(points), "large", dots=True), folder, "scales")
+
+
+def _view3d(scene: Scene, folder: Path) -> None:
+    gaussians, _ = to_viewer(scene.gaussians, scene.camera, scene.height, scene.width, 50.0)
+    _arrays(gaussians.sort_by_depth())
+
+
+def _render(scene: Scene, folder: Path) -> None:
+    scene.render()
+
+
+def _render_tiled(scene: Scene, folder: Path) -> None:
+    splats = scene.splats()
+    order = splats.depths[0].argsort()
+    parts = [part[:, order] for part in (splats.means, splats.conics, splats.colors, splats.opacities)]
+    white = torch.ones(1, 3)
+    rasterize_tiled(parts[0], parts[1], parts[2], parts[3], white, scene.height, scene.width, tight=True)
+
+
+STEPS: dict[str, Callable[[Scene, Path], None]] = {
+    "render": _render,
+    "render, tiled": _render_tiled,
+    "layers": _layers,
+    **{f"edges, {name}": _edges(name) for name in READOUTS},
+    **{f"segment, {method}": _figure(method) for method in METHODS},
+    "density": _density,
+    "view3d": _view3d,
+}
+
+
+def measure(step: str, paths: tuple[str, str]) -> dict[str, float]:
+    """Seconds, processor seconds and gigabytes of a step on the second of two files; the first warms up.
+
+    For a process of its own.
+    """
+    torch.set_num_threads(cores())
+    photo = resize(read_image(PHOTO), 1024, 1536)
+
+    def read(path: str) -> Scene:
+        scene = formats.read(path)
+        return Scene(scene.gaussians, scene.camera, scene.height, scene.width, photo)
+
+    seconds = busy = 0.0
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        for path in paths if step != "start" else ():
+            started, busy_before = time.perf_counter(), time.process_time()
+            scene = read(path)
+            if step != "read":
+                started, busy_before = time.perf_counter(), time.process_time()
+                STEPS[step](scene, Path(folder))
+            seconds, busy = time.perf_counter() - started, time.process_time() - busy_before
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"seconds": seconds, "processor_seconds": busy, "gigabytes": peak / 1e9}
+
+
+def write_scene(path: str, side: int) -> None:
+    """Write the synthetic scene as a PLY file."""
+    formats.write(path, make_scene(side))
+
+
+def _alone(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call a function in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+@click.command()
+@click.option("--side", default=768, show_default=True, help="Of the grid of each of two layers.")
+@click.option("--step", "only", multiple=True, help="Only those whose name begins so.")
+@click.option("-o", "--out", default=str(ROOT / "evals" / "results" / "large_scenes.csv"), show_default=True)
+def main(side: int, only: tuple[str, ...], out: str) -> None:
+    """Time every readout of a scene with a million Gaussians."""
+    names = [name for name in ("start", "read", *STEPS) if not only or name.startswith(only)]
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = (str(Path(folder) / "small.ply"), str(Path(folder) / "large.ply"))
+        for path, size in zip(paths, (max(16, side // 10), side), strict=True):
+            _alone(write_scene, path, size)  # what a process has once taken counts for those that it starts
+        for name in names:
+            rows.append({"step": name, "gaussians": 2 * side * side, **_alone(measure, name, paths)})
+            click.echo(format_rows(rows[-1:], COLUMNS, "csv").splitlines()[1], err=True)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out) as temporary:
+        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    click.echo(__doc__)
+    click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What do layers cost beside the model itself? Warm times on one core for a photograph of 224 px.
+
+Protocol: the bundled photograph, resized to 224 x 224 px; batch 1, float32, one thread. The parts take turns in rounds
+(one call each), times are medians over the rounds, a ratio is the median of the ratios within a round, so that a busy
+machine slows all parts alike.
+
+- `forward`: the bare encoder-decoder, a tensor in, Gaussians out. The unit of the ratios.
+- `layers`: photograph to tensor, model, six first-K pictures, eight layers and the depth map, as 8-bit pictures. The
+  bar is 3 times `forward`.
+- `metrics`: PSNR and SSIM of the six first-K pictures, on top.
+- `files`: everything that `gmae-tools layers` does with the Gaussians of a picture: rendering, metrics, contact sheet
+  and 17 files.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from gmae_tools import checkpoints
+from gmae_tools.cli.layers import DEFAULT_KS, fit_ks, parse_ks
+from gmae_tools.images import read_image, resize, to_tensor
+from gmae_tools.metrics.likeness import Likeness
+from gmae_tools.model import GMAE
+from gmae_tools.predict import predict
+from gmae_tools.report.figures import depth_colors
+from gmae_tools.report.layers import LayersRequest, pixels, write_layers
+from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot.layers import over, render_layers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
+SIZE, LAYERS = 224, 8
+COLUMNS = {"part": None, "milliseconds": 1, "ratio": 2}
+
+
+@click.command()
+@click.option("--checkpoint", default="gmae-tiny", show_default=True)
+@click.option("--rounds", default=30, show_default=True, help="Calls of each part.")
+@click.option("-o", "--out", default=str(ROOT / "evals" / "results" / "layers_speed.csv"), show_default=True)
+def main(checkpoint: str, rounds: int, out: str) -> None:
+    """Time the layers of a photograph against the bare model."""
+    torch.set_num_threads(1)
+    model = checkpoints.load(checkpoint)
+    photo = resize(read_image(PHOTO), SIZE, SIZE)
+    request = LayersRequest(fit_ks(parse_ks(DEFAULT_KS), model.config.k, exact=False), LAYERS, "white", checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compare(parts(model, photo, request, Path(folder)), rounds)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out) as temporary:
+        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    click.echo(__doc__)
+    click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
+
+
+def parts(model: GMAE, photo: np.ndarray, request: LayersRequest, folder: Path) -> dict[str, Callable[[], object]]:
+    """What is timed, by name; `forward` first."""
+    image = to_tensor(photo)
+    gaussians = predict(model, photo)
+    firsts = draw(model, photo, request)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            model(image)
+
+    def measure() -> None:
+        for first in firsts:
+            likeness = Likeness(SIZE, SIZE)
+            likeness.update(first, photo)
+            likeness.compute()
+
+    return {
+        "forward": forward,
+        "layers": lambda: draw(model, photo, request),
+        "metrics": measure,
+        "files": lambda: write_layers(photo, gaussians, model.camera, request, folder, PHOTO.name),
+    }
+
+
+def draw(model: GMAE, photo: np.ndarray, request: LayersRequest) -> np.ndarray:
+    """All pictures from a photograph; returns those of the first K, uint8 `[S, H, W, 3]`."""
+    gaussians = predict(model, photo)
+    pictures = render_layers(gaussians, model.camera, SIZE, SIZE, list(request.ks.values()), request.layers)
+    pixels(over(pictures.layers, pictures.layer_alphas, request.color))
+    depth_colors(pictures.depth.numpy(), pictures.alpha.numpy(), 7.0, 9.0)
+    return pixels(over(pictures.firsts, pictures.first_alphas, request.color))
+
+
+def compare(calls: dict[str, Callable[[], object]], rounds: int) -> list[Row]:
+    """Median milliseconds of each part, and the median ratio to the first one's."""
+    turns = [{name: milliseconds(call) for name, call in calls.items()} for _ in range(rounds + 1)]
+    del turns[0]  # warm-up
+    first = next(iter(calls))
+    return [
+        {
+            "part": name,
+            "milliseconds": statistics.median(turn[name] for turn in turns),
+            "ratio": statistics.median(turn[name] / turn[first] for turn in turns),
+        }
+        for name in calls
+    ]
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    """Time of one call."""
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+r"""The paper's ablations in small: largest scale, masking, loss and number of Gaussians, by representation and by dB.
+
+Protocol: every run is GMAE as published in all switches that there are (`gmae_tools/pretrain/paper.py`: queries from
+chance with one Gaussian each, white background, 75 % hidden, squared error of the hidden patches, no weight on depth by
+slot, largest scale 1), but for its size, its optimiser (`gmae-tools pretrain`'s default) and the one switch of its row.
+Two seeds of everything. The published figures of a ViT-B after 400 epochs of ImageNet stand beside ours (fine-tuned and
+linear probe, top-1 in %); for K only the course is public: more is better, flattening near 256.
+
+- `psnr_hidden`: of hidden patches, 75 % hidden, held-out photographs, mean over photographs and seeds; `psnr`: of whole
+  ones.
+- `linear`, `knn`: top-1 of frozen features (mean of the patches) on labelled photographs, as `gmae-tools probe` has
+  them; `low`, `high` are 95 % bootstrap intervals over seeds and photographs. `difference`: to the published setting,
+  same seeds and photographs, with its interval. An interval with 0 in it: no difference can be told at this size.
+
+    python -m evals.benchmarks.paper_ablations --data 'shards/photos-*.tar'                       # a night of two cores
+    python -m evals.benchmarks.paper_ablations --data 'shards/*.tar' --group loss \
+        --samples 10000 # goes on where it was killed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import torch
+
+from gmae_tools import checkpoints
+from gmae_tools.cli.probe import progress_of
+from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
+from gmae_tools.datasets.photos import PhotoStore, held_out_split
+from gmae_tools.encoder.features import autoencoder_extractor
+from gmae_tools.encoder.probe import LinearConfig, cached_features, probe
+from gmae_tools.metrics.accuracy import bootstrap_interval
+from gmae_tools.model import GMAEConfig
+from gmae_tools.pretrain import paper
+from gmae_tools.pretrain.held_out import HeldOut
+from gmae_tools.pretrain.loop import PretrainConfig, pretrain
+from gmae_tools.pretrain.objectives import GMAEObjective
+from gmae_tools.pretrain.schedule import Schedule
+from gmae_tools.report.figures import PALETTE, STYLE
+from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.system.files import atomic_path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COLUMNS = {"group": None, "value": None, "psnr_hidden": 2, "psnr": 2, "linear": 3, "linear_low": 3, "linear_high": 3,
+           "difference": 3, "difference_low": 3, "difference_high": 3, "knn": 3, "knn_low": 3, "knn_high": 3,
+           "published_fine_tuned": 1, "published_linear": 1, "seeds": None}  # fmt: skip
+NEIGHBOURS = 20
+
+
+class Choice(NamedTuple):
+    """A value of a switch: what it changes, and what the paper reports of it (fine-tuned and linear probe, %)."""
+
+    objective: dict[str, Any] = {}  # noqa: RUF012  # never changed
+    model: dict[str, Any] = {}  # noqa: RUF012
+    published: tuple[float | None, float | None] = (None, None)
+
+
+AS_PUBLISHED = (83.2, 61.9)
+GROUPS: dict[str, dict[str, Choice]] = {
+    "largest scale c": {
+        "0.5": Choice(model={"max_scale": 0.5}, published=(82.7, 61.1)),
+        "1": Choice(published=AS_PUBLISHED),
+        "2": Choice(model={"max_scale": 2.0}, published=(83.1, 60.9)),
+    },
+    "hidden patches": {
+        "0.70": Choice({"mask_ratio": (0.70, 0.70)}, published=(82.6, 60.2)),
+        "0.75": Choice(published=AS_PUBLISHED),
+        "0.80": Choice({"mask_ratio": (0.80, 0.80)}, published=(82.4, 61.9)),
+    },
+    "loss on": {
+        "all": Choice({"loss_on": "all"}, published=(81.8, 57.4)),
+        "masked": Choice(published=AS_PUBLISHED),
+        "masked, normalised": Choice({"normalise_targets": True}, published=(76.9, 31.7)),
+    },
+    "Gaussians K": {
+        str(k): Choice(model={} if k == 256 else {"queries": k}, published=AS_PUBLISHED if k == 256 else (None, None))
+        for k in (64, 128, 256, 512)
+    },
+}
+
+
+@click.command()
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
+@click.option("--labelled", multiple=True, metavar="PATH", help="For the probes.  [default: the same]")
+@click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="prefix", show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=4000, show_default=True, help="Of labelled photographs.")
+@click.option("--group", "names", multiple=True, help="Only the switches whose names begin so; may be repeated.")
+@click.option("--preset", default="nano", show_default=True)
+@click.option("--image-size", type=click.IntRange(1), default=96, show_default=True, metavar="PX")
+@click.option("--patch-size", type=click.IntRange(1), default=12, show_default=True, metavar="PX")
+@click.option("--samples", type=click.IntRange(1), default=60_000, show_default=True, help="Of each run.")
+@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
+@click.option("--seeds", default="0,1", show_default=True)
+@click.option("--held-out", type=click.IntRange(1), default=500, show_default=True, help="Photographs.")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=ROOT / "runs" / "paper-ablations", help="To go on from."
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For results.")
+def main(
+    data: tuple[str, ...], labelled: tuple[str, ...], labelling: Labelling, limit: int, names: tuple[str, ...],
+    preset: str, image_size: int, patch_size: int, samples: int, batch_size: int, seeds: str, held_out: int, runs: Path,
+    out: Path,
+) -> None:  # fmt: skip
+    """Train, measure, and write the table and the figure."""
+    groups = {name: choices for name, choices in GROUPS.items() if not names or name.lower().startswith(names)}
+    if not groups:
+        raise click.UsageError(f"no switch begins with {' or '.join(names)}: there are {', '.join(GROUPS)}")
+    photos = find_labelled(labelled or data, labelling, limit)
+    store = PhotoStore.open(data)
+    held = HeldOut(store, held_out_split(store.names, held_out)[1], held_out)
+    base = PretrainConfig(
+        data, paper_model(preset, image_size, patch_size), Schedule(samples, resolutions=(image_size,)),
+        GMAEObjective(**paper.OBJECTIVE), batch_size=batch_size, held_out=held_out, evaluate_every=3600,
+    )  # fmt: skip
+    rows: list[Row] = []
+    numbers = [int(seed) for seed in seeds.split(",")]
+    published = figures_of(base, numbers, runs, held, photos)
+    for group, choices in groups.items():
+        for value, choice in choices.items():
+            config = dataclasses.replace(
+                base,
+                objective=dataclasses.replace(base.objective, **choice.objective),
+                model=dataclasses.replace(base.model, **choice.model),
+            )
+            figures = figures_of(config, numbers, runs, held, photos)
+            rows.append(row(group, value, figures, published, choice.published))
+            click.echo(f"{group} {value}: {rows[-1]}", err=True)
+    setting = f"Preset {preset} at {image_size} px with patches of {patch_size} px, {samples:,} samples a run of"
+    setting += f" {len(store) - len(held.indices):,} photographs, seeds {seeds}. {describe(photos)};"
+    setting += f" {len(photos.classes)} labels by {labelling}; always the largest class: {photos.largest_class:.3f}"
+    out.mkdir(parents=True, exist_ok=True)
+    table = format_rows(rows, COLUMNS, "table")
+    for file, text in {
+        "paper_ablations.csv": format_rows(rows, COLUMNS, "csv"),
+        "paper_ablations.md": f"# The paper's ablations\n\n{(__doc__ or '').strip()}\n\n{setting}\n\n```\n{table}```\n",
+    }.items():
+        with atomic_path(out / file) as temporary:
+            temporary.write_text(text)
+    plot(rows, out / "paper_ablations.png")
+    click.echo(f"{__doc__}\n{setting}\n\n{table}", nl=False)
+
+
+def paper_model(preset: str, image_size: int, patch_size: int) -> GMAEConfig:
+    """The paper's model at another size: 256 queries of one Gaussian each."""
+    sizes = GMAEConfig.preset(preset, image_size=image_size, patch_size=patch_size).to_dict()
+    published = GMAEConfig.preset(paper.PRESET).to_dict()
+    same = ("width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads", "image_size", "patch_size")
+    return GMAEConfig.from_dict(published | {name: sizes[name] for name in same})
+
+
+def figures_of(
+    config: PretrainConfig, seeds: Sequence[int], runs: Path, held: HeldOut, photos: LabelledPhotos
+) -> dict[str, np.ndarray]:
+    """Of every seed: PSNRs `[seeds]`, and whether the classifiers were right `[seeds, photographs]`."""
+    found = [figures_of_run(dataclasses.replace(config, seed=seed), runs, held, photos) for seed in seeds]
+    return {name: np.array([each[name] for each in found]) for name in found[0]}
+
+
+def figures_of_run(config: PretrainConfig, runs: Path, held: HeldOut, photos: LabelledPhotos) -> dict[str, Any]:
+    """The figures of a run; it is trained and measured unless it was before."""
+    run = runs / name_of(config)
+    kept = run / f"figures-{photos.fingerprint[:16]}.json"
+    if not kept.exists():
+        model = checkpoints.load(pretrain(config, run, resume=True, device="cpu"))
+        psnr = held.psnr(model, config.model.image_size)
+        extractor = autoencoder_extractor(model, run.name, torch.device("cpu"))
+        features = cached_features(extractor, photos, runs / "features", progress_of(run.name))
+        asked = probe(extractor, features, photos, ks=(NEIGHBOURS,), linear=LinearConfig())
+        right = {each.method: each.correct.astype(int).tolist() for each in asked if each.tokens == "mean"}
+        figures = {"psnr": psnr["psnr"], "psnr_hidden": psnr["psnr_hidden"], "linear": right["linear"],
+                   "knn": right["k-NN"]}  # fmt: skip
+        with atomic_path(kept) as temporary:
+            temporary.write_text(json.dumps(figures))
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
+
+
+def name_of(config: PretrainConfig) -> str:
+    """Of the folder of a run: what may differ between runs."""
+    model, objective = config.model, config.objective
+    assert isinstance(model, GMAEConfig) and isinstance(objective, GMAEObjective)
+    loss = objective.loss_on + ("-normalised" if objective.normalise_targets else "")
+    parts = [model.width, model.image_size, model.patch_size, f"k{model.k}", f"c{model.max_scale:g}",
+             f"m{objective.mask_ratio[0]:g}", loss, config.schedule.samples, config.batch_size,
+             config.seed]  # fmt: skip
+    return "-".join(map(str, parts))
+
+
+def row(
+    group: str, value: str, figures: Mapping[str, np.ndarray], published: Mapping[str, np.ndarray],
+    theirs: tuple[float | None, float | None],
+) -> Row:  # fmt: skip
+    """A row of `COLUMNS`, from the figures of this value and those of the published setting."""
+    found: dict[str, str | int | float | None] = {
+        "group": group, "value": value, "psnr_hidden": float(figures["psnr_hidden"].mean()),
+        "psnr": float(figures["psnr"].mean()), "published_fine_tuned": theirs[0], "published_linear": theirs[1],
+        "seeds": len(figures["psnr"]), "difference": None, "difference_low": None, "difference_high": None,
+    }  # fmt: skip
+    for name in ("linear", "knn"):
+        low, high = bootstrap_interval(figures[name])
+        found |= {name: float(figures[name].mean()), f"{name}_low": low, f"{name}_high": high}
+    difference = figures["linear"] - published["linear"]
+    if difference.any():
+        low, high = bootstrap_interval(difference)
+        found |= {"difference": float(difference.mean()), "difference_low": low, "difference_high": high}
+    return found
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """A panel for each switch: linear probe and k-NN with their intervals, the published linear probe above."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    groups = list(dict.fromkeys(str(each["group"]) for each in rows))
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(2.6 * len(groups) + 0.8, 4.6), layout="constrained")
+        panels = figure.subplots(2, len(groups), squeeze=False, sharex="col", sharey="row")
+        for column, group in enumerate(groups):
+            shown = [each for each in rows if each["group"] == group]
+            places = np.arange(len(shown))
+            for shift, (name, label) in zip((-0.08, 0.08), (("linear", "linear probe"), ("knn", "20-NN")), strict=True):
+                middle, low, high = (np.array([float(each[f"{name}{end}"] or 0) for each in shown])
+                                     for end in ("", "_low", "_high"))  # fmt: skip
+                panels[0][column].errorbar(
+                    places + shift, middle, np.stack([middle - low, high - middle]).clip(0), fmt="o-", capsize=3,
+                    color=PALETTE[shift > 0], label=label,
+                )  # fmt: skip
+            panels[1][column].plot(places, [each["psnr_hidden"] for each in shown], "o-", color=PALETTE[2])
+            panels[1][column].set_xticks(places, [str(each["value"]).replace(", ", ",\n") for each in shown])
+            panels[1][column].set_xlabel(group)
+            theirs = [each["published_linear"] for each in shown]
+            if None not in theirs:
+                panels[0][column].set_title("published: " + ", ".join(f"{value:g}" for value in theirs), fontsize=8)
+        panels[0][0].set_ylabel("top-1, frozen features")
+        panels[1][0].set_ylabel("hidden patches, dB")
+        panels[0][0].legend()
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
+
+
+if __name__ == "__main__":
+    main()

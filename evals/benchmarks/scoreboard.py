@@ -1,0 +1,216 @@
+"""Which checkpoint, and which readout, is the best so far? A row for each, on development data alone.
+
+Protocol, for each candidate checkpoint:
+
+- `psnr`, `psnr_masked`: 200 of the photographs that pretraining holds out, as `reconstruction.py`: whole, and with 75 %
+  of the patches hidden, at the model's own size; dB, means over photographs.
+- `l16_ods`, `l16_ois`, `l16_ap`: BSDS500 val, l@16 from one look at the whole photograph, as published (but soft, by
+  persistence). `ods`, `ois`, `ap`: the same for `readout`, with its looks. Both as `bsds500.py`, 33 thresholds.
+- `iou`, `max_f`: figure and ground (`grouped`, one look) on the ECSSD photographs with odd numbers, as
+  `figure_ground.py`. Candidates are chosen by these numbers, so the even ones, which are for the report, are left alone
+  unless `--reporting-half` asks for them; then nothing may be chosen any more.
+- `flip`, `shift`: rank correlation of the maps of expected depth before and after mirroring the picture, and after
+  moving it by 1, 2, 4 and 8 px, over 50 held-out photographs (`evals.depth_consistency`); `..._within` is 1.96
+  standard errors. `other`: the same between different photographs, which any pattern of the frame can have.
+- Of depth, in a table of its own, as `depth.py`: what it goes with (`luminance`, `height`, `centre`, `common`), whether
+  what is near is the figure (`auc`, `auc_mean`, `auc_rest`, `depth_iou`; the same half of ECSSD), and `l8_ods` beside
+  `l16_ods`; `..._se` is a standard error.
+- `ms`: CPU milliseconds of one thread for model and render of one picture at the model's size; the candidates take
+  turns, medians over the rounds. `parameters_m` in millions. `k`: Gaussians a picture.
+
+The second table compares with the first row, picture by picture: differences, and their standard deviations when the
+pictures are drawn anew with replacement (of means: standard errors).
+
+What is measured is kept under `--out` by the fingerprint of config and weights and by the settings: a killed run goes
+on, and a row more costs only its own measurements. Times are always taken anew, together.
+
+    python -m evals.benchmarks.scoreboard --data PHOTOS --root DATA \
+        --ecssd ECSSD runs/a/checkpoint wide=runs/b/checkpoint
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from evals.benchmarks import depth
+from evals.benchmarks.bsds500 import compare
+from evals.benchmarks.figure_ground import as_markdown
+from evals.benchmarks.layers_speed import PHOTO
+from evals.measurements import (
+    Candidate,
+    Cell,
+    Consistency,
+    Edges,
+    Figure,
+    Measured,
+    Photographs,
+    Reconstruction,
+    boundaries,
+    error,
+    known_mean,
+    measure_all,
+    ods_error,
+    parse_candidates,
+    read,
+)
+from gmae_tools import checkpoints
+from gmae_tools.benchmarks.edge_methods import GAUSSIAN
+from gmae_tools.cli._options import Numbers, cache_option
+from gmae_tools.datasets.saliency import Split
+from gmae_tools.images import read_image, resize, to_tensor
+from gmae_tools.model import GMAE
+from gmae_tools.pretrain.reconstruction import reconstruct
+from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot.views import Looks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COLUMNS = {
+    "candidate": None, "readout": None, "psnr": 2, "psnr_masked": 2, "l16_ods": 3, "l16_ois": 3, "l16_ap": 3, "ods": 3,
+    "ois": 3, "ap": 3, "iou": 3, "max_f": 3, "flip": 3, "flip_within": 3, "shift": 3, "shift_within": 3, "other": 3,
+    "ms": 1, "parameters_m": 2, "k": None,
+}  # fmt: skip
+DEPTH_COLUMNS = {"candidate": None} | {
+    f"{name}{kind}": 3 for name in (*depth.ORDER, "l16_ods", "l8_ods") for kind in ("", "_se")
+}
+COMPARED = ("psnr", "psnr_masked", "iou", "flip", "shift")  # figures of which there is one a picture, beside ODS
+DIFFERENCES = {"candidate": None, "readout": None} | {
+    f"{name}{kind}": 3 for name in ("psnr", "psnr_masked", "ods", "iou", "flip", "shift") for kind in ("", "_sd")
+}
+
+
+# --- the board --------------------------------------------------------------------------------------
+
+
+def row_of(candidate: Candidate, edges: Edges, found: Mapping[str, Measured], model: GMAE, ms: float) -> Row:
+    """A row of `COLUMNS` and of `DEPTH_COLUMNS` from the measurements by the names of their cells."""
+    figures = {name: value for measured in found.values() for name, value in measured.figures.items()}
+    figures |= {
+        f"{name}_ods_se": ods_error(boundaries(found[cell], edges.thresholds))
+        for name, cell in (("l16", "layers"), ("l8", "fewer layers"))
+    }
+    known: dict[str, str | int | float | None] = {
+        name: value for name, value in figures.items() if name in COLUMNS | DEPTH_COLUMNS
+    }
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    size = {"ms": ms, "parameters_m": parameters / 1e6, "k": model.config.k}
+    return {"candidate": candidate.label, "readout": edges.title, **known, **size}
+
+
+def difference_of(found: Mapping[str, Measured], first: Mapping[str, Measured], thresholds: int) -> Row:
+    """The figures of a row of `DIFFERENCES`."""
+    row: dict[str, float] = {}
+    ours, theirs = (
+        {name: values for each in side.values() for name, values in each.samples.items()} for side in (found, first)
+    )
+    for name in COMPARED:
+        change = np.array(ours[name]) - np.array(theirs[name])
+        row |= {name: known_mean(change), f"{name}_sd": error(change)}
+    row["ods"], row["ods_sd"] = compare(*(boundaries(side["edges"], thresholds) for side in (found, first)))
+    return row
+
+
+def milliseconds(models: Mapping[str, GMAE], rounds: int) -> dict[str, float]:
+    """CPU time of model and render of one picture in one thread, in turns: what others do does not count as much."""
+    torch.set_num_threads(1)
+    turns = [{label: draw_once(model) for label, model in models.items()} for _ in range(rounds + 1)]
+    return {label: statistics.median(turn[label] for turn in turns[1:]) for label in models}  # the first is to warm up
+
+
+@torch.inference_mode()
+def draw_once(model: GMAE) -> float:
+    size = model.config.image_size
+    picture = to_tensor(resize(read_image(PHOTO), size, size))
+    start = time.process_time()
+    reconstruct(model, picture)
+    return (time.process_time() - start) * 1e3
+
+
+# --- command ----------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("candidates", nargs=-1, metavar="[[LABEL=]CHECKPOINT]...", callback=parse_candidates)
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="The photographs of the pretraining run.")
+@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@click.option("--ecssd", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
+@click.option(
+    "--readout", "readouts", type=click.Choice(GAUSSIAN), multiple=True, default=("regions",), show_default=True,
+    help="Of edges; several make a row each.",
+)  # fmt: skip
+@click.option("--scales", type=Numbers(), default="3,4", show_default=True, help="The looks of the readouts.")
+@click.option("--flip", is_flag=True, help="Readouts also look at everything mirrored.")
+@click.option("--reporting-half", is_flag=True, help="Figure and ground on even numbers: for a report, not a choice.")
+@click.option("--quick", is_flag=True, help="Few photographs, thresholds and rounds: only to see that it runs.")
+@cache_option
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "scoreboard", help="Measurements.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), help="Folder for scoreboard.csv, -depth.csv and .md "
+    "(with --reporting-half scoreboard-reported).  [default: evals/results; nothing is written with --quick]",
+)  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Measurements at a time.")
+def main(
+    candidates: list[Candidate], data: tuple[str, ...], root: str | None, ecssd: str, readouts: tuple[str, ...],
+    scales: tuple[int, ...], flip: bool, reporting_half: bool, quick: bool, cache: str | None, out: Path,
+    results: Path | None, jobs: int,
+) -> None:  # fmt: skip
+    """Measure CHECKPOINTs (by default the embedded one), and write the board into the folder of results."""
+    candidates = candidates or [Candidate.parse("gmae-tiny")]
+    every, thresholds, rounds = (25, 5, 3) if quick else (1, 33, 30)
+    held_out, moved = (Photographs(data, cache, 10 if quick else count) for count in (200, 50))
+    split: Split = "even" if reporting_half else "odd"
+    shared: dict[str, Cell] = {
+        "reconstruction": Reconstruction(held_out),
+        "depth": Consistency(moved),
+        "layers": Edges(root, "layers", Looks((1,)), every, thresholds, "l16_"),
+        "fewer layers": Edges(root, "layers", Looks((1,)), every, thresholds, "l8_", 8),
+        "figure": Figure(ecssd, root, split, every),
+        **depth.depth_cells(root, ecssd, every, split),
+    }
+    rivals = [Edges(root, readout, Looks(scales, flip), every, thresholds) for readout in readouts]
+    measure_all({candidate: [*shared.values(), *rivals] for candidate in candidates}, out, jobs)
+
+    models = {candidate.label: checkpoints.load(candidate.checkpoint) for candidate in candidates}
+    times = milliseconds(models, rounds)
+    rows: list[Row] = []
+    differences: list[Row] = []
+    first: dict[str, Measured] = {}
+    for candidate in candidates:
+        folder = candidate.folder(out)
+        for edges in rivals:
+            found = {name: read(cell, folder) for name, cell in {**shared, "edges": edges}.items()}
+            rows.append(row_of(candidate, edges, found, models[candidate.label], times[candidate.label]))
+            first = first or found
+            who = {"candidate": candidate.label, "readout": edges.title}
+            differences.append(who | dict(difference_of(found, first, thresholds)))
+
+    name = "scoreboard-reported" if reporting_half else "scoreboard"
+    about = f"ECSSD: {split} numbers. {thresholds} thresholds, every {every}. image of BSDS500 val and ECSSD."
+    page = f"# {name.capitalize()}\n\n{(__doc__ or '').strip()}\n\n{about}\n\n{as_markdown(rows, COLUMNS)}"
+    of_depth = [row for number, row in enumerate(rows) if number % len(rivals) == 0]
+    page += f"\n## Depth\n\n{as_markdown(of_depth, DEPTH_COLUMNS)}"
+    if len(rows) > 1:
+        page += f"\n## Against {rows[0]['candidate']}\n\n{as_markdown(differences[1:], DIFFERENCES)}"
+    if results or not quick:
+        folder = results or ROOT / "evals" / "results"
+        folder.mkdir(parents=True, exist_ok=True)
+        tables = {f"{name}.csv": format_rows(rows, COLUMNS, "csv"), f"{name}.md": page}
+        tables[f"{name}-depth.csv"] = format_rows(of_depth, DEPTH_COLUMNS, "csv")
+        for file, text in tables.items():
+            with atomic_path(folder / file) as temporary:
+                temporary.write_text(text)
+    click.echo(f"{about}\n\n{format_rows(rows, COLUMNS, 'table')}\n{format_rows(of_depth, DEPTH_COLUMNS, 'table')}")
+    if len(rows) > 1:
+        click.echo(f"Against the first row:\n\n{format_rows(differences[1:], DIFFERENCES, 'table')}", nl=False)
+
+
+if __name__ == "__main__":
+    main()

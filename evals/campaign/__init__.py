@@ -1,1 +1,0 @@
-"""The parts of the reliability campaign (`evals/reliability.py`)."""

@@ -1,0 +1,415 @@
+"""The choices behind `gmae-tools edges`, one changed at a time, on every 4th image of BSDS500 val.
+
+Protocol: as `bsds500.py` (33 thresholds); the first row of each group is the default. `layers` means l@16. The groups
+`significance` and `depth` look at the whole photograph, the others at 3 x 3 and 4 x 4 tiles. `difference` is that to
+the first row of the group, and `deviation` its standard deviation when the images are drawn anew, 1,000 times.
+
+    python -m evals.studies.edge_choices --root DATA
+    python -m evals.studies.edge_choices --root DATA --group closing --group agreement
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import product
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from scipy import ndimage
+from scipy.sparse import coo_array, diags_array
+from scipy.sparse.linalg import eigsh
+from skimage.color import rgb2lab
+from skimage.segmentation import watershed
+
+from evals.benchmarks.bsds500 import compare
+from gmae_tools import checkpoints
+from gmae_tools.benchmarks.edge_methods import RIDGE_SIGMA, close, finish
+from gmae_tools.camera import Camera, Splats, project
+from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import read_image
+from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, Protocol, count_boundaries
+from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.splatting import rasterize
+from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot import contours, edges
+from gmae_tools.zeroshot.edges import CLOSED, READOUTS, Measure, Order, Significance
+from gmae_tools.zeroshot.views import DEFAULT_SCALES, Looks, Readout, View, join, look
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COLUMNS = {
+    "group": None, "choice": None, "ods": 3, "ois": 3, "ap": 3, "recall": 3, "precision": 3, "difference": 4,
+    "deviation": 4,
+}  # fmt: skip
+WHOLE, TILES, SCALES = (1,), DEFAULT_SCALES, (1, 2, 3, 4, 5)
+COLOR_LEVELS = Significance().thresholds
+ALPHA_LEVELS = tuple(step / 10 for step in range(1, 10))
+
+Array = np.ndarray
+Finish = Callable[[Array], Array]  # joined views -> soft map of thin lines
+
+
+class Seen:
+    """All views of a photograph; what was read from the views of a scale is kept."""
+
+    def __init__(self, views: list[View], height: int, width: int) -> None:
+        self.views, self.height, self.width = views, height, width
+        self._maps: dict[tuple[Readout, int, bool], Array] = {}
+
+    def scale(self, readout: Readout, scale: int, mirrored: bool = False) -> Array:
+        """The views of one scale, mirrored or not, joined."""
+        key = (readout, scale, mirrored)
+        if key not in self._maps:
+            wanted = [view for view in self.views if (view.scale, view.mirrored) == (scale, mirrored)]
+            self._maps[key] = join(wanted, readout, self.height, self.width)
+        return self._maps[key]
+
+    def joined(self, readout: Readout, scales: tuple[int, ...], flip: bool = False) -> Array:
+        """The mean over scales, and over what was mirrored and what not."""
+        turns = (False, True)[: 1 + flip]
+        return np.mean([self.scale(readout, scale, mirrored) for scale in scales for mirrored in turns], axis=0)
+
+
+Choice = Callable[[Seen], Array]
+
+
+@cache
+def named(name: str, camera: Camera) -> Readout:
+    """A readout as `gmae-tools edges` has it, l@16 for layers."""
+    return lambda gaussians, height, width: (READOUTS | CLOSED)[name](gaussians, camera, height, width, (16,))
+
+
+def seen(readout: Readout, scales: tuple[int, ...], *, flip: bool = False, end: Finish = finish) -> Choice:
+    """Join the views of these scales and thin them."""
+    return lambda scene: end(scene.joined(readout, scales, flip))
+
+
+def as_it_is(joined: Array) -> Array:
+    """Not thinned."""
+    return joined
+
+
+def significances(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """What a significant change is, for l@16."""
+
+    def readout(measure: Measure, order: Order, thresholds: tuple[float, ...]) -> Readout:
+        chosen = Significance(measure, thresholds, order)
+        return lambda gaussians, height, width: edges.layer_edges(gaussians, camera, height, width, (16,), chosen)
+
+    orders: tuple[Order, Order] = ("back-to-front", "front-to-back")
+    measures: tuple[tuple[Measure, tuple[float, ...]], ...] = (
+        ("color", COLOR_LEVELS), ("alpha", ALPHA_LEVELS), ("share", COLOR_LEVELS),
+    )  # fmt: skip
+    for measure, levels in measures:
+        for order in orders:
+            yield "significance", f"{measure} {order}, persistence", seen(readout(measure, order, levels), WHOLE)
+    singles: tuple[tuple[Measure, float], ...] = (
+        ("color", 0.05), ("color", 0.1), ("color", 0.2), ("alpha", 0.1), ("alpha", 0.4), ("alpha", 0.7),
+    )  # fmt: skip
+    for measure, level in singles:
+        plain = readout(measure, "back-to-front", (level,))
+        yield "significance", f"{measure} back-to-front > {level}, not thinned", seen(plain, WHOLE, end=as_it_is)
+
+
+def depths(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """Which depth, for expected-depth."""
+
+    def read(gaussians: Gaussians, height: int, width: int) -> np.ndarray:
+        splats = project(gaussians.sort_by_depth(), camera, height, width)
+        rank = torch.linspace(0, 1, gaussians.k)[None, :, None]
+        raster = rasterize(replace(splats, colors=rank), height, width)
+        depth = (raster.image / raster.alpha.clamp_min(1e-10))[0, 0].numpy()
+        slope = contours.suppress_nonmaxima(contours.gradient(depth, edges.DEPTH_SIGMA))
+        return slope / (slope + 0.02)
+
+    yield "depth", "z", seen(named("expected-depth", camera), WHOLE)
+    yield "depth", "place in the depth order", seen(read, WHOLE)
+
+
+def looks(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """How the photograph is shown to the model."""
+    several = (TILES, (1,), (2,), (3,), (4,), (2, 4), (2, 3, 4), (1, 2, 4), (3, 4, 5), SCALES)
+    mirrored = (TILES, (3, 4, 5), SCALES)
+    for name in ("combined", "render-gradient", "regions", "closed-regions"):
+        readout, end = named(name, camera), close if name in CLOSED else finish
+        for scales in several:
+            yield f"looks, {name}", ",".join(map(str, scales)), seen(readout, scales, end=end)
+        for scales in mirrored:
+            text = f"{','.join(map(str, scales))} and mirrored"
+            yield f"looks, {name}", text, seen(readout, scales, flip=True, end=end)
+
+
+def thinnings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """How the joined views are thinned."""
+    for name in ("combined", "render-gradient", "layers"):
+        for sigma in (RIDGE_SIGMA, None, 1.0, 2.0):
+            text = f"crests, sigma {sigma:g} px" if sigma else "none"
+            end = partial(finish, sigma=sigma) if sigma else as_it_is
+            yield f"thinning, {name}", text, seen(named(name, camera), TILES, end=end)
+
+
+def mergings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """What makes regions alike: the damping of small ones, colours, and what else Gaussians know of a border."""
+    yield "merging, regions", "colour", seen(merging(camera), TILES)
+    for damping in (0.0, 0.0003, 0.003, 0.01, 0.03, 0.1):
+        yield "merging, regions", f"damping {damping:g} of the picture", seen(merging(camera, damping), TILES)
+    for weight in (0.2, 0.5):
+        yield "merging, regions", f"depth as a feature, times {weight:g}", seen(merging(camera, depth=weight), TILES)
+    barriers: dict[str, tuple[Barrier, float]] = {
+        "gradient of the render along the border": (border_gradient, 1.0),
+        "step of the owners' depths at the border": (border_depth, 0.05),
+        "how little the owners at the border overlap": (border_overlap, 0.05),
+    }
+    for text, (barrier, weight) in barriers.items():
+        also = merging(camera, barrier=barrier, weight=weight)
+        yield "merging, regions", f"colour, and {text}, times {weight:g}", seen(also, TILES)
+    alone = merging(camera, barrier=border_gradient, weight=2.0, color=0.0)
+    yield "merging, regions", "gradient of the render along the border alone", seen(alone, TILES)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A view: colours in CIELAB / 100 `[H, W, 3]`, the strongest Gaussian `[H, W]` (-1: none), and the splats."""
+
+    color: Array
+    owner: Array
+    splats: Splats
+
+
+Barrier = Callable[[Drawn], Array]  # a view -> what is to be overcome at its borders [H, W]
+
+
+def merging(
+    camera: Camera, damping: float = edges.DAMPING, *, color: float = 1.0, depth: float = 0.0,
+    barrier: Barrier | None = None, weight: float = 0.0,
+) -> Readout:  # fmt: skip
+    """`regions` by any mixture of colour, expected depth and what a barrier says of the borders."""
+
+    def read(gaussians: Gaussians, height: int, width: int) -> Array:
+        splats, white = project(gaussians, camera, height, width), gaussians.means.new_ones(3)
+        raster = rasterize(splats, height, width, background=white, owners=True, depth=True)
+        assert raster.owner is not None and raster.depth is not None
+        lab = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy()) / 100
+        owner = raster.owner[0].numpy()
+        features = np.concatenate([color * lab, depth * raster.depth[0].permute(1, 2, 0).numpy()], -1)
+        walls = None if barrier is None else weight * barrier(Drawn(lab, owner, splats))
+        levels = contours.merge_regions(owner, features, barrier=walls, damping=damping * owner.size)
+        return levels / (levels + edges.REGION_HALF)
+
+    return read
+
+
+def border_gradient(view: Drawn) -> Array:
+    """Of the colours, CIELAB / 100 a px."""
+    return contours.gradient(view.color, edges.RENDER_SIGMA).magnitude
+
+
+def border_depth(view: Drawn) -> Array:
+    """Difference of the depths of the owners on both sides, scene units."""
+    depths = view.splats.depths[0].numpy()
+    return contours.jumps(np.append(depths, depths.max())[view.owner])  # what nobody owns is behind all
+
+
+def border_overlap(view: Drawn) -> Array:
+    """1 less the Bhattacharyya coefficient of the splats that own both sides."""
+    barrier = np.zeros(view.owner.shape)
+    for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        apart = 1 - overlap(view.splats, view.owner[here], view.owner[there])
+        np.maximum(barrier[here], apart, out=barrier[here])
+    return barrier
+
+
+def overlap(splats: Splats, first: Array, second: Array) -> Array:
+    """Bhattacharyya coefficients of splats by their numbers, in the shape of these; 1 for a splat and itself, 0 for one
+    and none (-1).
+    """
+    conics, means = (tensor[0].double().numpy() for tensor in (splats.conics, splats.means))
+    a, b, c = conics.T
+    covariances = np.stack([c, -b, a], -1) / (a * c - b * b)[:, None]  # xx, xy, yy
+    mean = (covariances[first] + covariances[second]) / 2
+    dx, dy = np.moveaxis(means[first] - means[second], -1, 0)
+    distance = (mean[..., 2] * dx * dx - 2 * mean[..., 1] * dx * dy + mean[..., 0] * dy * dy) / area(mean)
+    found = np.exp(-distance / 8) * (area(covariances[first]) * area(covariances[second])) ** 0.25 / area(mean) ** 0.5
+    return np.where(np.minimum(first, second) < 0, first == second, found)
+
+
+def area(covariances: Array) -> Array:
+    """Determinants of (xx, xy, yy) `[..., 3]`."""
+    return covariances[..., 0] * covariances[..., 2] - covariances[..., 1] ** 2
+
+
+def mixtures(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """What depth adds to `combined`."""
+
+    def mean(*names: str) -> Readout:
+        parts = [named(name, camera) for name in names]
+        return lambda gaussians, height, width: np.mean([part(gaussians, height, width) for part in parts], 0)
+
+    both = ("regions", "render-gradient")
+    for names in (both, (*both, "layers"), (*both, "expected-depth"), ("render-gradient", "layers"), both[:1]):
+        yield "mixture", " + ".join(names), seen(mean(*names), TILES)
+
+
+def closings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """What it helps to ask which regions the joined edges close around, and how to ask."""
+    by_cuts = partial(closed, cuts=0.3)
+    for name, flip in product(("regions", "closed-regions"), (False, True)):
+        group, readout = f"closing, {name}" + (" and mirrored" if flip else ""), named(name, camera)
+        yield group, "none", seen(readout, TILES, flip=flip)
+        yield group, "crests weakened where they close around little", seen(readout, TILES, flip=flip, end=close)
+        yield group, "the contours themselves", seen(readout, TILES, flip=flip, end=hierarchy)
+        yield group, "contours also by normalised cuts", seen(readout, TILES, flip=flip, end=by_cuts)
+    readout = named("closed-regions", camera)
+    yield "closing, constants", "1.5 px, 0.001 of the picture", seen(readout, TILES, end=close)
+    for sigma in (1.0, 2.0):
+        yield "closing, constants", f"sigma {sigma:g} px", seen(readout, TILES, end=partial(closed, sigma=sigma))
+    for damping in (0.0, 0.0003, 0.003):
+        text = f"damping {damping:g} of the picture"
+        yield "closing, constants", text, seen(readout, TILES, end=partial(closed, damping=damping))
+    for name in ("combined", "render-gradient"):
+        yield f"closing, {name}", "none", seen(named(name, camera), TILES)
+        yield f"closing, {name}", "closed", seen(named(name, camera), TILES, end=close)
+
+
+def hierarchy(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING, cuts: float = 0.0) -> Array:
+    """The ultrametric contours of the joined views, stretched as crests are; with `cuts`, as much of `normalized_cuts`
+    is added to what separates the basins.
+    """
+    if not cuts:
+        return stretch(contours.close_contours(joined, sigma, damping=damping * joined.size))
+    smooth = ndimage.gaussian_filter(joined.astype(np.float32), sigma)
+    basins = watershed(smooth) - 1
+    barrier = smooth + cuts * normalized_cuts(basins, smooth)
+    unseen = np.zeros((*smooth.shape, 0))
+    found = contours.merge_regions(basins, unseen, barrier=barrier, damping=damping * joined.size)
+    return np.minimum(stretch(found), 1)
+
+
+def closed(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING, cuts: float = 0.0) -> Array:
+    """`detectors.close` with other contours."""
+    crests, around = finish(joined), ndimage.maximum_filter(hierarchy(joined, sigma, damping, cuts), 5)
+    return np.where(crests > 0, (crests + around) / 2, 0)
+
+
+def normalized_cuts(regions: Array, barrier: Array, sigma: float = 0.1, count: int = 16) -> Array:
+    """How far the first eigenvectors of a graph of regions jump at each pixel, over the square roots of their values.
+
+    After the spectral part of gPb (Arbelaez et al., TPAMI 2011), on regions instead of pixels. Neighbours are bound by
+    exp(-b / sigma), b the mean of the barrier along their border.
+    """
+    size = int(regions.max()) + 1
+    first, second = (np.concatenate([a.ravel(), b.ravel()]) for a, b in (
+        (regions[:, :-1], regions[:-1]), (regions[:, 1:], regions[1:])
+    ))  # fmt: skip
+    height = np.concatenate([np.maximum(a, b).ravel() for a, b in (
+        (barrier[:, :-1], barrier[:, 1:]), (barrier[:-1], barrier[1:])
+    )])  # fmt: skip
+    apart = first != second
+    pairs = (np.append(first[apart], second[apart]), np.append(second[apart], first[apart]))
+    steps, heights = (
+        coo_array((np.tile(values, 2), pairs), (size, size)).tocsr()
+        for values in (np.ones(apart.sum()), height[apart].astype(float))
+    )
+    bonds = steps.copy()
+    bonds.data = np.exp(-heights.data / steps.data / sigma)
+    degrees = bonds.sum(1)
+    scale = diags_array(degrees**-0.5)
+    values, vectors = eigsh(scale @ bonds @ scale, min(count + 1, size - 2), which="LA", v0=degrees**0.5, tol=1e-4)
+    jumps = np.zeros(regions.shape)
+    for value, vector in zip(values[:-1], vectors.T[:-1], strict=True):  # the last, of value 1, is constant
+        member = (vector * degrees**-0.5 * degrees.sum() ** 0.5)[regions]
+        jumps += contours.jumps(member) / max(1 - value, 1e-6) ** 0.5
+    return jumps / 100
+
+
+def agreements(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+    """How views of different scales are asked what they agree on, with `closed-regions`, also mirrored."""
+    readout = named("closed-regions", camera)
+    fine, coarse = (3, 4, 5), (1, 2)
+    yield "agreement", "mean of 3,4,5", seen(readout, fine, flip=True, end=close)
+    yield "agreement", "geometric mean of 3,4,5", lambda scene: close(geometric(scene, readout, fine))
+    yield "agreement", "geometric mean of 2,3,4,5", lambda scene: close(geometric(scene, readout, (2, *fine)))
+    yield (
+        "agreement",
+        "3,4,5 where 1,2 has an edge near",
+        lambda scene: close(scene.joined(readout, fine, True) * near(scene.joined(readout, coarse, True))),
+    )
+
+
+def geometric(scene: Seen, readout: Readout, scales: tuple[int, ...]) -> Array:
+    """An edge has to be found at every scale, to about a pixel."""
+    parts = [ndimage.gaussian_filter(scene.joined(readout, (scale,), True), 1.0) for scale in scales]
+    return np.exp(np.mean(np.log(np.array(parts) + 0.02), axis=0)) - 0.02
+
+
+def near(joined: Array) -> Array:
+    """How strong the strongest edge within 4 px is, in [0, 1]; half of it from 0.1 on."""
+    strongest = ndimage.maximum_filter(ndimage.gaussian_filter(joined, 1.0), 9)
+    return strongest / (strongest + 0.1)
+
+
+def stretch(strength: Array) -> Array:
+    """As `finish` stretches."""
+    return strength * 1.25 / (strength + 0.25)
+
+
+GROUPS: dict[str, Callable[[Camera], Iterator[tuple[str, str, Choice]]]] = {
+    "significance": significances,
+    "depth": depths,
+    "looks": looks,
+    "thinning": thinnings,
+    "merging": mergings,
+    "mixture": mixtures,
+    "closing": closings,
+    "agreement": agreements,
+}
+
+
+@click.command()
+@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@click.option("--every", type=click.IntRange(1), default=4, show_default=True, help="Only every Nth image.")
+@click.option("--thresholds", type=click.IntRange(1), default=33, show_default=True)
+@click.option("--group", "groups", type=click.Choice(list(GROUPS)), multiple=True, help="Only these.  [default: all]")
+@click.option("--checkpoint", default="gmae-tiny", show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+def main(
+    root: str | None, every: int, thresholds: int, groups: tuple[str, ...], checkpoint: str, results: Path
+) -> None:  # fmt: skip
+    """Write `edge-choices.csv` into the folder of results, and print it."""
+    data, model, protocol = BSDS500(root), checkpoints.load(checkpoint), Protocol(thresholds)
+    choices = [choice for group in groups or GROUPS for choice in GROUPS[group](model.camera)]
+    scores = [BoundaryScores(protocol) for _ in choices]
+
+    def count(path: Path) -> None:
+        photo = read_image(path)
+        truths = read_boundaries(data.ground_truth_folder("val") / f"{path.stem}.mat")
+        scene = Seen(look(model, photo, Looks(SCALES, flip=True)), *photo.shape[:2])
+        for (_, _, detect), score in zip(choices, scores, strict=True):
+            score.add(path.stem, count_boundaries(detect(scene), truths, protocol))
+
+    with ThreadPoolExecutor(2) as pool:
+        for number, _ in enumerate(pool.map(count, data.images("val")[::every]), 1):
+            click.echo(f"{number} images", err=True)
+    rows: list[Row] = []
+    first: dict[str, BoundaryResult] = {}
+    for (group, choice, _), score in zip(choices, scores, strict=True):
+        result = score.compute()
+        figures = {"ods": result.ods, "ois": result.ois, "ap": result.ap}
+        points = {"recall": result.ods_recall, "precision": result.ods_precision}
+        difference, deviation = compare(result, first.setdefault(group, result))
+        changes = {"difference": difference, "deviation": deviation}
+        rows.append({"group": group, "choice": choice, **figures, **points, **changes})
+    results.mkdir(parents=True, exist_ok=True)
+    with atomic_path(results / "edge-choices.csv") as temporary:
+        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
+
+
+if __name__ == "__main__":
+    main()

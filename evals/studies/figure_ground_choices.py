@@ -1,0 +1,582 @@
+"""The choices behind `zeroshot.figure_ground`, one changed at a time, on photographs of ECSSD with odd numbers.
+
+Protocol: photographs in their own size, seen once as a whole; the first row of a group is the default. `max_f`: F-beta
+(beta^2 = 0.3) averaged over photographs at each of 255 thresholds, then the maximum. `iou`: of the figure at a
+probability of 0.5, averaged over photographs; `half_1`, `half_2`: over every other one, beginning with the first or the
+second. `gain`: IoU above the first row of the group, `gain_sd`: its standard error over photographs. `auc`: area under
+the ROC curve of each photograph, averaged; `right`: share of those where it is above 0.5.
+
+Rows that look at the photograph, or at the truth, say so; all others are functions of the Gaussians alone.
+
+    python -m evals.studies.figure_ground_choices --data ecssd-dev
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from scipy.sparse.csgraph import dijkstra
+from skimage.color import rgb2lab
+from skimage.filters import threshold_otsu
+
+from gmae_tools import checkpoints
+from gmae_tools.benchmarks import figure_methods
+from gmae_tools.camera import Camera, project
+from gmae_tools.datasets.saliency import Saliency, read_mask
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import read_image, resize
+from gmae_tools.metrics.regions import LEVELS, RegionScores
+from gmae_tools.model import GMAE
+from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.splatting import rasterize
+from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot import figure_ground
+from gmae_tools.zeroshot.figure_ground import (
+    COUNTS,
+    SOFTNESS,
+    Graph,
+    Groups,
+    build_graph,
+    calibrate,
+    composite,
+    far_is_figure,
+    figure_mask,
+    figure_probability,
+    group_scores,
+    saliency,
+    see,
+)  # fmt: skip
+from gmae_tools.zeroshot.views import Looks, View, join, look
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COLUMNS = {
+    "group": None, "choice": None, "max_f": 3, "iou": 3, "half_1": 3, "half_2": 3, "gain": 3, "gain_sd": 3, "auc": 3,
+    "right": 2,
+}  # fmt: skip
+THE_MIDDLE = "the middle is farther than the mean"
+REFINE_STEPS = 50
+Array = np.ndarray
+
+
+# --- what a choice may look at ----------------------------------------------------------------------
+
+
+class Scene:
+    """A photograph as the model sees it: everything is found out when it is first asked for, and kept."""
+
+    def __init__(self, model: GMAE, photo: Array, truth: Array) -> None:
+        self.model, self.camera, self.photo, self.truth = model, model.camera, photo, truth
+        self.height, self.width = photo.shape[:2]
+
+    @cached_property
+    def views(self) -> list[View]:
+        """As a whole and as 2 x 2 tiles, each also mirrored."""
+        return look(self.model, self.photo, Looks((1, 2), flip=True))
+
+    @cached_property
+    def gaussians(self) -> Gaussians:
+        return self.views[0].gaussians
+
+    @cached_property
+    def seen(self) -> tuple[Array, Array]:
+        """The strongest Gaussians and their colours in the small picture of which the graph is built."""
+        return see(self.gaussians, self.camera, self.height, self.width)
+
+    @cached_property
+    def graph(self) -> Graph:
+        return build_graph(self.gaussians.k, *self.seen)
+
+    def draw(self, scores: Array) -> Array:
+        """Scores of the Gaussians `[K]` as a map stretched to [0, 1]."""
+        return composite(self.gaussians, self.camera, self.height, self.width, scores)
+
+    @cached_property
+    def owner(self) -> Array:
+        """The strongest Gaussian of each pixel of the photograph, `[H, W]`."""
+        splats = project(self.gaussians, self.camera, self.height, self.width)
+        owner = rasterize(splats, self.height, self.width, owners=True).owner
+        assert owner is not None
+        return owner[0].numpy()
+
+    @cached_property
+    def depths(self) -> Array:
+        """z of the Gaussians in standard deviations above their mean, `[K]`."""
+        z = self.gaussians.means[0, :, 2].double().numpy()
+        return (z - z.mean()) / z.std()
+
+    @cached_property
+    def shuffled(self) -> Array:
+        """The same depths, dealt out at random."""
+        return np.random.default_rng(0).permutation(self.depths)
+
+
+Choice = Callable[[Scene], Array]  # -> probability of figure [H, W]; above 0.5 it is figure
+Score = Callable[[Groups], Array]
+
+
+def grouped(
+    score: Score = saliency, counts: Sequence[int] = COUNTS, rewire: Callable[[Scene], Graph] | None = None
+) -> Choice:
+    """`grouped` with another score, other numbers of groups or another graph."""
+
+    def choose(scene: Scene) -> Array:
+        graph = rewire(scene) if rewire else scene.graph
+        return calibrate(scene.draw(group_scores(graph, counts, score)))
+
+    return choose
+
+
+# --- groups of choices ------------------------------------------------------------------------------
+
+
+def recipes() -> Iterator[tuple[str, Choice]]:
+    """How groups are scored. All prefer the middle alike, and are averaged over the same numbers of groups."""
+    yield "saliency", grouped()
+    named: dict[str, Score] = {
+        "contrast to the border groups, without balance": contrast,
+        "distance to the border along the graph": geodesic,
+        "manifold ranking, all sides one query": manifold_ranking,
+        "absorbing Markov chain": absorbing_chain,
+        "normalised cut, the side with less border": normalised_cut,
+    }
+    for name, score in named.items():
+        yield name, grouped(partial(centred, score))
+    yield "saliency, then the colours of either side", color_models
+
+
+def centred(score: Score, groups: Groups) -> Array:
+    return unit(score(groups) * bell(np.hypot(*(groups.place - 0.5).T), figure_ground.CENTRE_SIGMA))
+
+
+def contrast(groups: Groups) -> Array:
+    """Colour differences to the groups at the border, near ones first."""
+    near = bell(distances(groups.place), 0.25)
+    return (distances(groups.color) * near) @ groups.border
+
+
+def geodesic(groups: Groups) -> Array:
+    """Wei et al. (ECCV 2012): length of the shortest path to the border, in colour differences."""
+    paths = dijkstra(np.where(groups.beside, distances(groups.color) + 1e-6, 0), directed=False)
+    return paths[:, groups.border > 0].min(1)
+
+
+def affinity(groups: Groups) -> Array:
+    return np.where(groups.beside, bell(distances(groups.color), 10.0), 0) + 1e-6 * groups.beside
+
+
+def manifold_ranking(groups: Groups) -> Array:
+    """Yang et al. (CVPR 2013): how little the groups follow from the border, then how much from what that leaves."""
+    bonds = affinity(groups)
+    spread = np.linalg.inv(np.diag(bonds.sum(1)) - 0.99 * bonds)
+    np.fill_diagonal(spread, 0)
+    first = 1 - unit(spread @ (groups.border > 0))
+    return unit(spread @ (first > first @ groups.area))
+
+
+def absorbing_chain(groups: Groups) -> Array:
+    """Jiang et al. (ICCV 2013): steps of a random walk until it leaves by the border."""
+    bonds = affinity(groups)
+    leaving = (groups.border > 0).astype(float)
+    return np.linalg.solve(np.diag(bonds.sum(1) + leaving) - bonds, bonds.sum(1) + leaving)
+
+
+def normalised_cut(groups: Groups) -> Array:
+    """Shi and Malik (2000): the second eigenvector, turned so that the border is low."""
+    from scipy.linalg import eigh
+
+    alike = bell(distances(groups.color), 20.0) * bell(distances(groups.place), 0.25)
+    bonds = alike * np.outer(groups.area, groups.area)
+    weight = bonds.sum(1)
+    values = unit(eigh(np.diag(weight) - bonds, np.diag(weight))[1][:, 1])
+    return values if values @ groups.border < (1 - values) @ groups.border else 1 - values
+
+
+def color_models(scene: Scene) -> Array:
+    """A second pass: each Gaussian also by whether colours like its own nearby are rather figure or ground."""
+    nodes = scene.graph.groups(np.arange(len(scene.graph.gaussians)))
+    first = group_scores(scene.graph)
+    side = calibrate(np.nan_to_num(first[scene.graph.gaussians])[:, None])[:, 0]
+    alike = bell(distances(nodes.color), 10.0) * bell(distances(nodes.place), 0.25) * nodes.area
+    first[scene.graph.gaussians] += alike @ side / alike.sum(1)
+    return calibrate(scene.draw(first))
+
+
+def constants() -> Iterator[tuple[str, Choice]]:
+    """The constants of `saliency`, each halved and doubled or left out."""
+    yield "as they are", grouped()
+    tried: dict[str, tuple[float, ...]] = {
+        "centre_sigma": (np.inf, 0.18, 0.35),
+        "place_sigma": (np.inf, 0.12, 0.5),
+        "color_sigma": (5.0, 20.0),
+        "border_sigma": (0.5, 2.0),
+        "link": (0.0, 0.03, 0.3),
+    }
+    for name, values in tried.items():
+        for value in values:
+            yield f"{name} {value:g}", grouped(named_saliency(name, value))
+
+
+def named_saliency(name: str, value: float) -> Score:
+    return lambda groups: saliency(groups, **{name: value})
+
+
+def counts() -> Iterator[tuple[str, Choice]]:
+    """Numbers of groups."""
+    for numbers in (COUNTS, (5, 10, 20, 40), (20, 40, 80, 160), (10, 20, 40, 80, 160), (10, 40), (20, 80), (20,), (40,),
+                    (80,), (160,)):  # fmt: skip
+        yield ", ".join(map(str, numbers)), grouped(counts=numbers)
+    yield "every Gaussian by itself", grouped(counts=(1 << 20,))
+
+
+def graphs() -> Iterator[tuple[str, Choice]]:
+    """What the graph is made of."""
+    yield "Gaussians with the colours they show", grouped()
+    yield "with their own colours", grouped(rewire=own_colors)
+    for damping in (0.0, 0.01):
+        yield f"damping {damping:g}", grouped(rewire=partial(damped, damping))
+    for side in (64, 160, 224):
+        yield f"drawn at {side} x {side} px", grouped(rewire=partial(drawn, side * side))
+        wider = partial(saliency, place_sigma=0.5)
+        yield f"drawn at {side} x {side} px, place_sigma 0.5", grouped(wider, rewire=partial(drawn, side * side))
+    yield "groups at the border are no neighbours", grouped(rewire=unlinked)
+    yield "with the colours of the photograph (looks at it)", grouped(rewire=photo_colors)
+    yield "200 superpixels of the photograph instead (looks at it)", superpixels
+
+
+def damped(damping: float, scene: Scene) -> Graph:
+    return build_graph(scene.gaussians.k, *scene.seen, damping)
+
+
+def drawn(pixels: int, scene: Scene) -> Graph:
+    return build_graph(scene.gaussians.k, *see(scene.gaussians, scene.camera, scene.height, scene.width, pixels))
+
+
+class Unlinked(Graph):
+    """A graph in which groups at the border of the picture are neighbours only if they touch."""
+
+    def groups(self, part: Array) -> Groups:
+        groups = super().groups(part)
+        pairs = part[self.tree.pairs]
+        beside = np.zeros_like(groups.beside)
+        beside[tuple(pairs.T)] = beside[tuple(pairs.T[::-1])] = True
+        np.fill_diagonal(beside, False)
+        return replace(groups, beside=beside)
+
+
+def unlinked(scene: Scene) -> Graph:
+    return Unlinked(scene.graph.k, scene.graph.gaussians, scene.graph.sums, scene.graph.tree)
+
+
+def own_colors(scene: Scene) -> Graph:
+    owner, _ = scene.seen
+    white = torch.ones(1, 3)  # of owner -1, the last
+    color = rgb2lab(torch.cat([scene.gaussians.colors[0].clamp(0, 1), white]).numpy())
+    return build_graph(scene.gaussians.k, owner, color[owner])
+
+
+def photo_colors(scene: Scene) -> Graph:
+    owner, _ = scene.seen
+    return build_graph(scene.gaussians.k, owner, rgb2lab(resize(scene.photo, *owner.shape)))
+
+
+def superpixels(scene: Scene) -> Array:
+    """The same score on SLIC's superpixels: what the field starts from."""
+    from PIL import Image
+    from skimage.segmentation import slic
+
+    small = resize(scene.photo, *scene.seen[0].shape)
+    nodes = slic(small, n_segments=200, compactness=10, start_label=0)
+    scores = group_scores(build_graph(int(nodes.max()) + 1, nodes, rgb2lab(small)))
+    picture = Image.fromarray(unit(scores[nodes]).astype(np.float32))
+    return calibrate(np.asarray(picture.resize((scene.width, scene.height), Image.Resampling.BILINEAR)))
+
+
+def depth_in_grouping() -> Iterator[tuple[str, Choice]]:
+    """What depth adds to `grouped`: a standard deviation of the depths counts as that many CIELAB units."""
+    yield "colour alone", grouped()
+    for weight in (2.0, 5.0, 10.0):
+        yield f"and depth, times {weight:g}", grouped(rewire=partial(deepened, weight, True, False))
+        yield f"and shuffled depth, times {weight:g}", grouped(rewire=partial(deepened, weight, True, True))
+    yield "depth alone, times 10", grouped(rewire=partial(deepened, 10.0, False, False))
+    yield "shuffled depth alone, times 10", grouped(rewire=partial(deepened, 10.0, False, True))
+    for weight in (-0.5, -0.25, 0.25, 0.5):
+        yield f"scores times exp({weight:g} depth)", partial(tilted, weight, False)
+    for weight in (0.25, 0.5):
+        yield f"scores times exp({weight:g} shuffled depth)", partial(tilted, weight, True)
+
+
+def deepened(weight: float, colored: bool, shuffle: bool, scene: Scene) -> Graph:
+    """Depth as a fourth channel of colour, or as the only one, for merging too."""
+    owner, color = scene.seen
+    depth = weight * np.append(scene.shuffled if shuffle else scene.depths, 0)[owner][..., None]
+    return build_graph(scene.gaussians.k, owner, np.concatenate([color, depth], -1) if colored else depth)
+
+
+def tilted(weight: float, shuffle: bool, scene: Scene) -> Array:
+    scores = group_scores(scene.graph)
+    return calibrate(scene.draw(scores * np.exp(weight * (scene.shuffled if shuffle else scene.depths))))
+
+
+def paintings() -> Iterator[tuple[str, Choice]]:
+    """How scores of Gaussians become a map."""
+    yield "composited", grouped()
+    yield "each pixel of its strongest Gaussian", lambda scene: calibrate(sharp(scene))
+
+
+def sharp(scene: Scene) -> Array:
+    return unit(np.nan_to_num(group_scores(scene.graph))[scene.owner])
+
+
+def thresholds() -> Iterator[tuple[str, Choice]]:
+    """Where a map, stretched to [0, 1], becomes a mask; and how soft the step is."""
+    rules: dict[str, Callable[[Array], float]] = {
+        "Otsu's": threshold_otsu,
+        "0.4 of the span": lambda saliency_map: 0.4,
+        "1.5 times the mean": lambda saliency_map: 1.5 * float(saliency_map.mean()),
+        "twice the mean": lambda saliency_map: 2 * float(saliency_map.mean()),
+    }
+    for name, rule in rules.items():
+        yield name, partial(cut_at, rule, SOFTNESS)
+    for softness in (0.03, 0.3):
+        yield f"Otsu's, softness {softness:g}", partial(cut_at, threshold_otsu, softness)
+
+
+def cut_at(rule: Callable[[Array], float], softness: float, scene: Scene) -> Array:
+    saliency_map = scene.draw(group_scores(scene.graph))
+    return 1 / (1 + np.exp((rule(saliency_map) - saliency_map) / softness))
+
+
+def looks() -> Iterator[tuple[str, Choice]]:
+    """How often the model looks."""
+    yield "once, at the whole", partial(joined, (1,), False)
+    yield "and mirrored", partial(joined, (1,), True)
+    yield "2 x 2 tiles", partial(joined, (2,), False)
+    yield "whole and 2 x 2 tiles", partial(joined, (1, 2), False)
+    yield "whole and 2 x 2 tiles, and mirrored", partial(joined, (1, 2), True)
+    yield "the Gaussians of 2 x 2 tiles put together", patchwork
+    yield f"refined in {REFINE_STEPS} steps (looks at the photograph)", refined
+
+
+def joined(scales: tuple[int, ...], flip: bool, scene: Scene) -> Array:
+    views = [view for view in scene.views if view.scale in scales and (flip or not view.mirrored)]
+    return join(views, partial(read, scene.camera), scene.height, scene.width)
+
+
+def read(camera: Camera, gaussians: Gaussians, height: int, width: int) -> Array:
+    return figure_probability(gaussians, camera, height, width)
+
+
+def patchwork(scene: Scene) -> Array:
+    """One set of four tiles' Gaussians, each from the tile in whose quarter of the picture its centre lies."""
+    parts = [in_picture(view, scene) for view in scene.views if view.scale == 2 and not view.mirrored]
+    joined = Gaussians(
+        *(
+            torch.cat([getattr(part, name) for part in parts], 1)
+            for name in ("means", "scales", "quats", "colors", "opacities")
+        )
+    )
+    return read(scene.camera, joined, scene.height, scene.width)
+
+
+def in_picture(view: View, scene: Scene) -> Gaussians:
+    """A tile's Gaussians in units of the picture, those with their centre in its quarter."""
+    columns, rows = view.columns, view.rows
+    sides = torch.tensor([scene.width, scene.height])
+    share = torch.tensor([columns.stop - columns.start, rows.stop - rows.start]) / sides
+    middle = torch.tensor([columns.start + columns.stop, rows.start + rows.stop]) / sides - 1
+    means = view.gaussians.means.clone()
+    means[..., :2] = means[..., :2] * share + middle
+    own = ((means[0, :, :2] >= 0) == (middle >= 0)).all(1)
+    return replace(view.gaussians, means=means, scales=view.gaussians.scales * share.mean()).select(own)
+
+
+def refined(scene: Scene) -> Array:
+    views = look(scene.model, scene.photo, Looks((1,), refine=REFINE_STEPS))
+    return read(scene.camera, views[0].gaussians, scene.height, scene.width)
+
+
+def sides() -> Iterator[tuple[str, Choice]]:
+    """Which end of the depths is the figure, for `depth`."""
+    rules: dict[str, Callable[[Array], bool]] = {
+        THE_MIDDLE: far_is_figure,
+        "always the far one": lambda farness: True,
+        "always the near one": lambda farness: False,
+        "the border is nearer than the mean": lambda farness: bool(rim(farness).mean() <= farness.mean()),
+        "less than half of the border is far (Otsu)": lambda farness: bool(rim(split(farness)).mean() <= 0.5),
+        "the far side is smaller (Otsu)": lambda farness: bool(split(farness).mean() <= 0.5),
+        "the far side is more compact (Otsu)": lambda farness: extent(split(farness)) <= extent(~split(farness)),
+    }
+    for name, rule in rules.items():
+        yield name, partial(turned, rule)
+    yield (
+        f"{THE_MIDDLE}; places in the order of depth",
+        lambda scene: turn(far_is_figure, scene.draw(ranks(scene.depths))),
+    )
+    yield (
+        "the right one (looks at the truth)",
+        lambda scene: turned(lambda f: area_under_roc(f, scene.truth) > 0.5, scene),
+    )
+
+
+def turned(rule: Callable[[Array], bool], scene: Scene) -> Array:
+    return turn(rule, scene.draw(scene.depths))
+
+
+def turn(rule: Callable[[Array], bool], farness: Array) -> Array:
+    return calibrate(farness if rule(farness) else 1 - farness)
+
+
+def rim(values: Array) -> Array:
+    return np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
+
+
+def split(farness: Array) -> Array:
+    return figure_mask(calibrate(farness))
+
+
+def extent(mask: Array) -> float:
+    """Variance of the places of a mask's pixels, in widths and heights of the picture."""
+    y, x = np.nonzero(mask)
+    return float((x / mask.shape[1]).var() + (y / mask.shape[0]).var()) if len(x) else np.inf
+
+
+def ranks(values: Array) -> Array:
+    return np.argsort(np.argsort(values)).astype(float)
+
+
+def farness() -> Iterator[tuple[str, Choice]]:
+    """What farness adds to a preference for the middle that knows nothing of the picture."""
+    for weight in (0.0, 0.25, 0.5, 1.0):
+        yield f"centre prior times exp({weight:g} depth)", partial(middle, weight)
+
+
+def middle(weight: float, scene: Scene) -> Array:
+    splat_depth = scene.draw(scene.depths)
+    tilt = np.exp(weight * (splat_depth - splat_depth.mean()) / splat_depth.std())
+    return calibrate(unit(figure_methods.centre_prior(scene.photo) * tilt))
+
+
+def references() -> Iterator[tuple[str, Choice]]:
+    """What the figures above are to be measured by."""
+    yield "grouped", grouped()
+    yield "depth", partial(turned, far_is_figure)
+    yield "centre prior", lambda scene: figure_methods.centre_prior(scene.photo)
+    yield "everything", lambda scene: figure_methods.everything(scene.photo)
+    yield "Otsu on luminance (looks at the photograph)", lambda scene: figure_methods.otsu(scene.photo)
+    yield "each Gaussian on its right side (looks at the truth)", majority
+
+
+def majority(scene: Scene) -> Array:
+    """How well any choice among Gaussians can do: the side of each that has more of its pixels."""
+    nodes = scene.owner.ravel() + 1
+    return (
+        (np.bincount(nodes, scene.truth.ravel()) * 2 > np.bincount(nodes))[nodes]
+        .reshape(scene.truth.shape)
+        .astype(float)
+    )
+
+
+GROUPS: dict[str, Callable[[], Iterator[tuple[str, Choice]]]] = {
+    "recipe": recipes,
+    "constants": constants,
+    "counts": counts,
+    "graph": graphs,
+    "depth in grouping": depth_in_grouping,
+    "painting": paintings,
+    "threshold": thresholds,
+    "looks": looks,
+    "side": sides,
+    "farness": farness,
+    "reference": references,
+}
+
+
+# --- small tools ------------------------------------------------------------------------------------
+
+
+def unit(values: Array) -> Array:
+    span = np.ptp(values)
+    return np.asarray((values - values.min()) / span if span > 0 else np.zeros_like(values))
+
+
+def bell(distance: Array, sigma: float) -> Array:
+    return np.exp(-((distance / sigma) ** 2) / 2)
+
+
+def distances(points: Array) -> Array:
+    return np.sqrt(((points[:, None] - points) ** 2).sum(-1))
+
+
+def area_under_roc(soft: Array, truth: Array) -> float:
+    """The chance that a pixel of the figure is above one of the ground, equal ones counting half; 8-bit levels."""
+    levels = np.rint(soft * (LEVELS - 1)).astype(int)
+    figure, ground = (np.bincount(levels[side], minlength=LEVELS) for side in (truth, ~truth))
+    return float(figure @ (ground.cumsum() - ground / 2) / (figure.sum() * ground.sum()))
+
+
+# --- the table --------------------------------------------------------------------------------------
+
+
+class Tally:
+    """Scores of one choice, photograph by photograph."""
+
+    def __init__(self) -> None:
+        self.scores, self.areas = RegionScores(), dict[str, float]()
+
+    def add(self, name: str, soft: Array, truth: Array) -> None:
+        self.scores.update(name, soft, truth)
+        self.areas[name] = area_under_roc(soft, truth)
+
+    def overlaps(self) -> Array:
+        """IoU of each photograph, by name."""
+        return np.array([figures.iou for figures in self.scores.compute().figures.values()])
+
+
+def as_row(name: tuple[str, str], tally: Tally, standard: Tally) -> Row:
+    result, overlaps = tally.scores.compute(), tally.overlaps()
+    gain = overlaps - standard.overlaps()
+    areas = np.array(list(tally.areas.values()))
+    return {
+        "group": name[0], "choice": name[1], "max_f": result.max_f_beta, "iou": result.iou,
+        "half_1": float(overlaps[::2].mean()), "half_2": float(overlaps[1::2].mean()),
+        "gain": float(gain.mean()), "gain_sd": float(gain.std() / np.sqrt(len(gain))),
+        "auc": float(areas.mean()), "right": float((areas > 0.5).mean()),
+    }  # fmt: skip
+
+
+@click.command()
+@click.option("--data", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
+@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth photograph.")
+@click.option("--checkpoint", default="gmae-tiny", show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+def main(data: str, root: str | None, every: int, checkpoint: str, results: Path) -> None:
+    """Write `figure_ground_choices.csv` into the folder of results, and print it."""
+    torch.set_num_threads(1)
+    model = checkpoints.load(checkpoint)
+    choices = {(group, name): choice for group, make in GROUPS.items() for name, choice in make()}
+    tallies = {name: Tally() for name in choices}
+    pairs = Saliency(data, root).pairs("odd")[::every]
+    for number, pair in enumerate(pairs, 1):
+        photo = read_image(pair.photo)
+        scene = Scene(model, photo, read_mask(pair.mask))
+        for name, choice in choices.items():
+            tallies[name].add(pair.name, choice(scene), scene.truth)
+        click.echo(f"{number} of {len(pairs)} photographs", err=True)
+    standards = {group: tallies[group, next(make())[0]] for group, make in GROUPS.items()}
+    rows = [as_row(name, tally, standards[name[0]]) for name, tally in tallies.items()]
+    results.mkdir(parents=True, exist_ok=True)
+    with atomic_path(results / "figure_ground_choices.csv") as temporary:
+        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+r"""Does pretraining on one single photograph already teach an encoder anything? Frozen features against random ones.
+
+Protocol: each encoder is trained from random weights on crops of one photograph (a fifth of its area up to all of it,
+half of them mirrored), for the same number of samples, with the defaults of `gmae-tools pretrain`. Features of labelled
+photographs (`gmae-tools probe`: class token, and mean of the patches) are then classified by their nearest neighbours,
+and by a linear classifier. `random` has the weights that training starts from, for each seed; `pixels` are the colours
+of an 8 x 8 px thumbnail. Nothing of the labelled photographs is seen in training, unless the photograph is one of them.
+
+`low`, `high`: 95 % interval (Wilson). `difference`: to the random weights of the first seed on the same photographs,
+`within` so much (95 %, paired). Both tell only of the choice of labelled photographs: what the choice of the one
+photograph and the seed does is seen by comparing rows.
+
+After arXiv 2208.04164, where pretraining on a single picture beats random weights after fine-tuning; that is the second
+table (`--fine-tune EPOCHS`). Each encoder is trained on as a classifier by the recipe of `gmae-tools finetune`, random
+weights of the same seed likewise; rows are of all seeds, with bootstrap intervals over seeds and photographs.
+
+    python -m evals.studies.single_image --data DATA --labels prefix --limit 4000             # goes on where it stopped
+    python -m evals.studies.single_image --data DATA --image a.jpg --image b.jpg --seeds 0,1 --objective gmae \
+        --objective mae \
+        --preset tiny --image-size 128                                                # half an hour on one core
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from evals.benchmarks.finetuning import COLUMNS as FINE_TUNED
+from evals.benchmarks.finetuning import RANDOM, rows_of, warmup
+from gmae_tools import checkpoints
+from gmae_tools.cli.probe import progress_of
+from gmae_tools.datasets.labelled import Labelling, describe, find_labelled
+from gmae_tools.datasets.photos import center_crop
+from gmae_tools.encoder.features import Extractor, autoencoder_extractor
+from gmae_tools.encoder.finetune import FinetuneConfig, Machine, classifier_of, finetune
+from gmae_tools.encoder.probe import Answers, LinearConfig, cached_features, probe
+from gmae_tools.model import Autoencoder, AutoencoderConfig
+from gmae_tools.pretrain.loop import PretrainConfig, pretrain
+from gmae_tools.pretrain.objectives import OBJECTIVES
+from gmae_tools.pretrain.schedule import Schedule
+from gmae_tools.report.probe import COLUMNS, probe_rows
+from gmae_tools.report.tables import format_rows
+from gmae_tools.system.files import atomic_path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+IMAGE = ROOT / "gmae_tools" / "assets" / "demo.jpg"
+THUMBNAIL = 8  # px
+CPU = torch.device("cpu")
+
+
+def models(
+    images: Sequence[str],
+    objectives: Sequence[str],
+    preset: str,
+    changes: Mapping[str, int],
+    samples: int,
+    seeds: Sequence[int],
+    out: Path,
+) -> Iterator[tuple[Extractor, Autoencoder | None, str, int]]:
+    """All encoders of the table, random ones first; those that are not there yet are trained.
+
+    Yields:
+        How its frozen features are extracted; the model; what it is called with all its seeds, and which seed it has.
+    """
+    for seed in seeds:
+        objective = OBJECTIVES[objectives[0]]()
+        torch.manual_seed(seed)
+        model = objective.build(objective.model_config.preset(preset, **changes))
+        yield autoencoder_extractor(model, f"random, seed {seed}", CPU), model, RANDOM, seed
+    preparation = f"central square, bicubic, {THUMBNAIL} px"
+    pixels = Extractor("pixels", "none", ("pixels",), preparation, thumbnail, lambda x: x.flatten(2), CPU)
+    yield pixels, None, "pixels", 0
+    for name in objectives:
+        for image in images:
+            for seed in seeds:
+                config = run_config(image, name, preset, changes, samples, seed)
+                run = out / f"{Path(image).stem}-{name}-{preset}-{config.model.image_size}-{samples}-{seed}"
+                model = checkpoints.load_any(pretrain(config, run, resume=True, device="cpu"))
+                called = f"{name} of {Path(image).name}"
+                yield autoencoder_extractor(model, f"{called}, seed {seed}", CPU), model, called, seed
+
+
+def thumbnail(photo: np.ndarray) -> Tensor:
+    """Colours of the central square less a middle grey, from which angles are measured: `[1, 8, 24]`."""
+    pixels: Tensor = torch.from_numpy(center_crop(photo, THUMBNAIL)).float() / 255 - 0.5
+    return pixels.flatten(1)[None]
+
+
+def run_config(
+    image: str, objective: str, preset: str, changes: Mapping[str, int], samples: int, seed: int
+) -> PretrainConfig:
+    """A run on one photograph, at the size of the model's pictures; there is nothing to hold out."""
+    kind = OBJECTIVES[objective]
+    model: AutoencoderConfig = kind.model_config.preset(preset, **changes)
+    schedule = Schedule(samples, resolutions=(model.image_size,))
+    return PretrainConfig((image,), model, schedule, kind(), held_out=0, seed=seed)
+
+
+def numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
+    return [int(part) for part in value.split(",")]
+
+
+@click.command()
+@click.option("--data", required=True, multiple=True, help="Labelled photographs, as `gmae-tools probe` takes them.")
+@click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="folder", show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=4000, show_default=True, help="Of labelled photographs.")
+@click.option("--image", "images", multiple=True, default=[str(IMAGE)], help="The photograph; may be repeated.")
+@click.option("--objective", "objectives", type=click.Choice(list(OBJECTIVES)), multiple=True, default=["gmae"])
+@click.option("--preset", default="nano", show_default=True, help="nano or tiny; larger ones want a GPU.")
+@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Of the pictures.  [default: the preset's]")
+@click.option("--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Crops to train on.")
+@click.option("--seeds", callback=numbers, default="0,1", show_default=True)
+@click.option("--neighbours", callback=numbers, default="10,20,100,200", show_default=True)
+@click.option("--fine-tune", "epochs", type=click.IntRange(0), default=0, show_default=True, metavar="EPOCHS",
+              help="Fine-tune all encoders, too.")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Of fine-tuning.")
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "single-image", help="Runs, features.")
+@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+def main(
+    data: tuple[str, ...], labelling: Labelling, limit: int, images: tuple[str, ...], objectives: tuple[str, ...],
+    preset: str, image_size: int | None, samples: int, seeds: list[int], neighbours: list[int], epochs: int,
+    batch_size: int, out: Path, results: Path,
+) -> None:  # fmt: skip
+    """Write the table into the folder of results, and print it."""
+    photos = find_labelled(data, labelling, limit)
+    changes = {} if image_size is None else {"image_size": image_size}
+    about = f"{preset}, {samples:,} samples of one photograph; {len(photos.classes)} labels by {labelling}, "
+    about += f"{describe(photos)}; always the largest class: {photos.largest_class:.3f}"
+    answers: list[Answers] = []
+    fine_tuned: dict[str, list[np.ndarray]] = {}
+    for extractor, model, called, seed in models(images, objectives, preset, changes, samples, seeds, out):
+        features = cached_features(extractor, photos, out / "features", progress_of(extractor.name))
+        answers += probe(extractor, features, photos, ks=neighbours, linear=LinearConfig())
+        if epochs and model is not None:
+            config = FinetuneConfig(epochs=epochs, warmup=warmup(epochs), batch_size=batch_size, seed=seed)
+            run = out / "finetuned" / f"{preset}-{extractor.weights[:16]}-{epochs}-{seed}"
+            torch.manual_seed(seed)  # of the head
+            classifier = classifier_of(model, len(photos.classes), config.drop_path)
+            correct = finetune(classifier, photos, config, run, Machine(CPU)).correct
+            fine_tuned.setdefault(called, []).append(correct)
+    rows = probe_rows(answers)
+    results.mkdir(parents=True, exist_ok=True)
+    with atomic_path(results / f"single_image_{preset}.csv") as temporary:
+        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    click.echo(f"{__doc__}\n{about}\n\n{format_rows(rows, COLUMNS, 'table')}", nl=False)
+    if epochs:
+        tuned = rows_of({name: np.stack(correct) for name, correct in fine_tuned.items()}, RANDOM)
+        with atomic_path(results / f"single_image_{preset}_finetuned.csv") as temporary:
+            temporary.write_text(format_rows(tuned, FINE_TUNED, "csv"))
+        click.echo(f"\nFine-tuned, {epochs} epochs:\n\n{format_rows(tuned, FINE_TUNED, 'table')}", nl=False)
+
+
+if __name__ == "__main__":
+    main()

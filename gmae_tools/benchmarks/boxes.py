@@ -1,0 +1,99 @@
+"""Boxes found in a folder of soft maps, against those of the objects: single-object discovery and detection.
+
+A map is made a mask by a threshold. The box of its largest piece is the one found for discovery; those of all pieces
+are detections without classes, surer the higher the map's mean inside (`zeroshot.boxes`, `metrics.detection`).
+
+CorLoc: share of the photographs with an object on which that one box has an IoU of 0.5 or more with any object's, as in
+LOST (arXiv 2109.14279) and TokenCut (arXiv 2202.11539).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gmae_tools.benchmarks.predictions import MAPS
+from gmae_tools.benchmarks.regions import read_map
+from gmae_tools.datasets.boxed import BoxedPhoto
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.metrics.detection import Detections, detection_scores
+from gmae_tools.metrics.regions import HIT, Threshold, binarize, box_iou, check_map, stretch
+from gmae_tools.system.processes import cores, in_processes
+from gmae_tools.zeroshot.boxes import boxes
+
+_CHUNK = 16  # images that a process is given at a time
+
+
+class FoundBoxes(NamedTuple):
+    """What was found in an image.
+
+    Attributes:
+        name: of the image.
+        found: its boxes, the largest piece's first.
+        wanted: those of its objects `[n, 4]`.
+    """
+
+    name: str
+    found: Detections
+    wanted: np.ndarray
+
+    @property
+    def iou(self) -> float | None:
+        """Of the first box with the object that it fits best; None where there is no object."""
+        if not len(self.wanted):
+            return None
+        return float(box_iou(self.found.boxes[0], self.wanted).max()) if len(self.found.boxes) else 0.0
+
+
+def find_boxes(
+    photos: Sequence[BoxedPhoto], folder: Path, threshold: Threshold, min_max: bool = False, jobs: int | None = None
+) -> Iterable[FoundBoxes]:
+    """The boxes in the maps of photographs, which lie in a folder as `predict_maps` leaves them.
+
+    Args:
+        threshold: makes a map a mask; see `metrics.regions.binarize`.
+        min_max: stretch each map to span 0 to 1 before.
+        jobs: processes, by default one a core.
+
+    Raises:
+        GmaeToolsError: a map is missing or cannot be read.
+    """
+    find = partial(find_in_map, folder=folder, threshold=threshold, min_max=min_max)
+    jobs = min(jobs or cores(), -(-len(photos) // _CHUNK))
+    return map(find, photos) if jobs <= 1 else in_processes(find, photos, jobs, _CHUNK)
+
+
+def find_in_map(photo: BoxedPhoto, folder: Path, threshold: Threshold, min_max: bool = False) -> FoundBoxes:
+    """The boxes in one map."""
+    path = folder / MAPS / f"{photo.photo.stem}.png"
+    soft = read_map(path)
+    try:
+        soft = stretch(check_map(soft)) if min_max else check_map(soft)
+        found = boxes(binarize(soft, threshold))
+    except GmaeToolsError as error:
+        raise GmaeToolsError(f"{path}: {error}") from None
+    sureness = np.array([soft[y0:y1, x0:x1].mean() for x0, y0, x1, y1 in found])
+    return FoundBoxes(photo.name, Detections(found, sureness), photo.boxes)
+
+
+def box_scores(found: Sequence[FoundBoxes], detection: bool = True) -> dict[str, Any]:
+    """CorLoc and, unless it is not asked for, class-agnostic AP, AP50 and AR100; and how much they are of.
+
+    Raises:
+        GmaeToolsError: no photograph has an object, or AP is asked for without faster-coco-eval.
+    """
+    overlaps = [each.iou for each in found if each.iou is not None]
+    if not overlaps:
+        raise GmaeToolsError("no photograph has an object to be found")
+    scores: dict[str, Any] = {"corloc": float(np.mean([overlap >= HIT for overlap in overlaps]))}
+    if detection:
+        by_name = {each.name: each for each in found}
+        wanted = {name: each.wanted for name, each in by_name.items()}
+        scores |= detection_scores({name: each.found for name, each in by_name.items()}, wanted)
+    return scores | {
+        "images": len(found), "images_with_objects": len(overlaps), "objects": sum(len(each.wanted) for each in found),
+    }  # fmt: skip

@@ -1,0 +1,257 @@
+"""Score folders: one soft map an image against BSDS-style ground truth, on several cores, resumable image
+by image.
+
+    pairs = pair_files("predictions", "groundTruth/test")
+    result = score(count_files(pairs, protocol, cache="counts"), protocol)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gmae_tools.datasets.bsds500 import read_boundaries, read_mat
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.finding import report_skipped
+from gmae_tools.images import open_image
+from gmae_tools.metrics.boundaries import (
+    BoundaryCounts,
+    BoundaryResult,
+    BoundaryScores,
+    Protocol,
+    count_agreement,
+    count_boundaries,
+)
+from gmae_tools.metrics.map_levels import MapLevels
+from gmae_tools.system.files import atomic_path
+from gmae_tools.system.processes import cores
+
+SOFT_MAP_SUFFIXES = (".png", ".npy", ".mat")
+
+_CACHE_VERSION = 1  # raise it whenever the same input may give other counts
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one image: its ground truth, and its soft map (None: only the annotators are compared)."""
+
+    name: str
+    prediction: Path | None
+    truth: Path
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read_soft_map(path: str | os.PathLike[str]) -> np.ndarray:
+    """A soft boundary map [H, W], float64 in [0, 1].
+
+    PNG: grey, 8 bits / 255 or 16 bits / 65535. `.npy`: one array. `.mat`: a contour map `ucm2` of twice the
+    image's size, read at `ucm2(3:2:end, 3:2:end)` as the official code does, or else the only array in the
+    file. Integer and boolean arrays are scaled by the range of their type.
+    """
+    path = Path(path)
+    readers = {".png": _read_png, ".npy": _read_npy, ".mat": _read_soft_mat}
+    if path.suffix.lower() not in readers:
+        raise GmaeToolsError(f"{path}: a soft map is a {', '.join(SOFT_MAP_SUFFIXES)} file")
+    values = readers[path.suffix.lower()](path)
+    if values.ndim != 2:
+        raise GmaeToolsError(f"{path} has shape {list(values.shape)}: a soft map has shape [height, width]")
+    if values.dtype.kind in "iu":
+        return values / float(np.iinfo(values.dtype).max)
+    if values.dtype.kind not in "bf":
+        raise GmaeToolsError(f"{path} holds {values.dtype} values: a soft map holds numbers")
+    return values.astype(np.float64)
+
+
+def _read_png(path: Path) -> np.ndarray:
+    with open_image(path) as image:
+        deep = image.mode.startswith("I")  # 16 bits; some versions of Pillow hold them in 32
+        values = np.asarray(image.convert("L") if image.mode in ("P", "LA", "1") else image)
+    if deep:
+        return values.astype(np.uint16)
+    if values.ndim == 3:
+        if (values[..., :3] != values[..., :1]).any():
+            raise GmaeToolsError(f"{path} is a colour picture: save soft maps as grey")
+        values = values[..., 0]
+    return values
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        values: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise GmaeToolsError(f"{path} cannot be read as a NumPy array ({error})") from None
+    return values
+
+
+def _read_soft_mat(path: Path) -> np.ndarray:
+    variables = read_mat(path)
+    if "ucm2" in variables:
+        values: np.ndarray = variables["ucm2"][2::2, 2::2]
+        return values
+    arrays = [value for value in variables.values() if isinstance(value, np.ndarray) and value.size > 1]
+    if len(arrays) != 1:
+        found = ", ".join(variables) or "nothing"
+        raise GmaeToolsError(f"{path} holds {found}: it must hold `ucm2` or a single array")
+    return arrays[0]
+
+
+def pair_files(
+    predictions: str | os.PathLike[str], truths: str | os.PathLike[str], *, subset: bool = False
+) -> list[Pair]:
+    """Match the soft maps of one folder with the ground-truth files (`.mat`) of another by stem, sorted by
+    it.
+
+    subset: score the images that have both, instead of refusing a file without its counterpart.
+    """
+    ours = _by_stem(Path(predictions), SOFT_MAP_SUFFIXES)
+    theirs = _by_stem(Path(truths), (".mat",))
+    if not subset:
+        _refuse(sorted(theirs.keys() - ours.keys()), "has no soft map in", predictions)
+        _refuse(sorted(ours.keys() - theirs.keys()), "has no ground truth in", truths)
+    pairs = [Pair(name, ours[name], theirs[name]) for name in sorted(ours.keys() & theirs.keys())]
+    if not pairs:
+        raise GmaeToolsError(f"no image has both a soft map in {predictions} and ground truth in {truths}")
+    return pairs
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise GmaeToolsError(f"{folder} is no folder")
+    kinds = " or ".join(suffixes)
+    files: dict[str, Path] = {}
+    skipped = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if path.suffix.lower() not in suffixes:
+            skipped.append(path)
+            continue
+        if path.stem in files:
+            raise GmaeToolsError(f"{files[path.stem]} and {path} are two files for one image: keep one")
+        files[path.stem] = path
+    if not files:
+        inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        hint = f" (is it one of its folders {', '.join(inner[:3])}?)" if inner else ""
+        raise GmaeToolsError(f"no {kinds} files in {folder}{hint}")
+    report_skipped(str(folder), skipped, f"{kinds} file")
+    return files
+
+
+def _refuse(names: list[str], what: str, folder: str | os.PathLike[str]) -> None:
+    if names:
+        others = f" (nor have {len(names) - 1} others)" if len(names) > 1 else ""
+        raise GmaeToolsError(f"image {names[0]} {what} {folder}{others}; --subset scores what both folders have")
+
+
+def read_levels(pairs: Sequence[Pair]) -> Iterator[tuple[str, MapLevels]]:
+    """The levels of every soft map, by the names of the images, for `metrics.map_levels.check_levels`."""
+    for pair in pairs:
+        if pair.prediction is not None and (soft := read_soft_map(pair.prediction)).size:
+            yield pair.name, MapLevels.of(soft)
+
+
+# --- counting -------------------------------------------------------------------------------------
+
+
+def count_files(
+    pairs: Sequence[Pair],
+    protocol: Protocol,
+    *,
+    jobs: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Iterator[tuple[str, BoundaryCounts]]:
+    """Count every image, in the order they get ready: (name, counts).
+
+    jobs: how many at a time, by default one a core. Threads: the kernels run without the interpreter's
+    lock. cache: a folder for the counts of each image; they are used again while the files and the protocol
+    stay the same.
+    """
+    if cache is not None:
+        Path(cache).mkdir(exist_ok=True)  # in a folder that is there: one that has vanished is not made again
+    yield from _in_threads(lambda pair: _cached(pair, protocol, cache), pairs, jobs)
+
+
+def count_human(
+    pairs: Sequence[Pair],
+    protocol: Protocol,
+    *,
+    jobs: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Iterator[tuple[str, BoundaryCounts]]:
+    """The same for the annotators, each against the others (`count_agreement`), at a single threshold."""
+    yield from count_files([Pair(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache)
+
+
+def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: Protocol) -> BoundaryResult:
+    """The scores of counted images."""
+    scores = BoundaryScores(protocol)
+    for name, each in counts:
+        scores.add(name, each)
+    return scores.compute()
+
+
+def _in_threads(
+    function: Callable[[Pair], BoundaryCounts], pairs: Sequence[Pair], jobs: int | None
+) -> Iterator[tuple[str, BoundaryCounts]]:
+    executor = ThreadPoolExecutor(jobs or cores())
+    try:
+        futures = {executor.submit(function, pair): pair.name for pair in pairs}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:  # after an error or an interruption the images not yet begun are left
+        executor.shutdown(cancel_futures=True)
+
+
+def _cached(pair: Pair, protocol: Protocol, cache: str | os.PathLike[str] | None) -> BoundaryCounts:
+    if cache is None:
+        return _count(pair, protocol)
+    path = Path(cache) / f"{pair.name}.json"
+    key = _key(pair, protocol)
+    counts = _load(path, key)
+    if counts is None:
+        counts = _count(pair, protocol)
+        with atomic_path(path) as temporary:
+            lists = {name: getattr(counts, name).tolist() for name in counts.__dataclass_fields__}
+            temporary.write_text(json.dumps({"key": key, **lists}))
+    return counts
+
+
+def _count(pair: Pair, protocol: Protocol) -> BoundaryCounts:
+    truths = read_boundaries(pair.truth)
+    if pair.prediction is None:
+        return count_agreement(truths, protocol)
+    soft = read_soft_map(pair.prediction)
+    try:
+        return count_boundaries(soft, truths, protocol)
+    except GmaeToolsError as error:
+        raise GmaeToolsError(f"{pair.prediction}: {error}") from None
+
+
+def _key(pair: Pair, protocol: Protocol) -> str:
+    """What the counts depend on: the protocol and the content of both files."""
+    digest = hashlib.sha256(repr((_CACHE_VERSION, astuple(protocol))).encode())
+    for path in (pair.prediction, pair.truth):
+        content = path.read_bytes() if path else b""
+        suffix = path.suffix.lower() if path else ""
+        digest.update(f"{suffix} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def _load(path: Path, key: str) -> BoundaryCounts | None:
+    """The counts in a file of the cache, if they are there and have this key."""
+    try:
+        stored = json.loads(path.read_text())
+        if stored.pop("key") != key:
+            return None
+        return BoundaryCounts(**{name: np.array(values) for name, values in stored.items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # no file, or not one of ours: count anew

@@ -1,0 +1,169 @@
+"""Progress on stderr, whether that is a terminal or not, for whatever takes longer than two seconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+from tqdm import tqdm
+
+from gmae_tools.cli._options import when_interrupted
+from gmae_tools.system.files import still_there
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gmae_tools.gaussians import Gaussians
+    from gmae_tools.model import GMAE
+    from gmae_tools.report.layers import Strips
+    from gmae_tools.splatting import Backend
+
+T = TypeVar("T")
+
+PATIENCE = 2.0  # seconds without a word
+LARGE = 1 << 22  # pixels from which a single picture gets a progress bar of its own
+LONG = 1 << 24  # pixels times steps from which a refinement does: a few seconds
+
+
+def bar_size() -> dict[str, int]:
+    """What tqdm has to be told of a terminal that does not know its own size, as those of scripts: it draws nothing."""
+    try:
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # no terminal
+        known = True
+    return {} if known else {"ncols": 80, "nrows": 24}
+
+
+class LateBar:
+    """A progress bar that appears after `PATIENCE` seconds, also during the first, long item.
+
+    Args:
+        total: number of items.
+        unit: what they are called.
+        label: of what is being done.
+    """
+
+    def __init__(self, total: int, unit: str, label: str | None = None) -> None:
+        self.total, self.unit, self.label = total, unit, label
+        self.done = 0
+        self._bar: tqdm | None = None
+        self._closed = False
+        self._start, self._lock = time.time(), threading.Lock()
+        self._timer = threading.Timer(PATIENCE, self._show)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _show(self) -> None:
+        pause = 0.5 if sys.stderr.isatty() else PATIENCE  # a log is not to be flooded
+        with self._lock:
+            if self._closed:
+                return
+            bar = self._bar = tqdm(
+                total=self.total, unit=self.unit, desc=self.label, mininterval=pause, **bar_size(),
+                delay=1e-9,  # so that nothing is shown before the time is set
+            )  # fmt: skip
+            bar.n, bar.start_t = self.done, self._start
+            bar.refresh()
+
+    def update(self, count: int = 1) -> None:
+        """Count items that are done."""
+        with self._lock:
+            self.done += count
+            if self._bar is not None:
+                self._bar.update(count)
+
+    def close(self) -> None:
+        """Leave the bar as it is, if it was shown."""
+        self._timer.cancel()
+        with self._lock:
+            self._closed = True
+            if self._bar is not None:
+                self._bar.close()
+
+
+def progress(items: Iterable[T], total: int, unit: str, label: str | None = None) -> Iterator[T]:
+    """The items, with a bar if they take long; arguments as for `LateBar`."""
+    bar = LateBar(total, unit, label)
+    try:
+        for item in items:
+            yield item
+            bar.update()
+    finally:
+        bar.close()
+
+
+def progress_over(items: list[T], folder: Path) -> Iterator[T]:
+    """Pictures (paths, or tuples that begin with one), with a bar; Ctrl-C says at which one it came.
+
+    Raises:
+        CannotWriteError: nothing can be written into the folder any more.
+    """
+    check = still_there(folder)
+    for number, item in enumerate(progress(items, len(items), "picture"), start=1):
+        path = item[0] if isinstance(item, tuple) else item
+        done = "those before it are done; " if number > 1 else ""
+        check()
+        when_interrupted(f"at picture {number} of {len(items)}, {path}; {done}give this one and those after it again")
+        yield item
+    check()
+    when_interrupted("all pictures are done, what sums them up is not; give them again")
+
+
+@contextmanager
+def busy(label: str) -> Iterator[None]:
+    """Say what is being done if it takes long and cannot be counted."""
+    timer = threading.Timer(PATIENCE, click.echo, (f"{label} ...",), {"err": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+# --- within one picture; on terminals alone, where a bar inside of another one can be drawn -----------------------
+
+
+def look_progress(refine: int) -> Callable[[Iterable[T]], Iterable[T]]:
+    """A progress bar over the looks at a photograph, if they are refined: that takes a while."""
+    return lambda places: tqdm(places, unit="look", leave=False, disable=None if refine else True)
+
+
+def strip_progress(photo: np.ndarray, name: str) -> Callable[[Strips], Strips]:
+    """Wraps the strips of rows of `photo` in a progress bar, if the picture is large."""
+    height, width = photo.shape[:2]
+    disable = None if height * width >= LARGE else True  # None: where stderr is not a terminal
+
+    def wrap(strips: Strips) -> Strips:
+        with tqdm(total=height, unit="row", desc=name, leave=False, disable=disable) as bar:
+            for rows, pictures in strips:
+                yield rows, pictures
+                bar.update(rows.stop - rows.start)
+
+    return wrap
+
+
+def refine_with_progress(
+    gaussians: Gaussians, photo: np.ndarray, model: GMAE, steps: int, backend: Backend, *, name: str,
+    background: float = 1.0,
+) -> Gaussians:  # fmt: skip
+    """Refine a prediction on a grey level, with a progress bar if it takes long."""
+    from gmae_tools.refine import MAX_PIXELS, refine_photo
+
+    work = min(photo.shape[0] * photo.shape[1], MAX_PIXELS) * steps
+    with tqdm(total=steps, unit="step", desc=name, leave=False, disable=None if work >= LONG else True) as bar:
+
+        def advance(_: int, psnr: float) -> None:
+            bar.set_postfix_str(f"{psnr:.2f} dB", refresh=False)
+            bar.update()
+
+        return refine_photo(
+            gaussians, photo, model.camera, steps, background=background, backend=backend, progress=advance
+        ).gaussians

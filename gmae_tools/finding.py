@@ -1,0 +1,153 @@
+"""Finding picture files: what a path, a folder or a glob names, each file once, and nothing passed over silently."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import stat
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import IMAGE_SUFFIXES, is_image_name, printable
+from gmae_tools.system.processes import is_first_of_launch
+
+_MOST_SUFFIXES = 6  # named in a message
+
+_log = logging.getLogger(__name__)
+
+
+def matching_paths(text: str | os.PathLike[str]) -> list[Path]:
+    """What `text` names: an existing file or folder, or else, sorted, the matches of a glob (`**` recursive).
+
+    Raises:
+        GmaeToolsError: nothing.
+    """
+    path = Path(text).expanduser()
+    if os.path.lexists(path):
+        return [path]
+    matches = sorted(set(_matches(path.parts)))
+    if not matches:
+        raise GmaeToolsError(f"{text}: no such file or folder")
+    return [Path(match) for match in matches]
+
+
+def _matches(parts: Sequence[str]) -> Iterator[str]:
+    """The matches of a glob; Python's own would follow links that lead back to their parents, again and again."""
+    if "**" not in parts:
+        yield from glob.iglob(os.path.join(*parts)) if parts else ()
+        return
+    stars = parts.index("**")
+    for top in glob.iglob(os.path.join(*parts[:stars])) if stars else [""]:
+        for folder, files in walk(top or "."):
+            if rest := parts[stars + 1 :]:
+                yield from _matches((*Path(glob.escape(str(folder))).parts, *rest))
+            else:
+                yield from (str(folder / name) for name in files)
+
+
+def walk(top: str | os.PathLike[str], without: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder of a tree with the sorted names of its files, except for hidden ones.
+
+    Links to folders are followed, after everything else, and no folder is entered twice, whatever links lead to it.
+
+    Args:
+        without: a folder inside that is left out, such as one of earlier results.
+    """
+    seen = {os.path.realpath(without)} if without and not _is_same(without, top) else set()
+    waiting = deque([os.fspath(top)])
+    while waiting:
+        for parent, folders, files in os.walk(waiting.popleft()):
+            place = os.path.realpath(parent)
+            folders[:] = [] if place in seen else sorted(name for name in folders if not name.startswith("."))
+            if place in seen:
+                continue
+            seen.add(place)
+            yield Path(parent), sorted(name for name in files if not name.startswith("."))
+            paths = (os.path.join(parent, name) for name in folders)
+            waiting.extend(path for path in paths if os.path.islink(path))
+
+
+def find_images(
+    inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = False, without: Path | None = None
+) -> list[Path]:
+    """The pictures meant by command-line arguments, each once whatever links lead to it, in the order of `inputs`.
+
+    A file is taken whatever its name. A folder stands for the pictures directly inside it (not for those of
+    its subfolders, where earlier results may lie), a glob for its matches; `DIR/**/*.jpg` walks a tree. In
+    folders and globs pictures are told by suffix (`IMAGE_SUFFIXES`, in any case), and sorted. What is passed over there
+    is logged as a warning: how many files of which suffix, and how many folders that are not entered.
+
+    Args:
+        recursive: also take the pictures of all subfolders that are not hidden.
+        without: a folder that is not entered, such as that of the results.
+
+    Raises:
+        GmaeToolsError: an input matches no picture, or there is no input.
+    """
+    found: dict[str, Path] = {}
+    for text in inputs:
+        for path in _images_of(text, recursive, without):
+            found.setdefault(os.path.realpath(path), path)
+    if not found:
+        raise GmaeToolsError("no pictures given; name files, folders or globs")
+    return list(found.values())
+
+
+def _images_of(text: str | os.PathLike[str], recursive: bool, without: Path | None) -> list[Path]:
+    paths = matching_paths(text)
+    named = Path(text).expanduser()
+    if paths == [named]:
+        if not named.is_dir():
+            return paths
+        paths = sorted(named.iterdir())
+    folders = [path for path in paths if path.is_dir() and not path.name.startswith(".")]
+    files = [path for path in paths if not path.is_dir() and not path.name.startswith(".")]
+    if recursive:
+        tops = [named] if named.is_dir() else folders
+        files += (folder / name for top in tops for folder, names in walk(top, without) for name in names)
+        files, folders = sorted(set(files)), []
+    if without:
+        folders = [folder for folder in folders if not _is_same(folder, without)]
+    images = [path for path in files if is_image_name(path.name) and not is_special(path)]
+    several = f"{len(folders)} folders" if len(folders) > 1 else "the folder"
+    if not images:
+        looked = f"no pictures here; looked for {' '.join(sorted(IMAGE_SUFFIXES))}"
+        hint = f"; -r also looks into {several} inside" if folders else ""
+        raise GmaeToolsError(f"{text}: {looked}{hint}")
+    report_skipped(str(text), sorted(set(files) - set(images)))
+    if folders and "**" not in named.parts:
+        _log.warning("%s: %s inside %s not entered; -r does that", text, several, "are" if len(folders) > 1 else "is")
+    return images
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device: found in a folder, one could be waited for without end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # it is gone, or leads nowhere: whoever opens it says so
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def report_skipped(where: str, skipped: Sequence[str | os.PathLike[str]], kind: str = "picture") -> None:
+    """Warn of files that are passed over, counted by suffix; nothing is said where there are none.
+
+    Args:
+        where: what they were found in.
+        skipped: paths or names.
+        kind: what they would have to be.
+    """
+    if not skipped or not is_first_of_launch():
+        return
+    suffixes = Counter(os.path.splitext(os.fspath(path))[1].lower() or "without suffix" for path in skipped)
+    common = suffixes.most_common(_MOST_SUFFIXES)
+    shown = [f"{count} {printable(suffix)}" for suffix, count in common]
+    rest = len(skipped) - sum(count for _, count in common)
+    _log.warning("%s: skipped what is no %s: %s", where, kind, ", ".join(shown + [f"{rest} others"] * bool(rest)))
+
+
+def _is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)

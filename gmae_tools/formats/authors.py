@@ -1,0 +1,212 @@
+"""Image checkpoints of the authors' code: Lightning's `.ckpt`, or the bare state dict.
+
+The same architecture under other names, and with other conventions, which `GMAEConfig` and `Camera` can express:
+
+- The decoder's positions are read from a table whose first row is the class token's, without skipping it, so that every
+  patch has the position of the one before it.
+- Rotations are Shoemake's map of three sigmoids; the Gaussians of one slot come side by side; the head has no bias, and
+  its queries are a mask token plus an embedding of their own.
+- The camera shears footprints, and its renderer (gsplat 0.1.0) draws one pixel of the pictures trained on farther to
+  the right and down. Its background is white.
+
+The settings beside the weights are a pickled configuration of OmegaConf, of which only numbers are wanted. Every class
+that it may name is replaced by one that does nothing; a file that names others is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmae_tools.camera import Camera
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import printable
+from gmae_tools.model import GMAEConfig
+from gmae_tools.positions import patch_positions
+
+_WRAPPERS = ("_orig_mod", "_forward_module", "module")  # of torch.compile, Lightning's strategies, and DDP
+_MODEL = "encoder."  # what the training module calls the whole autoencoder
+_IGNORED = ("linear_layer.", "test_rfid.", "decoder_pred.")  # a probe, a measure, and what MAE would have predicted
+_TABLES = {"pos_embed": "width", "decoder_pos_embed": "decoder_width"}
+_QUERIES, _MASK_TOKEN, _HEAD = "decoder_pos_embed_gaussian", "mask_token", "linear_gaussian.weight"
+_NAMES = {
+    "decoder_embed.": "decoder.embed.",
+    "decoder_blocks.": "decoder.blocks.",
+    "decoder_norm.": "decoder.norm.",
+    _HEAD: "decoder.head.weight",
+}  # all others are the encoder's, whose names are ours
+_VIDEO = "pos_embed_t"
+_PER_GAUSSIAN = 14
+_HEAD_WIDTH, _DECODER_HEAD_WIDTH = 64, 32
+_ROUNDING = 1e-2  # of a table of sines in bfloat16
+
+
+class _Inert:
+    """Stands in for a class of the settings: takes whatever a pickle gives it, and does nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __new__(cls, *_: object) -> _Inert:
+        return super().__new__(cls)
+
+
+def _empty(*_: object) -> dict[object, object]:
+    """Stands in for a `defaultdict`, which a pickle fills after it was made."""
+    return {}
+
+
+KNOWN: list[tuple[Any, str]] = [
+    *((_Inert, f"omegaconf.{name}") for name in (
+        "dictconfig.DictConfig", "listconfig.ListConfig", "base.ContainerMetadata", "base.Metadata",
+    )),
+    *((_Inert, f"omegaconf.nodes.{kind}Node") for kind in (
+        "Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "InterpolationResult", "Path", "String",
+    )),
+    *((_Inert, f"builtins.{name}") for name in ("bool", "bytes", "dict", "float", "int", "list", "str", "tuple")),
+    (_Inert, "typing.Any"),
+    (_Inert, "pathlib.PosixPath"),
+    (_Inert, "lightning.fabric.utilities.data.AttributeDict"),
+    (_Inert, "pytorch_lightning.utilities.parsing.AttributeDict"),
+    (_empty, "collections.defaultdict"),
+]  # fmt: skip
+"""What the settings may name, for `read_torch`."""
+
+
+def is_authors(document: object) -> bool:
+    """Whether what a file holds are weights of the authors' code, be it of their video model."""
+    return any(name == _HEAD or _VIDEO in name for name in _state_dict(document))
+
+
+def from_authors(document: object) -> tuple[GMAEConfig, dict[str, Tensor]]:
+    """Configuration and state dict of a `GMAE` that computes what the authors' model does.
+
+    Args:
+        document: what the file holds, as `read_torch` returns it; its tensors are plain.
+
+    Raises:
+        GmaeToolsError: it holds another model, or a part of this one.
+    """
+    weights = _state_dict(document)
+    _check_layout(weights)
+    try:
+        config = _config(weights, _scale(document))
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise GmaeToolsError(f"lacks a part of the authors' model ({printable(str(error))})") from None
+    for name, width in _TABLES.items():
+        _check_table(weights[name], config, getattr(config, width), name)
+    result = {
+        _our_name(name): tensor for name, tensor in weights.items() if name not in (*_TABLES, _QUERIES, _MASK_TOKEN)
+    }
+    result["decoder.bias"] = torch.zeros(_PER_GAUSSIAN)  # which theirs does without
+    result["decoder.queries"] = weights[_MASK_TOKEN].float() + weights[_QUERIES].float()
+    return config, result
+
+
+def state_tensors(document: object) -> list[object]:
+    """The weights that `from_authors` would use, whatever they are."""
+    return list(_state_dict(document).values())
+
+
+def _state_dict(document: object) -> dict[str, Any]:
+    """Weights by the names that the model itself gives them, without those of other modules; {} if there are none."""
+    found = document.get("state_dict", document) if isinstance(document, Mapping) else {}
+    if not isinstance(found, Mapping):
+        return {}
+    plain = {".".join(part for part in str(name).split(".") if part not in _WRAPPERS): name for name in found}
+    own = {plain_name.removeprefix(_MODEL): found[name] for plain_name, name in plain.items()}
+    return {name: value for name, value in own.items() if not name.startswith(_IGNORED)}
+
+
+def _check_layout(weights: Mapping[str, Any]) -> None:
+    """Refuse other models by name."""
+    expected = "only the authors' image model can be read"
+    if not weights:
+        raise GmaeToolsError(f"holds no state dict; {expected}")
+    if any(_VIDEO in name for name in weights):
+        raise GmaeToolsError(f"weights of the authors' video model ({_VIDEO}), which sees clips; {expected}")
+    if _HEAD not in weights:
+        what = f"something else (such as {printable(min(weights))})"
+        if "patch_embed.proj.weight" in weights:
+            mae = _MASK_TOKEN in weights
+            what = "an MAE, which predicts pixels" if mae else "an encoder alone, which predicts no Gaussians"
+        raise GmaeToolsError(f"weights of {what}; {expected}")
+
+
+def _config(weights: Mapping[str, Tensor], max_scale: float) -> GMAEConfig:
+    """From the shapes of the weights. They tell no number of heads, but theirs are 64 wide, and the decoder's 32.
+
+    Raises:
+        GmaeToolsError: it would be impossible.
+        KeyError, IndexError, ValueError, ZeroDivisionError: they are not shapes of such a model.
+    """
+    _, tokens, width = weights["pos_embed"].shape
+    _, queries, decoder_width = weights[_QUERIES].shape
+    patch = weights["patch_embed.proj.weight"].shape[-1]
+    outputs, _ = weights[_HEAD].shape
+    if tuple(weights[_MASK_TOKEN].shape) != (1, 1, decoder_width) or len(weights[_QUERIES]) != 1:
+        raise ValueError(f"{_MASK_TOKEN} has shape {list(weights[_MASK_TOKEN].shape)}")
+    if outputs % _PER_GAUSSIAN:
+        raise ValueError(f"{_HEAD} has {outputs} rows, no multiple of {_PER_GAUSSIAN}")
+    side = math.isqrt(tokens - 1) * patch
+    camera = Camera("gmae", distance=8.0, focal=1.0, blur=0.3, cx=2 / side, cy=2 / side, shear=True)
+    return GMAEConfig(
+        image_size=side, patch_size=patch, width=width, depth=_count(weights, "blocks"), heads=width // _HEAD_WIDTH,
+        decoder_width=decoder_width, decoder_depth=_count(weights, "decoder_blocks"),
+        decoder_heads=decoder_width // _DECODER_HEAD_WIDTH, queries=queries,
+        gaussians_per_query=outputs // _PER_GAUSSIAN, max_scale=max_scale, query_start="random", rotations="shoemake",
+        decoder_positions="previous", order="slots", camera=camera,
+    )  # fmt: skip
+
+
+def _count(weights: Mapping[str, Tensor], blocks: str) -> int:
+    return sum(name.startswith(f"{blocks}.") and name.endswith(".norm1.weight") for name in weights)
+
+
+def _scale(document: object) -> float:
+    """The largest scale, c, out of the settings; the authors' own is 1.
+
+    Raises:
+        GmaeToolsError: it is no number.
+    """
+    settings = _inside(document).get("hyper_parameters")
+    value = 1.0
+    for place in (settings, _inside(settings).get("cfg")):
+        value = _inside(place).get("scale_factor", value)
+    value = getattr(value, "_val", value)  # of a node
+    if type(value) not in (int, float):
+        raise GmaeToolsError(f"its setting scale_factor is {printable(str(value))}, no number")
+    return float(value)
+
+
+def _inside(container: Any) -> Mapping[str, Any]:
+    """The entries of a dict or of a container of OmegaConf; none of anything else."""
+    entries = getattr(container, "_content", container)
+    return entries if isinstance(entries, Mapping) else {}
+
+
+def _check_table(table: Tensor, config: GMAEConfig, width: int, name: str) -> None:
+    """Make sure that positions are those that ours computes.
+
+    Raises:
+        GmaeToolsError: they are of another shape, or were learned.
+    """
+    side = config.image_size // config.patch_size
+    if table.shape == (1, 1 + side * side, width):  # else it might take any amount of memory to compute
+        positions = patch_positions((side, side), side, width)
+        expected = torch.cat([torch.zeros_like(positions[:1]), positions])[None]
+    if table.shape != (1, 1 + side * side, width) or not torch.allclose(
+        table.float(), expected, rtol=0, atol=_ROUNDING
+    ):
+        raise GmaeToolsError(f"{name} is not the fixed table of a {side} x {side} grid; learned ones cannot be used")
+
+
+def _our_name(name: str) -> str:
+    for theirs, ours in _NAMES.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return f"encoder.{name}"

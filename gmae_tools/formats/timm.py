@@ -1,0 +1,102 @@
+"""The encoder for other people's engines: a file that timm loads as one of its plain vision transformers.
+
+Parameters have timm's names, which are also those of the official MAE files. What we compute is written down: the fixed
+position embeddings, as `pos_embed` with a row of zeros for the class token, which has no place. What our model does
+itself is left to the user: pictures have to be normalised by ImageNet's mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder
+from gmae_tools.system.files import atomic_path
+from gmae_tools.system.torchvision_ops import ensure_torchvision
+
+# timm's plain transformers with 16 px patches at 224 px: width, depth, heads.
+_KNOWN = {
+    "vit_tiny_patch16_224": (192, 12, 3),
+    "vit_small_patch16_224": (384, 12, 6),
+    "vit_base_patch16_224": (768, 12, 12),
+    "vit_large_patch16_224": (1024, 24, 16),
+}
+_NAMES = ("embed_dim", "depth", "num_heads", "patch_size", "img_size")
+SUFFIXES = (".safetensors", ".pth")
+
+_SHIM = """\
+# The torchvision that is installed here is not built for its torch, and timm imports it. Elsewhere, leave this out.
+from gmae_tools.system.torchvision_ops import ensure_torchvision
+
+ensure_torchvision()
+"""
+
+
+def timm_arguments(model: Autoencoder, image_size: int | None = None) -> dict[str, Any]:
+    """Arguments of `timm.create_model` for this encoder: the nearest of timm's names, and what differs from it.
+
+    Args:
+        image_size: side of the squares that it is to see; by default that of its training.
+    """
+    config = model.config
+    ours = (config.width, config.depth, config.heads, config.patch_size, image_size or config.image_size)
+    name = next((name for name, (width, *_) in _KNOWN.items() if width == config.width), "vit_base_patch16_224")
+    theirs = (*_KNOWN[name], 16, 224)
+    differing = {key: a for key, a, b in zip(_NAMES, ours, theirs, strict=True) if a != b}
+    statistics = {"mean": RGB_MEAN, "std": RGB_STD}  # timm's own, for these names, are 0.5
+    return {"model_name": name, **differing, "num_classes": 0, "pretrained_cfg_overlay": statistics}
+
+
+def timm_weights(model: Autoencoder, image_size: int | None = None) -> dict[str, Tensor]:
+    """The state dict of that model of timm, float32 on the CPU.
+
+    Raises:
+        GmaeToolsError: the side is not a multiple of the patch size.
+    """
+    size = image_size or model.config.image_size
+    positions = model.positions(model.grid(torch.empty(1, 3, size, size)), model.config.width)  # [N, D]
+    table = torch.cat([torch.zeros_like(positions[:1]), positions])[None]  # [1, 1 + N, D]
+    weights = {**model.encoder.state_dict(), "pos_embed": table}
+    weights.pop("mask_token", None)  # nothing is hidden from a plain transformer
+    return {name: tensor.detach().cpu().float().contiguous() for name, tensor in weights.items()}
+
+
+def export_timm(model: Autoencoder, path: str | os.PathLike[str], image_size: int | None = None) -> None:
+    """Write the encoder for `timm.create_model(**timm_arguments(model), checkpoint_path=path)`.
+
+    Args:
+        path: `.safetensors`, or `.pth` in the layout of the official MAE files (a dict with `model`), for engines that
+            read those.
+        image_size: side of the squares that it is to see. Our positions are a function of the place, so a table for
+            another size is computed, and not interpolated.
+
+    Raises:
+        GmaeToolsError: another suffix, or a side that is not a multiple of the patch size.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise GmaeToolsError(f"{path}: name it {' or '.join('*' + suffix for suffix in SUFFIXES)}")
+    weights = timm_weights(model, image_size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        if path.suffix == ".pth":
+            torch.save({"model": weights}, temporary)
+        else:
+            arguments = json.dumps(timm_arguments(model, image_size))
+            temporary.write_bytes(save(weights, metadata={"format": "pt", "timm": arguments}))
+
+
+def loading_code(model: Autoencoder, path: str | os.PathLike[str], image_size: int | None = None) -> str:
+    """A Python program that loads the file as `encoder`. It runs here, and wherever timm can be imported."""
+    arguments = timm_arguments(model, image_size)
+    name, rest = repr(arguments.pop("model_name")), [f"{key}={value!r}" for key, value in arguments.items()]
+    call = f"timm.create_model({', '.join([name, *rest, f'checkpoint_path={os.fspath(path)!r}'])})"
+    shim = "" if ensure_torchvision() else _SHIM
+    return f"{shim}import timm\n\nencoder = {call}"

@@ -1,0 +1,17 @@
+"""Whether viser, which shows scenes in 3-D, is installed; found out without loading torch."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from gmae_tools.errors import GmaeToolsError
+
+
+def require_viser() -> None:
+    """Make sure that viser is there, before any work.
+
+    Raises:
+        GmaeToolsError: it is not.
+    """
+    if importlib.util.find_spec("viser") is None:
+        raise GmaeToolsError("the 3-D view needs viser: pip install 'gmae-tools[view3d]'")

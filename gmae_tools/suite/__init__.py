@@ -1,0 +1,1 @@
+"""Scripted benchmarks, run one after the other and resumed, and the page of their results."""

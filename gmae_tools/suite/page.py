@@ -1,0 +1,275 @@
+"""The report of all benchmarks: one page that needs nothing but itself, its tables and figures as files, and JSON.
+
+The page runs no script and fetches nothing, which its content security policy enforces; names, tables and what
+scripts print are text, whatever they contain (Jinja2 escapes everything).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jinja2
+from PIL import Image
+
+from gmae_tools import __version__
+from gmae_tools.report.web import asset, data_uri, encodable, policy
+from gmae_tools.suite.config import Figure, Table
+from gmae_tools.suite.csv_tables import ReadableTable, read_csv, readable_table
+from gmae_tools.suite.runs import Outcome
+from gmae_tools.system.files import atomic_path
+
+PAGE, RECORD, TABLES, FIGURES = "report.html", "report.json", "tables", "figures"
+_MEDIA = {".png": "image/png", ".svg": "image/svg+xml"}
+_SCREEN = 165  # px of the page for an inch of paper
+_MOST_ROWS = 200  # of a table on the page
+_LAST_LINES = 80  # of what a script has printed
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is said about the checkpoint.
+
+    Attributes:
+        name: as it was asked for.
+        weights: SHA-256 of its weights.
+        parameters: their number.
+        k: Gaussians a picture, `queries` times `gaussians_per_query`.
+        image_size, patch_size: in px.
+        training: how it came to be, as noted beside the weights.
+    """
+
+    name: str
+    weights: str
+    parameters: int
+    k: int
+    queries: int
+    gaussians_per_query: int
+    image_size: int
+    patch_size: int
+    training: Mapping[str, object]
+
+    @property
+    def caption(self) -> str:
+        return f"{self.name}, K = {self.k}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report says: its title, the checkpoint, the machine in words, the parts as they are known."""
+
+    title: str
+    card: Card
+    machine: str
+    quick: bool
+    outcomes: Sequence[Outcome]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A paragraph of a protocol, or a list: texts in which every other piece, from the second on, is code."""
+
+    kind: str
+    items: Sequence[Sequence[str]]
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write `report.html`, `report.json`, `tables/` and `figures/`; returns the page's path.
+
+    Files of an earlier report in there go, if it has noted them and this one does not write them.
+    """
+    written = _copy_results(report, folder)
+    record = _record(report, written)
+    earlier = _read_files(folder / RECORD)
+    contents = {RECORD: json.dumps(record, indent=2, ensure_ascii=True) + "\n", PAGE: render_report(report)}
+    for name, text in contents.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    for name in set(earlier) - {name for names in written.values() for name in names}:
+        (folder / name).unlink(missing_ok=True)
+    return folder / PAGE
+
+
+def render_report(report: Report) -> str:
+    """The page as text."""
+    style = asset("theme.css") + asset("report.css")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["duration"] = duration
+    page = environment.from_string(asset("report.html")).render(
+        report=report,
+        card=report.card,
+        sections=[_section(outcome, report) for outcome in report.outcomes],
+        counts=Counter(outcome.status for outcome in report.outcomes),
+        version=__version__,
+        policy=policy(style),
+        style=style,
+    )
+    return encodable(page)
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def protocol_of(script: Path) -> str:
+    """The docstring of a script; empty if it has none, or is no Python."""
+    try:
+        return ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    except (OSError, SyntaxError, ValueError):
+        return ""
+
+
+def blocks(text: str) -> list[Block]:
+    """A docstring as paragraphs and lists, without the commands in it (indented), which the report has in full."""
+    found = []
+    for paragraph in text.split("\n\n"):
+        lines = paragraph.strip("\n").splitlines()
+        if not lines or lines[0].startswith("    "):
+            continue
+        kind = "ul" if lines[0].startswith("- ") else "ol" if lines[0].startswith("1. ") else "p"
+        items: list[str] = []
+        for line in lines:
+            begins = not items or (kind != "p" and not line.startswith(" "))
+            if begins:
+                items.append(line if kind == "p" else line.partition(" ")[2])
+            else:
+                items[-1] += f" {line.strip()}"
+        found.append(Block(kind, [item.split("`") for item in items]))
+    return found
+
+
+# --- sections ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ShownTable:
+    """A table on the page, and how many of its rows are not shown."""
+
+    item: Table
+    name: str
+    content: ReadableTable
+    more: int
+
+
+@dataclass(frozen=True)
+class ShownFigure:
+    """A figure on the page, its address, and its width in px where it is drawn for paper."""
+
+    item: Figure
+    name: str
+    source: str
+    width: int | None
+
+
+def _section(outcome: Outcome, report: Report) -> dict[str, object]:
+    """What the template needs of a part."""
+    part, done = outcome.part, outcome.status == "done"
+    return {
+        "outcome": outcome,
+        "part": part,
+        "source": report.card.caption if outcome.weights else "",
+        "protocol": blocks(protocol_of(part.script)),
+        "tables": [_shown_table(table, outcome) for table in part.tables if done],
+        "figures": [_shown_figure(figure, outcome) for figure in part.figures if done],
+        "printed": "\n".join(outcome.printed.splitlines()[-_LAST_LINES:]),
+    }
+
+
+def _shown_table(table: Table, outcome: Outcome) -> ShownTable:
+    content = readable_table(table, outcome.result(table.file))
+    more = len(content.rows) - _MOST_ROWS
+    shown = ReadableTable(content.columns, content.rows[:_MOST_ROWS])
+    return ShownTable(table, outcome.part.public_name(table.file), shown, max(0, more))
+
+
+def _shown_figure(figure: Figure, outcome: Outcome) -> ShownFigure:
+    path = outcome.result(figure.file)
+    source = data_uri(path.read_bytes(), _MEDIA[path.suffix])
+    return ShownFigure(figure, outcome.part.public_name(figure.file), source, _paper_width(path))
+
+
+def _paper_width(path: Path) -> int | None:
+    """Width in px on the page of a PNG that says how many dots an inch it has; type on screens is larger."""
+    try:
+        with Image.open(path) as image:
+            dots = image.info.get("dpi", (0, 0))[0]
+            return round(_SCREEN * image.width / dots) if dots else None
+    except OSError:  # an SVG, or no picture at all
+        return None
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def _copy_results(report: Report, folder: Path) -> dict[str, list[str]]:
+    """Copy the files of all finished parts; returns their names in the folder by part."""
+    written: dict[str, list[str]] = {}
+    for outcome in report.outcomes:
+        for file in outcome.part.files if outcome.status == "done" else []:
+            place = TABLES if file.endswith(".csv") else FIGURES
+            target = folder / place / outcome.part.public_name(file)
+            target.parent.mkdir(exist_ok=True)
+            with atomic_path(target) as temporary:
+                shutil.copyfile(outcome.result(file), temporary)
+            written.setdefault(outcome.part.name, []).append(f"{place}/{target.name}")
+    return written
+
+
+def _record(report: Report, written: Mapping[str, list[str]]) -> dict[str, object]:
+    """The report for programs."""
+    return {
+        "title": report.title,
+        "version": __version__,
+        "machine": report.machine,
+        "quick": report.quick,
+        "checkpoint": asdict(report.card),
+        "parts": [
+            {
+                "name": outcome.part.name,
+                "question": outcome.part.question,
+                "status": outcome.status,
+                "reason": outcome.reason or None,
+                "command": outcome.shown_command or None,
+                "weights": outcome.weights,
+                "protocol": protocol_of(outcome.part.script),
+                "seconds": outcome.seconds,
+                "runs": outcome.runs,
+                "finished": outcome.finished or None,
+                "files": written.get(outcome.part.name, []),
+                "tables": [_table_record(table, outcome) for table in outcome.part.tables if outcome.status == "done"],
+            }
+            for outcome in report.outcomes
+        ],
+    }
+
+
+def _table_record(table: Table, outcome: Outcome) -> dict[str, object]:
+    names, rows = read_csv(outcome.result(table.file))
+    return {
+        "file": f"{TABLES}/{outcome.part.public_name(table.file)}",
+        "caption": table.caption,
+        "columns": names,
+        "rows": rows,
+    }
+
+
+def _read_files(path: Path) -> list[str]:
+    """The files that an earlier report has noted, if they lie where reports put them."""
+    try:
+        noted = [str(name) for part in json.loads(path.read_text(encoding="utf-8"))["parts"] for name in part["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in noted if name.startswith((f"{TABLES}/", f"{FIGURES}/")) and ".." not in name]

@@ -1,0 +1,272 @@
+"""Runs of benchmarks, each a process of its own, which finish what is not finished.
+
+What a part leaves is kept in a folder whose name depends on everything that the results depend on (script, arguments,
+data, weights, version of this package): a part that is finished there is not run again, an interrupted one goes on as
+far as its script can, and results of different settings never meet.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from gmae_tools import __version__, checkpoints
+from gmae_tools.benchmarks.predictions import fingerprint
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.suite import keeper
+from gmae_tools.suite.config import CHECKPOINT, RESULTS, WORK, Config, Part, fill
+from gmae_tools.system.files import atomic_path
+
+Status = Literal["done", "failed", "skipped", "pending"]
+
+RUNS = "parts"  # folder of all runs
+STATE, PRINTED, MESSAGES = "state.json", "stdout.txt", "stderr.txt"
+_CHUNK = 1 << 14  # bytes
+
+
+@dataclass(frozen=True)
+class Request:
+    """How parts are to be run.
+
+    Attributes:
+        folder: for everything; it exists.
+        checkpoint: a name, path or address.
+        weights: SHA-256 of its weights.
+        quick: whether runs are quick ones.
+        only: names of the parts that are wanted, all if there are none; of the others, what is finished is used.
+        again: whether finished parts are run again.
+        data: where data sets are, by name.
+        missing: what to say of those that are not there, by name.
+    """
+
+    folder: Path
+    checkpoint: str
+    weights: str
+    quick: bool = False
+    only: Collection[str] = ()
+    again: bool = False
+    data: Mapping[str, Path] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def wants(self, part: Part) -> bool:
+        return not self.only or part.name in self.only
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of a part.
+
+    Attributes:
+        command: as it was, or would be, run.
+        weights: SHA-256 of the weights that it used, None if it uses no checkpoint.
+        reason: why it failed or was skipped, in a line.
+        folder: of its run; None if it was not run.
+        seconds: of the process that finished it, or failed.
+        runs: how many processes that took.
+        finished: when, UTC, as ISO 8601.
+        reused: whether it was finished before.
+    """
+
+    part: Part
+    status: Status
+    command: tuple[str, ...] = ()
+    weights: str | None = None
+    reason: str = ""
+    folder: Path | None = None
+    seconds: float | None = None
+    runs: int = 0
+    finished: str = ""
+    reused: bool = False
+
+    @property
+    def shown_command(self) -> str:
+        """The command as it can be typed."""
+        return shlex.join(["python", *self.command[1:]]) if self.command else ""
+
+    @property
+    def printed(self) -> str:
+        """What it printed on stdout; on stderr if it failed."""
+        return _text(self.folder / (MESSAGES if self.status == "failed" else PRINTED)) if self.folder else ""
+
+    def result(self, file: str) -> Path:
+        """Where a file lies that it wrote."""
+        assert self.folder is not None
+        return self.folder / RESULTS / file
+
+
+def run_parts(config: Config, request: Request, lock: int, on_start: Callable[[Part], None]) -> Iterator[list[Outcome]]:
+    """Run all parts that are not finished, in their order; one that fails does not stop the others.
+
+    Args:
+        lock: a file descriptor for the processes to inherit.
+        on_start: is told of each part before it is run.
+
+    Yields:
+        The outcomes of these parts as they are known: at first, and after each part that was run.
+    """
+    known = [_look_up(part, request) for part in config.parts]
+    outcomes = [outcome for outcome in known if request.wants(outcome.part) or outcome.status == "done"]
+    yield outcomes
+    for number, outcome in enumerate(outcomes):
+        if outcome.status == "pending":
+            on_start(outcome.part)
+            outcomes = [*outcomes[:number], _run(outcome, request, lock), *outcomes[number + 1 :]]
+            yield outcomes
+
+
+def _look_up(part: Part, request: Request) -> Outcome:
+    """What is known of a part before anything is run."""
+    lacking = [text for name, text in request.missing.items() if name in part.uses]
+    if lacking:
+        return Outcome(part, "skipped", reason="; ".join(lacking))
+    folder = _folder(part, request)
+    state = _read_state(folder)
+    weights = request.weights if CHECKPOINT in part.uses else None
+    outcome = Outcome(part, "pending", _command(part, request, folder), weights, runs=state.get("runs", 0))
+    again = request.again and request.wants(part)
+    if again or "finished" not in state or _not_written(part, folder):
+        return outcome
+    _remove(folder / WORK)  # if the run was killed between its last steps
+    return replace(
+        outcome, status="done", folder=folder, seconds=state["seconds"], finished=state["finished"], reused=True
+    )
+
+
+def _run(outcome: Outcome, request: Request, lock: int) -> Outcome:
+    """Run a part to its end."""
+    part, folder = outcome.part, _folder(outcome.part, request)
+    settings, runs = _settings(part, request), outcome.runs + 1
+    _remove(folder / RESULTS)
+    for name in (RESULTS, WORK):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    _write_state(folder, {"settings": settings, "runs": runs})
+    start = time.monotonic()
+    code = _execute(outcome.command, folder, lock)
+    outcome = replace(outcome, folder=folder, seconds=round(time.monotonic() - start, 2), runs=runs)
+    problem = _failure(code, folder / MESSAGES) if code else _not_written(part, folder)
+    if problem:
+        return replace(outcome, status="failed", reason=problem)
+    finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    _write_state(folder, {"settings": settings, "runs": runs, "seconds": outcome.seconds, "finished": finished})
+    _remove(folder / WORK)
+    return replace(outcome, status="done", finished=finished)
+
+
+def _execute(command: Sequence[str], folder: Path, lock: int) -> int:
+    """Run a command to its end, or to ours, and return its exit code; its messages go to stderr too."""
+    paths = [str(Path(checkpoints.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # what scripts import is what this is
+        "TMPDIR": str((folder / WORK).resolve()),  # goes with it
+    }
+    with (
+        (folder / PRINTED).open("wb") as printed,
+        (folder / MESSAGES).open("wb") as messages,
+        subprocess.Popen(
+            [sys.executable, "-I", keeper.__file__, *command], stdin=subprocess.PIPE, stdout=printed,
+            stderr=subprocess.PIPE, env=environment, pass_fds=[lock], start_new_session=True,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stderr is not None
+        _copy(process.stderr, messages)
+        return process.wait()
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> None:
+    """Pass on what arrives, when it arrives: to a file, and to stderr."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while chunk := os.read(source.fileno(), _CHUNK):
+        target.write(chunk)
+        sys.stderr.write(decoder.decode(chunk))
+        sys.stderr.flush()
+
+
+def _command(part: Part, request: Request, folder: Path) -> tuple[str, ...]:
+    """This Python, the script, and its arguments with all placeholders filled in."""
+    values = {CHECKPOINT: request.checkpoint, RESULTS: str(folder / RESULTS), WORK: str(folder / WORK)}
+    values |= {name: str(path) for name, path in request.data.items()}
+    return (sys.executable, _short(part.script), *(fill(argument, values) for argument in _arguments(part, request)))
+
+
+def _arguments(part: Part, request: Request) -> tuple[str, ...]:
+    return (*part.arguments, *part.quick) if request.quick else part.arguments
+
+
+def _short(path: Path) -> str:
+    """A path as seen from here, if it lies below."""
+    path, here = path.resolve(), Path.cwd().resolve()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+# --- what is kept ------------------------------------------------------------------------------------
+
+
+def _folder(part: Part, request: Request) -> Path:
+    return request.folder / RUNS / f"{part.name}-{_digest(_settings(part, request))[:8]}"
+
+
+def _settings(part: Part, request: Request) -> dict[str, object]:
+    """Everything that the results depend on, in the types of JSON."""
+    data = {name: str(path.resolve()) for name, path in request.data.items()}
+    return {
+        "script": part.script.name,
+        "sha256": fingerprint(part.script),
+        "arguments": [fill(argument, data) for argument in _arguments(part, request)],
+        "weights": request.weights if CHECKPOINT in part.uses else None,
+        "version": __version__,
+    }
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _write_state(folder: Path, state: Mapping[str, object]) -> None:
+    with atomic_path(folder / STATE) as temporary:
+        temporary.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+
+
+def _not_written(part: Part, folder: Path) -> str:
+    """What a part should have written and has not, as a problem; empty if all is there."""
+    lacking = [file for file in part.files if not (folder / RESULTS / file).is_file()]
+    return f"did not write {', '.join(lacking)}" if lacking else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _failure(code: int, messages: Path) -> str:
+    """Why a script failed, in a line: the last of its messages, if it had time for one."""
+    if code > keeper.SIGNALLED:
+        return f"ended by signal {code - keeper.SIGNALLED}"
+    lines = [line.strip() for line in _text(messages).splitlines() if line.strip()]
+    return lines[-1].removeprefix(f"{GmaeToolsError.__module__}.GmaeToolsError: ") if lines else f"exit code {code}"

@@ -1,0 +1,126 @@
+"""Classical edge detectors and those of a model, on pictures whose edges are known."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from skimage.color import rgb2gray
+from skimage.filters import sobel as skimage_sobel
+
+from gmae_tools.benchmarks import edge_methods
+from gmae_tools.benchmarks.edge_methods import CLASSICAL, GAUSSIAN, GaussianEdges
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.zeroshot.edges import CLOSED_DAMPING, layer_edges, region_edges
+from gmae_tools.zeroshot.views import Looks, look
+
+
+@pytest.fixture(scope="module")
+def square() -> np.ndarray:
+    """A light square on dark ground, with soft rims and some noise."""
+    light = np.zeros((60, 80))
+    light[20:40, 30:60] = 1
+    light = ndimage.gaussian_filter(light, 1.0) * 180 + 40
+    noise = np.random.default_rng(0).normal(0, 1.5, (60, 80, 3))
+    return np.clip(light[..., None] + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_the_strongest_edges_are_the_outline(name: str, square: np.ndarray) -> None:
+    strength = CLASSICAL[name](square)
+    assert strength.shape == square.shape[:2]
+    assert strength.dtype == np.float32
+    assert 0 <= strength.min() < strength.max() <= 1
+    inside = np.zeros(square.shape[:2], bool)
+    inside[20:40, 30:60] = True
+    distance = np.minimum(ndimage.distance_transform_edt(inside), 99) + ndimage.distance_transform_edt(~inside)
+    strong = strength > 0.5 * strength.max()
+    assert strong.sum() >= 80
+    assert distance[strong].max() <= 2.5
+
+
+def test_soft_canny_and_sobel_are_the_filters_of_their_libraries(square: np.ndarray) -> None:
+    grey = rgb2gray(square)
+    np.testing.assert_allclose(edge_methods.sobel(square), np.clip(2 * skimage_sobel(grey), 0, 1), atol=1e-6)
+    magnitude = np.clip(5 * ndimage.gaussian_gradient_magnitude(grey, 2.0), 0, 1)
+    for thin, full in (
+        (edge_methods.soft_canny(square), magnitude),
+        (edge_methods.sobel_nms(square), edge_methods.sobel(square)),
+    ):
+        kept = thin > 0
+        assert 0.02 < kept.mean() < 0.5
+        np.testing.assert_allclose(thin[kept], full[kept], rtol=1e-3, atol=1e-5)
+
+
+def test_canny_holds_the_highest_threshold_of_each_pixel(square: np.ndarray) -> None:
+    cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python-headless")
+    strength = edge_methods.canny(square)
+    smooth = cv2.GaussianBlur(cv2.cvtColor(square, cv2.COLOR_RGB2GRAY), (0, 0), 1.4)
+    for level in (0.02, 0.1, 0.29, 0.6):
+        np.testing.assert_array_equal(strength >= level, cv2.Canny(smooth, 200 * level, 500 * level) > 0)
+
+
+def test_canny_says_how_to_get_opencv(square: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without_opencv(name: str, *arguments: Any, **keywords: Any) -> Any:
+        if name == "cv2":
+            raise ImportError(name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without_opencv)
+    with pytest.raises(GmaeToolsError, match=r"pip install 'gmae-tools\[opencv\]'"):
+        edge_methods.canny(square)
+
+
+def test_a_models_detectors_share_its_predictions(square: np.ndarray) -> None:
+    torch.manual_seed(0)
+    model = GMAE(GMAEConfig.preset("nano")).eval()
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    source = GaussianEdges(model, Looks((1, 2)))
+    maps = [source.detector(name, (4,))(square) for name in GAUSSIAN]
+    assert len(calls) == 5
+    assert all(strength.shape == square.shape[:2] for strength in maps)
+    other = source.detector("layers", (4,))(square[::-1])
+    assert len(calls) == 10
+    assert not np.array_equal(other, maps[0])
+    np.testing.assert_array_equal(source.detector("layers", (4,))(square), maps[0])
+
+
+def test_a_hierarchy_is_the_mean_of_its_levels(square: np.ndarray) -> None:
+    torch.manual_seed(0)
+    source = GaussianEdges(GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval(), Looks((1,)))
+    gaussians = look(source.model, square, source.looks)[0].gaussians
+    whole = layer_edges(gaussians, source.model.camera, *square.shape[:2], [8, 4])
+    assert whole.max() > 0
+    np.testing.assert_allclose(source.detector("layers", (8, 4))(square), edge_methods.finish(whole), atol=1e-6)
+
+
+def test_closing_prefers_what_keeps_regions_apart() -> None:
+    """A square and a row of dashes, drawn equally strong."""
+    strength = np.zeros((60, 100))
+    strength[15, 10:41] = strength[45, 10:41] = strength[15:46, 10] = strength[15:46, 40] = 0.6
+    for column in range(55, 95, 8):
+        strength[30, column : column + 4] = 0.6
+    crests, closed = edge_methods.finish(strength), edge_methods.close(strength)
+    np.testing.assert_array_equal(closed > 0, crests > 0)
+    assert crests[30, 50:].max() > 0.85 * crests[30, 40]
+    assert closed[30, 50:].max() < 0.75 * closed[30, 40]
+    assert closed.dtype == np.float32 and closed.max() <= 1
+    assert not edge_methods.close(np.zeros((20, 30))).any()
+
+
+def test_closed_regions_are_the_regions_closed(square: np.ndarray) -> None:
+    torch.manual_seed(0)
+    source = GaussianEdges(GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval(), Looks((1,)))
+    gaussians = look(source.model, square, source.looks)[0].gaussians
+    regions = region_edges(gaussians, source.model.camera, *square.shape[:2], damping=CLOSED_DAMPING)
+    closed = source.detector("closed-regions", ())(square)
+    np.testing.assert_allclose(closed, edge_methods.close(regions), atol=1e-6)
+    assert (closed != source.detector("regions", ())(square)).any()

@@ -1,0 +1,123 @@
+"""The scripts after the papers' tables and figures at toy size: they run, go on where they stopped, and count right."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+from accelerate.state import AcceleratorState
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from gmae_tools import checkpoints
+from gmae_tools.encoder.probe import LinearConfig
+from gmae_tools.metrics.accuracy import bootstrap_interval
+from gmae_tools.model import GMAE, GMAEConfig
+
+SIZES = ["--preset", "nano", "--image-size", "32", "--samples", "32", "--held-out", "8"]
+
+
+@pytest.fixture
+def script() -> Iterator[Callable[[str], ModuleType]]:
+    """Scripts as modules; accelerate keeps its first settings for the life of the process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield importlib.import_module
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighty noisy pictures, dark ones and light ones, named by it."""
+    folder, chance = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for number in range(80):
+        pixels = chance.integers(0, 80, (40, 40, 3), dtype=np.uint8) + np.uint8(150 * (number % 2))
+        Image.fromarray(pixels).save(folder / f"{('dark', 'light')[number % 2]}-{number:03}.png")
+    return folder
+
+
+def call(module: ModuleType, *arguments: object) -> Result:
+    return CliRunner().invoke(module.main, list(map(str, arguments)), catch_exceptions=False)
+
+
+def test_the_papers_ablations(
+    script: Callable[[str], ModuleType], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("paper_ablations")
+    monkeypatch.setattr(module, "LinearConfig", partial(LinearConfig, rates=(0.1,), epochs=2, warmup=1))
+    arguments = ["--data", photographs, *SIZES, "--patch-size", "8", "--batch-size", "16", "--group", "loss",
+                 "--runs", tmp_path / "runs", "--out", tmp_path / "out", "--seeds", "0,1"]  # fmt: skip
+    result = call(module, *arguments)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "out" / "paper_ablations.csv")
+    assert table.value.tolist() == ["all", "masked", "masked, normalised"]
+    assert table.published_linear.tolist() == [57.4, 61.9, 31.7] and set(table.seeds) == {2}
+    assert np.isnan(table.difference[1]) and table.linear.between(table.linear_low, table.linear_high).all()
+    assert Image.open(tmp_path / "out" / "paper_ablations.png").width > 300
+    runs = sorted(path.name for path in (tmp_path / "runs").iterdir() if (path / "log.jsonl").exists())
+    assert len(runs) == 3 * 2 and "48-32-8-k256-c1-m0.75-masked-normalised-32-16-1" in runs  # the base is trained once
+    monkeypatch.setattr(module, "pretrain", None)
+    assert call(module, *arguments).stdout == result.stdout
+
+
+def test_the_ablations_are_of_the_published_model(script: Callable[[str], ModuleType]) -> None:
+    module = script("paper_ablations")
+    model = module.paper_model("nano", 96, 12)
+    assert (model.queries, model.gaussians_per_query, model.max_scale, model.width) == (256, 1, 1.0, 48)
+    assert (model.image_size, model.patch_size) == (96, 12)
+    assert {name: list(choices) for name, choices in module.GROUPS.items()} == {
+        "largest scale c": ["0.5", "1", "2"], "hidden patches": ["0.70", "0.75", "0.80"],
+        "loss on": ["all", "masked", "masked, normalised"], "Gaussians K": ["64", "128", "256", "512"],
+    }  # fmt: skip
+
+
+def test_fine_tuned_encoders_are_compared(
+    script: Callable[[str], ModuleType], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("finetuning")
+    checkpoints.save(GMAE(GMAEConfig.preset("nano", image_size=32)), tmp_path / "other" / "model")
+    arguments = ["--data", photographs, *SIZES, "--pretrain-batch-size", "16", "--objective", "gmae", "--objective",
+                 "c-mae", "--checkpoint", tmp_path / "other" / "model", "--epochs", "1", "--batch-size", "16",
+                 "--seeds", "0,1", "--workers", "0", "--device", "cpu", "--runs", tmp_path / "runs",
+                 "--out", tmp_path / "out"]  # fmt: skip
+    result = call(module, *arguments)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "out" / "finetuning.csv")
+    assert table.model.tolist() == ["random weights", "gmae", "c-mae", "other"] and set(table.seeds) == {2}
+    assert table.difference.notna().tolist() == [False, True, True, True]
+    assert type(checkpoints.load_any(tmp_path / "runs" / "c-mae" / "model").decoder).__name__ == "LightHead"
+    monkeypatch.setattr("gmae_tools.encoder.finetune._train", None)
+    assert call(module, *arguments).stdout == result.stdout
+
+
+def test_invariance_of_all_objectives_in_one_figure(
+    script: Callable[[str], ModuleType], photographs: Path, tmp_path: Path
+) -> None:
+    module = script("occlusion_invariance")
+    result = call(module, "--data", photographs, *SIZES, "--batch-size", "16", "--photographs", "16",
+                  "--cka-batch-size", "8", "--ratio", "0.5", "--device", "cpu", "--runs", tmp_path / "runs",
+                  "--out", tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "out" / "occlusion_invariance.csv")
+    assert table.model.unique().tolist() == ["mae", "random:mae", "r-mae", "c-mae", "gmae"]
+    assert set(table.occlusion) == {"random", "block", "halves"}
+    assert Image.open(tmp_path / "out" / "occlusion_invariance.png").width > 800
+    curves = module.curves_of(module.read_table(tmp_path / "out" / "occlusion_invariance.csv"))
+    assert len(curves) == 5 * (2 * 3 + 2) and all(len(curve.cka) == 4 for curve in curves)
+
+
+def test_bootstrap_intervals_are_those_of_the_normal_distribution_for_many() -> None:
+    chance = np.random.default_rng(0)
+    right = chance.random((1, 2000)) < 0.3
+    low, high = bootstrap_interval(right)
+    half = 1.96 * right.std() / 2000**0.5
+    assert (low, high) == (pytest.approx(right.mean() - half, abs=0.003), pytest.approx(right.mean() + half, abs=0.003))
+    runs = np.stack([np.ones(50), np.zeros(50)])  # seeds that differ widely
+    assert bootstrap_interval(runs) == (0, 1) and bootstrap_interval(runs) == bootstrap_interval(runs)
+    with pytest.raises(ValueError, match="nothing to draw from"):
+        bootstrap_interval(np.zeros((1, 0)))

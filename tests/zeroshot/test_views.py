@@ -1,0 +1,93 @@
+"""Tiles of a photograph, and joining what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.predict import predict
+from gmae_tools.zeroshot.views import Looks, join, look, tiles
+
+HEIGHT, WIDTH = 50, 71
+
+
+@pytest.fixture(scope="module")
+def model() -> GMAE:
+    torch.manual_seed(0)
+    return GMAE(GMAEConfig.preset("nano")).eval()
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 50, 321])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_tiles_cover_everything_and_have_one_size(length: int, count: int) -> None:
+    pieces = tiles(length, count)
+    assert len(pieces) == count
+    assert len({piece.stop - piece.start for piece in pieces}) == 1
+    assert set().union(*(range(length)[piece] for piece in pieces)) == set(range(length))
+    assert pieces[0].start == 0
+    assert pieces[-1].stop == length
+
+
+def test_tiles_overlap_by_a_third() -> None:
+    assert tiles(350, 3) == [slice(0, 150), slice(100, 250), slice(200, 350)]
+
+
+def test_looks_at_tiles_and_their_mirror_images(model: GMAE, photo: np.ndarray) -> None:
+    views = look(model, photo, Looks((1, 2), flip=True))
+    assert [(view.scale, view.mirrored) for view in views] == [(1, False), (1, True)] + 4 * [(2, False), (2, True)]
+    for view in (views[0], views[-2]):
+        expected = predict(model, np.ascontiguousarray(photo[view.rows, view.columns]))
+        torch.testing.assert_close(view.gaussians.means, expected.means)
+    mirrored = predict(model, np.ascontiguousarray(photo[views[-1].rows, views[-1].columns][:, ::-1]))
+    torch.testing.assert_close(views[-1].gaussians.means, mirrored.means)
+
+
+@pytest.mark.parametrize("looks", [Looks((1,)), Looks((3,)), Looks((1, 2), flip=True)])
+def test_joins_what_the_views_agree_on(model: GMAE, photo: np.ndarray, looks: Looks) -> None:
+    """If every view reads the truth of its tile, the whole is the truth, tiles, mirrors and all."""
+    truth = np.random.default_rng(1).random((HEIGHT, WIDTH)).astype(np.float32)
+    views = look(model, photo, looks)
+    parts = {id(view.gaussians): truth[view.rows, view.columns][:, :: -1 if view.mirrored else 1] for view in views}
+
+    def read(gaussians: object, height: int, width: int) -> np.ndarray:
+        part = parts[id(gaussians)]
+        assert part.shape == (height, width)
+        return part
+
+    joined = join(views, read, HEIGHT, WIDTH)
+    assert joined.dtype == np.float32
+    np.testing.assert_allclose(joined, truth, atol=1e-6)
+
+
+def test_tiles_fade_into_each_other(model: GMAE, photo: np.ndarray) -> None:
+    views = look(model, photo, Looks((2,)))
+    left = {id(view.gaussians) for view in views if view.columns.start == 0}
+    joined = join(views, lambda gaussians, *size: np.full(size, float(id(gaussians) in left)), HEIGHT, WIDTH)
+    assert np.allclose(joined, joined[:1])
+    profile = joined[0]
+    first, second = tiles(WIDTH, 2)
+    assert (profile[: second.start] == 1).all()
+    assert (profile[first.stop :] == 0).all()
+    assert (np.diff(profile[second.start - 1 : first.stop + 1]) < 0).all()
+    assert np.abs(np.diff(profile)).max() < 0.15
+
+
+def test_scales_are_averaged(model: GMAE, photo: np.ndarray) -> None:
+    views = look(model, photo, Looks((1, 2)))
+    whole = views[0].gaussians
+    joined = join(views, lambda gaussians, *size: np.full(size, 0.8 if gaussians is whole else 0.2), HEIGHT, WIDTH)
+    np.testing.assert_allclose(joined, 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scales", [(), (0,), (2, 2)])
+def test_refuses_impossible_scales(scales: tuple[int, ...]) -> None:
+    with pytest.raises(GmaeToolsError, match="scales"):
+        Looks(scales)
