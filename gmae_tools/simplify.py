@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from gmae_tools.camera import Splats, project, quats_to_rotations
+from gmae_tools.formats.perspective import principal_axes
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.perspective import principal_axes
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend, rasterize
 
 _PIXELS = 1 << 19  # of the picture on which it is counted who is seen
 _DEPTHS = 32  # groups of depth, each with as much to be seen, within which Gaussians are joined
 _DENSE = 0.95  # opacity of what is joined, at most: what covers more becomes larger,
-_LARGER = 2.0  # in area, at most: from that of a full cell to what leaves no gaps between full cells
+_LARGER = 3.0  # in area, at most: from that of a full cell to what leaves no gaps between full cells
 _FINER = 1.1  # from one size of the grid to the next
 
 
-def thin(scene: Scene, count: int, *, backend: Backend = "auto") -> Scene:
+def simplify(scene: Scene, count: int, *, backend: Backend = "auto") -> Scene:
     """Join Gaussians that lie together, in the picture and in depth, until there are no more than `count`.
 
     Those that fall into one cell of a grid over the picture and into one group of depth become one of their mean, their
