@@ -64,9 +64,10 @@ def _peak(splats: Splats) -> Tensor:
 
 def _seen(splats: Splats, height: int, width: int, backend: Backend) -> Tensor:
     """How many pixels of the picture are of each splat, float64 `[K]`: the gradient of one that is as light as they."""
-    light = torch.ones_like(splats.opacities)[..., None].requires_grad_()
     with torch.inference_mode(False), torch.enable_grad():
-        image = rasterize(replace(splats, colors=light), height, width, backend=backend).image
+        copy = Splats(*(tensor.clone() for tensor in vars(splats).values()))  # of inference mode there are no gradients
+        light = torch.ones_like(copy.opacities)[..., None].requires_grad_()
+        image = rasterize(replace(copy, colors=light), height, width, backend=backend).image
         (gradient,) = torch.autograd.grad(image.sum(), light)
     return gradient[0, :, 0].double()
 
