@@ -42,7 +42,7 @@ from gmae_tools.metrics.pictures import psnr
 from gmae_tools.metrics.regions import RegionProtocol
 from gmae_tools.model import GMAE
 from gmae_tools.pretrain.held_out import HeldOut
-from gmae_tools.pretrain.objectives.objective import MASKED
+from gmae_tools.pretrain.sampling import MASKED
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.views import Looks
 

@@ -56,7 +56,6 @@ from gmae_tools.masks import visible_patches
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import GMAE, Autoencoder
 from gmae_tools.predict import has_bf16, resolve_device
-from gmae_tools.pretrain.batches import Batch
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig, pretrain
 from gmae_tools.pretrain.objectives import (
@@ -68,6 +67,7 @@ from gmae_tools.pretrain.objectives import (
 )
 from gmae_tools.pretrain.optimizers import build_optimizers
 from gmae_tools.pretrain.reconstruction import hidden_pixels, psnr_of_hidden
+from gmae_tools.pretrain.sampling import Batch
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.report.invariance import COLUMNS as INVARIANCE
 from gmae_tools.report.probe import COLUMNS as PROBE

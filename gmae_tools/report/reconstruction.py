@@ -14,8 +14,8 @@ from gmae_tools.images import resize, to_tensor, write_image
 from gmae_tools.mae import MAE
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import Autoencoder
-from gmae_tools.pretrain.objectives.objective import draw_masks
 from gmae_tools.pretrain.reconstruction import check_draws, hidden_pixels, masked_out, psnr_of_hidden, reconstruct
+from gmae_tools.pretrain.sampling import sample_masks
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, panel_size
 from gmae_tools.report.tables import Row
 from gmae_tools.splatting import Backend
@@ -77,7 +77,7 @@ def _rebuilt(model: Autoencoder, images: Tensor, request: ReconstructionRequest)
     """Which patches of a picture are hidden, bool `[1, N]`, and what the model makes of the others; on the CPU."""
     rows, columns = model.grid(images)
     ratios = (request.mask_ratio, request.mask_ratio)
-    hidden = draw_masks(ratios, rows * columns, 0, np.zeros(1, np.int64), request.seed)
+    hidden = sample_masks(ratios, rows * columns, 0, np.zeros(1, np.int64), request.seed)
     device = model.rgb_mean.device
     return hidden, reconstruct(model, images.to(device), hidden.to(device), request.backend).cpu()
 

@@ -78,9 +78,9 @@ def test_figures_are_those_of_scikit_image(mae: Path, photo: Path, tmp_path: Pat
 
 def run_mask(seed: int) -> torch.Tensor:
     """What half of 64 patches is hidden by a seed."""
-    from gmae_tools.pretrain.objectives.objective import draw_masks
+    from gmae_tools.pretrain.sampling import sample_masks
 
-    return draw_masks((0.5, 0.5), 64, 0, np.zeros(1, np.int64), seed)
+    return sample_masks((0.5, 0.5), 64, 0, np.zeros(1, np.int64), seed)
 
 
 def test_nothing_hidden(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
