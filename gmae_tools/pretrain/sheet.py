@@ -30,7 +30,7 @@ def write_sheet(model: Autoencoder, held_out: HeldOut, size: int, path: Path) ->
 
 def _columns(model: Autoencoder, held_out: HeldOut, numbers: np.ndarray, images: Tensor) -> list[Tensor]:
     """The columns of the sheet, each `[b, 3, S, S]` in [0, 1], of pictures and their numbers `[b]`."""
-    patch = model.config.patch_size
+    patch, size = model.config.patch_size, images.shape[-1]
     if isinstance(model, CMAE):  # photograph, two views, the photograph whose second view is nearest to the first one
         hidden = held_out.hidden(model, images, np.zeros_like(numbers))
         nearest = cosines(*held_out.views(model, numbers, images)).argmax(1)
@@ -41,5 +41,5 @@ def _columns(model: Autoencoder, held_out: HeldOut, numbers: np.ndarray, images:
         whole = held_out.render(model, images, 0.0, numbers)
         return [images, masked, rebuilt, whole, held_out.depth(model, images)]
     # Photograph, masked photograph, all predicted patches, predictions of hidden patches among the visible patches.
-    inserted = torch.where(hidden_pixels(hidden, *images.shape[-2:], patch), rebuilt, images)
+    inserted = torch.where(hidden_pixels(hidden, size, size, patch), rebuilt, images)
     return [images, masked, rebuilt, inserted]

@@ -17,6 +17,7 @@ from gmae_tools.pretrain.objectives import GMAEObjective
 from gmae_tools.pretrain.sampling import Batch, PhotoOrder, sample_crops
 
 CPU = torch.device("cpu")
+PLACE = Place(CPU)
 OBJECTIVE = GMAEObjective((0.2, 0.7))
 INDICES = np.array([0, 2, 3, 5, 6])  # of seven photographs
 
@@ -32,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PhotoStore:
     return PhotoStore.open([folder], folder / "cache", progress=False)
 
 
-def maker(store: PhotoStore, place: Place = Place(CPU), **changes: Any) -> BatchMaker:
+def maker(store: PhotoStore, place: Place = PLACE, **changes: Any) -> BatchMaker:
     return BatchMaker(store, INDICES, BatchPlan(OBJECTIVE, batch_size=8, patch_size=8, **changes), place)
 
 
