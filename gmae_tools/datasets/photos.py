@@ -14,7 +14,6 @@ import os
 import re
 import tarfile
 import threading
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -336,8 +335,7 @@ def work_through(
 ) -> Iterator[Result]:
     """What `work` makes of every photograph or source, in order, on all cores (which Pillow and hashlib leave free)."""
     bar = tqdm(total=len(photos), desc=label, unit="photograph", disable=not progress, delay=_PATIENCE)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's of flawed metadata, which do no harm to the pixels
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(photos), DECODING_CHUNK):
             chunk = photos[start : start + DECODING_CHUNK]
             yield from pool.map(work, chunk)

@@ -16,18 +16,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from threading import Thread
 from typing import TypeVar
 
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.system import untrusted
 
 T = TypeVar("T")
 Result = TypeVar("Result")
 
-# With slower processes; one that fails ends the others at once, so that nobody waits in vain.
+# How long a process waits for slower ones. One that fails ends the others at once, so that none waits in vain.
 _PATIENCE = timedelta(days=7)
+_kept = ExitStack()  # contexts of a worker that last as long as it does
 
 
 def join() -> None:
@@ -104,7 +106,8 @@ def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int
 
     They end with this process in whatever way it ends, and leave Ctrl-C to it; what is not begun is left then.
     """
-    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), end_with_parent)
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(count, context, _begin_work, (untrusted.is_protected(),))
     try:
         kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # is inherited
         try:
@@ -116,8 +119,14 @@ def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int
         executor.shutdown(cancel_futures=True)
 
 
+def _begin_work(protected: bool) -> None:
+    end_with_parent()
+    if protected:
+        _kept.enter_context(untrusted.protected())
+
+
 def end_with_parent() -> None:
-    """Have this worker end when the process that started it does; a killed one leaves its workers waiting for ever."""
+    """Let this worker end when the process that started it ends, because a killed one leaves its workers waiting."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
