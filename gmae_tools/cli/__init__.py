@@ -72,9 +72,7 @@ def main(verbose: bool) -> None:
     Results go to stdout and into files, progress to stderr.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="surrogateescape"
-        )  # prints names of any bytes
+        sys.stdout.reconfigure(errors="surrogateescape")  # prints names of any bytes
     log = logging.getLogger("gmae_tools")
     log.setLevel(logging.INFO if verbose else logging.WARNING)
     log.handlers = [LinesOnStderr()]

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from gmae_tools.datasets.download import Progress, checksum, download, unpack_tar
+from gmae_tools.datasets.download import Progress, download, unpack_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import open_image
+from gmae_tools.system.files import file_sha256
 
 URL = "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
 SHA256 = "97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e"  # of the 70,763,455 bytes there
@@ -132,7 +133,7 @@ def fetch(
     with suppress(GmaeToolsError):
         return BSDS500(root)
     archive = Path(root) / "BSR_bsds500.tgz"
-    if not (archive.is_file() and checksum(archive) == SHA256):
+    if not (archive.is_file() and file_sha256(archive) == SHA256):
         download(url or URL, archive, sha256=SHA256, progress=progress)
     inside = LAYOUTS[0]
     unpack_tar(archive, Path(root) / inside, inside=inside)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import io
 import os
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line, printable
+from gmae_tools.system.files import file_sha256
 
 Progress = Callable[[int, int | None], None]  # bytes there, bytes in all (None: not known)
 
@@ -68,7 +68,7 @@ def download(
         if failures >= attempts:
             raise GmaeToolsError(f"{url} cannot be fetched ({one_line(problem)}): run again, it goes on from there")
         time.sleep(min(0.1 * 2**failures, 10))
-    if sha256 and checksum(part) != sha256.lower():
+    if sha256 and file_sha256(part) != sha256.lower():
         part.unlink()
         raise GmaeToolsError(f"{url} has another checksum than {sha256}: run again, or name another source")
     os.replace(part, target)
@@ -79,15 +79,6 @@ def _is_address(url: str) -> bool:
         return bool(urlsplit(url).scheme)
     except ValueError:
         return False
-
-
-def checksum(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _size(path: Path) -> int:

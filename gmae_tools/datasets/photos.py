@@ -31,6 +31,7 @@ from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.finding import is_special, matching_paths, report_skipped, walk
 from gmae_tools.images import is_image_name, one_line, open_image, resize, to_rgb
+from gmae_tools.system.files import file_sha256
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,7 +41,6 @@ DECODING_CHUNK = 256  # photographs decoded ahead of the writer, to bound memory
 _LARGE = 1 << 24  # pixels, from which photographs are decoded one at a time, to bound memory
 _PATIENCE = 2.0  # seconds without a word
 _ONE_LARGE = threading.Lock()
-_BLOCK = 1 << 20  # bytes of a source read at a time
 
 
 # --- what there is --------------------------------------------------------------------------------
@@ -195,15 +195,11 @@ def _key(lines: Sequence[str], max_side: int) -> str:
 
 
 def _digest(source: Source) -> str:
-    """Of a file's contents, or the reason why it cannot be read."""
-    digest = hashlib.sha256()
+    """The SHA-256 of a file, or the reason why it cannot be read."""
     try:
-        with source.path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        return file_sha256(source.path)
     except OSError as error:
         return str(error.strerror)
-    return digest.hexdigest()
 
 
 # --- the store ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -22,7 +23,17 @@ _log = logging.getLogger(__name__)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")  # what `atomic_path` yields
 _ROOM = 1 << 12  # bytes that a disk takes unless it is full
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TURNOVER = 1.0  # seconds that what a killed run has started may take to end
+_TURNOVER = 1.0  # seconds within which the processes that a killed run has started end
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
