@@ -8,30 +8,30 @@ from typing import Any, NamedTuple
 
 from gmae_tools.datasets.boxed import BoxedPhoto
 from gmae_tools.datasets.coco import COCO, COCO20K
-from gmae_tools.datasets.saliency import Pair, Saliency, Split, of_split
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, of_split
 from gmae_tools.datasets.voc import VOC
 from gmae_tools.errors import GmaeToolsError
 
 Root = str | os.PathLike[str] | None
 
 
-class _Source(NamedTuple):
+class _NamedDataset(NamedTuple):
     """The split that is meant where none is named, and what reads one."""
 
     split: str
-    read: Callable[[str, Root], list[BoxedPhoto] | list[Pair]]
+    read: Callable[[str, Root], list[BoxedPhoto] | list[PhotoAndMask]]
 
 
 # Boxes of objects, on the splits that single-object discovery is reported on; and segmentations.
 BOXED = {
-    "voc07": _Source("trainval", lambda split, root: VOC("2007", root).boxed(split)),
-    "voc12": _Source("trainval", lambda split, root: VOC("2012", root).boxed(split)),
-    "coco": _Source("val2017", lambda split, root: COCO(root).boxed(split)),
-    COCO20K: _Source(COCO20K, lambda split, root: COCO(root).boxed(split)),
+    "voc07": _NamedDataset("trainval", lambda split, root: VOC("2007", root).boxed(split)),
+    "voc12": _NamedDataset("trainval", lambda split, root: VOC("2012", root).boxed(split)),
+    "coco": _NamedDataset("val2017", lambda split, root: COCO(root).boxed(split)),
+    COCO20K: _NamedDataset(COCO20K, lambda split, root: COCO(root).boxed(split)),
 }
 SEGMENTED = {
-    "voc07-seg": _Source("val", lambda split, root: VOC("2007", root).pairs(split)),
-    "voc12-seg": _Source("val", lambda split, root: VOC("2012", root).pairs(split)),
+    "voc07-seg": _NamedDataset("val", lambda split, root: VOC("2007", root).pairs(split)),
+    "voc12-seg": _NamedDataset("val", lambda split, root: VOC("2012", root).pairs(split)),
 }
 
 
@@ -55,7 +55,7 @@ class ListedSet:
         self.boxed = kind in BOXED
         self._photos = found.read(split or found.split, root)
 
-    def pairs(self, split: Split = "all") -> list[Pair] | list[BoxedPhoto]:
+    def pairs(self, split: Split = "all") -> list[PhotoAndMask] | list[BoxedPhoto]:
         """The photographs, or those with odd or with even numbers: with boxes if `boxed`, else with masks."""
         photos: list[Any] = self._photos
         return of_split(photos, split, self.name)

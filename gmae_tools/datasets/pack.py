@@ -17,7 +17,7 @@ from typing import Literal
 
 from PIL import Image, features
 
-from gmae_tools.datasets.photos import Photo, decode_photo, find_sources, fingerprint, list_photos, work_through
+from gmae_tools.datasets.photos import Photo, decode_photo, find_sources, list_photos, sources_digest, work_through
 from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
@@ -81,7 +81,7 @@ def pack(
             raise GmaeToolsError(f"{out}: lies inside {path}, whose photographs are to be packed; choose another --out")
     sources = find_sources(inputs)
     photos = list_photos(sources)
-    settings = {"sources": fingerprint(sources, max_side), "photographs": len(photos), "shard_mb": shard_mb,
+    settings = {"sources": sources_digest(sources, max_side), "photographs": len(photos), "shard_mb": shard_mb,
                 "max_side": max_side, "format": kind, "quality": quality}  # fmt: skip
     shards = _claim(out, settings)
     members = _member_names(photos, _SUFFIXES[kind])

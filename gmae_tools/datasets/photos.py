@@ -165,7 +165,7 @@ def _is_photo(member: tarfile.TarInfo) -> bool:
 # --- whether it is the same -----------------------------------------------------------------------
 
 
-def fingerprint(sources: Sequence[Source], max_side: int) -> str:
+def sources_digest(sources: Sequence[Source], max_side: int) -> str:
     """Changes whenever a source file or the way of decoding does, as far as sizes and dates tell; reads none."""
     found = [(source, source.path.stat()) for source in sources]
     return _key(
@@ -174,13 +174,13 @@ def fingerprint(sources: Sequence[Source], max_side: int) -> str:
 
 
 def state_of(sources: Sequence[Source], max_side: int) -> str:
-    """As `fingerprint`, but no replaced file escapes it; reads none.
+    """As `sources_digest`, but no replaced file escapes it; reads none.
 
     A program that copies or unpacks files may give another photograph of the same size the old date, yet neither the
     old inode nor the old time at which its status changed (ctime), which only the system sets.
     """
     statuses = [source.path.stat() for source in sources]
-    return _key([fingerprint(sources, max_side), *(f"{s.st_ino} {s.st_ctime_ns}" for s in statuses)], max_side)
+    return _key([sources_digest(sources, max_side), *(f"{s.st_ino} {s.st_ctime_ns}" for s in statuses)], max_side)
 
 
 def content_of(sources: Sequence[Source], max_side: int, progress: bool = True) -> str:

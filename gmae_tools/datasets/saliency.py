@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from gmae_tools.datasets.boxed import BoxedPhoto
 
 Split = Literal["odd", "even", "all"]
-Named = TypeVar("Named", "Pair", "BoxedPhoto")
+Named = TypeVar("Named", "PhotoAndMask", "BoxedPhoto")
 
 _COLOR = 16  # channels of a grey picture in JPEG differ by less, in levels of 255
 _NAMES_SHOWN = 5
 
 
-class _Source(NamedTuple):
+class _KnownDataset(NamedTuple):
     """Number of photographs, and where photographs and masks may lie under the root, the official way first."""
 
     images: int
     layouts: Sequence[tuple[str, str]]
 
 
-SOURCES = {
-    "ecssd": _Source(
+KNOWN = {
+    "ecssd": _KnownDataset(
         1000,
         [
             ("ECSSD/images", "ECSSD/ground_truth_mask"),
@@ -50,7 +50,7 @@ SOURCES = {
             ("ecssd/images", "ecssd/masks"),
         ],
     ),
-    "pascal-s": _Source(
+    "pascal-s": _KnownDataset(
         850,
         [
             ("PASCAL-S/datasets/imgs/pascal", "PASCAL-S/datasets/masks/pascal"),
@@ -60,7 +60,7 @@ SOURCES = {
             ("pascal-s/images", "pascal-s/masks"),
         ],
     ),
-    "duts-te": _Source(
+    "duts-te": _KnownDataset(
         5019,
         [
             ("DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"),
@@ -70,11 +70,11 @@ SOURCES = {
         ],
     ),
 }
-NAMES = tuple(SOURCES)
+NAMES = tuple(KNOWN)
 
 
 @dataclass(frozen=True)
-class Pair:
+class PhotoAndMask:
     """A photograph and its mask; `name` is their stem."""
 
     name: str
@@ -98,7 +98,7 @@ class Saliency:
     """
 
     def __init__(self, source: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> None:
-        if str(source) in SOURCES:
+        if str(source) in KNOWN:
             self.name = str(source)
             self.images, self.masks = _find(self.name, root)
         else:
@@ -109,26 +109,26 @@ class Saliency:
     @property
     def official_size(self) -> int | None:
         """Number of photographs of the whole data set, None for a folder of one's own."""
-        return SOURCES[self.name].images if self.name in SOURCES else None
+        return KNOWN[self.name].images if self.name in KNOWN else None
 
-    def pairs(self, split: Split = "all") -> list[Pair]:
+    def pairs(self, split: Split = "all") -> list[PhotoAndMask]:
         """Photographs and masks by name; of the `odd` or the `even` ids, to develop on one half and report the other.
 
         Raises:
             GmaeToolsError: a photograph or a mask is alone, a name has no number to split by, or nothing is left.
         """
         photos, masks = pair_by_stem(self.images, self.masks, ("photograph", "mask"))
-        pairs = [Pair(name, photos[name], masks[name]) for name in photos]
+        pairs = [PhotoAndMask(name, photos[name], masks[name]) for name in photos]
         return of_split(pairs, split, self.images)
 
 
 def _find(name: str, root: str | os.PathLike[str] | None) -> tuple[Path, Path]:
     chosen = data_root(name, root)
-    for layout in SOURCES[name].layouts:
+    for layout in KNOWN[name].layouts:
         images, masks = (chosen / part for part in layout)
         if images.is_dir() and masks.is_dir():
             return images, masks
-    wanted = " and ".join(SOURCES[name].layouts[0])
+    wanted = " and ".join(KNOWN[name].layouts[0])
     others = [str(path.parent) for path in sorted(chosen.glob("*/masks")) if (path.parent / "images").is_dir()]
     hint = f", such as {others[0]}" if others else ""
     raise GmaeToolsError(

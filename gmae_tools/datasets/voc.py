@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from gmae_tools.datasets.boxed import BoxedPhoto, data_root, first_folder
-from gmae_tools.datasets.saliency import Pair
+from gmae_tools.datasets.saliency import PhotoAndMask
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line, open_image
 
@@ -31,7 +31,7 @@ _LARGEST_XML = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
-class VOCPair(Pair):
+class VOCPhotoAndMask(PhotoAndMask):
     """A photograph and its segmentation: whatever is of a class is figure. Pixels without label count as ground."""
 
     def truth(self) -> np.ndarray:
@@ -82,10 +82,13 @@ class VOC:
         return [BoxedPhoto(name, self._photo(name), read_boxes(annotations / f"{name}.xml"))
                 for name in self.names(split)]  # fmt: skip
 
-    def pairs(self, split: str = "val") -> list[Pair]:
+    def pairs(self, split: str = "val") -> list[PhotoAndMask]:
         """The photographs of a split with their segmentations."""
         masks = self.folder / "SegmentationClass"
-        return [VOCPair(name, self._photo(name), masks / f"{name}.png") for name in self.names(split, "Segmentation")]
+        return [
+            VOCPhotoAndMask(name, self._photo(name), masks / f"{name}.png")
+            for name in self.names(split, "Segmentation")
+        ]
 
     def _photo(self, name: str) -> Path:
         return self.folder / "JPEGImages" / f"{name}.jpg"
