@@ -124,7 +124,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(photo: Path,
     checkpoints.save(CMAE(CMAEConfig.preset("nano")), tmp_path / "contrastive")
     result = run(photo, "--checkpoint", tmp_path / "contrastive", "-o", tmp_path / "out")
     assert result.exit_code == 1
-    assert result.stderr == "error: contrastive: tells pictures apart, and draws none; choose a GMAE or an MAE\n"
+    assert result.stderr == "error: contrastive: compares pictures and rebuilds none; choose a GMAE or an MAE\n"
     assert not (tmp_path / "out").exists()
     with pytest.raises(GmaeToolsError, match="draws none"):
         reconstruct(CMAE(CMAEConfig.preset("nano")), torch.rand(1, 3, 64, 64))
