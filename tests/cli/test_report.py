@@ -410,7 +410,7 @@ def test_the_page_in_a_browser(page: str, config: Path) -> None:
         ("higher = ", "best = ", "part steps, tables 1: contains unknown field best; there are file, caption, higher"),
         ('["value"]', '"value"', "part steps, tables 1, higher: expected array, got str"),
         ('"--pause 0"', '"--pause \'0"', "part steps: quick: No closing quotation"),
-        ("title =", "titel =", "the file: missing required field title"),
+        ("title =", "titel =", "the file: contains unknown field titel; there are title, parts, data"),
         ("[[parts]]", "[[parts", "not TOML"),
     ],
 )  # fmt: skip
