@@ -106,7 +106,7 @@ def _refusal(open_file: Callable[[], IO[Any]]) -> str | None:
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Remove files that killed runs left half written in these folders, not below. No other run may be writing there."""
+    """Remove files that killed runs left half written in these folders (not below), where no other run may be."""
     for folder in folders:
         for path in folder.glob(".*.tmp*"):
             if _TEMPORARY.fullmatch(path.name):

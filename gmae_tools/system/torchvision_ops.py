@@ -1,9 +1,9 @@
 """Makes `import torchvision` work where its compiled operators do not fit the installed torch.
 
 timm imports torchvision, but the parts of timm that this package uses need none of its compiled operators. Where these
-cannot be loaded, for example with a CUDA build of torchvision and a CPU build of torch, the import of torchvision fails
-with "operator torchvision::nms does not exist" when it attaches shape functions to `nms` and `qnms`. Declaring these two
-operators without an implementation avoids that. Calling them still raises torchvision's own explanation.
+cannot be loaded, for example with a CUDA build of torchvision and a CPU build of torch, importing torchvision fails
+with "operator torchvision::nms does not exist" when it attaches shape functions to `nms` and `qnms`. Declaring these
+two operators without an implementation avoids that. Calling them still raises torchvision's own explanation.
 """
 
 from __future__ import annotations
@@ -49,6 +49,6 @@ def _declare_missing_operators() -> None:
 
 
 def _forget_half_import() -> None:
-    """Remove the submodules that a failed import leaves behind, because the next import would not set them as attributes."""
+    """Remove the submodules of a failed import, which the next import would not set as attributes again."""
     for name in [name for name in sys.modules if name.startswith("torchvision.")]:
         del sys.modules[name]
