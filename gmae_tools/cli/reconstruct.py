@@ -61,7 +61,7 @@ def command(
         from gmae_tools.encoder.features import distinct_names, load_autoencoder
         from gmae_tools.images import read_image
         from gmae_tools.predict import resolve_device
-        from gmae_tools.pretrain.reconstruction import check_draws, reconstruct_photo
+        from gmae_tools.pretrain.reconstruction import check_rebuilds, reconstruct_photo
         from gmae_tools.report.reconstruction import COLUMNS, rows_of, write_reconstructions
         from gmae_tools.report.tables import format_rows
         from gmae_tools.splatting import choose_backend
@@ -71,7 +71,7 @@ def command(
         names = list(dict.fromkeys(checkpoints))
         models = dict(zip(distinct_names(names), (load_autoencoder(name).to(where) for name in names), strict=True))
     for name, model in models.items():
-        check_draws(model, name)
+        check_rebuilds(model, name)
     folder = output_folder(out, "*")
     rows: list[Row] = []
     try:

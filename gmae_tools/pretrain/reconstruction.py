@@ -40,14 +40,14 @@ def reconstruct(model: Autoencoder, images: Tensor, mask: Tensor | None = None, 
     """
     if isinstance(model, MAE):
         return draw(model(images, mask), images, model.config).clamp(0, 1)
-    check_draws(model, "this model")
+    check_rebuilds(model, "this model")
     assert isinstance(model, GMAE)
     height, width = images.shape[-2:]
     background = torch.full((3,), float(model.config.background_grey), device=images.device)
     return render(model(images, mask), model.camera, height, width, background, backend).clamp(0, 1)
 
 
-def check_draws(model: Autoencoder, name: str) -> None:
+def check_rebuilds(model: Autoencoder, name: str) -> None:
     """Make sure that `reconstruct` takes this model.
 
     Raises:

@@ -126,7 +126,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(photo: Path,
     assert result.exit_code == 1
     assert result.stderr == "error: contrastive: compares pictures and rebuilds none; choose a GMAE or an MAE\n"
     assert not (tmp_path / "out").exists()
-    with pytest.raises(GmaeToolsError, match="draws none"):
+    with pytest.raises(GmaeToolsError, match="rebuilds none"):
         reconstruct(CMAE(CMAEConfig.preset("nano")), torch.rand(1, 3, 64, 64))
 
 

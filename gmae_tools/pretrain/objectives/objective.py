@@ -20,7 +20,7 @@ class Objective(ABC):
     """What a run asks of its model.
 
     Args:
-        mask_ratio: Lowest and highest share of hidden patches; each step draws one share from this range.
+        mask_ratio: Lowest and highest share of hidden patches; each step samples one share from this range.
 
     Attributes:
         name: Name on the command line.
