@@ -39,7 +39,7 @@ class BatchPlan:
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Where batches are made.
 
     Attributes:
@@ -62,7 +62,7 @@ class BatchMaker:
         place: Where they are made.
     """
 
-    def __init__(self, photos: PhotoStore, indices: np.ndarray, plan: BatchPlan, place: Place) -> None:
+    def __init__(self, photos: PhotoStore, indices: np.ndarray, plan: BatchPlan, place: Placement) -> None:
         self.photos, self.plan, self.place = photos, plan, place
         self._cropper = Cropper(photos, place.device)
         self._order = PhotoOrder(indices, plan.seed)

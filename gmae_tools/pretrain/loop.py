@@ -36,7 +36,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder, AutoencoderConfig, use_plain_attention
 from gmae_tools.predict import has_bf16, resolve_device
-from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Place
+from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Placement
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.objectives import GMAEObjective, Objective
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
@@ -304,7 +304,7 @@ class _Run:
         self._restore()
         self.saved_step = self.step
         plan = BatchPlan(config.objective, config.batch_size, config.model.patch_size, config.seed, config.crop_scale)
-        place = Place(accelerator.device, accelerator.process_index, accelerator.num_processes)
+        place = Placement(accelerator.device, accelerator.process_index, accelerator.num_processes)
         self.maker = BatchMaker(self.photos, self.train_indices, plan, place)
 
     def train(self) -> Path:
