@@ -171,7 +171,22 @@ def pretrain(
     """
     where = resolve_device(device)
     with _torch_as_before(where):
-        return _pretrain(config, out, resume, where, execution)
+        accelerator = Accelerator(
+            cpu=where.type == "cpu",
+            mixed_precision=_precision(config.precision, where),
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+                DistributedDataParallelKwargs(broadcast_buffers=False),  # they never change
+            ],
+        )
+        if accelerator.is_main_process:
+            _check_folder(config, out, resume)
+        accelerator.wait_for_everyone()
+        run = _Run(config, out, accelerator, execution)
+        if accelerator.is_main_process:  # only now, so that settings that cannot work leave no file
+            with atomic_path(out / CONFIG_FILE) as temporary:
+                temporary.write_text(config.to_json() + "\n")
+        return run.train()
 
 
 @contextmanager
@@ -185,25 +200,6 @@ def _torch_as_before(device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.set_float32_matmul_precision(precision)
-
-
-def _pretrain(config: PretrainConfig, out: Path, resume: bool, where: torch.device, execution: Execution) -> Path:
-    accelerator = Accelerator(
-        cpu=where.type == "cpu",
-        mixed_precision=_precision(config.precision, where),
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=_PATIENCE),
-            DistributedDataParallelKwargs(broadcast_buffers=False),  # they never change
-        ],
-    )
-    if accelerator.is_main_process:
-        _check_folder(config, out, resume)
-    accelerator.wait_for_everyone()
-    run = _Run(config, out, accelerator, execution)
-    if accelerator.is_main_process:  # only now, so that settings that cannot work leave no file
-        with atomic_path(out / CONFIG_FILE) as temporary:
-            temporary.write_text(config.to_json() + "\n")
-    return run.train()
 
 
 def _precision(wanted: str, device: torch.device) -> str:

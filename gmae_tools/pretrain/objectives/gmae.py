@@ -122,10 +122,7 @@ def normalised_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patc
     targets = imagenet_patches(images, patch)  # [B, N, P]
     deviation = patch_statistics(targets)[1]
     errors = ((imagenet_patches(pictures, patch) - targets) / deviation).square().mean(-1)  # [B, N]
-    if mask is None:
-        return errors.mean(1)
-    counted = torch.where(mask.any(), mask, True)
-    return (errors * counted).sum(1) / counted.sum(1)
+    return _mean_over(errors, mask)
 
 
 def gradient_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
@@ -147,6 +144,13 @@ def _mean_error(errors: Tensor, mask: Tensor | None, patch: int) -> Tensor:
         return error.mean((1, 2))
     rows, columns = error.shape[1] // patch, error.shape[2] // patch
     by_patch = error.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).mean((2, 4)).flatten(1)  # [B, N]
+    return _mean_over(by_patch, mask)
+
+
+def _mean_over(by_patch: Tensor, mask: Tensor | None) -> Tensor:
+    """Means `[B]` of patches' errors `[B, N]` over those that count."""
+    if mask is None:
+        return by_patch.mean(1)
     counted = torch.where(mask.any(), mask, True)  # an `if` would wait for the GPU
     return (by_patch * counted).sum(1) / counted.sum(1)
 
