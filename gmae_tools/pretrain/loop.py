@@ -248,10 +248,10 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
 
 def _recipe(config: PretrainConfig) -> dict[str, Any]:
     """The configuration that is stored with the weights. It holds no paths, because checkpoints are shared."""
-    told: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
+    names: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
     if config.warm_start and Path(config.warm_start).exists():
-        told["warm_start"] = Path(config.warm_start).name
-    return {**json.loads(config.to_json()), **told}
+        names["warm_start"] = Path(config.warm_start).name
+    return {**json.loads(config.to_json()), **names}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -487,7 +487,7 @@ class _Run:
 
 
 def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
-    """The group through which hosts exchange what is no gradient; None for a single process."""
+    """The group for messages between hosts other than gradients; None for a single process."""
     return distributed.new_group(backend="gloo", timeout=_PATIENCE) if accelerator.num_processes > 1 else None
 
 
