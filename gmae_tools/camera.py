@@ -132,11 +132,11 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     z = camera.distance + gaussians.means[..., 2]  # [B, K]
     visible = z > _NEAREST_VISIBLE_Z
     safe_z = z.clamp_min(_NEAREST_VISIBLE_Z)
-    scales = _cut(gaussians.scales, _LARGEST)
+    scales = _clamped(gaussians.scales, _LARGEST)
     axes = quats_to_rotations(gaussians.quats) * scales[..., None, :]  # [B, K, 3, 3], columns = axes
-    flat, footprint = flatten(gaussians.means, axes, safe_z, camera)
+    flat, footprint = project_vectors(gaussians.means, axes, safe_z, camera)
     means = half * (flat + 1)
-    conics, determinant = _invert_covariance(_cut(footprint * half[:, None], _LONGEST_AXIS), camera.blur)
+    conics, determinant = _invert_covariance(_clamped(footprint * half[:, None], _LONGEST_AXIS), camera.blur)
     opacities = torch.where(visible & (determinant > _DEGENERATE), gaussians.opacities, 0.0)
     return Splats(means, conics, z, gaussians.colors, opacities)
 
@@ -150,14 +150,14 @@ def longest_axes(gaussians: Gaussians, camera: Camera, height: int, width: int) 
     """
     z = (camera.distance + gaussians.means[..., 2]).clamp_min(_NEAREST_VISIBLE_Z)
     axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]
-    _, footprint = flatten(gaussians.means, axes, z, camera)
+    _, footprint = project_vectors(gaussians.means, axes, z, camera)
     half = footprint.new_tensor([[width / 2], [height / 2]])
     longest = (footprint * half).square().sum(-2).argmax(-1)  # [B, K]
     moves = axes[..., :2, :] if camera.kind == "pinhole" else footprint  # where centres are not in perspective
     return longest, moves.gather(-1, longest[..., None, None].expand(*longest.shape, 2, 1))[..., 0]
 
 
-def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+def project_vectors(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     """Centres and axes as they fall on the picture plane, in units of half its width and half its height.
 
     Args:
@@ -168,13 +168,13 @@ def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Ten
     Returns:
         Centres `[B, K, 2]` and axes `[B, K, 2, 3]`.
     """
-    centres, footprint = _flatten_centred(means, axes, z, camera)
+    centres, footprint = _project_centred(means, axes, z, camera)
     if camera.cx or camera.cy:
         centres = centres + centres.new_tensor([camera.cx, camera.cy])
     return centres, footprint
 
 
-def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+def _project_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     centres = means[..., :2]
     if camera.kind == "orthographic":
         return centres, axes[..., :2, :] * (camera.focal / camera.distance)
@@ -191,7 +191,7 @@ def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> 
     if camera.distance == 0:  # in its scene, where what lies beside the picture would be smeared all over it
         middle = projected.new_tensor([camera.cx, camera.cy])
         sheared = torch.minimum(torch.maximum(projected, -_SHEAR_LIMIT - middle), _SHEAR_LIMIT - middle)
-    return projected, footprint - _shear(_cut(sheared, _LARGEST), axes, z)
+    return projected, footprint - _shear(_clamped(sheared, _LARGEST), axes, z)
 
 
 def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:
     return projected[..., None] * (axes[..., 2:, :] / z[..., None, None])
 
 
-def _cut(lengths: Tensor, limit: float) -> Tensor:
+def _clamped(lengths: Tensor, limit: float) -> Tensor:
     """Lengths of either sign, none beyond the limit; an infinite one becomes NaN, and is found."""
     return lengths * (limit / lengths.detach().abs().clamp_min(limit))
 

@@ -7,8 +7,6 @@ Source: MAE (arXiv 2111.06377).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -16,23 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gmae_tools.errors import GmaeToolsError
-from gmae_tools.masks import hidden_patches, visible_patches
-from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, initialise, vit_block
+from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, initialise
 from gmae_tools.system.precision import working_dtype
+from gmae_tools.vit import Block, LayerNorm, hidden_patches, visible_patches
 
 _EPSILON = 1e-6  # added to a patch's variance
-
-# Where the official checkpoints keep what; the encoder's names are ours.
-_OFFICIAL = {
-    "mask_token": "decoder.mask_token",
-    "decoder_embed.": "decoder.embed.",
-    "decoder_blocks.": "decoder.blocks.",
-    "decoder_norm.": "decoder.norm.",
-    "decoder_pred.": "decoder.head.",
-}
-_WIDTH_OF_H = 1280
-_COMPUTED = ("pos_embed", "decoder_pos_embed")
 
 
 @dataclass(frozen=True)
@@ -71,11 +57,6 @@ class CMAEConfig(AutoencoderConfig):
     embedding: int = 128
     head: Literal["decoder", "light"] = "decoder"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.head not in ("decoder", "light"):
-            raise GmaeToolsError(f"head is {self.head!r}, must be decoder or light")
-
 
 class PatchDecoder(nn.Module):
     """A ViT over the encoder's tokens and a mask token in place of every hidden patch.
@@ -89,9 +70,9 @@ class PatchDecoder(nn.Module):
         self.embed = nn.Linear(config.width, config.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.decoder_width))
         self.blocks = nn.ModuleList(
-            vit_block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
+            Block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
-        self.norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
+        self.norm = LayerNorm(config.decoder_width)
         self.head = nn.Linear(config.decoder_width, outputs)
         nn.init.normal_(self.mask_token, std=0.02)
 
@@ -113,7 +94,7 @@ class PatchDecoder(nn.Module):
 class MAE(Autoencoder):
     """Pictures in, predictions for the patches out: `predictions = model(images, mask)`, `[B, N, P]`.
 
-    They are of what `patch_targets` says; `draw` turns them into pictures.
+    They are of what `patch_targets` says; `paint_patches` turns them into pictures.
     """
 
     config: MAEConfig
@@ -219,7 +200,7 @@ def patch_targets(images: Tensor, config: MAEConfig) -> Tensor:
     return (patches - mean) / deviation
 
 
-def draw(predictions: Tensor, images: Tensor, config: MAEConfig) -> Tensor:
+def paint_patches(predictions: Tensor, images: Tensor, config: MAEConfig) -> Tensor:
     """Pictures `[B, 3, H, W]`, RGB around [0, 1], of predictions for `images`.
 
     Normalised targets say nothing of a patch's brightness and contrast: both are taken from `images`, as in MAE's own
@@ -270,51 +251,3 @@ def mae_loss(
     hidden = hidden_patches(mask, error.shape[1])
     counted = torch.where(hidden.any(), hidden, True)  # no `if`: it would wait for the GPU
     return (error * counted).sum() / counted.sum()
-
-
-# --- official weights --------------------------------------------------------------------------------
-
-
-def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a `MAE` from that of an official checkpoint (its `model`), encoder and decoder.
-
-    Position embeddings are computed, and left out.
-    """
-    return {_our_name(name): tensor for name, tensor in weights.items() if name not in _COMPUTED}
-
-
-def official_config(weights: Mapping[str, Tensor], *, normalise_targets: bool = False) -> MAEConfig:
-    """The configuration of an official checkpoint's model, from the shapes of its weights.
-
-    Shapes do not tell the number of heads. In the official models the encoder's are 64 wide, those of ViT-H 80, and
-    the decoder has 16; so they are here.
-
-    Args:
-        normalise_targets: no weight tells that either; False fits the `mae_visualize_*.pth`.
-
-    Raises:
-        GmaeToolsError: these are not the weights of an encoder and a decoder.
-    """
-    try:
-        width, decoder_width = (weights[name].shape[-1] for name in ("cls_token", "mask_token"))
-        patch = weights["patch_embed.proj.weight"].shape[-1]
-        grid = math.isqrt(weights["pos_embed"].shape[1] - 1)
-    except (KeyError, IndexError, ValueError) as error:
-        problem = f"no weights of a whole MAE ({error}); an encoder alone draws nothing, take a mae_visualize_*.pth"
-        raise GmaeToolsError(problem) from None
-    return MAEConfig(
-        image_size=grid * patch, patch_size=patch, width=width, depth=_count(weights, "blocks"),
-        heads=max(1, width // (80 if width == _WIDTH_OF_H else 64)), decoder_width=decoder_width,
-        decoder_depth=_count(weights, "decoder_blocks"), decoder_heads=16, normalise_targets=normalise_targets,
-    )  # fmt: skip
-
-
-def _count(weights: Mapping[str, Tensor], blocks: str) -> int:
-    return sum(name.startswith(f"{blocks}.") and name.endswith(".norm1.weight") for name in weights)
-
-
-def _our_name(name: str) -> str:
-    for theirs, ours in _OFFICIAL.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return f"encoder.{name}"

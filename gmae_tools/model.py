@@ -11,24 +11,26 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints, overload
 
 import torch
 from torch import Tensor, nn
 
 from gmae_tools.camera import LATER, Camera
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
+from gmae_tools.gaussians import COLUMNS, LAYOUT, PACKED, Gaussians
 from gmae_tools.hub import HubModel
-from gmae_tools.masks import hidden_patches, keep_visible
-from gmae_tools.positions import patch_positions, query_places, sincos_embedding
 from gmae_tools.system.precision import working_dtype
-from gmae_tools.system.torchvision_ops import ensure_torchvision
-
-ensure_torchvision()
-from timm.layers import Attention, PatchEmbed  # type: ignore[attr-defined]  # noqa: E402
-from timm.models.vision_transformer import Block  # noqa: E402
+from gmae_tools.vit import (
+    Block,
+    LayerNorm,
+    PatchEmbed,
+    hidden_patches,
+    keep_visible,
+    patch_positions,
+    query_places,
+    sincos_embedding,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,26 +39,18 @@ if TYPE_CHECKING:
 RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_STD = (0.229, 0.224, 0.225)
 
-# What a query says about one Gaussian: centre, scales, rotation, colour, opacity (before activation).
-_PARAMETERS = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": 1}
-_RAW = sum(_PARAMETERS.values())  # 14
-
-# Beyond these a configuration is a mistake, or meant to exhaust whoever loads it.
+# A configuration beyond these limits is a mistake, or made to exhaust the machine that loads it.
 _MOST = {"image_size": 4096, "depth": 256, "decoder_depth": 256}  # other whole numbers:
 _MOST_OTHERS = _MOST_PATCHES = 1 << 16
 _MOST_GAUSSIANS = 1 << 20
 _LARGEST_SCALE = 1000.0
 
-# Where queries come from (each from a place of its own on a grid, or all from chance), and conventions; `GMAEConfig`
-# says what they mean.
+# Choices of `GMAEConfig`, which documents them.
 QueryStart = Literal["grid", "random"]
 Rotations = Literal["quaternion", "shoemake"]
 DecoderPositions = Literal["own", "previous"]
 Order = Literal["queries", "slots"]
-_CHOICES = {
-    "query_start": QueryStart, "rotations": Rotations, "decoder_positions": DecoderPositions, "order": Order,
-}  # fmt: skip
-_CHANCE = 0.02  # standard deviation of random queries, as the paper draws them
+_QUERY_STD = 0.02  # standard deviation of random queries; the paper's
 
 _SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large footprints optimise badly at first
 
@@ -82,13 +76,9 @@ class AutoencoderConfig:
     decoder_heads: int = 3
 
     def __post_init__(self) -> None:
-        for field_ in dataclasses.fields(self):
-            value = getattr(self, field_.name)
-            most = _MOST.get(field_.name, _MOST_OTHERS)
-            if field_.type == "int" and not (type(value) is int and 0 < value <= most):
-                raise GmaeToolsError(f"{field_.name} is {value!r}, must be a whole number above 0, {most:,} at most")
-            if field_.type == "bool" and type(value) is not bool:
-                raise GmaeToolsError(f"{field_.name} is {value!r}, must be true or false")
+        for name, kind in _types(type(self)).items():
+            if problem := _problem(getattr(self, name), kind, _MOST.get(name, _MOST_OTHERS)):
+                raise GmaeToolsError(f"{name} is {getattr(self, name)!r}, must be {problem}")
         if self.image_size % self.patch_size:
             raise GmaeToolsError(f"image size {self.image_size} is not a multiple of the patch size {self.patch_size}")
         if (self.image_size // self.patch_size) ** 2 > _MOST_PATCHES:
@@ -128,11 +118,31 @@ class AutoencoderConfig:
             GmaeToolsError: a key is unknown or a value impossible.
         """
         try:
-            values = {key: Camera(**value) if key == "camera" else value for key, value in values.items()}
-            return cls(**values)
+            parts: dict[str, Any] = {name: kind for name, kind in _types(cls).items() if dataclasses.is_dataclass(kind)}
+            return cls(**{key: parts[key](**value) if key in parts else value for key, value in values.items()})
         except TypeError as error:
             name = cls.__name__.removesuffix("Config")
             raise GmaeToolsError(f"not a configuration of this version's {name}: {error}") from error
+
+
+def _types(config: type[AutoencoderConfig]) -> dict[str, Any]:
+    """The types of the settings."""
+    return get_type_hints(config)
+
+
+def _problem(value: object, kind: Any, most: int) -> str | None:
+    """What a setting of a type must be, if the value is not; a whole number lies in 1..most."""
+    if kind is int and not (type(value) is int and 0 < value <= most):
+        return f"a whole number above 0, {most:,} at most"
+    if kind is bool and type(value) is not bool:
+        return "true or false"
+    if kind is float and type(value) not in (int, float):
+        return "a number"
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        return " or ".join(get_args(kind))
+    if dataclasses.is_dataclass(kind) and not isinstance(value, kind):  # type: ignore[arg-type]
+        return f"a {kind.__name__}"  # type: ignore[union-attr]
+    return None
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -178,15 +188,10 @@ class GMAEConfig(AutoencoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in _CHOICES.items():
-            if (value := getattr(self, name)) not in get_args(known):
-                raise GmaeToolsError(f"{name} is {value!r}, must be {' or '.join(get_args(known))}")
-        if type(self.background_grey) not in (int, float) or not 0 <= self.background_grey <= 1:
+        if not 0 <= self.background_grey <= 1:
             raise GmaeToolsError(f"background_grey is {self.background_grey!r}, must be a number in 0..1")
-        if type(self.max_scale) not in (int, float) or not 0 < self.max_scale <= _LARGEST_SCALE:
+        if not 0 < self.max_scale <= _LARGEST_SCALE:
             raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be above 0, {_LARGEST_SCALE:g} at most")
-        if not isinstance(self.camera, Camera):
-            raise GmaeToolsError(f"camera is {self.camera!r}, must be a Camera")
         if self.k > _MOST_GAUSSIANS:
             raise GmaeToolsError(f"a picture has {_MOST_GAUSSIANS:,} Gaussians at most, not {self.k:,}")
 
@@ -234,18 +239,22 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.patch_embed = PatchEmbed(
-            None, config.patch_size, embed_dim=config.width, strict_img_size=False, flatten=True
-        )
-        self.blocks = nn.ModuleList(vit_block(config.width, config.heads) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.patch_embed = PatchEmbed(config.patch_size, config.width)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
+        self.norm = LayerNorm(config.width)
         self.register_parameter("mask_token", None)
 
-    def forward(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, images: Tensor, positions: Tensor, mask: Tensor | None, return_blocks: bool = False
+    ) -> Tensor | list[Tensor]:
         x = self.embed(images, positions, mask)
+        stages = [x]
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+            if return_blocks:
+                stages.append(x)
+        x = self.norm(x)
+        return [*stages, x] if return_blocks else x
 
     def embed(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         """What the first block sees, `[B, 1 + V, D]`; with mask tokens `[B, 1 + N, D]`."""
@@ -268,10 +277,10 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(config.width, config.decoder_width)
         self.queries = nn.Parameter(queries)
         self.blocks = nn.ModuleList(
-            vit_block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
+            Block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
-        self.norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
-        self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * _RAW, bias=False)
+        self.norm = LayerNorm(config.decoder_width)
+        self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * PACKED, bias=False)
         # Only the place in the picture starts from the query: a depth of its own would print the queries' grid on
         # the depth map.
         self.anchors = None if anchors is None else nn.Parameter(anchors)
@@ -284,7 +293,7 @@ class Decoder(nn.Module):
             x = block(x)
         queries = self.norm(x[:, -self.queries.shape[1] :])  # [B, Q, D']
         raw = self.head(queries)
-        raw = raw.to(working_dtype(raw)).unflatten(-1, (-1, _RAW)) + self.bias  # [B, Q, G, 14]
+        raw = raw.to(working_dtype(raw)).unflatten(-1, (-1, PACKED)) + self.bias  # [B, Q, G, 14]
         if self.anchors is not None:
             raw = torch.cat([raw[..., :2] + self.anchors, raw[..., 2:]], -1)
         if self.order == "slots":
@@ -338,10 +347,25 @@ class Autoencoder(nn.Module, HubModel):
             raise GmaeToolsError(f"pictures of {height} x {width} px: both sides must be multiples of {patch} px")
         return height // patch, width // patch
 
-    def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order."""
+    @overload
+    def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor: ...
+
+    @overload
+    def encode(self, images: Tensor, mask: Tensor | None = None, *, return_blocks: Literal[True]) -> list[Tensor]: ...
+
+    def encode(
+        self, images: Tensor, mask: Tensor | None = None, *, return_blocks: bool = False
+    ) -> Tensor | list[Tensor]:
+        """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order.
+
+        Args:
+            images, mask: as for `forward`.
+            return_blocks: return a list of depth + 2 tensors instead: the tokens that enter the first block, those
+                that leave each block, and the features, which are the last of these after the encoder's `norm`.
+        """
         positions = self.positions(self.grid(images), self.config.width)
-        return self.encoder(self.normalise(images), positions, mask)
+        features: Tensor | list[Tensor] = self.encoder(self.normalise(images), positions, mask, return_blocks)
+        return features
 
     def normalise(self, images: Tensor) -> Tensor:
         """What the encoder sees of RGB in [0, 1] `[B, 3, H, W]`: in units of ImageNet's statistics, and its dtype."""
@@ -388,7 +412,7 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
 
 def activate(raw: Tensor, max_scale: float, rotations: Rotations = "quaternion") -> Gaussians:
     """Turn the head's `[B, K, 14]` into Gaussians: sigmoids, and a quaternion left for `project` to normalise."""
-    means, scales, quats, colors, opacities = raw.split(list(_PARAMETERS.values()), -1)
+    means, scales, quats, colors, opacities = raw.split(list(LAYOUT.values()), -1)
     return Gaussians(
         means=2 * means.sigmoid() - 1,
         scales=max_scale * scales.sigmoid(),
@@ -409,25 +433,10 @@ def shoemake_quaternion(raw: Tensor) -> Tensor:
     return torch.stack([near * v.sin(), near * v.cos(), far * w.sin(), far * w.cos()], -1)
 
 
-def vit_block(width: int, heads: int) -> nn.Module:
-    """One block of a ViT as MAE has it: the layers normalise with an epsilon of 1e-6."""
-    return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))  # type: ignore[arg-type]
-
-
-def use_plain_attention(model: nn.Module) -> None:
-    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
-
-    It is the backward pass that is slow, so this is for training alone.
-    """
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone
-
-
 def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
     """Query tokens `[1, Q, D']`, and the raw x and y `[Q, 1, 2]` from which their Gaussians start, if from a grid."""
     if config.query_start == "random":
-        return torch.randn(1, config.queries, config.decoder_width) * _CHANCE, None
+        return torch.randn(1, config.queries, config.decoder_width) * _QUERY_STD, None
     places = query_places(config.queries)  # [Q, 2] in [-1, 1]
     grid = config.image_size // config.patch_size
     tokens = sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)
@@ -435,9 +444,9 @@ def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
 
 
 def _starting_bias() -> Tensor:
-    bias = torch.zeros(_RAW)
-    bias[3:6] = _SMALL_START
-    bias[6] = 1.0  # the identity rotation (w, x, y, z) = (1, 0, 0, 0)
+    bias = torch.zeros(PACKED)
+    bias[COLUMNS["scales"]] = _SMALL_START
+    bias[COLUMNS["quats"].start] = 1.0  # the identity rotation (w, x, y, z) = (1, 0, 0, 0)
     return bias
 
 

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.encoder.features import block_features
 from gmae_tools.encoder.occlusion import Occlusion
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.cka import LEAST_BATCH, MinibatchCKA
@@ -40,7 +39,7 @@ _AT_ONCE, _AT_ONCE_ON_CPU = 256, 32  # pictures
 
 
 @dataclass(frozen=True)
-class Curve:
+class InvarianceCurve:
     """CKA along the encoder, between whole and occluded pictures.
 
     Attributes:
@@ -98,7 +97,7 @@ def invariance(
     conditions: Sequence[Occlusion],
     *,
     seed: int = 0,
-) -> list[Curve]:
+) -> list[InvarianceCurve]:
     """The curves of a model, for all conditions and all kinds of tokens.
 
     Args:
@@ -120,8 +119,8 @@ def invariance(
             whole, occluded = (torch.cat(features, 1) for features in zip(*(part[key] for part in parts), strict=True))
             found.setdefault(key, MinibatchCKA()).update(whole, occluded)
     curves = [
-        Curve(name, tokens, condition.kind, condition.ratio, cka.compute().tolist(), cka.standard_error().tolist())
-        for (condition, tokens), cka in found.items()
+        InvarianceCurve(name, tokens, hidden.kind, hidden.ratio, cka.compute().tolist(), cka.standard_error().tolist())
+        for (hidden, tokens), cka in found.items()
     ]
     return sorted(curves, key=lambda curve: TOKENS.index(curve.tokens))
 
@@ -130,11 +129,11 @@ def _pairs(
     model: Autoencoder, images: Tensor, numbers: np.ndarray, conditions: Sequence[Occlusion], seed: int
 ) -> Iterator[tuple[tuple[Occlusion, Tokens], tuple[Tensor, Tensor]]]:
     """For each condition and kind of tokens the features of both versions, `[depth + 2, b, D]` each."""
-    whole = list(block_features(model, images))
+    whole = model.encode(images, return_blocks=True)
     for condition in conditions:
-        mask = condition.draw(model.grid(images), numbers, seed).to(images.device)
-        seen = list(block_features(model, images, mask))
-        other = list(block_features(model, images, ~mask)) if condition.kind == "halves" else whole
+        mask = condition.sample(model.grid(images), numbers, seed).to(images.device)
+        seen = model.encode(images, mask, return_blocks=True)
+        other = model.encode(images, ~mask, return_blocks=True) if condition.kind == "halves" else whole
         visible = _of_visible(seen, mask)
         yield (condition, "mean"), (_of_visible(other, ~mask) if condition.kind == "halves" else _means(whole), visible)
         if condition.kind != "halves":

@@ -31,7 +31,7 @@ class Occlusion:
         if not 0 < self.ratio < 1:
             raise GmaeToolsError(f"ratio {self.ratio:g}: the share of hidden patches must lie between 0 and 1")
 
-    def draw(self, grid: tuple[int, int], numbers: np.ndarray, seed: int = 0) -> Tensor:
+    def sample(self, grid: tuple[int, int], numbers: np.ndarray, seed: int = 0) -> Tensor:
         """Hidden patches, bool `[B, N]`, of pictures with these `numbers`; every row hides the same number.
 
         A picture's masks follow from its number and the seed alone. Scattered patches that a lower ratio hides stay
@@ -50,17 +50,17 @@ class Occlusion:
             raise GmaeToolsError(f"ratio {self.ratio:g} hides {hidden} of {size}: choose one further from 0 and 1")
         masks = np.zeros((len(numbers), patches), bool)
         for mask, number in zip(masks, numbers.tolist(), strict=True):
-            chance = np.random.default_rng((seed, number))
-            order = _from_a_place(grid, hidden, chance) if self.kind == "block" else chance.permutation(patches)
+            rng = np.random.default_rng((seed, number))
+            order = _from_a_place(grid, hidden, rng) if self.kind == "block" else rng.permutation(patches)
             mask[order[:hidden]] = True
         return torch.from_numpy(masks)
 
 
-def _from_a_place(grid: tuple[int, int], hidden: int, chance: np.random.Generator) -> np.ndarray:
+def _from_a_place(grid: tuple[int, int], hidden: int, rng: np.random.Generator) -> np.ndarray:
     """All patches, nearest first (by the larger of the distances in x and y), around a place where a square fits."""
     sides = np.array(grid, float)
     margin = np.minimum(np.sqrt(hidden), sides) / 2
-    centre = margin + chance.random(2) * (sides - 2 * margin)
+    centre = margin + rng.random(2) * (sides - 2 * margin)
     places = np.stack(np.meshgrid(*(np.arange(side) + 0.5 for side in grid), indexing="ij"), -1).reshape(-1, 2)
     distances: np.ndarray = np.abs(places - centre).max(1)
     return distances.argsort(kind="stable")

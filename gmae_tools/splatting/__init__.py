@@ -21,11 +21,11 @@ from torch import Tensor
 
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.splatting.backends import Backend, Drawer, choose_backend
+from gmae_tools.splatting.backends import Backend, Renderer, choose_backend
 from gmae_tools.splatting.rules import ALPHA_MAX, RasterOptions
 from gmae_tools.system.precision import working_dtype
 
-__all__ = ["Backend", "Drawer", "GroupRaster", "Raster", "choose_backend", "rasterize", "rasterize_groups"]
+__all__ = ["Backend", "GroupRaster", "Raster", "Renderer", "choose_backend", "rasterize", "rasterize_groups"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 
 Backend = Literal["auto", "cpu", "gsplat", "dense"]
-Drawer = Literal["cpu", "gsplat", "dense"]  # what `auto` becomes
+Renderer = Literal["cpu", "gsplat", "dense"]  # what `auto` becomes
 
 GSPLAT_VERSION = (1, 5, 3)  # the oldest whose functions have the signatures used here
 _EXTENSION = "gsplat_cuda"  # gsplat's name for what it compiles
@@ -42,7 +42,7 @@ class BackendStatus:
         reason: what it draws with; if not usable, what is missing and what to install.
     """
 
-    name: Drawer
+    name: Renderer
     usable: bool
     reason: str
 
@@ -57,7 +57,7 @@ def describe_backends() -> list[BackendStatus]:
 
 
 @lru_cache
-def choose_backend(backend: Backend, device: torch.device | str) -> Drawer:
+def choose_backend(backend: Backend, device: torch.device | str) -> Renderer:
     """The backend that draws splats which lie on `device`; `auto` is gsplat on CUDA if it is usable, else `cpu`.
 
     Every choice is logged once, as a warning where `auto` has to do without gsplat on CUDA. The first choice of gsplat

@@ -22,9 +22,7 @@ from gmae_tools.diagnosis import try_backend
 from gmae_tools.encoder.probe import LinearConfig, linear_predict
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, draw
-from gmae_tools.masks import visible_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
-from gmae_tools.positions import patch_positions
 from gmae_tools.predict import predict
 from gmae_tools.pretrain.batches import Batch
 from gmae_tools.pretrain.crops import bicubic_weights, resize_batch
@@ -36,6 +34,7 @@ from gmae_tools.report.layers import LayersRequest
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.splatting.simd import empty_rows, load, store
 from gmae_tools.system.precision import working_dtype
+from gmae_tools.vit import patch_positions, visible_patches
 from gmae_tools.zeroshot.figure_ground import METHODS
 from gmae_tools.zeroshot.layers import over, render_layers
 from gmae_tools.zeroshot.views import Looks
