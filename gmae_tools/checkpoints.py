@@ -449,9 +449,7 @@ def _build(
             shapes = f"{list(tensor.shape)}, the configuration asks for {list(wanted[name].shape)}"
             raise GmaeToolsError(f"{file}: {name} has shape {shapes}")
         found[name] = finite(tensor, f"{file}: {name}")
-    model = kind(config)  # type: ignore[call-arg]
-    model.load_state_dict(found)
-    return model.eval()
+    return kind.with_weights(config, found).eval()
 
 
 def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:

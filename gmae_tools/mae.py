@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, initialise
+from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, init_normal, initialise
 from gmae_tools.system.precision import working_dtype
 from gmae_tools.vit import Block, LayerNorm, hidden_patches, visible_patches
 
@@ -74,7 +74,7 @@ class PatchDecoder(nn.Module):
         )
         self.norm = LayerNorm(config.decoder_width)
         self.head = nn.Linear(config.decoder_width, outputs)
-        nn.init.normal_(self.mask_token, std=0.02)
+        init_normal(self.mask_token)
 
     def forward(self, tokens: Tensor, positions: Tensor, visible: Tensor | None) -> Tensor:
         x = self.embed(tokens)  # [B, 1 + V, D']
@@ -143,7 +143,7 @@ class CMAE(Autoencoder):
         super().__init__(config, LightHead if light else partial(PatchDecoder, outputs=config.embedding))
         if light:
             self.encoder.mask_token = nn.Parameter(torch.zeros(1, 1, config.width))
-            nn.init.normal_(self.encoder.mask_token, std=0.02)
+            init_normal(self.encoder.mask_token)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
         """Embeddings `[B, E]`; `grid` and `mask` say which patch each token is of."""

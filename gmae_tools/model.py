@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints, overload
 
@@ -50,7 +50,7 @@ QueryStart = Literal["grid", "random"]
 Rotations = Literal["quaternion", "shoemake"]
 DecoderPositions = Literal["own", "previous"]
 Order = Literal["queries", "slots"]
-_QUERY_STD = 0.02  # standard deviation of random queries; the paper's
+_INIT_STD = 0.02  # standard deviation of tokens and queries that start at random; MAE's and the paper's
 
 _SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large footprints optimise badly at first
 
@@ -319,11 +319,24 @@ class Autoencoder(nn.Module, HubModel):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = decoder(config)
-        for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
+        self._set_statistics()
         self.float()
         self.apply(initialise)
-        nn.init.normal_(self.encoder.cls_token, std=0.02)
+        init_normal(self.encoder.cls_token)
+
+    def _set_statistics(self) -> None:
+        for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
+
+    @classmethod
+    def with_weights(cls, config: Any, weights: Mapping[str, Tensor]) -> Self:
+        """A model on the CPU with copies of these weights, all of them; no random numbers are drawn for it."""
+        with torch.device("meta"):
+            model = cls(config)  # type: ignore[call-arg]  # subclasses choose their decoder
+        model._set_statistics()
+        copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+        model.load_state_dict(copies, assign=True)
+        return model
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Any:
         """What `decode` makes of pictures.
@@ -435,8 +448,11 @@ def shoemake_quaternion(raw: Tensor) -> Tensor:
 
 def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
     """Query tokens `[1, Q, D']`, and the raw x and y `[Q, 1, 2]` from which their Gaussians start, if from a grid."""
+    if torch.get_default_device().type == "meta":  # arithmetic without numbers would import torch._dynamo
+        queries = torch.empty(1, config.queries, config.decoder_width)
+        return queries, None if config.query_start == "random" else torch.empty(config.queries, 1, 2)
     if config.query_start == "random":
-        return torch.randn(1, config.queries, config.decoder_width) * _QUERY_STD, None
+        return torch.randn(1, config.queries, config.decoder_width) * _INIT_STD, None
     places = query_places(config.queries)  # [Q, 2] in [-1, 1]
     grid = config.image_size // config.patch_size
     tokens = sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)
@@ -460,4 +476,13 @@ def initialise(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]
     elif isinstance(module, Decoder):  # applied after its children
-        nn.init.normal_(module.head.weight, std=0.02)
+        init_normal(module.head.weight)
+
+
+def init_normal(parameter: Tensor) -> None:
+    """Fill a parameter from N(0, 0.02), unless it has a shape only: on the meta device that would import torch._dynamo.
+
+    Source of the deviation: MAE.
+    """
+    if not parameter.is_meta:
+        nn.init.normal_(parameter, std=_INIT_STD)
