@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, init_normal, initialise
 from gmae_tools.system.precision import working_dtype
-from gmae_tools.vit import Block, LayerNorm, hidden_patches, visible_patches
+from gmae_tools.vit import LayerNorm, ViTBlock, hidden_patches, visible_patches
 
 _EPSILON = 1e-6  # added to a patch's variance
 
@@ -70,7 +70,7 @@ class PatchDecoder(nn.Module):
         self.embed = nn.Linear(config.width, config.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.decoder_width))
         self.blocks = nn.ModuleList(
-            Block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
+            ViTBlock(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
         self.norm = LayerNorm(config.decoder_width)
         self.head = nn.Linear(config.decoder_width, outputs)

@@ -22,9 +22,9 @@ from gmae_tools.gaussians import COLUMNS, LAYOUT, PACKED, Gaussians
 from gmae_tools.hub import HubModel
 from gmae_tools.system.precision import working_dtype
 from gmae_tools.vit import (
-    Block,
     LayerNorm,
     PatchEmbed,
+    ViTBlock,
     hidden_patches,
     keep_visible,
     patch_positions,
@@ -240,7 +240,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.patch_embed = PatchEmbed(config.patch_size, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(ViTBlock(config.width, config.heads) for _ in range(config.depth))
         self.norm = LayerNorm(config.width)
         self.register_parameter("mask_token", None)
 
@@ -277,7 +277,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(config.width, config.decoder_width)
         self.queries = nn.Parameter(queries)
         self.blocks = nn.ModuleList(
-            Block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
+            ViTBlock(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
         self.norm = LayerNorm(config.decoder_width)
         self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * PACKED, bias=False)

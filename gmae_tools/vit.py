@@ -69,7 +69,7 @@ class MLP(nn.Module):
         return self.fc2(functional.gelu(self.fc1(x)))
 
 
-class Block(nn.Module):
+class ViTBlock(nn.Module):
     """One block of a pre-norm transformer, as ViT and MAE have it."""
 
     def __init__(self, width: int, heads: int) -> None:

@@ -38,7 +38,7 @@ def pair(ours: type[nn.Module], *arguments: int, theirs: nn.Module, seed: int = 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_a_block_is_timms(plain: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    mine, theirs = pair(vit.Block, WIDTH, HEADS, theirs=timm_block())
+    mine, theirs = pair(vit.ViTBlock, WIDTH, HEADS, theirs=timm_block())
     results = []
     for block, attention in ((mine, vit.Attention), (theirs, layers.Attention)):
         torch.manual_seed(1)
@@ -53,7 +53,7 @@ def test_a_block_is_timms(plain: bool, dtype: torch.dtype) -> None:
 
 
 def test_fused_and_plain_attention_agree() -> None:
-    block, x = vit.Block(WIDTH, HEADS), torch.randn(2, 17, WIDTH)
+    block, x = vit.ViTBlock(WIDTH, HEADS), torch.randn(2, 17, WIDTH)
     fused = block(x)
     vit.use_plain_attention(block)
     assert not block.attn.fused_attn

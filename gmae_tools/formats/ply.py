@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-import numba
 import numpy as np
 import torch
 from scipy.special import expit
@@ -25,6 +24,7 @@ from gmae_tools.formats.viewpoint import Viewpoint, moved
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import one_line
 from gmae_tools.system.files import atomic_path
+from gmae_tools.system.kernels import kernel
 
 SH_0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi)); colour = 1/2 + SH_0 f_dc
 PROPERTIES = (
@@ -328,7 +328,7 @@ def _read_lists(file: IO[bytes], element: _Element, names: tuple[str, ...], orde
     return values
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _walk(
     data: np.ndarray, count: int, lengths: np.ndarray, sizes: np.ndarray, slots: np.ndarray, big: bool,
     places: np.ndarray,
