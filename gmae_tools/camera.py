@@ -1,4 +1,4 @@
-"""Cameras and `project()`: 3-D Gaussians become 2-D splats. The one place with geometry; all else is 2-D."""
+"""Cameras and `project()`, which turns 3-D Gaussians into 2-D splats; the renderers only know splats."""
 
 from __future__ import annotations
 
@@ -118,10 +118,10 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     """Project 3-D Gaussians onto a picture of `height` x `width` pixels; differentiable in every parameter.
 
     The normalised square [-1, 1]^2 is stretched over the picture, so a prediction renders at any size and aspect ratio.
-    What cannot be seen keeps its place in the order but gets opacity 0: Gaussians behind the camera (their footprint is
-    computed at the near plane, so that it stays finite) and, without blur, footprints without area. Any numbers up to
-    1e30 will do, but for quaternions, which turn nothing if they are longer than 1e19 (or 0); the sign of a scale does
-    not matter. What is NaN or infinite stays so, for `rasterize` to refuse.
+    Invisible Gaussians keep their place in the order but get opacity 0: those behind the camera (their footprint is
+    computed at the near plane, so that it stays finite) and, without blur, those whose footprint has no area. Numbers
+    up to 1e30 are handled; quaternions longer than 1e19, or of length 0, rotate nothing; the sign of a scale does not
+    matter. NaN and infinite values stay as they are, and `rasterize` refuses them.
 
     Returns:
         Splats in the order of the Gaussians, with their colours; float32, or float64 if one of the tensors is.
@@ -142,11 +142,11 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
 
 
 def longest_axes(gaussians: Gaussians, camera: Camera, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Along which principal axis does each Gaussian look longest on a picture of `height` x `width` pixels?
+    """The principal axis of each Gaussian whose projection is the longest on a picture of `height` x `width` pixels.
 
     Returns:
-        The index of the axis `[B, K]`, and what moves the centre by one standard deviation along it as seen on the
-        picture: to be added to x and y, `[B, K, 2]`.
+        The index of the axis `[B, K]`, and the offset in x and y `[B, K, 2]` that moves a Gaussian's projected centre
+        by one standard deviation along that axis.
     """
     z = (camera.distance + gaussians.means[..., 2]).clamp_min(_NEAREST_VISIBLE_Z)
     axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]
@@ -158,7 +158,7 @@ def longest_axes(gaussians: Gaussians, camera: Camera, height: int, width: int) 
 
 
 def project_vectors(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
-    """Centres and axes as they fall on the picture plane, in units of half its width and half its height.
+    """Project centres and principal axes onto the picture plane, in units of half its width and half its height.
 
     Args:
         means: centres `[B, K, 3]`.
@@ -200,7 +200,7 @@ def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:
 
 
 def _clamped(lengths: Tensor, limit: float) -> Tensor:
-    """Lengths of either sign, none beyond the limit; an infinite one becomes NaN, and is found."""
+    """Lengths of either sign, clamped to the limit; an infinite one becomes NaN, which `rasterize` refuses."""
     return lengths * (limit / lengths.detach().abs().clamp_min(limit))
 
 

@@ -1,7 +1,7 @@
 """The masked autoencoders that GMAE is compared with: the same encoder, and a decoder that predicts pixels.
 
-Every hidden patch gets a mask token in its place, and a ViT turns all tokens into the pixels of their patches. Shapes:
-B pictures, N patches, V visible patches, P = 3 p^2 numbers for a patch of p x p px.
+A mask token takes the place of every hidden patch, and a ViT turns all tokens into the pixels of their patches.
+Shapes: B pictures, N patches, V visible patches, P = 3 p^2 numbers for a patch of p x p px.
 Source: MAE (arXiv 2111.06377).
 """
 
@@ -23,11 +23,11 @@ _EPSILON = 1e-6  # added to a patch's variance
 
 @dataclass(frozen=True)
 class MAEConfig(AutoencoderConfig):
-    """What to predict, besides.
+    """The configuration of an MAE.
 
     Args:
-        normalise_targets: predict each patch less its mean and divided by its standard deviation (MAE's
-            `norm_pix_loss`): better features, but a picture can only be drawn with the help of the original.
+        normalise_targets: predict each patch minus its mean and divided by its standard deviation (MAE's
+            `norm_pix_loss`). Features are better, but painting a picture then needs the original's statistics.
     """
 
     normalise_targets: bool = False
@@ -35,10 +35,10 @@ class MAEConfig(AutoencoderConfig):
 
 @dataclass(frozen=True)
 class RMAEConfig(MAEConfig):
-    """What R-MAE trains, besides.
+    """The configuration of an R-MAE.
 
     Args:
-        own_decoder: decode the second view by a decoder of its own, d' apart from d; without it both share one.
+        own_decoder: whether the second view has a decoder d' of its own; otherwise both views share d.
     """
 
     own_decoder: bool = True
@@ -46,12 +46,12 @@ class RMAEConfig(MAEConfig):
 
 @dataclass(frozen=True)
 class CMAEConfig(AutoencoderConfig):
-    """What to tell of a picture, besides.
+    """The configuration of a C-MAE.
 
     Args:
-        embedding: numbers E in which pictures are compared.
-        head: what makes an embedding of the encoder's tokens: MAE's `decoder`, which fills in the hidden patches; or a
-            `light` head of two layers, with hidden patches filled in before the encoder.
+        embedding: number E of dimensions of a picture's embedding.
+        head: the module that turns the encoder's tokens into an embedding: MAE's `decoder`, with mask tokens for the
+            hidden patches; or a `light` head of two layers, with mask tokens that enter the encoder.
     """
 
     embedding: int = 128
@@ -62,7 +62,7 @@ class PatchDecoder(nn.Module):
     """A ViT over the encoder's tokens and a mask token in place of every hidden patch.
 
     Args:
-        outputs: numbers to predict for a patch.
+        outputs: how many numbers are predicted for a patch.
     """
 
     def __init__(self, config: AutoencoderConfig, outputs: int) -> None:
@@ -94,7 +94,7 @@ class PatchDecoder(nn.Module):
 class MAE(Autoencoder):
     """Pictures in, predictions for the patches out: `predictions = model(images, mask)`, `[B, N, P]`.
 
-    They are of what `patch_targets` says; `paint_patches` turns them into pictures.
+    The predictions approximate `patch_targets`; `paint_patches` turns them into pictures.
     """
 
     config: MAEConfig
@@ -104,12 +104,12 @@ class MAE(Autoencoder):
         super().__init__(config, partial(PatchDecoder, outputs=3 * config.patch_size**2))
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
-        """Predictions `[B, N, P]` from features; `grid` and `mask` say which patch each token is of."""
+        """Predictions `[B, N, P]` from features; `grid` and `mask` say which patch each token belongs to."""
         return self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
 
 
 class RMAE(MAE):
-    """An `MAE` with, in training, a second decoder d' for the second view; for R-MAE."""
+    """An `MAE` that, for training by R-MAE, has a second decoder d' for the second view."""
 
     config: RMAEConfig
 
@@ -130,9 +130,9 @@ class RMAE(MAE):
 class CMAE(Autoencoder):
     """Pictures in, an embedding of each out: `embeddings = model(images, mask)`, `[B, E]`; for C-MAE.
 
-    With MAE's decoder: in place of the pixels of its patches it tells E numbers of each, and their mean is the
-    picture's embedding. With the light head the encoder itself is given a learned mask token for every hidden patch,
-    and the embedding is the mean of what two layers make of each of its tokens.
+    MAE's decoder predicts E numbers for each patch instead of its pixels, and their mean is the picture's embedding.
+    With the light head the encoder itself takes a learned mask token for every hidden patch, two layers map each of its
+    tokens to E numbers, and the embedding is their mean.
     """
 
     config: CMAEConfig
@@ -146,7 +146,7 @@ class CMAE(Autoencoder):
             init_normal(self.encoder.mask_token)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
-        """Embeddings `[B, E]`; `grid` and `mask` say which patch each token is of."""
+        """Embeddings `[B, E]`; `grid` and `mask` say which patch each token belongs to."""
         if isinstance(self.decoder, LightHead):
             return self.decoder(tokens)
         outputs: Tensor = self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
@@ -154,7 +154,7 @@ class CMAE(Autoencoder):
 
 
 class LightHead(nn.Module):
-    """Two layers over every token of a patch, and the mean of what they say: `[B, 1 + N, D]` to `[B, E]`."""
+    """Two layers over the token of every patch, and the mean over the patches: `[B, 1 + N, D]` to `[B, E]`."""
 
     def __init__(self, config: CMAEConfig) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ def unpatchify(patches: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def patch_targets(images: Tensor, config: MAEConfig) -> Tensor:
-    """What is to be predicted, `[B, N, P]`: pixels in units of ImageNet's statistics, or of those of the patch.
+    """The targets `[B, N, P]`: pixels in units of ImageNet's statistics, or normalised patch by patch.
 
     Args:
         images: RGB in [0, 1] `[B, 3, H, W]`.

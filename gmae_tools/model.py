@@ -1,7 +1,8 @@
 """The Gaussian masked autoencoder, top to bottom.
 
-A ViT encoder sees the visible patches; a light ViT decoder sees its tokens and a set of learned queries; each query
-predicts a few 3-D Gaussians. Shapes: B pictures, N patches, V visible patches, Q queries, G Gaussians a query, K = Q G.
+A ViT encoder processes the visible patches; a light ViT decoder processes the encoder's tokens together with learned
+queries; each query predicts a few 3-D Gaussians.
+Shapes: B pictures, N patches, V visible patches, Q queries, G Gaussians per query, K = Q G Gaussians.
 Source: GMAE (arXiv 2501.03229), on MAE's encoder (arXiv 2111.06377).
 """
 
@@ -57,10 +58,10 @@ _SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large foo
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Everything needed to build a masked autoencoder again; it travels with the weights.
+    """Everything that is needed to build a masked autoencoder; it is saved with the weights.
 
     Args:
-        image_size: side in pixels of the squares trained on; the unit of the position embedding.
+        image_size: side in pixels of the squares that the model is trained on; it sets the unit of the positions.
         patch_size: side of a patch in pixels.
         width, depth, heads: of the encoder.
         decoder_width, decoder_depth, decoder_heads: of the decoder.
@@ -89,11 +90,15 @@ class AutoencoderConfig:
 
     @classmethod
     def preset(cls, name: str, /, **changes: Any) -> Self:
-        """`nano` (for tests), `tiny`, `small`, `base` or `paper`.
+        """A named configuration: `nano` (for tests), `tiny`, `small`, `base` or `paper`.
 
-        `base` has the sizes of the paper's model, a ViT-B with 256 queries of one Gaussian each, and its largest scale,
-        but queries that start spread over the picture, each with an anchor there. `paper` is the paper's in that, too.
-        What no switch changes is in `gmae_tools.pretrain.paper`.
+        `base` has the sizes of the paper's model (a ViT-B with 256 queries of one Gaussian each) and its largest scale,
+        but its queries start on a grid over the picture, each with an anchor. `paper` follows the paper in the queries
+        and the rotations, too. `gmae_tools.pretrain.paper` lists the differences that no setting removes.
+
+        Args:
+            name: of the preset.
+            changes: settings that replace those of the preset.
 
         Raises:
             GmaeToolsError: there is no such preset, or a change is impossible.
@@ -107,7 +112,7 @@ class AutoencoderConfig:
             raise GmaeToolsError(f"preset {name!r}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON; what is marked `LATER` only where it is not the default."""
+        """The settings in plain types, for JSON; those marked `LATER` are left out where they have their default."""
         return _plain(self)
 
     @classmethod
@@ -156,24 +161,24 @@ def _plain(config: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class GMAEConfig(AutoencoderConfig):
-    """What to draw, besides.
+    """The configuration of a GMAE.
 
     The last four settings are conventions in which the authors' code differs; `formats/authors.py` sets them.
 
     Args:
-        queries: learned query tokens Q. The decoder's cost grows with them.
-        gaussians_per_query: G; K = Q G Gaussians cost the decoder no more than Q.
+        queries: number Q of learned query tokens. The cost of the decoder grows with Q.
+        gaussians_per_query: number G of Gaussians per query. The decoder's cost hardly depends on it.
         max_scale: c in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
-        camera: how the Gaussians are looked at.
+        camera: the camera that the Gaussians are rendered with.
         query_start: `grid` spreads the queries over the picture: each starts as the sine-cosine code of a place and has
-            a learned anchor there, to which the head's x and y are added. That is a prior on places which the paper
-            does without. `random`, as in the paper: queries start from N(0, 0.02), and there are no anchors.
-        rotations: what the head's four numbers of a rotation are: a `quaternion` of any length; or, the first three,
-            sigmoids in [0, 1]^3 for `shoemake_quaternion`.
-        decoder_positions: with which position the decoder sees a visible patch: its `own`; or that of the `previous`
-            patch (zeros for the first), as where a table is read whose first row is the class token's.
+            a learned anchor there, to which the head's x and y are added; the paper has no such prior. `random`, as in
+            the paper, starts the queries from N(0, 0.02) and has no anchors.
+        rotations: the meaning of the head's four numbers for a rotation: a `quaternion` of any length; or `shoemake`:
+            the sigmoids of the first three are the arguments of `shoemake_quaternion`.
+        decoder_positions: the position that the decoder adds to a visible patch: its `own`; or that of the `previous`
+            patch (zeros for the first), as in code that reads a table whose first row belongs to the class token.
         order: of the K Gaussians: those of one query side by side (`queries`), or those of one slot (`slots`).
-        background_grey: in [0, 1], behind the Gaussians where the model's picture is drawn; 1 is white.
+        background_grey: grey level in [0, 1] behind the Gaussians in the model's picture; 1 is white.
     """
 
     queries: int = 64
@@ -197,12 +202,12 @@ class GMAEConfig(AutoencoderConfig):
 
     @property
     def k(self) -> int:
-        """Number of Gaussians a picture."""
+        """Number of Gaussians of a picture."""
         return self.queries * self.gaussians_per_query
 
     @property
     def conventions(self) -> tuple[str, ...]:
-        """What the numbers of a decoder mean; two decoders of different conventions cannot share weights."""
+        """The conventions of the decoder's numbers; decoders whose conventions differ cannot share weights."""
         return self.rotations, self.decoder_positions, self.order
 
 
@@ -222,8 +227,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "max_scale": 1.0,
     },
 }  # fmt: skip
-# The paper's model in every switch that there is (settings that a model does not have are not its): queries start from
-# chance and without places, and rotations are Shoemake's. The camera of either is the paper's.
+# The paper's model in all settings: queries start at random and without anchors, and rotations are Shoemake's.
 _PRESETS["paper"] = {**_PRESETS["base"], "query_start": "random", "rotations": "shoemake"}
 
 
@@ -231,7 +235,8 @@ class Encoder(nn.Module):
     """A plain ViT over the visible patches; its parameters are named as in timm and MAE.
 
     Attributes:
-        mask_token: None, or a parameter `[1, 1, D]` that a model has put here: it stands in for every hidden patch.
+        mask_token: None, or a parameter `[1, 1, D]` that takes the place of every hidden patch; models that need one
+            set it.
     """
 
     mask_token: nn.Parameter | None
@@ -257,7 +262,7 @@ class Encoder(nn.Module):
         return [*stages, x] if return_blocks else x
 
     def embed(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """What the first block sees, `[B, 1 + V, D]`; with mask tokens `[B, 1 + N, D]`."""
+        """The tokens that enter the first block, `[B, 1 + V, D]`; with mask tokens `[B, 1 + N, D]`."""
         x = self.patch_embed(images) + positions  # [B, N, D]
         if mask is not None and self.mask_token is not None:
             hidden = hidden_patches(mask, x.shape[1])[..., None]
@@ -268,7 +273,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Queries read Gaussians out of the encoder's tokens."""
+    """A ViT over the encoder's tokens and the queries, whose outputs become the raw numbers of the Gaussians."""
 
     def __init__(self, config: GMAEConfig) -> None:
         super().__init__()
@@ -281,8 +286,7 @@ class Decoder(nn.Module):
         )
         self.norm = LayerNorm(config.decoder_width)
         self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * PACKED, bias=False)
-        # Only the place in the picture starts from the query: a depth of its own would print the queries' grid on
-        # the depth map.
+        # Anchors hold x and y alone: an anchor in depth would show the grid of queries in the depth map.
         self.anchors = None if anchors is None else nn.Parameter(anchors)
         self.bias = nn.Parameter(_starting_bias())  # [14]
 
@@ -302,10 +306,10 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module, HubModel):
-    """The encoder of visible patches, and a decoder of its features: what GMAE and MAE share.
+    """An encoder of visible patches and a decoder of its features: the base of GMAE, MAE, R-MAE and C-MAE.
 
-    A new model is float32 whatever torch's default dtype is. `model.to(dtype)` has it compute in another; it takes
-    pictures of any floating dtype, and what it predicts is float32 or, by a float64 model, float64.
+    A new model is float32 whatever torch's default dtype is, and computes in another after `model.to(dtype)`. It takes
+    pictures of any floating dtype; its predictions are float32, or float64 where the model is.
 
     Args:
         decoder: makes the decoder from a configuration.
@@ -339,12 +343,15 @@ class Autoencoder(nn.Module, HubModel):
         return model
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Any:
-        """What `decode` makes of pictures.
+        """Encode pictures and decode their features.
 
         Args:
             images: RGB in [0, 1] `[B, 3, H, W]`, sides multiples of the patch size, at any aspect ratio.
-            mask: True where a patch is hidden from the encoder, bool `[B, N]`, rows of equal sums; or the patches that
-                stay visible as `visible_patches` numbers them, which spares a GPU the counting; None hides none.
+            mask: True where a patch is hidden from the encoder, bool `[B, N]`, the same number in every row; or the
+                numbers of the visible patches, int64 `[B, V]`, from `visible_patches`; None hides no patch.
+
+        Returns:
+            The result of `decode`.
         """
         return self.decode(self.encode(images, mask), self.grid(images), mask)
 
@@ -381,11 +388,11 @@ class Autoencoder(nn.Module, HubModel):
         return features
 
     def normalise(self, images: Tensor) -> Tensor:
-        """What the encoder sees of RGB in [0, 1] `[B, 3, H, W]`: in units of ImageNet's statistics, and its dtype."""
+        """The encoder's input for RGB in [0, 1] `[B, 3, H, W]`: in units of ImageNet's statistics, in its dtype."""
         return ((images - self.rgb_mean) / self.rgb_std).to(self.dtype)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Any:
-        """What the decoder makes of features; `grid` and `mask` say which patch each token is of."""
+        """Decode features; `grid` and `mask` say which patch each token belongs to."""
         raise NotImplementedError
 
     def positions(self, grid: tuple[int, int], width: int) -> Tensor:
@@ -414,7 +421,7 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
         return self.config.camera
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:
-        """Gaussians from features; `grid` and `mask` say which patch each token is of."""
+        """Gaussians from features; `grid` and `mask` say which patch each token belongs to."""
         positions = self.positions(grid, self.config.decoder_width)
         if self.config.decoder_positions == "previous":
             positions = torch.cat([torch.zeros_like(positions[:1]), positions[:-1]])
@@ -467,7 +474,7 @@ def _starting_bias() -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """Give a part of a model the random weights that it starts from; for `nn.Module.apply`."""
+    """Set the initial random weights of one module; for `nn.Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)  # MAE's initialisation
         if module.bias is not None:

@@ -54,9 +54,9 @@ class Extractor:
 def open_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
     """The model of this name as an extractor.
 
-    An encoder of ours sees the central square of a photograph at the size it was trained at; its features are the
-    class token and the mean of the patches' tokens, normalised as the decoder gets them. A model of timm sees what its
-    own evaluation shows it; its features are what it gives a classifier.
+    An encoder of ours takes the central square of a photograph at the size it was trained at; its features are the
+    class token and the mean of the patches' tokens, normalised as for the decoder. A model of timm takes photographs
+    as its own evaluation prepares them; its features are those that its classifier would read.
 
     Raises:
         GmaeToolsError: there is no such model, or it cannot be loaded.
@@ -85,14 +85,14 @@ def random_like(model: Autoencoder, seed: int = 0) -> Autoencoder:
 
 
 def display_name(name: str) -> str:
-    """What a checkpoint is called in tables: the last part of its path; for `RUN/model` that of the run."""
+    """The name of a checkpoint in tables: the last part of its path; for `RUN/model` that of the run."""
     prefix = RANDOM_PREFIX if name.startswith(RANDOM_PREFIX) else ""
     path = Path(name.removeprefix(prefix))
     return prefix + (path.parent.name if path.name == "model" and path.parent.name else path.name)
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """What checkpoints are called in a table together: their `display_name`, or all of it where two would be alike."""
+    """The names of checkpoints in one table: their `display_name`, or the full name where two would be the same."""
     short = [display_name(name) for name in names]
     return [each if short.count(each) == 1 else name for name, each in zip(names, short, strict=True)]
 

@@ -1,12 +1,12 @@
-"""What an encoder is worth when all of it is trained on: a classifier fine-tuned end to end, resumable at any kill.
+"""Fine-tuning of an encoder, end to end, as a classifier; a killed run resumes where it was saved last.
 
 The recipe is MAE's for ImageNet (arXiv 2111.06377, appendix A.2): AdamW with rates that decay from the last layer to
 the first, a warm-up and half a cosine, RandAugment, random erasing, mixup or cutmix, label smoothing, drop path; the
 head reads the mean of the patches' tokens after a normalisation of its own. Encoders of ours become the plain vision
 transformers of timm that they are, so that optimiser, augmentation and mixing are timm's for all.
 
-All chance of a step follows from (seed, step), and nothing is chosen by the validation photographs: the weights after
-the last step are the ones that answer.
+The random numbers of a step depend on (seed, step) alone. Nothing is selected by the validation photographs: the
+weights after the last step are evaluated.
 """
 
 from __future__ import annotations

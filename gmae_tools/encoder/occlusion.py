@@ -1,4 +1,4 @@
-"""Hiding parts of pictures: scattered patches, one block, or one half and then the other."""
+"""Random masks that hide parts of pictures: scattered patches, one block, or two complementary halves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal["random", "block", "halves"]
 
 @dataclass(frozen=True)
 class Occlusion:
-    """What is hidden of a picture.
+    """A way to hide parts of a picture.
 
     Args:
         kind: `random`: patches anywhere; `block`: one block, as square as the number of patches allows, anywhere;
@@ -32,13 +32,15 @@ class Occlusion:
             raise GmaeToolsError(f"ratio {self.ratio:g}: the share of hidden patches must lie between 0 and 1")
 
     def sample(self, grid: tuple[int, int], numbers: np.ndarray, seed: int = 0) -> Tensor:
-        """Hidden patches, bool `[B, N]`, of pictures with these `numbers`; every row hides the same number.
+        """Sample masks, bool `[B, N]`, True where a patch is hidden; every row hides the same number of patches.
 
-        A picture's masks follow from its number and the seed alone. Scattered patches that a lower ratio hides stay
+        A picture's mask depends on its number and the seed alone. Scattered patches that a lower ratio hides stay
         hidden at a higher one.
 
         Args:
             grid: rows and columns of patches.
+            numbers: int `[B]` of the pictures, any that tell them apart.
+            seed: of the random numbers.
 
         Raises:
             GmaeToolsError: the grid is so coarse that nothing, or everything, would be hidden.

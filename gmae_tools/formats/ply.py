@@ -16,7 +16,6 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from scipy.special import expit
 
 from gmae_tools import __version__
 from gmae_tools.errors import GmaeToolsError
@@ -177,6 +176,8 @@ def _assemble(vertices: np.ndarray, extras: dict[str, np.ndarray]) -> tuple[Gaus
     """Gaussians from `PROPERTIES` float32 `[K, 14]`, and the viewpoint from ml-sharp's elements."""
     means, harmonics, logits, logs, quats = np.split(vertices, [3, 6, 7, 10], axis=1)
     with np.errstate(over="ignore"):
+        from scipy.special import expit  # which takes a sixth of a second to import
+
         arrays = (means, np.exp(logs), quats, np.clip(0.5 + SH_0 * harmonics, 0, 1), expit(logits[:, 0]))
     bad = ~np.logical_and.reduce([np.isfinite(array).reshape(len(vertices), -1).all(1) for array in arrays])
     if bad.any():

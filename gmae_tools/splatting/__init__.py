@@ -38,7 +38,8 @@ class Raster:
     Attributes:
         image: `[B, C, H, W]` over the background.
         alpha: coverage `[B, 1, H, W]` in [0, 1].
-        depth: expected depth `[B, 1, H, W]`: mean of the depths weighted by what is seen of them, 0 where nothing is.
+        depth: expected depth `[B, 1, H, W]`: the mean of the splats' depths, weighted by their shares of the pixel; 0
+            where no splat is.
         owner: index of the splat with the largest weight in each pixel, -1 where there is none, int32 `[B, H, W]`.
         owner_weight: that weight, `[B, H, W]`.
     """
@@ -52,7 +53,7 @@ class Raster:
 
 @dataclass(frozen=True)
 class GroupRaster:
-    """What consecutive groups of splats, nearest first, contribute to one composited picture.
+    """The contributions of consecutive groups of splats, nearest first, to one composited picture.
 
     The picture of the first s + 1 groups is `images[:, : s + 1].sum(1) + (1 - alphas[:, : s + 1].sum(1)) * background`.
 
@@ -124,7 +125,7 @@ def rasterize_groups(
     rules: Rules = RULES,
     backend: Backend = "auto",
 ) -> GroupRaster:
-    """Composite splats once and keep what each depth group contributes: all first-K pictures for the price of one.
+    """Composite splats once and keep each depth group's contribution, from which all first-K pictures follow by sums.
 
     Args:
         group_sizes: sizes of consecutive groups in depth order, nearest first. Splats beyond their sum are not drawn.

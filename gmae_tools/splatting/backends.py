@@ -1,4 +1,4 @@
-"""Which backends can draw on this machine, why the others cannot, and the choice among them.
+"""Which backends can render on this machine, why the others cannot, and the choice among them.
 
 Probing never compiles anything. gsplat's kernels are compiled by their first use, once for each version of torch and of
 CUDA, unless gsplat was installed prebuilt.
@@ -24,7 +24,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 
 Backend = Literal["auto", "cpu", "gsplat", "dense"]
-Renderer = Literal["cpu", "gsplat", "dense"]  # what `auto` becomes
+Renderer = Literal["cpu", "gsplat", "dense"]  # a backend once `auto` is resolved
 
 GSPLAT_VERSION = (1, 5, 3)  # the oldest whose functions have the signatures used here
 _EXTENSION = "gsplat_cuda"  # gsplat's name for what it compiles
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """Whether a backend can draw here.
+    """Whether a backend can render on this machine.
 
     Attributes:
         name: of the backend.

@@ -27,8 +27,9 @@ def package(tmp_path: Path) -> Path:
 
 
 def run(package: Path, **environment: str) -> str:
-    """The kernel's answer, whether it was compiled before, and how often it came from the cache."""
-    code = "import twice; print(twice.is_compiled(twice.double), twice.double(21), sum(twice.double.stats.cache_hits.values()))"
+    """Whether the kernel was compiled before, its answer, and how often it came from the cache."""
+    hits = "sum(twice.double.stats.cache_hits.values())"
+    code = f"import twice; print(twice.is_compiled(twice.double), twice.double(21), {hits})"
     repository = Path(__file__).resolve().parents[2]
     known = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     done = subprocess.run(
