@@ -17,7 +17,7 @@ HEAVY = {
 NEEDED = {
     "layers": {"huggingface_hub.hf_api"},
     "reconstruct": {"huggingface_hub.hf_api"},
-    "export": {"huggingface_hub.hf_api"},
+    "export": {"huggingface_hub.hf_api", "scipy.special"},  # for rotations
     "edges": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special"},
     "segment": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special", "skimage"},
     "view": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special", "skimage"},
