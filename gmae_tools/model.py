@@ -93,8 +93,9 @@ class AutoencoderConfig:
         """A named configuration: `nano` (for tests), `tiny`, `small`, `base` or `paper`.
 
         `base` has the sizes of the paper's model (a ViT-B with 256 queries of one Gaussian each) and its largest scale,
-        but its queries start on a grid over the picture, each with an anchor. `paper` follows the paper in the queries
-        and the rotations, too. `gmae_tools.pretrain.paper` lists the differences that no setting removes.
+        but its queries start on a grid over the picture, each with an anchor, its quaternions have any length, and its
+        camera has no shear. `paper` follows the paper in these, too. `gmae_tools.pretrain.paper` lists the differences
+        that no setting removes.
 
         Args:
             name: of the preset.
@@ -227,8 +228,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "max_scale": 1.0,
     },
 }  # fmt: skip
-# The paper's model in all settings: queries start at random and without anchors, and rotations are Shoemake's.
-_PRESETS["paper"] = {**_PRESETS["base"], "query_start": "random", "rotations": "shoemake"}
+# The paper's model in all settings: queries start at random and without anchors, rotations are Shoemake's, and
+# footprints have the shear of a full EWA projection.
+_PRESETS["paper"] = {
+    **_PRESETS["base"], "query_start": "random", "rotations": "shoemake", "camera": Camera(shear=True),
+}  # fmt: skip
 
 
 class Encoder(nn.Module):

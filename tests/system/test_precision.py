@@ -21,7 +21,7 @@ from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.diagnosis import try_backend
 from gmae_tools.encoder.probe import LinearConfig, linear_predict
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, draw
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, paint_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
 from gmae_tools.predict import predict
 from gmae_tools.pretrain.batches import Batch
@@ -256,7 +256,7 @@ def test_a_photograph_through_the_checkpoint_that_came_along(dtype: torch.dtype)
 @torch.no_grad()
 def test_draws_what_a_float64_mae_predicts() -> None:
     model = MAE(MAEConfig.preset("nano", normalise_targets=True)).double().eval()
-    assert draw(model(pictures()), pictures(), model.config).dtype == torch.float64
+    assert paint_patches(model(pictures()), pictures(), model.config).dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
