@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import Camera, flatten, quats_to_rotations
+from gmae_tools.camera import Camera, project_vectors, quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 
@@ -109,7 +109,7 @@ def in_perspective(gaussians: Gaussians, camera: Camera, viewer: Viewer) -> Gaus
     sides = means.new_tensor(viewer.sides)  # [2]
     scale = far / viewer.distance  # [B, K]
     axes = quats_to_rotations(quats) * scales[..., None, :]  # [B, K, 3, 3], columns = axes
-    flat, footprint = flatten(means, axes, depths, camera)
+    flat, footprint = project_vectors(means, axes, depths, camera)
     moved = flat * sides * scale[..., None]
     along = axes[..., 2, :] * (scale * camera.focal / depths)[..., None]  # [B, K, 3]
     shear = moved[..., None] * (along / far[..., None])[..., None, :]  # [B, K, 2, 3]

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.masks import visible_patches
 from gmae_tools.pretrain.crops import Cropper, send
 from gmae_tools.pretrain.objectives import Objective
 from gmae_tools.pretrain.sampling import Batch, PhotoOrder, sample_crops
+from gmae_tools.vit import visible_patches
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from gmae_tools.images import resize
 from gmae_tools.metrics.likeness import Likeness
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import depth_colors, depth_range
-from gmae_tools.report.page import PageRequest, write_page
 from gmae_tools.report.tables import Row
 from gmae_tools.splatting import Backend
 from gmae_tools.system.png import PngWriter, png_writer
@@ -135,6 +134,8 @@ def write_layers(
         size = (sheet.shape[0], sheet.shape[1])
         files.enter_context(png_writer(folder / "sheet.png", *size, channels=3)).write(sheet)
         if request.html:
+            from gmae_tools.report.page import PageRequest, write_page
+
             page = PageRequest(request.checkpoint, request.layers, request.refine, request.backend)
             write_page(photo, gaussians, camera, page, folder / _PAGE, Path(image).name)
         npz.write(folder / "gaussians.npz", gaussians, Viewpoint(camera, height, width))

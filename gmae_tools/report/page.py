@@ -21,11 +21,12 @@ from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.report.edges import darkness
-from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
+from gmae_tools.report.figures import COVERED, NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
 from gmae_tools.report.web import asset, data_uri, encodable, policy, to_base64
 from gmae_tools.scene import Scene
 from gmae_tools.simplify import simplify
 from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.splatting.rules import ALPHA_MAX, CUTOFF, TILE, TRANSMITTANCE_MIN
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.contours import thin_ridges
 from gmae_tools.zeroshot.edges import layer_edges
@@ -37,6 +38,7 @@ FIELDS = (
     "x", "y", "a", "b", "c", "opacity", "red", "green", "blue", "depth",
     "scale_0", "scale_1", "scale_2", "quat_w", "quat_x", "quat_y", "quat_z",
 )  # fmt: skip
+RULES = {"alphaMax": ALPHA_MAX, "cutoff": CUTOFF, "transmittanceMin": TRANSMITTANCE_MIN, "tile": TILE}
 SIDE = 800  # px, longest side of the pictures on the page
 MOST_SPLATS = 20_000  # on the page, 2 MB; of larger sets it shows what `simplify` makes
 EDGE_LAYERS = (32, 16, 8, 4)  # the l@N on offer
@@ -111,6 +113,7 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
         "distance": camera.distance,
         "centre": [camera.cx, camera.cy],
         "depthScale": _depth_scale(splats, height, width, request.backend),
+        "rules": RULES,
         "fields": FIELDS,
         "table": to_base64(pack(shown, splats).tobytes()),
     }
@@ -159,7 +162,7 @@ def _depth_scale(splats: Splats, height: int, width: int, backend: Backend) -> d
     assert raster.depth is not None
     near, far = depth_range(raster.depth[0, 0].cpu().numpy(), raster.alpha[0, 0].cpu().numpy())
     colors = to_base64(depth_scale().tobytes())
-    return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH}
+    return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH, "covered": COVERED}
 
 
 def _caption(request: PageRequest, k: int, shown: int, height: int, width: int) -> str:

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.masks import visible_patches
 from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Placement
 from gmae_tools.pretrain.crops import Cropper
 from gmae_tools.pretrain.objectives import GMAEObjective
 from gmae_tools.pretrain.sampling import Batch, PhotoOrder, sample_crops
+from gmae_tools.vit import visible_patches
 
 CPU = torch.device("cpu")
 PLACE = Placement(CPU)

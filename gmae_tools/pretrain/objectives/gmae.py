@@ -15,12 +15,12 @@ from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.mae import imagenet_patches, patch_statistics
-from gmae_tools.masks import hidden_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig, Order
 from gmae_tools.pretrain.objectives.depth_priors import region_prior, size_prior
 from gmae_tools.pretrain.objectives.objective import Objective
 from gmae_tools.pretrain.sampling import Background, Batch, Stream, sample_backgrounds, uniforms
-from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.splatting import Backend, Rules, rasterize
+from gmae_tools.vit import hidden_patches
 
 _TYPICAL_ERROR = 10**-2.3  # mean squared error of pictures at 23 dB
 _NESTED = (8, 4, 2)  # pictures are also rendered from the nearest 1/8, 1/4 and 1/2 of the Gaussians
@@ -213,7 +213,7 @@ def gmae_loss(
     def losses_of(splats: Splats) -> tuple[Tensor, Tensor]:
         """The loss of the pictures, and their mean squared errors `[B]`."""
         pictures = rasterize(
-            splats, height, width, background=backgrounds, order_temperature=temperature, backend=backend
+            splats, height, width, background=backgrounds, rules=Rules(order_temperature=temperature), backend=backend
         ).image
         squared = errors = reconstruction_error(pictures, images, counted, config.patch_size)
         if objective.gradient_weight:
