@@ -79,12 +79,11 @@ from gmae_tools.model import GMAE
 from gmae_tools.predict import predict, predict_scene
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import PAPER, depth_colors, depth_range
-from gmae_tools.report.layers import pixels
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.figure_ground import foreground_probability
-from gmae_tools.zeroshot.layers import over, render_layers
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
 from gmae_tools.zeroshot.views import Looks
 
 SIDE = 96  # px of the depth maps

@@ -31,10 +31,10 @@ from gmae_tools.metrics.likeness import Likeness
 from gmae_tools.model import GMAE
 from gmae_tools.predict import predict_scene
 from gmae_tools.report.figures import depth_colors
-from gmae_tools.report.layers import LayersRequest, pixels, write_layers
+from gmae_tools.report.layers import LayersRequest, write_layers
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.layers import over, render_layers
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -51,12 +51,11 @@ from gmae_tools.predict import predict_scene
 from gmae_tools.refine import Rates, Refinement, RefineOptions, refine
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import COLUMN, PAGE, PALETTE, STYLE, add_caption, depth_colors
-from gmae_tools.report.layers import pixels
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.layers import over, render_layers
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -22,9 +22,10 @@ from gmae_tools.cli import main
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAEConfig
-from gmae_tools.report.page import EDGE_LAYERS, FIELDS, PageRequest, page_size, render_page, write_page
+from gmae_tools.report.page import FIELDS, PageRequest, page_size, render_page, write_page
 from gmae_tools.scene import Scene
 from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
+from gmae_tools.zeroshot.names import HIERARCHY
 
 K, HEIGHT, WIDTH = 40, 30, 44
 EVIL = "<img src=x onerror=alert(1)>"
@@ -138,7 +139,7 @@ def test_says_checkpoint_and_numbers() -> None:
 def test_pictures_of_the_page() -> None:
     images = {attributes.get("id") or attributes.get("data-layers"): picture(attributes["src"])
               for tag, attributes in parse(page()).elements if tag == "img"}  # fmt: skip
-    assert set(images) == {"photograph", "figure", *map(str, EDGE_LAYERS)}
+    assert set(images) == {"photograph", "figure", *map(str, HIERARCHY)}
     assert {image.size for image in images.values()} == {(WIDTH, HEIGHT)}
     photo = np.asarray(images.pop("photograph").convert("RGB"), float)
     assert np.abs(photo - photograph()).mean() < 4
