@@ -49,7 +49,7 @@ class LayerPictures:
 
 
 def over(images: Tensor, alphas: Tensor, background: Tensor) -> Tensor:
-    """Premultiplied `images` `[..., 3, H, W]` laid on a `background` colour `[3]`."""
+    """Lay premultiplied `images` `[..., 3, H, W]` on a `background` colour `[3]`."""
     return images + (1 - alphas) * background.to(images)[:, None, None]
 
 
@@ -107,7 +107,7 @@ def layer_strips(
 def _check(count: int, ks: Sequence[int], layers: int) -> None:
     for k in ks:
         if not 1 <= k <= count:
-            raise GmaeToolsError(f"cannot draw the nearest {k} of {count} Gaussians")
+            raise GmaeToolsError(f"cannot render the nearest {k} of {count} Gaussians")
     if not 1 <= layers <= count:
         raise GmaeToolsError(f"cannot cut {count} Gaussians into {layers} layers")
 
@@ -118,9 +118,9 @@ def _render_prefixes(
     """Draw several numbers of the nearest splats, and all, in one pass.
 
     Args:
-        splats: one set, sorted.
-        sizes: by how much each number exceeds the one before.
-        wanted: which of the numbers to draw, S of them, and all.
+        splats: one set, nearest first.
+        sizes: differences between consecutive numbers.
+        wanted: indices of the S numbers to render, and of all.
 
     Returns:
         Colours of the prefixes `[S, 3, H, W]`, alphas of these and of all `[S + 1, 1, H, W]`, and the
