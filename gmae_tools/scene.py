@@ -99,11 +99,11 @@ class Scene:
         color = torch.tensor(background, dtype=self.gaussians.means.dtype, device=self.gaussians.device)
         return rasterize(self.splats(height, width), height, width, background=color, backend=backend).image
 
-    def picture(self) -> np.ndarray:
+    def picture(self, *, backend: Backend = "auto") -> np.ndarray:
         """The photograph, or the rendered picture on white if there is none, uint8 RGB `[H, W, 3]`."""
         if self.photo is not None:
             return self.photo
-        rendered = self.render()[0].detach().movedim(0, -1).clamp(0, 1)
+        rendered = self.render(backend=backend)[0].detach().movedim(0, -1).clamp(0, 1)
         return (rendered * 255).round().byte().cpu().numpy()
 
     def layers(self, k: Sequence[int] | None = None, n: int = 8, *, backend: Backend = "auto") -> Layers:

@@ -11,7 +11,19 @@ import pytest
 
 PACKAGE = "gmae_tools"
 # What a scene is made of, and what reads it out, shows and writes it.
-HOUSE = ("scene", "results", "refine", "zeroshot", "report", "formats", "metrics", "splatting", "camera", "gaussians")
+HOUSE = (
+    "scene",
+    "results",
+    "refine",
+    "simplify",
+    "zeroshot",
+    "report",
+    "formats",
+    "metrics",
+    "splatting",
+    "camera",
+    "gaussians",
+)
 FRONT_DOOR = f"{PACKAGE}.scene"  # its methods call what stands above it, imported when they are called
 
 

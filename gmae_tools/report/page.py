@@ -35,6 +35,7 @@ FIELDS = (
     "scale_0", "scale_1", "scale_2", "quat_w", "quat_x", "quat_y", "quat_z",
 )  # fmt: skip
 SIDE = 800  # px, longest side of the pictures on the page
+MOST_SPLATS = 20_000  # on the page, 2 MB; of larger sets it shows what `simplify` makes
 EDGE_COLOR, FOREGROUND_COLOR = PALETTE[1], PALETTE[4]
 
 _SCRIPTS = ("splats.js", "webgl.js", "page.js")
@@ -82,12 +83,12 @@ def write_page(scene: Scene, request: PageRequest, path: Path, name: str) -> int
 def render_page(scene: Scene, request: PageRequest, name: str) -> str:
     """The page as text; the same for the same input."""
     height, width = page_size(scene.height, scene.width, request.side)
-    content = page_content(scene, height, width, HIERARCHY, backend=request.backend)
+    content = page_content(scene.resized(height, width), HIERARCHY, most=MOST_SPLATS, backend=request.backend)
     style = asset("theme.css") + _filled("page.css", edge_color=EDGE_COLOR, figure_color=FOREGROUND_COLOR)
     script = "\n".join(asset(file) for file in _SCRIPTS)
     data: dict[str, object] = {
         "checkpoint": request.checkpoint,
-        "k": scene.k,
+        "k": content.gaussians.k,
         "layers": request.layers,
         "width": width,
         "height": height,
@@ -95,14 +96,14 @@ def render_page(scene: Scene, request: PageRequest, name: str) -> str:
         "centre": [scene.camera.cx, scene.camera.cy],
         "depthScale": _depth_scale(content),
         "fields": FIELDS,
-        "table": to_base64(pack(content.scene.gaussians, content.splats).tobytes()),
+        "table": to_base64(pack(content.gaussians, content.splats).tobytes()),
     }
     edges = {n: darkness(crests) for n, crests in content.edges.items()}
     return _filled(
         "page.html",
         policy=policy(style, script),
         name=_escape(name),
-        caption=_escape(_caption(scene, request)),
+        caption=_escape(_caption(scene, content.gaussians.k, request)),
         style=style,
         script=script,
         data=_escape_json(data),
@@ -115,7 +116,7 @@ def render_page(scene: Scene, request: PageRequest, name: str) -> str:
         notes=_escape(_NOTES),
         width=str(width),
         height=str(height),
-        k=str(scene.k),
+        k=str(content.gaussians.k),
         layers=str(request.layers),
     )
 
@@ -146,10 +147,12 @@ def _depth_scale(content: PageContent) -> dict[str, object]:
     return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH}
 
 
-def _caption(scene: Scene, request: PageRequest) -> str:
+def _caption(scene: Scene, shown: int, request: PageRequest) -> str:
     refined = f", refined in {request.refine} steps" if request.refine else ""
+    fewer = f", joined to {shown:,} for this page" if shown < scene.k else ""
     what = "picture" if scene.photo is None else "photograph"
-    return f"{request.checkpoint}, K = {scene.k} Gaussians{refined}; {what} of {scene.width} × {scene.height} px"
+    size = f"{what} of {scene.width} × {scene.height} px"
+    return f"{request.checkpoint}, K = {scene.k} Gaussians{refined}{fewer}; {size}"
 
 
 # --- pictures ----------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Where a model puts its Gaussians, and how large it makes them at which depth.
 
 The centres on the xy-plane with their opacity, and the scale against the depth, are what the GMAE paper (arXiv
-2501.03229) plots in its Figures 11 and 10. Densities and quantiles are weighted by opacity, so that Gaussians that cannot
-be seen do not count.
+2501.03229) plots in its Figures 11 and 10. Densities and quantiles are weighted by opacity, so that invisible ones do
+not count.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ def test_the_scene_is_its_photograph(script: dict, tmp_path: Path) -> None:
 def test_every_step_runs(script: dict, tmp_path: Path) -> None:
     scene = script["make_scene"](16, 48, 72)
     for name, step in script["STEPS"].items():
-        if name == "layers":
-            continue  # asks for more of the nearest than there are
+        if name == "layers":  # asks for more of the nearest than there are
+            continue
         step(scene, tmp_path)
     assert (tmp_path / "centres.png").exists()
 

@@ -27,7 +27,7 @@ SIZES = ["--preset", "nano", "--image-size", "32", "--samples", "32", "--held-ou
 def script() -> Iterator[Callable[[str], ModuleType]]:
     """Scripts as modules; accelerate keeps its first settings for the life of the process."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    yield importlib.import_module
+    yield lambda name: importlib.import_module(f"evals.benchmarks.{name}")
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
