@@ -31,9 +31,9 @@ class Scene:
 
     Attributes:
         gaussians: a batch of one, in the units of `camera`.
-        camera: through which they are seen.
-        height, width: of the picture in pixels; `render` draws any other size, too.
-        photo: the photograph that they rebuild, uint8 RGB `[H, W, 3]`; None where there is none.
+        camera: the camera through which they are seen.
+        height, width: of the picture in pixels; `render` takes any other size, too.
+        photo: the photograph that they reconstruct, uint8 RGB `[H, W, 3]`; None if there is none.
 
     Raises:
         GmaeToolsError: there is not exactly one set, the picture has no pixels, or the photograph another shape.
@@ -93,7 +93,7 @@ class Scene:
         Args:
             height, width: in pixels.
             background: RGB in [0, 1] behind the Gaussians.
-            backend: that draws; see `splatting.rasterize`.
+            backend: of `splatting.rasterize`.
         """
         height, width = height or self.height, width or self.width
         color = torch.tensor(background, dtype=self.gaussians.means.dtype, device=self.gaussians.device)

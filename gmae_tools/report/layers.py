@@ -153,10 +153,10 @@ def write_layers(
 
 
 class _Output:
-    """The pictures of one scene while they are written, and the scores that are collected on the way.
+    """The pictures of one scene while they are written, and the scores that are collected meanwhile.
 
     Args:
-        files: the pictures appear when it closes, unless with an exception.
+        files: when it closes without an exception, the pictures appear.
         depth_range: near and far end of the colour scale.
     """
 
@@ -267,7 +267,7 @@ def _layer_captions(gaussians: Gaussians, sizes: list[int]) -> tuple[list[str], 
 
 
 def _signed(value: Tensor) -> str:
-    """Two decimals with a typographic minus, none before zero."""
+    """Two decimals with a typographic minus; zero has no sign."""
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")
 
 

@@ -1,7 +1,7 @@
-"""One page of HTML about one photograph: its Gaussians, to be taken apart in any browser, without a network.
+"""One page of HTML about one scene: its Gaussians, to be taken apart in any browser, without a network.
 
-The page holds everything: the script and the style of `assets/`, the pictures, and the splats that `project` makes of
-the Gaussians, which the browser composites by the renderer's rules. Its content security policy allows nothing else.
+The page holds everything: the script and the style of `assets/`, the pictures, and the splats of the Gaussians, which
+the browser composites by the renderer's rules. Its content security policy allows nothing else.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import HIERARCHY
 from gmae_tools.zeroshot.page_content import PageContent, page_content
 
-# Rows of the table of numbers, float32, for each Gaussian: its splat (centre in px, conic in 1/px^2, distance from the
-# camera), and what is only shown.
+# Rows of the table of numbers, float32, a column for each Gaussian: its splat (centre in px, conic in 1/px^2, distance
+# from the camera), and what is only displayed.
 FIELDS = (
     "x", "y", "a", "b", "c", "opacity", "red", "green", "blue", "depth",
     "scale_0", "scale_1", "scale_2", "quat_w", "quat_x", "quat_y", "quat_z",
@@ -46,7 +46,7 @@ _QUALITY = 88  # of the photograph, WebP
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a page says and shows.
+    """What a page shows and says.
 
     Attributes:
         checkpoint: its name.
