@@ -20,6 +20,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.zeroshot.names import LAYERS
 
 if TYPE_CHECKING:
     from gmae_tools.results import Density, EdgeMap, Foreground, Layers
@@ -106,7 +107,7 @@ class Scene:
         rendered = self.render(backend=backend)[0].detach().movedim(0, -1).clamp(0, 1)
         return (rendered * 255).round().byte().cpu().numpy()
 
-    def layers(self, k: Sequence[int] | None = None, n: int = 8, *, backend: Backend = "auto") -> Layers:
+    def layers(self, k: int | Sequence[int] | None = None, n: int = 8, *, backend: Backend = "auto") -> Layers:
         """Take the scene apart into depth layers.
 
         Args:
@@ -119,9 +120,11 @@ class Scene:
         """
         from gmae_tools import results
 
-        return results.layers(self, k, n, backend)
+        return results.layers(self, None if k is None else _several(k), n, backend)
 
-    def edges(self, readout: str = "layers", *, layers: int | Sequence[int] = 16, backend: Backend = "auto") -> EdgeMap:
+    def edges(
+        self, readout: str = "layers", *, layers: int | Sequence[int] = LAYERS, backend: Backend = "auto"
+    ) -> EdgeMap:
         """The edge map that `gmae-tools edges --scales 1` writes: one look at the whole, thinned to its crests.
 
         Args:
@@ -135,7 +138,7 @@ class Scene:
         """
         from gmae_tools import results
 
-        return results.edges(self, readout, (layers,) if isinstance(layers, int) else tuple(layers), backend)
+        return results.edges(self, readout, _several(layers), backend)
 
     def mask(self, method: str = "grouped", *, backend: Backend = "auto") -> Foreground:
         """Tell figure from ground.
@@ -192,3 +195,7 @@ class Scene:
         from gmae_tools import results
 
         return results.scene_html(self)
+
+
+def _several(numbers: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(numbers) if isinstance(numbers, Sequence) else (numbers,)

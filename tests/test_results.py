@@ -43,7 +43,7 @@ def test_layers_are_those_of_the_readout_and_their_scores_those_of_their_picture
     for score, picture, alpha in zip(found.scores, shown, expected.first_alphas, strict=True):
         assert score.psnr == pytest.approx(psnr(picture, photo)) and score.ssim == pytest.approx(ssim(picture, photo))
         assert score.coverage == pytest.approx(alpha.mean().item())
-    assert scene.layers().ks == (32, K)
+    assert scene.layers().ks == (32, K) and scene.layers(k=7).ks == (7,)
 
 
 def test_without_a_photograph_there_is_nothing_to_be_like(scene: Scene) -> None:
