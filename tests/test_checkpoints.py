@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from gmae_tools import checkpoint_names, checkpoints
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, official_config
+from gmae_tools.formats.official_mae import official_config
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig
 from gmae_tools.model import GMAE, GMAEConfig
 from tests.oracles.hub import Hub, serve
 from tests.oracles.mae import OfficialMAE, save_official
@@ -116,7 +117,7 @@ def test_settings_beside_the_weights_tell_of_normalised_targets(published: Offic
     settings = argparse.Namespace(norm_pix_loss=True, lr=1e-4, model="mae_vit_base_patch16")
     half = {name: tensor.half() for name, tensor in published.state_dict().items()}
     save_official({"model": half, "args": settings, "epoch": 3}, tmp_path / "mae.pth")
-    model = checkpoints.load_official(tmp_path / "mae.pth")
+    model = checkpoints.load_any(tmp_path / "mae.pth")
     assert model.config.normalise_targets and model.decoder.head.weight.dtype == torch.float32
 
 

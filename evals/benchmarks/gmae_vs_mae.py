@@ -52,7 +52,6 @@ from gmae_tools import checkpoints
 from gmae_tools.cli import invariance, probe
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.mae import MAE
-from gmae_tools.masks import visible_patches
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import GMAE, Autoencoder
 from gmae_tools.predict import has_bf16, resolve_device
@@ -74,6 +73,7 @@ from gmae_tools.report.probe import COLUMNS as PROBE
 from gmae_tools.report.reconstruction import ReconstructionRequest, write_reconstructions
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
+from gmae_tools.vit import visible_patches
 
 ROOT = Path(__file__).resolve().parents[2]
 

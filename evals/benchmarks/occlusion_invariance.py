@@ -26,7 +26,7 @@ import click
 
 from evals.benchmarks.gmae_vs_mae import OBJECTIVES, read_table, run_command, run_config
 from gmae_tools.cli import invariance
-from gmae_tools.encoder.invariance import Curve
+from gmae_tools.encoder.invariance import InvarianceCurve
 from gmae_tools.pretrain.loop import pretrain
 from gmae_tools.report.invariance import COLUMNS, plot_kinds
 from gmae_tools.report.tables import Row, format_rows
@@ -73,13 +73,13 @@ def main(
     click.echo(f"{__doc__}\nPreset {preset}, {samples:,} samples a model, {photographs:,} photographs at most.")
 
 
-def curves_of(rows: Sequence[Row]) -> list[Curve]:
+def curves_of(rows: Sequence[Row]) -> list[InvarianceCurve]:
     """Curves from the rows of a table, whose blocks are in order."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         found.setdefault(tuple(row[key] for key in ("model", "tokens", "occlusion", "ratio")), []).append(row)
     return [
-        Curve(*curve, *([_number(row[name]) for row in each] for name in ("cka", "error")))
+        InvarianceCurve(*curve, *([_number(row[name]) for row in each] for name in ("cka", "error")))
         for curve, each in found.items()
     ]
 

@@ -37,7 +37,6 @@ from gmae_tools.camera import project
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.mae import MAE, MAEConfig, mae_loss
-from gmae_tools.masks import visible_patches
 from gmae_tools.model import GMAE, AutoencoderConfig, GMAEConfig
 from gmae_tools.predict import resolve_device
 from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss
@@ -45,6 +44,7 @@ from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting import choose_backend
 from gmae_tools.system.files import atomic_path
+from gmae_tools.vit import visible_patches
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from gmae_tools.camera import Splats
-from gmae_tools.splatting import rasterize
+from gmae_tools.splatting import Rules, rasterize
 from gmae_tools.system.files import atomic_path
 from tests.oracles.tiled_torch import rasterize_tiled
 
@@ -70,7 +70,7 @@ def draw_cpu(splats: Splats, height: int, width: int) -> Tensor:
 
 
 def draw_with_order(splats: Splats, height: int, width: int) -> Tensor:
-    return rasterize(splats, height, width, order_temperature=0.05, backend="cpu").image
+    return rasterize(splats, height, width, rules=Rules(order_temperature=0.05), backend="cpu").image
 
 
 def draw_dense(splats: Splats, height: int, width: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 The model's camera (`Camera`) does not move centres with depth, and its pixels are square only on square pictures; no
 viewer of Gaussians has such a camera. Let it see a Gaussian of axes a at the depth z, with its centre at c and its axes
-as G on the picture plane (`flatten`), and let S = diag(W, H) / max(W, H) make pixels square. A pinhole of focal length
+as G on the picture plane (`project_vectors`), and let S = diag(W, H) / max(W, H) make pixels square. A pinhole of focal length
 F at the distance F before the origin shows a centre (P, Z) at F P / Z, and axes A at F / Z (A_xy - P A_z / Z), the
 affine approximation with which all splatting is done (Zwicker et al. 2001). So with Z = F + z - distance,
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import Camera, flatten, quats_to_rotations
+from gmae_tools.camera import Camera, project_vectors, quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 
@@ -113,7 +113,7 @@ def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
     sides = means.new_tensor(view.sides)  # [2]
     scale = far / view.distance  # [B, K]
     axes = quats_to_rotations(quats) * scales[..., None, :]  # [B, K, 3, 3], columns = axes
-    flat, footprint = flatten(means, axes, depths, camera)
+    flat, footprint = project_vectors(means, axes, depths, camera)
     moved = flat * sides * scale[..., None]
     along = axes[..., 2, :] * (scale * camera.focal / depths)[..., None]  # [B, K, 3]
     shear = moved[..., None] * (along / far[..., None])[..., None, :]  # [B, K, 2, 3]

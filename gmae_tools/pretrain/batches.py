@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.masks import visible_patches
 from gmae_tools.pretrain.crops import Cropper, draw_crops, send
 from gmae_tools.pretrain.objectives import Objective
 from gmae_tools.pretrain.sampling import Stream, uniforms
+from gmae_tools.vit import visible_patches
 
 
 @dataclass(frozen=True)

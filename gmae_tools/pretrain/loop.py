@@ -33,7 +33,7 @@ from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
-from gmae_tools.model import Autoencoder, AutoencoderConfig, use_plain_attention
+from gmae_tools.model import Autoencoder, AutoencoderConfig
 from gmae_tools.predict import has_bf16, resolve_device
 from gmae_tools.pretrain.batches import Batch, BatchMaker
 from gmae_tools.pretrain.held_out import HeldOut
@@ -43,6 +43,7 @@ from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.splatting import Backend, choose_backend
 from gmae_tools.system.files import atomic_path
+from gmae_tools.vit import use_plain_attention
 
 CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "log.jsonl", "model"
 

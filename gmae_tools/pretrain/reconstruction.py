@@ -8,7 +8,7 @@ from torch import Tensor
 from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.mae import MAE, draw
+from gmae_tools.mae import MAE, paint_patches
 from gmae_tools.model import GMAE, Autoencoder
 from gmae_tools.splatting import Backend, rasterize
 
@@ -29,7 +29,7 @@ def reconstruct(model: Autoencoder, images: Tensor, mask: Tensor | None = None, 
         GmaeToolsError: the model draws nothing.
     """
     if isinstance(model, MAE):
-        return draw(model(images, mask), images, model.config).clamp(0, 1)
+        return paint_patches(model(images, mask), images, model.config).clamp(0, 1)
     check_draws(model, "this model")
     assert isinstance(model, GMAE)
     height, width = images.shape[-2:]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from gmae_tools.images import resize
 from gmae_tools.report.contact_sheet import Panel, Section, common_box, contact_sheet, in_box, panel_size
@@ -56,6 +55,8 @@ def ink(strength: np.ndarray, height: int, width: int) -> np.ndarray:
         np.minimum((np.arange(count) + 0.5) * length / count, length - 1).astype(int)
         for count, length in zip((height, width), strength.shape, strict=True)
     )
+    from scipy import ndimage  # takes a fifth of a second, and pages need no sheet
+
     small = ndimage.maximum_filter(darkness(strength), size=shrink)[np.ix_(rows, columns)]
     grey = (255 * (1 - small)).round().astype(np.uint8)
     return np.repeat(grey[..., None], 3, 2)

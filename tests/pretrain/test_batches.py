@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.masks import visible_patches
 from gmae_tools.pretrain.batches import Batch, BatchMaker
 from gmae_tools.pretrain.crops import Cropper, draw_crops
 from gmae_tools.pretrain.objectives import GMAEObjective
+from gmae_tools.vit import visible_patches
 
 CPU = torch.device("cpu")
 OBJECTIVE = GMAEObjective((0.2, 0.7))

@@ -15,13 +15,13 @@ from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.mae import imagenet_patches, patch_statistics
-from gmae_tools.masks import hidden_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig, Order
 from gmae_tools.pretrain.objectives.depth_priors import region_prior, size_prior
 from gmae_tools.pretrain.objectives.objective import MASKED, Background, Objective, draw_backgrounds
 from gmae_tools.pretrain.reconstruction import masked_out
 from gmae_tools.pretrain.sampling import Stream, uniforms
-from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.splatting import Backend, Rules, rasterize
+from gmae_tools.vit import hidden_patches
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
@@ -208,7 +208,7 @@ def gmae_loss(
     def losses_of(splats: Splats) -> tuple[Tensor, Tensor]:
         """The pictures' loss, and their mean squared errors `[B]`."""
         pictures = rasterize(
-            splats, height, width, background=backgrounds, order_temperature=temperature, backend=backend
+            splats, height, width, background=backgrounds, rules=Rules(order_temperature=temperature), backend=backend
         ).image
         squared = errors = reconstruction_error(pictures, images, counted, config.patch_size)
         if objective.gradient_weight:

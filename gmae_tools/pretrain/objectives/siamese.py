@@ -30,12 +30,12 @@ from torch import Tensor, distributed, nn
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import CMAE, RMAE, CMAEConfig, RMAEConfig, patch_targets
-from gmae_tools.masks import complement
 from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.objectives.mae import patch_columns
 from gmae_tools.pretrain.objectives.objective import Objective, draw_masks
 from gmae_tools.pretrain.reconstruction import masked_out
 from gmae_tools.splatting import Backend
+from gmae_tools.vit import complement
 
 if TYPE_CHECKING:
     from gmae_tools.pretrain.batches import Batch
