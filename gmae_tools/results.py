@@ -28,7 +28,7 @@ from gmae_tools.zeroshot import boxes as boxes_module
 from gmae_tools.zeroshot.density import Points, ScaleByDepth, density_map, scale_by_depth, summary
 from gmae_tools.zeroshot.figure_ground import foreground_mask
 from gmae_tools.zeroshot.layers import LayerPictures, PrefixScore, PrefixScores, over, pixels, render_layers
-from gmae_tools.zeroshot.names import PREFIXES
+from gmae_tools.zeroshot.names import LAYERS, PREFIXES
 from gmae_tools.zeroshot.views import Views
 
 if TYPE_CHECKING:
@@ -113,8 +113,9 @@ class EdgeMap(Shown):
         return Image.fromarray(ink(self.strength, *self.strength.shape))
 
 
-def edges(scene: Scene, readout: str, layers: Sequence[int], backend: Backend) -> EdgeMap:
+def edges(scene: Scene, readout: str, layers: Sequence[int] | None, backend: Backend) -> EdgeMap:
     """Read the edges of a scene; `Scene.edges` documents it."""
+    layers = (LAYERS,) if layers is None else layers
     name = f"l@{','.join(map(str, layers))}" if readout == "layers" else readout
     return EdgeMap(Views.of(scene, backend=backend).edges(readout, layers), name)
 

@@ -20,7 +20,6 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.splatting import Backend, rasterize
-from gmae_tools.zeroshot.names import LAYERS
 
 if TYPE_CHECKING:
     from gmae_tools.results import Density, EdgeMap, Foreground, Layers
@@ -120,16 +119,16 @@ class Scene:
         """
         from gmae_tools import results
 
-        return results.layers(self, None if k is None else _several(k), n, backend)
+        return results.layers(self, _several(k), n, backend)
 
     def edges(
-        self, readout: str = "layers", *, layers: int | Sequence[int] = LAYERS, backend: Backend = "auto"
+        self, readout: str = "layers", *, layers: int | Sequence[int] | None = None, backend: Backend = "auto"
     ) -> EdgeMap:
         """The edge map that `gmae-tools edges --scales 1` writes: one look at the whole, thinned to its crests.
 
         Args:
             readout: one of `zeroshot.names.EDGE_READOUTS`; `layers` is l@N.
-            layers: the number N of depth groups of l@N, or several, whose maps are averaged.
+            layers: the number N of depth groups of l@N, or several, whose maps are averaged; 16 by default.
             backend: of `splatting.rasterize`.
 
         Example:
@@ -197,5 +196,7 @@ class Scene:
         return results.scene_html(self)
 
 
-def _several(numbers: int | Sequence[int]) -> tuple[int, ...]:
-    return tuple(numbers) if isinstance(numbers, Sequence) else (numbers,)
+def _several(numbers: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    if isinstance(numbers, int):
+        return (numbers,)
+    return None if numbers is None else tuple(numbers)

@@ -2,9 +2,9 @@
 
 The model's camera (`Camera`) does not move centres with depth, and its pixels are square only on square pictures; no
 viewer of Gaussians has such a camera. Let it see a Gaussian of axes a at the depth z, with its centre at c and its axes
-as G on the picture plane (`project_vectors`), and let S = diag(W, H) / max(W, H) make pixels square. A pinhole of focal length
-F at the distance F before the origin shows a centre (P, Z) at F P / Z, and axes A at F / Z (A_xy - P A_z / Z), the
-affine approximation with which all splatting is done (Zwicker et al. 2001). So with Z = F + z - distance,
+as G on the picture plane (`project_vectors`), and let S = diag(W, H) / max(W, H) make pixels square. A pinhole of focal
+length F at the distance F before the origin shows a centre (P, Z) at F P / Z, and axes A at F / Z (A_xy - P A_z / Z),
+the affine approximation with which all splatting is done (Zwicker et al. 2001). So with Z = F + z - distance,
 
     P = Z / F S c,    A_xy = Z / F S G + P A_z / Z
 
