@@ -1,7 +1,7 @@
 """Does a model's depth go with the scene? The same depth map, when the picture is mirrored or moved by a few pixels.
 
 Depth that a model reads from a scene moves along with it. What hangs on the frame does not, such as the fabric of the
-queries, and noise agrees with nothing. Maps are compared by rank correlation (`metrics.agreement`), pixel by pixel of
+queries, and noise agrees with nothing. Maps are compared by rank correlation (`evals.depth_ranks`), pixel by pixel of
 the scene. A pattern that is the same in all pictures agrees with itself, too, above all when it is mirrored; how much
 of the agreement that can be, the depth maps of *different* photographs tell (`other`).
 """
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evals.depth_ranks import rank_correlation
 from gmae_tools.camera import Camera, project
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.metrics.agreement import rank_correlation
 from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend, rasterize
 
@@ -64,11 +64,14 @@ def expected_depth(model: GMAE, images: Tensor, backend: Backend = "auto") -> np
 
 
 @torch.inference_mode()
-def depth_map(gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend = "auto") -> np.ndarray:
-    """Expected depth `[B, H, W]` of Gaussians, in scene units; NaN where little is covered."""
+def depth_map(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend = "auto", *,
+    least_alpha: float = LEAST_ALPHA,
+) -> np.ndarray:  # fmt: skip
+    """Expected depth `[B, H, W]` of Gaussians, in scene units; NaN where less than `least_alpha` is covered."""
     raster = rasterize(project(gaussians, camera, height, width), height, width, depth=True, backend=backend)
     assert raster.depth is not None
-    known = torch.where(raster.alpha >= LEAST_ALPHA, raster.depth, torch.nan)
+    known = torch.where(raster.alpha >= least_alpha, raster.depth, torch.nan)
     return known[:, 0].cpu().numpy()
 
 

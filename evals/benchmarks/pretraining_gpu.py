@@ -16,7 +16,6 @@ What was done is kept in `--run`: a later call goes on from there.
 
 from __future__ import annotations
 
-import csv
 import gc
 import json
 import math
@@ -32,6 +31,7 @@ import click
 import torch
 from accelerate.state import AcceleratorState
 
+from evals.common import read_table, whole_numbers, write_table
 from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
@@ -42,9 +42,6 @@ from gmae_tools.pretrain.optimizers import OptimizerConfig
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting.backends import choose_backend
-from gmae_tools.system.files import atomic_path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 Precision = Literal["bf16", "float32"]
 
@@ -52,11 +49,6 @@ COLUMNS = {"batch_size": None, "precision": None, "images_per_second": 0, "waiti
 PRECISIONS: tuple[Precision, ...] = ("bf16", "float32")
 NEARLY_AS_FAST = 0.9
 USUAL_BATCH, USUAL_LR = 64, 1e-3  # the defaults of `gmae-tools pretrain`
-
-
-def whole_numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parse a comma-separated list."""
-    return tuple(int(part) for part in value.split(","))
 
 
 @click.command()
@@ -111,20 +103,12 @@ def measure_speeds(
     """The rows of `speed.csv`, from an earlier call if there was one."""
     path = folder / "speed.csv"
     if path.exists():
-        with path.open(newline="") as file:
-            return [parse(row) for row in csv.DictReader(file)]
+        return read_table(path)
     PhotoStore.open(config.data)  # decoded before time is taken
     cases = list(product(batch_sizes, PRECISIONS))
     rows = [measure_speed(config, folder, *case, seconds / len(cases), device) for case in cases]
-    with atomic_path(path) as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(path, rows, COLUMNS)
     return rows
-
-
-def parse(row: dict[str, str]) -> Row:
-    """A row of `speed.csv`, read back."""
-    figures = {name: float(row[name] or "nan") for name in ("images_per_second", "waiting", "peak_gb")}
-    return {"batch_size": int(row["batch_size"]), "precision": row["precision"], **figures}
 
 
 def measure_speed(

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.benchmarks.splatting_speed import machine, take_turn
+from evals.common import PHOTO, RESULTS, machine, take_turn, write_files
 from gmae_tools import checkpoints
 from gmae_tools.camera import project
 from gmae_tools.gaussians import Gaussians
@@ -44,11 +44,7 @@ from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting import choose_backend
-from gmae_tools.system.files import atomic_path
 
-ROOT = Path(__file__).resolve().parents[2]
-
-PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
 COLUMNS = {
     "masked": 2, "model": None, "k": None, "footprint": None, "sigma_px": 1, "step_ms": 1, "images_per_s": 1,
     "ratio": 3, "growth": 2, "splatting_ms": 1, "share": 3, "memory_mb": 0,
@@ -297,12 +293,9 @@ def main(
     page = report(rows, f"{machine()} {threads}, renderer {choose_backend('auto', where)}; {setting}.")
     click.echo(page)
     if out or not quick:
-        folder = out or ROOT / "evals" / "results"
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {"md": page, "csv": format_rows(rows, COLUMNS, "csv")}
-        for suffix, text in texts.items():
-            with atomic_path(folder / f"pretraining_speed.{suffix}") as temporary:
-                temporary.write_text(text)
+        write_files(
+            out or RESULTS, {"pretraining_speed.md": page, "pretraining_speed.csv": format_rows(rows, COLUMNS, "csv")}
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ Finished runs are left alone, killed ones go on, and runs of other `--samples` o
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -28,14 +27,11 @@ from pathlib import Path
 
 import click
 
-from evals.benchmarks.depth import COLUMNS as MEASURES
-from gmae_tools.cli._options import writable_folder
+from evals.common import ROOT, read_table, write_table
+from evals.depth_cells import COLUMNS as MEASURES
 from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.pretrain.loop import MODEL_FOLDER
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 Options = dict[str, str | float]  # of `gmae-tools pretrain`, without the dashes
 
@@ -136,7 +132,7 @@ def main(
     seeds: tuple[int, ...], jobs: int,
 ) -> None:  # fmt: skip
     """Train and measure the variants, and keep their table in OUT/depth_choices.csv."""
-    out = writable_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
     PhotoStore.open(data)  # decoded before two runs want it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     processes, failures = Processes(), 0
@@ -162,7 +158,7 @@ def main(
                 except click.ClickException as error:
                     click.echo(f"{tasks[task]}: {error.message}", err=True)
                     failures += 1
-                write_table(out)
+                keep_table(out)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             processes.close()
@@ -203,29 +199,17 @@ def table(out: Path) -> Iterator[Row]:
     found = {}
     for path in out.glob(f"*/{FIGURES}"):
         name, samples, seed = path.parent.name.rsplit("-", 2)
-        with path.open(newline="") as file:
-            figures = next(csv.DictReader(file))
-        known = {key: number(figures.get(key, "")) for key in COLUMNS if key not in NAMED}
+        figures = read_table(path)[0]
+        known = {key: figures.get(key) for key in COLUMNS if key not in NAMED}
         place = list(VARIANTS).index(name) if name in VARIANTS else len(VARIANTS)
         row: Row = {"variant": name, "seed": int(seed), "samples": int(samples), **known}
         found[int(samples), place, name, int(seed)] = row
     return (found[key] for key in sorted(found))
 
 
-def number(text: str) -> str | int | float | None:
-    """A figure of a CSV file: empty is unknown, looks may be several."""
-    if text.isdigit():
-        return int(text)
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return text
-
-
-def write_table(out: Path) -> None:
-    """Write what is known into `depth_choices.csv`, whole."""
-    with atomic_path(out / "depth_choices.csv") as temporary:
-        temporary.write_text(format_rows(list(table(out)), COLUMNS, "csv"))
+def keep_table(out: Path) -> None:
+    """Write what is known into `depth_choices.csv`."""
+    write_table(out / "depth_choices.csv", list(table(out)), COLUMNS)
 
 
 if __name__ == "__main__":

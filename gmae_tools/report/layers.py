@@ -19,7 +19,7 @@ from gmae_tools.formats import npz
 from gmae_tools.formats.viewpoint import Viewpoint
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
-from gmae_tools.metrics.likeness import Likeness
+from gmae_tools.metrics.pictures import StreamingSimilarity
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import depth_colors, depth_range
 from gmae_tools.report.page import PageRequest, write_page
@@ -145,11 +145,11 @@ def write_layers(
 def _prefix_psnrs(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: LayersRequest) -> list[float]:
     """PSNR of each first-K picture, measured as those that are written."""
     height, width = photo.shape[:2]
-    likeness = [Likeness(height, width) for _ in request.ks]
+    similarity = [StreamingSimilarity(height, width) for _ in request.ks]
     for rows, strip in layer_strips(gaussians, camera, height, width, list(request.ks.values()), 1, request.backend):
-        for each, first in zip(likeness, pixels(over(strip.firsts, strip.first_alphas, request.color)), strict=True):
+        for each, first in zip(similarity, pixels(over(strip.firsts, strip.first_alphas, request.color)), strict=True):
             each.update(first, photo[rows])
-    return [each.compute()[0] for each in likeness]
+    return [each.compute()[0] for each in similarity]
 
 
 class _Output:
@@ -177,7 +177,7 @@ class _Output:
         names = [*request.first_files(), *request.layer_files()]
         self.pictures = [new_file(name, 4 if request.transparent else 3) for name in names]
         self.depth = new_file("depth.png", 3)
-        self.likeness = [Likeness(height, width) for _ in request.ks]
+        self.similarity = [StreamingSimilarity(height, width) for _ in request.ks]
         self.covered = torch.zeros(len(request.ks), dtype=torch.float64)
 
     def jobs(self, rows: slice, strip: LayerPictures) -> list[Callable[[], None]]:
@@ -196,17 +196,17 @@ class _Output:
         files = zip([*self.pictures, self.depth], [*visible[0], *visible[1], depth], strict=True)
         return [
             *(partial(file.write, picture) for file, picture in files),
-            *(partial(likeness.update, first, self.photo[rows])
-              for likeness, first in zip(self.likeness, firsts, strict=True)),
+            *(partial(similarity.update, first, self.photo[rows])
+              for similarity, first in zip(self.similarity, firsts, strict=True)),
         ]  # fmt: skip
 
     def table(self, image: str) -> list[Row]:
         """A row for each k, all columns but `psnr_before`, once all strips are done."""
         rows: list[Row] = []
         coverage = self.covered / (self.photo.shape[0] * self.photo.shape[1])
-        for name, likeness, covered in zip(self.request.ks, self.likeness, coverage.tolist(), strict=True):
+        for name, similarity, covered in zip(self.request.ks, self.similarity, coverage.tolist(), strict=True):
             k = name if name == "all" else int(name)
-            psnr, ssim = likeness.compute()
+            psnr, ssim = similarity.compute()
             rows.append({"image": image, "k": k, "psnr": psnr, "ssim": ssim, "coverage": covered})
         return rows
 

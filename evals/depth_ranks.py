@@ -1,4 +1,4 @@
-"""What the order of depth goes with, over many pictures: brightness, the frame, figures, or the same map everywhere.
+"""The order of depth, and what it goes with: another map, brightness, the frame, what is in front.
 
 Depth that a model learns from pictures alone has neither a scale nor an origin. Everything here is therefore about
 ranks: a map counts by its `standard_ranks`, so that no picture weighs more than another and no stretching of depth
@@ -13,9 +13,30 @@ ranking inside a picture, taking away the mean of the others is the same as taki
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
+_LEAST_PIXELS = 3
 _LEAST_PICTURES = 3  # to tell how much they differ
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two maps of one shape, in [-1, 1], over the pixels where both are finite.
+
+    Depth maps have no scale and no origin of their own; only their order can be compared.
+
+    Returns:
+        NaN where there is nothing to compare: fewer than three such pixels, or a single value in all of them.
+
+    Raises:
+        ValueError: the maps differ in shape.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"maps of shapes {list(first.shape)} and {list(second.shape)} cannot be compared")
+    known = np.isfinite(first) & np.isfinite(second)
+    a, b = first[known], second[known]
+    if a.size < _LEAST_PIXELS or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(spearmanr(a, b).statistic)
 
 
 def standard_ranks(values: np.ndarray) -> np.ndarray:
