@@ -160,6 +160,6 @@ def as_markdown(rows: Sequence[Row], columns: Mapping[str, int | None]) -> str:
             return ""
         return f"{value:.{decimals}f}" if isinstance(value, float) and decimals is not None else str(value)
 
-    lines = [list(columns), ["---"] * len(columns)]
-    lines += [[cell(row[name], decimals) for name, decimals in columns.items()] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines = [list(columns), *([cell(row[name], decimals) for name, decimals in columns.items()] for row in rows)]
+    header, *body = (f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join([header, "|" + "---|" * len(columns) + "\n", *body])
