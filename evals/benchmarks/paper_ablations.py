@@ -125,7 +125,7 @@ def main(
                 model=dataclasses.replace(base.model, **choice.model),
             )
             figures = figures_of(config, seeds, runs, held, photos)
-            rows.append(row(group, value, figures, published, choice.published))
+            rows.append(row(group, value, figures, None if config == base else published, choice.published))
             click.echo(f"{group} {value}: {rows[-1]}", err=True)
     setting = f"Preset {preset} at {image_size} px with patches of {patch_size} px, {samples:,} samples a run of"
     setting += (
@@ -186,10 +186,10 @@ def name_of(config: PretrainConfig) -> str:
 
 
 def row(
-    group: str, value: str, figures: Mapping[str, np.ndarray], published: Mapping[str, np.ndarray],
+    group: str, value: str, figures: Mapping[str, np.ndarray], published: Mapping[str, np.ndarray] | None,
     theirs: tuple[float | None, float | None],
 ) -> Row:  # fmt: skip
-    """A row of `COLUMNS`, from the figures of this value and those of the published setting."""
+    """A row of `COLUMNS`, from the figures of this value and, unless it is the published setting, from those."""
     found: dict[str, str | int | float | None] = {
         "group": group, "value": value, "psnr_hidden": float(figures["psnr_hidden"].mean()),
         "psnr": float(figures["psnr"].mean()), "published_fine_tuned": theirs[0], "published_linear": theirs[1],
@@ -198,8 +198,8 @@ def row(
     for name in ("linear", "knn"):
         low, high = bootstrap_interval(figures[name])
         found |= {name: float(figures[name].mean()), f"{name}_low": low, f"{name}_high": high}
-    difference = figures["linear"] - published["linear"]
-    if difference.any():
+    if published:
+        difference = figures["linear"] - published["linear"]
         low, high = bootstrap_interval(difference)
         found |= {"difference": float(difference.mean()), "difference_low": low, "difference_high": high}
     return found

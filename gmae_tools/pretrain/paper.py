@@ -1,9 +1,10 @@
 """What `pretrain --preset paper` sets: GMAE as it was published (arXiv 2501.03229), as far as that is known.
 
 The model is the preset `paper` of `GMAEConfig`; here is what a run asks of it, and how it is optimised. What is said on
-the command line comes before all of it. Where we still differ: the head has a bias that starts footprints at a fifth of
-the largest and rotations at the identity, since large ones optimise badly at first. Optimiser, rate and warm-up are
-MAE's (arXiv 2111.06377), which the paper builds on; of its gradient clipping, batches and augmentation nothing is set.
+the command line comes before all of it. Where we still differ: the head has a bias, which starts footprints at a fifth
+of the largest, since large ones optimise badly at first; and the decoder sees each patch with its own position, where
+the authors' code has that of the patch before. Optimiser, rate and warm-up are MAE's (arXiv 2111.06377), which the
+paper builds on; clipping, batches and augmentation are left as they are. Rotations and shear were read from code.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ OBJECTIVE: dict[str, Any] = {
     "loss_on": "masked",
     "background": "white",
     "slot_depth_weight": 0.0,
+    "occlusion_gradient": 0.0,
+    "size_depth_weight": 0.0,
+    "region_depth_weight": 0.0,
 }
 
 _BASE_LR, _BASE_BATCH = 1.5e-4, 256
