@@ -64,6 +64,7 @@ def run(command: object, *arguments: object) -> Result:
     return CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_writes_tables_and_curves(root: Path, pieces: Path, tmp_path: Path) -> None:
     arguments = ["--root", root, "--splits", "val", "--thresholds", 5, "--jobs", 1, "--out", tmp_path / "maps"]
     first = run(bsds500.main, *arguments, "--results", tmp_path / "results", "--checkpoint", pieces)
@@ -80,6 +81,7 @@ def test_writes_tables_and_curves(root: Path, pieces: Path, tmp_path: Path) -> N
     assert (tmp_path / "results" / "bsds500-val.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_studies_every_choice(root: Path, checkpoint: Path, tmp_path: Path) -> None:
     arguments = ["--root", root, "--every", 1, "--thresholds", 5, "--results", tmp_path, "--checkpoint", checkpoint]
     assert run(edge_choices.main, *arguments).exit_code == 0

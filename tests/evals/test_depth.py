@@ -83,6 +83,7 @@ def run(script: ModuleType, *arguments: object) -> Result:
     return CliRunner().invoke(script.main, list(map(str, arguments)))
 
 
+@pytest.mark.slow
 def test_writes_a_column_for_each_checkpoint(root: Path, checkpoint: Path, tmp_path: Path) -> None:
     data = ["--bsds", root, "--ecssd", root / "ecssd-dev", "--photos", root / "photos", "--cache", tmp_path / "cache"]
     both = ["--checkpoint", f"a={checkpoint}", "--checkpoint", f"b={checkpoint}"]

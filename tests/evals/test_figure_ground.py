@@ -62,6 +62,7 @@ def test_differences_are_paired() -> None:
     assert figure_ground.compare(worse, worse) == "max F-beta +0.000 (standard deviation 0.000), IoU +0.000 (0.000)"
 
 
+@pytest.mark.slow
 def test_writes_table_sheets_and_times_and_goes_on(
     data: Path, pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def rows(folder: Path, part: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_from_photographs_to_the_report(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the figures of invariance and most of the linear probe, which have tests of their own."""
     monkeypatch.setattr("gmae_tools.report.invariance.plot_invariance", lambda path, *_: path.touch())

@@ -23,6 +23,7 @@ def test_the_scene_is_its_photograph(tmp_path: Path) -> None:
     assert (back.render()[0] - photo).abs().mean() < 0.05
 
 
+@pytest.mark.slow
 def test_every_step_runs(tmp_path: Path) -> None:
     scene = large_scenes.make_scene(16, 48, 72)
     for name, step in large_scenes.STEPS.items():
@@ -32,6 +33,7 @@ def test_every_step_runs(tmp_path: Path) -> None:
     assert (tmp_path / "centres.png").exists()
 
 
+@pytest.mark.slow
 def test_the_command_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All steps run in one process, which saves the imports."""
     monkeypatch.setattr(large_scenes, "_alone", lambda function, *arguments: function(*arguments))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from click.testing import CliRunner
 from PIL import Image
 
@@ -27,6 +28,7 @@ def test_every_change_differs_from_the_defaults_and_is_possible() -> None:
     )
 
 
+@pytest.mark.slow
 def test_trains_compares_and_goes_on(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     for number in range(12):

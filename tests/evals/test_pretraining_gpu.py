@@ -36,6 +36,7 @@ def test_the_smallest_batch_that_is_nearly_the_fastest(
     assert pretraining_gpu.choose([row(*case, rate) for case, rate in rates.items()]) == chosen
 
 
+@pytest.mark.slow
 def test_a_session_on_the_cpu(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     photo = Image.open(Path(skimage.data_dir) / "astronaut.png").convert("RGB")

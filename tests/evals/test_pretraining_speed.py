@@ -15,6 +15,7 @@ from gmae_tools.mae import MAEConfig
 from gmae_tools.model import GMAEConfig
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_and_writes_its_table(checkpoint: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(
         pretraining_speed.main, ["--quick", "--device", "cpu", "--checkpoint", str(checkpoint), "--out", str(tmp_path)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from evals.benchmarks import readme_pictures
 
 
+@pytest.mark.slow
 def test_draws_them_all(repository: Path, checkpoint: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(readme_pictures.main, ["--checkpoint", str(checkpoint), "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output

@@ -30,6 +30,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_compares_the_starts_and_goes_on(
     root: Path, pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ def test_the_grid_takes_colours_and_depths_from_the_photograph() -> None:
     assert found.means[0, :, 2].equal(depth.flatten())
 
 
+@pytest.mark.slow
 def test_readouts_after_several_steps(root: Path, pieces: Path, tmp_path: Path) -> None:
     arguments = ["--root", root, "--ecssd", root / "ecssd-dev", "--steps", "0,2", "--jobs", "1"]
     arguments += ["--checkpoint", pieces, "--out", tmp_path / "runs", "--results", tmp_path / "results"]
@@ -92,6 +94,7 @@ def test_readouts_after_several_steps(root: Path, pieces: Path, tmp_path: Path) 
         assert (table.loc[table["steps"] == 2, "difference"] != 0).any()
 
 
+@pytest.mark.slow
 def test_studies_one_choice_at_a_time(
     root: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def good(result: Result) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_says_what_the_other_scripts_say_and_measures_nothing_twice(
     root: Path, checkpoint: Path, other: Path, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_says_what_the_other_scripts_say_and_measures_nothing_twice(
     assert {path for path, time in kept.items() if path.stat().st_mtime_ns != time} == {lost}
 
 
+@pytest.mark.slow
 def test_readouts_are_rows(root: Path, checkpoint: Path, tmp_path: Path) -> None:
     readouts = ["--readout", "regions", "--readout", "render-gradient"]
     good(run(root, tmp_path, f"nano={checkpoint}", *readouts, "--results", tmp_path))
@@ -109,6 +111,7 @@ def test_readouts_are_rows(root: Path, checkpoint: Path, tmp_path: Path) -> None
     assert table["ods"].nunique() == 2 and table["psnr"].nunique() == table["l16_ods"].nunique() == 1
 
 
+@pytest.mark.slow
 def test_the_reporting_half_is_apart(root: Path, checkpoint: Path, tmp_path: Path) -> None:
     good(run(root, tmp_path, checkpoint, "--results", tmp_path))
     output = good(run(root, tmp_path, checkpoint, "--results", tmp_path, "--reporting-half"))
@@ -119,6 +122,7 @@ def test_the_reporting_half_is_apart(root: Path, checkpoint: Path, tmp_path: Pat
     assert sorted(path.stem for path in maps) == ["0000", "0001", "0002", "0003"]
 
 
+@pytest.mark.slow
 def test_quick_leaves_the_results_alone(root: Path, pieces: Path, tmp_path: Path) -> None:
     before = sorted((scoreboard.ROOT / "evals" / "results").iterdir())
     output = good(run(root, tmp_path, pieces, "--quick"))

@@ -25,6 +25,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_trains_on_one_photograph_and_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(single_image, "LinearConfig", partial(single_image.LinearConfig, epochs=3, warmup=1))
     arguments = ["--data", data, "--image", data / "dark" / "000.png", "--samples", "64", "--seeds", "0",
@@ -44,6 +45,7 @@ def test_trains_on_one_photograph_and_goes_on(data: Path, tmp_path: Path, monkey
     assert again.stdout == result.stdout and all(path.read_text() == log for path, log in logs.items())
 
 
+@pytest.mark.slow
 def test_fine_tunes_what_was_trained_on_one_photograph(data: Path, tmp_path: Path) -> None:
     arguments = ["--data", data, "--image", data / "dark" / "000.png", "--samples", "64", "--seeds", "0,1",
                  "--image-size", "32", "--neighbours", "5", "--fine-tune", "2", "--batch-size", "16",

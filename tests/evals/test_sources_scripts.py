@@ -36,6 +36,7 @@ def call(module: ModuleType, *arguments: object) -> Result:
     return CliRunner().invoke(module.main, list(map(str, arguments)), catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_the_papers_ablations(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_ablations, "LinearConfig", partial(LinearConfig, rates=(0.1,), epochs=2, warmup=1))
     arguments = ["--data", photographs, *SIZES, "--patch-size", "8", "--batch-size", "16", "--group", "loss",
@@ -63,6 +64,7 @@ def test_the_ablations_are_of_the_published_model() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_fine_tuned_encoders_are_compared(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.save(GMAE(GMAEConfig.preset("nano", image_size=32)), tmp_path / "other" / "model")
     arguments = ["--data", photographs, *SIZES, "--pretrain-batch-size", "16", "--objective", "gmae", "--objective",
@@ -79,6 +81,7 @@ def test_fine_tuned_encoders_are_compared(photographs: Path, tmp_path: Path, mon
     assert call(finetuning, *arguments).stdout == result.stdout
 
 
+@pytest.mark.slow
 def test_invariance_of_all_objectives_in_one_figure(photographs: Path, tmp_path: Path) -> None:
     result = call(occlusion_invariance, "--data", photographs, *SIZES, "--batch-size", "16", "--photographs", "16",
                   "--cka-batch-size", "8", "--ratio", "0.5", "--device", "cpu", "--runs", tmp_path / "runs",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from evals.benchmarks import splatting_speed
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_and_writes_its_table(tmp_path: Path) -> None:
     result = CliRunner().invoke(splatting_speed.main, ["--quick", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
