@@ -53,8 +53,8 @@ def ods_difference(result: BoundaryResult, baseline: BoundaryResult) -> tuple[fl
 def resampled_regions(result: RegionResult) -> tuple[np.ndarray, np.ndarray]:
     """Max F-beta and IoU of the resamples, `[SAMPLES]` each."""
     weights = resamples(result.images) / result.images
-    curves = np.stack([each.f_beta for each in result.figures.values()])
-    return (weights @ curves).max(1), weights @ np.array([each.iou for each in result.figures.values()])
+    curves = np.stack([each.f_beta for each in result.metrics.values()])
+    return (weights @ curves).max(1), weights @ np.array([each.iou for each in result.metrics.values()])
 
 
 # --- accuracies --------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
-"""Does a model's depth go with the scene? The same depth map, when the picture is mirrored or moved by a few pixels.
+"""Does a model's depth follow the scene? How depth maps agree when the picture is mirrored or moved by a few pixels.
 
-Depth that a model reads from a scene moves along with it. What hangs on the frame does not, such as the fabric of the
-queries, and noise agrees with nothing. Maps are compared by rank correlation (`evals.depth_ranks`), pixel by pixel of
-the scene. A pattern that is the same in all pictures agrees with itself, too, above all when it is mirrored; how much
-of the agreement that can be, the depth maps of *different* photographs tell (`other`).
+Depth that a model reads from a scene moves along with the scene. A pattern of the frame, such as the grid of the
+queries, does not, and noise agrees with nothing. Maps are compared by rank correlation (`evals.depth_ranks`), pixel by
+pixel of the scene. A pattern that is the same in all pictures agrees with itself, too, above all when it is mirrored;
+the agreement of the depth maps of *different* photographs (`other`) shows how much that can be.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend, rasterize
 
 SHIFTS = (1, 2, 4, 8)  # px
-LEAST_ALPHA = 0.5  # where less is covered there is no telling how far it is
+LEAST_ALPHA = 0.5  # where less is covered, the depth is unknown
 
 
 def depth_consistency(
@@ -58,7 +58,7 @@ def depth_consistency(
 
 @torch.inference_mode()
 def expected_depth(model: GMAE, images: Tensor, backend: Backend = "auto") -> np.ndarray:
-    """Expected depth `[B, H, W]` of what a model sees in `images` `[B, 3, H, W]`; NaN where little is covered."""
+    """Expected depth `[B, H, W]` of what a model predicts from `images` `[B, 3, H, W]`; see `depth_map`."""
     height, width = images.shape[-2:]
     return depth_map(model(images.to(model.rgb_mean.device)), model.camera, height, width, backend)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.report.tables import Row
 
 HIDDEN = 0.75
+_RUNS = "Folder of the runs, which a later call continues."
 OBJECTIVES: dict[str, Objective] = {
     each.name: each
     for each in (
@@ -75,22 +76,18 @@ class Training:
 
 def training_options(batch_size: str = "--batch-size") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Options of a command that receives them as `training`; `batch_size` names the option of that number."""
+    count = partial(click.option, show_default=True)
     options = [
         click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`."),
-        click.option("--preset", default="tiny", show_default=True, help="Of the models."),
+        click.option("--preset", default="tiny", show_default=True, help="Preset of the models."),
         click.option("--image-size", type=click.IntRange(1), metavar="PX", help="[default: the preset's]"),
-        click.option("--samples", type=click.IntRange(1), default=100_000, show_default=True, help="Of each model."),
-        click.option(
-            batch_size, "pretrain_batch", type=click.IntRange(2), default=64, show_default=True, help="Of pretraining."
-        ),
-        click.option("--held-out", type=click.IntRange(1), default=500, show_default=True, help="Photographs."),
-        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of pretraining."),
+        count("--samples", type=click.IntRange(1), default=100_000, help="Pictures that each model is trained on."),
+        count(batch_size, "pretrain_batch", type=click.IntRange(2), default=64, help="Pictures of a pretraining step."),
+        count("--held-out", type=click.IntRange(1), default=500, help="Photographs that are not trained on."),
+        count("--seed", type=click.IntRange(0), default=0, help="Seed of pretraining."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-        click.option(
-            "--runs", type=click.Path(path_type=Path), default=RUNS / "gmae-vs-mae",
-            help="Folder of the runs, which a later call continues.",
-        ),
-    ]  # fmt: skip
+        click.option("--runs", type=click.Path(path_type=Path), default=RUNS / "gmae-vs-mae", help=_RUNS),
+    ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
@@ -98,8 +95,11 @@ def training_options(batch_size: str = "--batch-size") -> Callable[[Callable[...
             *, data: tuple[str, ...], preset: str, image_size: int | None, samples: int, pretrain_batch: int,
             held_out: int, seed: int, device: str, runs: Path, **others: Any,
         ) -> None:  # fmt: skip
-            size = (image_size, samples, pretrain_batch, held_out)
-            command(training=Training(data, preset, *size, seed, device, runs), **others)
+            training = Training(
+                data, preset, image_size=image_size, samples=samples, batch_size=pretrain_batch, held_out=held_out,
+                seed=seed, device=device, run=runs,
+            )  # fmt: skip
+            command(training=training, **others)
 
         for option in reversed(options):
             collect = option(collect)

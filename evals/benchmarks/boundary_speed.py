@@ -177,7 +177,7 @@ def main(root: str | None, split: str, every: int, thresholds: int, jobs: int | 
     for name, detect in DETECTORS.items():
         click.echo(f"{name}: {len(photographs)} images", err=True)
         data = [(detect(read_grey(path)), dataset.boundaries(path.stem)) for path in photographs]
-        compare(data[:1], Protocol(1), {"scratch": solve_from_scratch})  # nobody pays for compiling
+        compare(data[:1], Protocol(1), {"scratch": solve_from_scratch})  # a warm-up, which compiles
         row: dict[str, str | float] = {"detector": name, "images": len(data), "thresholds": thresholds, "jobs": jobs}
         row |= score_split(data, protocol, jobs)
         row |= compare(data[:: max(1, len(data) // sample)][:sample], protocol, solvers)

@@ -190,7 +190,7 @@ def draw_extremes(
 ) -> None:
     """The photographs of the highest and of the lowest IoU on a sheet each."""
     maker = f"K = {checkpoints.load(checkpoint).config.k} Gaussians by {Path(checkpoint).name}"
-    best_first = sorted(maps_of(out / entry.folder, pairs), key=lambda pair: -result.figures[pair.name].iou)
+    best_first = sorted(maps_of(out / entry.folder, pairs), key=lambda pair: -result.metrics[pair.name].iou)
     photos = {pair.name: pair.photo for pair in pairs}
     for name, end, chosen in (
         ("successes", "highest", best_first[:SHOWN]),
@@ -200,7 +200,7 @@ def draw_extremes(
         for pair in chosen:
             photo, found = read_image(photos[pair.name]), binarize(read_map(pair.photo), THRESHOLDS[entry.method])
             truth = fit(read_mask(pair.mask).astype(float), *found.shape) >= 0.5
-            items.append(Comparison(pair.name, photo, truth, found, f"IoU {result.figures[pair.name].iou:.2f}"))
+            items.append(Comparison(pair.name, photo, truth, found, f"IoU {result.metrics[pair.name].iou:.2f}"))
         subtitle = f"{entry.method} from {maker}, {len(pairs)} photographs: those of the {end} IoU"
         sheet = comparison_sheet(f"Figure and ground: {name}", subtitle, items)
         write_image(results / f"figure-ground-{name}.png", sheet)

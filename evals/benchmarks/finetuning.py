@@ -1,4 +1,4 @@
-r"""What are encoders worth when all of them is trained on? Fine-tuned GMAE, MAE, R-MAE, C-MAE and random weights.
+r"""What are encoders worth when all weights are trained on? Fine-tuned GMAE, MAE, R-MAE, C-MAE and random weights.
 
 Table 2 in small; one command, which goes on if killed. Protocol: encoders are those of `gmae_vs_mae.py` (same shape,
 photographs, order, schedule and optimiser, 75 % hidden; R-MAE with a decoder of its own for the second view, C-MAE with
@@ -9,7 +9,7 @@ trained elsewhere, can be named beside them (`--checkpoint`); they saw other pho
 
 `top1`: mean over seeds; `low`, `high`: 95 % bootstrap interval over seeds of fine-tuning and validation photographs;
 `difference`: to random weights of the same seeds on the same photographs, with its own interval. The seed of
-pretraining is one and the same, so the interval says nothing of it. Where the photographs are those that pretraining
+pretraining is the same for all, so the interval does not cover it. Where the photographs are those that pretraining
 saw, it saw the validation part, too, without labels.
 
     python -m evals.benchmarks.finetuning --data 'shards/photos-*.tar' --image-size 128 --limit 4000 \
@@ -41,15 +41,25 @@ Opener = Callable[[FinetuneConfig], nn.Module]  # a classifier with a head of th
 
 @click.command()
 @training_options("--pretrain-batch-size")
-@click.option("--labelled", multiple=True, metavar="PATH", help="To fine-tune on.  [default: the same]")
+@click.option(
+    "--labelled", multiple=True, metavar="PATH", help="Photographs to fine-tune on.  [default: those of --data]"
+)
 @click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="prefix", show_default=True)
-@click.option("--limit", type=click.IntRange(1), default=4000, show_default=True, help="Of labelled photographs.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=4000, show_default=True, help="Largest number of labelled photographs."
+)
 @click.option("--objective", "names", type=click.Choice(list(OBJECTIVES)), multiple=True, default=list(OBJECTIVES))
-@click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME", help="Further models, also timm:NAME.")
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Of fine-tuning.")
-@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Of fine-tuning.")
-@click.option("--seeds", callback=whole_numbers, default="0,1", show_default=True, help="Of fine-tuning.")
-@click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="That make pictures.")
+@click.option(
+    "--checkpoint", "checkpoints", multiple=True, metavar="NAME", help="Another model, also timm:NAME; may be repeated."
+)
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Epochs of fine-tuning.")
+@click.option(
+    "--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Pictures of a fine-tuning step."
+)
+@click.option("--seeds", callback=whole_numbers, default="0,1", show_default=True, help="Seeds of fine-tuning.")
+@click.option(
+    "--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that prepare pictures."
+)
 @results_option("-o", "--out")
 def main(
     training: Training, labelled: tuple[str, ...], labelling: Labelling, limit: int, names: tuple[str, ...],

@@ -2,9 +2,9 @@
 
 Protocol: every model has an encoder of the same shape, and random weights of the same distribution to begin with. It
 sees the same samples in the same order, each cropped, mirrored and, except for C-MAE, masked alike (75 % of the
-patches), with the same optimiser and schedule. GMAE and MAE both have their loss on the hidden patches; GMAE draws on
-white; MAE's targets are pixels, not normalised, so that it can draw. All decoders are ViTs of the preset's size; what
-they read and tell differs, and so does the number of parameters.
+patches), with the same optimiser and schedule. GMAE and MAE both have their loss on the hidden patches; GMAE renders on
+white; MAE's targets are pixels, not normalised, so that it makes pictures. All decoders are ViTs of the preset's size;
+their inputs and outputs differ, and so do the numbers of parameters.
 
 1. Reconstruction of the photographs that training holds out, central squares, 75 % of the patches hidden, which ones
    follows from the photograph's number. `psnr_hidden`: PSNR over the pixels of hidden patches, RGB in [0, 1], the mean
@@ -13,16 +13,16 @@ they read and tell differs, and so does the number of parameters.
    on the same photographs, likewise. `mean colour`: of the visible pixels, in the hidden patches.
 2. Step: milliseconds of a training step (forward, loss, backward, optimiser) on one batch, the models taking turns;
    medians over rounds, and the median of the ratios to the first model. `images_per_s`: the median in the log of the
-   run itself, which pays for loading, but was not measured in turns. Only from a machine without other work.
+   run itself, which pays for loading, but was not measured in turns. Valid only from a machine without other load.
 3. Probe: `gmae-tools probe` on the same shards, labels from the names of the photographs (`nette-00000`: the data set
    that it came from). Encoders saw these photographs in training, without labels; one with random weights did not.
 4. Invariance: `gmae-tools invariance` on the same photographs.
 
 What this shows: how the objectives compare at this size, budget and seed, with one optimiser that was chosen for GMAE.
-What it does not: which is better at the paper's scale (ViT-B, 512 million samples of ImageNet), nor what fine-tuning
-makes of the features. Labels by source are told apart by colour and sharpness, too, so a probe on them measures less
-than one of objects. Intervals tell of the choice of photographs only, not of the seed of training: repeat with --seed
-before a small difference is believed. LPIPS is not given, since its weights could not be had.
+What it does not: which is better at the paper's scale (ViT-B, 512 million samples of ImageNet), nor how
+fine-tuned features compare. Labels by source can also be told apart by colour and sharpness, so that a probe on them
+measures less than one of objects. Intervals cover the choice of photographs, not the seed of training: repeat with
+--seed before believing a small difference. LPIPS is not given, since its weights were not available.
 
     python -m evals.benchmarks.gmae_vs_mae --data 'shards/photos-*.tar' --image-size 128
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 \
@@ -83,10 +83,24 @@ TIMED = 16  # pictures in a step that is timed
 @click.command()
 @training_options()
 @click.option("--objective", "names", type=click.Choice(list(OBJECTIVES)), multiple=True, default=["gmae", "mae"])
-@click.option("--limit", type=click.IntRange(1), default=10_000, show_default=True, help="Photographs for the probe.")
-@click.option("--photographs", type=click.IntRange(4), default=1024, show_default=True, help="For invariance.")
-@click.option("--neighbours", default="10,20,100,200", show_default=True, help="Of the k-NN classifiers.")
-@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="In which steps are timed.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Largest number of photographs for the probe.",
+)
+@click.option(
+    "--photographs",
+    type=click.IntRange(4),
+    default=1024,
+    show_default=True,
+    help="Photographs that invariance is measured on.",
+)
+@click.option(
+    "--neighbours", default="10,20,100,200", show_default=True, help="Numbers of neighbours of the k-NN classifiers."
+)
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Rounds in which steps are timed.")
 @results_option("-o", "--out")
 def main(
     training: Training, names: tuple[str, ...], limit: int, photographs: int, neighbours: str, rounds: int, out: Path
@@ -128,7 +142,7 @@ def main(
 
 
 def reconstruction_rows(models: Mapping[str, Autoencoder], held: HeldOut) -> list[Row]:
-    """Rows of `RECONSTRUCTION`, for all models that draw and for the mean colour."""
+    """Rows of `RECONSTRUCTION`, for all models that make pictures and for the mean colour."""
     drawing = {name: model for name, model in models.items() if isinstance(model, (GMAE, MAE))}
     figures: dict[str, list[tuple[float, float, float]]] = {}
     for name, model in drawing.items():
@@ -146,7 +160,7 @@ def reconstruction_rows(models: Mapping[str, Autoencoder], held: HeldOut) -> lis
 def of_mean(
     held: HeldOut, model: Autoencoder, numbers: np.ndarray, images: Tensor
 ) -> Iterator[tuple[float, float, float]]:
-    """The figures of the mean colour of what `model` would see."""
+    """PSNRs and SSIM of the mean colour of the visible patches."""
     hidden, (height, width) = held.hidden(model, images, numbers), images.shape[-2:]
     visible = ~hidden_pixels(hidden, height, width, model.config.patch_size)
     mean = (images * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True)
@@ -227,7 +241,7 @@ def step_of(config: PretrainConfig, device: str) -> tuple[Callable[[], None], in
         if where.type == "cuda":
             torch.cuda.synchronize()
 
-    step()  # nobody pays for compiling, or for the first touch of memory
+    step()  # a warm-up, which compiles and touches the memory
     return step, sum(parameter.numel() for parameter in model.parameters())
 
 

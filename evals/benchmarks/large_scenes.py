@@ -170,8 +170,8 @@ def _alone(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 @click.command()
-@click.option("--side", default=768, show_default=True, help="Of the grid of each of two layers.")
-@click.option("--step", "only", multiple=True, help="Only those whose name begins so.")
+@click.option("--side", default=768, show_default=True, help="Side of the grid of each of the two layers.")
+@click.option("--step", "only", multiple=True, help="Only the steps whose names begin with this; may be repeated.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "large_scenes.csv", help="The table.")
 def main(side: int, only: tuple[str, ...], out: Path) -> None:
     """Time every readout of a scene with a million Gaussians."""

@@ -35,7 +35,13 @@ ORDER = ("mae", "r-mae", "c-mae", "gmae")  # random weights follow the first
 
 @click.command()
 @training_options()
-@click.option("--photographs", type=click.IntRange(4), default=1024, show_default=True, help="That CKA is measured on.")
+@click.option(
+    "--photographs",
+    type=click.IntRange(4),
+    default=1024,
+    show_default=True,
+    help="Photographs that CKA is measured on.",
+)
 @click.option("--cka-batch-size", type=click.IntRange(8), default=256, show_default=True)
 @click.option("--ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.75, show_default=True)
 @results_option("-o", "--out")

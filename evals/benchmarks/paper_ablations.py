@@ -85,19 +85,32 @@ GROUPS: dict[str, dict[str, Choice]] = {
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
-@click.option("--labelled", multiple=True, metavar="PATH", help="For the probes.  [default: the same]")
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
+@click.option(
+    "--labelled", multiple=True, metavar="PATH", help="Photographs for the probes.  [default: those of --data]"
+)
 @click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="prefix", show_default=True)
-@click.option("--limit", type=click.IntRange(1), default=4000, show_default=True, help="Of labelled photographs.")
-@click.option("--group", "names", multiple=True, help="Only the switches whose names begin so; may be repeated.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=4000, show_default=True, help="Largest number of labelled photographs."
+)
+@click.option("--group", "names", multiple=True, help="Only the switches whose names begin with this; may be repeated.")
 @click.option("--preset", default="nano", show_default=True)
 @click.option("--image-size", type=click.IntRange(1), default=96, show_default=True, metavar="PX")
 @click.option("--patch-size", type=click.IntRange(1), default=12, show_default=True, metavar="PX")
-@click.option("--samples", type=click.IntRange(1), default=60_000, show_default=True, help="Of each run.")
+@click.option(
+    "--samples", type=click.IntRange(1), default=60_000, show_default=True, help="Pictures that each run trains on."
+)
 @click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
 @click.option("--seeds", callback=whole_numbers, default="0,1", show_default=True)
-@click.option("--held-out", type=click.IntRange(1), default=500, show_default=True, help="Photographs.")
-@click.option("--runs", type=click.Path(path_type=Path), default=RUNS / "paper-ablations", help="Of the runs.")
+@click.option(
+    "--held-out", type=click.IntRange(1), default=500, show_default=True, help="Number of held-out photographs."
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=RUNS / "paper-ablations",
+    help="Folder of the runs, which a later call continues.",
+)
 @results_option("-o", "--out")
 def main(
     data: tuple[str, ...], labelled: tuple[str, ...], labelling: Labelling, limit: int, names: tuple[str, ...],

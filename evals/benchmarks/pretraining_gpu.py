@@ -52,14 +52,14 @@ USUAL_BATCH, USUAL_LR = 64, 1e-3  # the defaults of `gmae-tools pretrain`
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder for the checkpoint and what goes with it.")
 @click.option("--run", default="runs/gpu-session", show_default=True, help="Folder of the run; needed to go on.")
-@click.option("--minutes", default=20.0, show_default=True, help="Of training.")
+@click.option("--minutes", default=20.0, show_default=True, help="Minutes of training.")
 @click.option("--preset", default="tiny", show_default=True)
 @click.option("--resolution", default="128,224", show_default=True, callback=whole_numbers)
 @click.option("--batch-sizes", default="256,1024,4096", show_default=True, callback=whole_numbers)
-@click.option("--speed-seconds", default=60.0, show_default=True, help="For the speed test.")
+@click.option("--speed-seconds", default=60.0, show_default=True, help="Seconds of the speed test.")
 @click.option("--muon-lr", default=0.02, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--compile", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True)

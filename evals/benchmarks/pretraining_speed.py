@@ -8,8 +8,8 @@ all alike.
 
 - `mae`: the same encoder with MAE's pixel decoder, as wide and as deep as GMAE's. The unit of `ratio`.
 - `gmae`: 128 queries whatever K, K / 128 Gaussians each. `growth` is relative to the smallest K of the same footprints.
-- `splatting_ms` and `share`: a step less one that puts its loss on the Gaussians themselves and draws nothing; the loss
-  on pixels is in it. (The paper has 1.5 % for K = 256 of a ViT-B on GPUs.)
+- `splatting_ms` and `share`: the time of a step minus that of one whose loss is on the Gaussians themselves, without
+  rendering; it includes the loss on pixels. (The paper has 1.5 % for K = 256 of a ViT-B on GPUs.)
 - `footprint`: `fresh`, as in a model before its first step, the same for every K; `trained`, scaled so that K Gaussians
   cover as much as those of a trained checkpoint (K sigma^2 is constant), though rounder; `checkpoint`, the checkpoint
   itself. `sigma_px`: root mean square of the standard deviations in the picture.
@@ -162,7 +162,7 @@ def training(contender: Contender, bench: Bench) -> Callable[[], None]:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    step()  # nobody pays for compiling, or for the first touch of memory
+    step()  # a warm-up, which compiles and touches the memory
     return step
 
 
@@ -174,7 +174,7 @@ def time_rounds(competing: Sequence[Contender], bench: Bench, rounds: int) -> di
 
 
 def peak_memory(contender: Contender, bench: Bench) -> float | None:
-    """Megabytes that training this model takes at its peak; None where the system does not tell."""
+    """Megabytes that training this model takes at its peak; None where the system does not report it."""
     gc.collect()
     if bench.images.is_cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -264,9 +264,9 @@ def report(rows: Sequence[Row], where: str) -> str:
 @click.command()
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--preset", default="tiny", show_default=True)
-@click.option("--batch", default=8, show_default=True, help="Pictures a step.")
+@click.option("--batch", default=8, show_default=True, help="Pictures of each step.")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True)
-@click.option("--checkpoint", default="gmae-tiny", show_default=True, help="Whose footprints are the trained ones.")
+@click.option("--checkpoint", default="gmae-tiny", show_default=True, help="The model with trained footprints.")
 @click.option("--rounds", default=7, show_default=True, help="Rounds in which the models take turns.")
 @click.option("--quick", is_flag=True, help="Tiny models, two rounds: only to see that it runs.")
 @click.option(

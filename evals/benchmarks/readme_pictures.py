@@ -36,7 +36,9 @@ POINTED_AT = 0.576, 0.284  # of the width and the height: the coffee
 
 @click.command()
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=ROOT / "docs" / "images", help="Their folder.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=ROOT / "docs" / "images", help="Folder for the pictures."
+)
 def main(checkpoint: str, out: Path) -> None:
     """Draw them into the folder."""
     out.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ THUMBNAIL = 14  # as many pixels as the encoder has patches at 224 px
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="The photographs of the pretraining run.")
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs of the pretraining run.")
 @checkpoint_option
 @cache_option
 @click.option("--count", default=500, show_default=True, help="Held-out photographs to use.")

@@ -134,7 +134,7 @@ MEASURES = {"forward": forward_call, "forward+backward": training_call}
 def compare(calls: dict[str, Callable[[], None]], rounds: int) -> Row:
     """Median milliseconds of each contender, and the median ratio of its time to the first one's."""
     for call in calls.values():
-        call()  # nobody pays for compiling, or for the first touch of memory
+        call()  # a warm-up, which compiles and touches the memory
     turns = [{name: take_turn(call) for name, call in calls.items()} for _ in range(rounds)]
     first, *others = calls
     milliseconds = {f"{name}_ms": statistics.median(turn[name] for turn in turns) for name in calls}

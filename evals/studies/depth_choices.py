@@ -4,7 +4,7 @@ Protocol: every run is a `gmae-tools pretrain` in one thread, from random weight
 4 x 96, decoder 2 x 96, 36 queries x 8 Gaussians, batch 32, cooldown 0.4, with the options of its variant (`VARIANTS`).
 It is measured by `depth.py --quick` on 200 photographs that it held out, BSDS500 val and the ECSSD photographs with odd
 numbers, all of them development data; see there for the columns. Beside each run lie the layers of twenty photographs
-(`layers.png`): numbers do not say whether layers look like anything.
+(`layers.png`): numbers do not show what layers look like.
 
 Finished runs are left alone, killed ones go on, and runs of other `--samples` or seeds stay in the table.
 
@@ -117,11 +117,13 @@ class Processes:
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("--bsds", required=True, metavar="DIR", help="BSDS500, or the folder of the data sets.")
 @click.option("--ecssd", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the runs and of their table.")
-@click.option("--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Of each run.")
+@click.option(
+    "--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Pictures that each run trains on."
+)
 @click.option(
     "--variant", "names", multiple=True, type=click.Choice(list(VARIANTS)), help="May be repeated.  [default: all]"
 )

@@ -534,7 +534,7 @@ class Tally:
 
     def overlaps(self) -> Array:
         """IoU of each photograph, by name."""
-        return np.array([figures.iou for figures in self.scores.compute().figures.values()])
+        return np.array([each.iou for each in self.scores.compute().metrics.values()])
 
 
 def as_row(name: tuple[str, str], tally: Tally, standard: Tally) -> Row:

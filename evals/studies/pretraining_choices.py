@@ -1,7 +1,7 @@
 """Which choices of pretraining matter? Many short runs of a small model, each with one change; goes on if killed.
 
 Protocol: every run trains the preset from random weights on the same samples in the same order, with the defaults of
-`gmae-tools pretrain` but for the change that its row names; every seed is another start, and other crops and masks.
+`gmae-tools pretrain` but for the change that its row names; every seed has other starting weights, crops and masks.
 Figures are means over held-out photographs (central squares at the run's size, on white): PSNR in dB of whole
 pictures, of pictures with 75 % of the patches hidden (all pixels count), and of those that the nearest quarter of a
 whole picture's Gaussians draw. `difference`: of `psnr` to the defaults with the same seeds; `spread`: the standard
@@ -77,14 +77,23 @@ _FACTORS = ("gaussians_per_query", "queries", "batch_size", "lr", "muon_lr")  # 
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("--preset", default="nano", show_default=True)
-@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Of the pictures.  [default: the preset's]")
-@click.option("--samples", type=click.IntRange(1), default=40_000, show_default=True, help="Of each run.")
+@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Side of pictures.  [default: the preset's]")
+@click.option(
+    "--samples", type=click.IntRange(1), default=40_000, show_default=True, help="Pictures that each run trains on."
+)
 @click.option("--seeds", callback=whole_numbers, default="0,1", show_default=True)
-@click.option("--change", "names", multiple=True, help="Only the changes whose names begin so; may be repeated.")
-@click.option("--held-out", type=click.IntRange(1), default=500, show_default=True, help="Photographs.")
-@click.option("--runs", type=click.Path(path_type=Path), default=RUNS / "choices", help="To go on from.")
+@click.option("--change", "names", multiple=True, help="Only the changes whose names begin with this; may be repeated.")
+@click.option(
+    "--held-out", type=click.IntRange(1), default=500, show_default=True, help="Number of held-out photographs."
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=RUNS / "choices",
+    help="Folder of the runs, which a later call continues.",
+)
 @results_option("-o", "--out")
 def main(
     data: tuple[str, ...], preset: str, image_size: int | None, samples: int, seeds: tuple[int, ...],

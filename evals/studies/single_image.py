@@ -7,8 +7,8 @@ and by a linear classifier. `random` has the weights that training starts from, 
 of an 8 x 8 px thumbnail. Nothing of the labelled photographs is seen in training, unless the photograph is one of them.
 
 `low`, `high`: 95 % interval (Wilson). `difference`: to the random weights of the first seed on the same photographs,
-`within` so much (95 %, paired). Both tell only of the choice of labelled photographs: what the choice of the one
-photograph and the seed does is seen by comparing rows.
+`within` so much (95 %, paired). Both cover only the choice of labelled photographs; compare rows for the effect of
+the one photograph and of the seed.
 
 After arXiv 2208.04164, where pretraining on a single picture beats random weights after fine-tuning; that is the second
 table (`--fine-tune EPOCHS`). Each encoder is trained on as a classifier by the recipe of `gmae-tools finetune`, random
@@ -100,19 +100,27 @@ def run_config(
 @click.command()
 @click.option("--data", required=True, multiple=True, help="Labelled photographs, as `gmae-tools probe` takes them.")
 @click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="folder", show_default=True)
-@click.option("--limit", type=click.IntRange(1), default=4000, show_default=True, help="Of labelled photographs.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=4000, show_default=True, help="Largest number of labelled photographs."
+)
 @click.option("--image", "images", multiple=True, default=[str(PHOTO)], help="The photograph; may be repeated.")
 @click.option("--objective", "objectives", type=click.Choice(list(OBJECTIVES)), multiple=True, default=["gmae"])
-@click.option("--preset", default="nano", show_default=True, help="nano or tiny; larger ones want a GPU.")
-@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Of the pictures.  [default: the preset's]")
-@click.option("--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Crops to train on.")
+@click.option("--preset", default="nano", show_default=True, help="nano or tiny; larger ones need a GPU.")
+@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Side of pictures.  [default: the preset's]")
+@click.option(
+    "--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Number of crops to train on."
+)
 @click.option("--seeds", callback=whole_numbers, default="0,1", show_default=True)
 @click.option("--neighbours", callback=whole_numbers, default="10,20,100,200", show_default=True)
 @click.option("--fine-tune", "epochs", type=click.IntRange(0), default=0, show_default=True, metavar="EPOCHS",
-              help="Fine-tune all encoders, too.")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Of fine-tuning.")
-@click.option("--out", type=click.Path(path_type=Path), default=RUNS / "single-image", help="Runs, features.")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the table.")
+              help="Epochs for which all encoders are fine-tuned; 0 leaves that out.")  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Pictures of a fine-tuning step."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=RUNS / "single-image", help="Folder for runs and features."
+)
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder for the table.")
 def main(
     data: tuple[str, ...], labelling: Labelling, limit: int, images: tuple[str, ...], objectives: tuple[str, ...],
     preset: str, image_size: int | None, samples: int, seeds: tuple[int, ...], neighbours: tuple[int, ...], epochs: int,

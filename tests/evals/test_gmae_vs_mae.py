@@ -80,7 +80,9 @@ def test_from_photographs_to_the_report(photographs: Path, tmp_path: Path, monke
 
 
 def test_all_models_see_the_same() -> None:
-    training = encoders.Training(("photos",), "nano", 48, 100, 10, 5, 3, "cpu", Path("runs"))
+    training = encoders.Training(
+        ("photos",), "nano", image_size=48, samples=100, batch_size=10, held_out=5, seed=3, device="cpu", run=Path()
+    )
     configs = [training.config(name) for name in encoders.OBJECTIVES]
     for name in ("data", "schedule", "optimizer", "batch_size", "crop_scale", "seed", "held_out"):
         assert len({str(getattr(config, name)) for config in configs}) == 1
