@@ -11,7 +11,7 @@ seconds are those of all threads, and do not grow when others use the machine. P
 with Python and torch, which `start` shows.
 
 `layers` is what `gmae-tools layers` does with a picture, all files included: six first-K pictures, eight layers, depth
-map, sheet and archive. `render, tiled` is the picture of `render` by the straightforward tiled PyTorch renderer of
+map, sheet and archive. `tiled PyTorch` is the picture of `render` by the straightforward tiled PyTorch renderer of
 `tests/oracles/tiled_torch.py`: no renderer of 3-D Gaussians on PyPI was found to draw on a CPU (gsplat, gswarp, splax
 and taichi-splatting need CUDA, gausscam Vulkan, metal-gauss and msplat Metal).
 """
@@ -50,6 +50,7 @@ from tests.oracles.tiled_torch import rasterize_tiled
 
 COLUMNS = {"step": None, "gaussians": None, "seconds": 1, "processor_seconds": 1, "gigabytes": 2}
 LAYERS, EDGE_LAYERS = 8, (16,)
+TILED = "tiled PyTorch"
 FOCAL = 1400.0  # px; of a photograph with a wide lens
 
 
@@ -124,12 +125,12 @@ def _render_tiled(scene: Scene, folder: Path) -> None:
 
 STEPS: dict[str, Callable[[Scene, Path], None]] = {
     "render": _render,
-    "render, tiled": _render_tiled,
     "layers": _layers,
     **{f"edges, {name}": _edges(name) for name in READOUTS},
     **{f"segment, {method}": _figure(method) for method in METHODS},
     "density": _density,
     "view3d": _view3d,
+    TILED: _render_tiled,
 }
 
 

@@ -114,7 +114,7 @@ def in_perspective(gaussians: Gaussians, camera: Camera, viewer: Viewer) -> Gaus
     along = axes[..., 2, :] * (scale * camera.focal / depths)[..., None]  # [B, K, 3]
     shear = moved[..., None] * (along / far[..., None])[..., None, :]  # [B, K, 2, 3]
     across = footprint * sides[:, None] * scale[..., None, None] + shear
-    scales, quats = _principal_axes(torch.cat([across, along[..., None, :]], -2))
+    scales, quats = principal_axes(torch.cat([across, along[..., None, :]], -2))
     return Gaussians(
         torch.cat([moved, means[..., 2:]], -1).float(),
         scales.float(),
@@ -154,7 +154,7 @@ def to_viewer(gaussians: Gaussians, camera: Camera, height: int, width: int, fov
     return replace(gaussians, means=means, scales=gaussians.scales * scale), viewer
 
 
-def _principal_axes(matrices: Tensor) -> tuple[Tensor, Tensor]:
+def principal_axes(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Scales `[..., 3]` and unit quaternions (w, x, y, z) `[..., 4]` of the Gaussians with covariance M M^T."""
     from scipy.spatial.transform import Rotation
 

@@ -23,6 +23,8 @@ from gmae_tools.images import resize
 from gmae_tools.report.edges import darkness
 from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
 from gmae_tools.report.web import asset, data_uri, encodable, policy, to_base64
+from gmae_tools.scene import Scene
+from gmae_tools.simplify import simplify
 from gmae_tools.splatting import Backend, rasterize
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.contours import thin_ridges
@@ -36,6 +38,7 @@ FIELDS = (
     "scale_0", "scale_1", "scale_2", "quat_w", "quat_x", "quat_y", "quat_z",
 )  # fmt: skip
 SIDE = 800  # px, longest side of the pictures on the page
+MOST_SPLATS = 20_000  # on the page, 2 MB; of larger sets it shows what `simplify` makes
 EDGE_LAYERS = (32, 16, 8, 4)  # the l@N on offer
 EDGE_COLOR, FIGURE_COLOR = PALETTE[1], PALETTE[4]
 
@@ -89,7 +92,11 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
     """The page as text; the same for the same input."""
     gaussians = gaussians.detach().sort_by_depth()
     height, width = page_size(photo.shape[0], photo.shape[1], request.side)
-    splats = project(gaussians, camera, height, width)
+    shown = gaussians
+    if gaussians.k > MOST_SPLATS:
+        shown = simplify(Scene(gaussians, camera, height, width), MOST_SPLATS, backend=request.backend).gaussians
+        shown = shown.sort_by_depth()
+    splats = project(shown, camera, height, width)
     edges = [count for count in EDGE_LAYERS if count <= gaussians.k]
     maps = {n: _crests(gaussians, camera, height, width, n, request.backend) for n in edges}
     figure = figure_mask(figure_probability(gaussians, camera, height, width, backend=request.backend))
@@ -97,7 +104,7 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
     script = "\n".join(asset(file) for file in _SCRIPTS)
     data: dict[str, object] = {
         "checkpoint": request.checkpoint,
-        "k": gaussians.k,
+        "k": shown.k,
         "layers": request.layers,
         "width": width,
         "height": height,
@@ -105,13 +112,13 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
         "centre": [camera.cx, camera.cy],
         "depthScale": _depth_scale(splats, height, width, request.backend),
         "fields": FIELDS,
-        "table": to_base64(pack(gaussians, splats).tobytes()),
+        "table": to_base64(pack(shown, splats).tobytes()),
     }
     return _filled(
         "page.html",
         policy=policy(style, script),
         name=_escape(name),
-        caption=_escape(_caption(request, gaussians.k, *photo.shape[:2])),
+        caption=_escape(_caption(request, gaussians.k, shown.k, *photo.shape[:2])),
         style=style,
         script=script,
         data=_escape_json(data),
@@ -122,7 +129,7 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
         notes=_escape(_NOTES),
         width=str(width),
         height=str(height),
-        k=str(gaussians.k),
+        k=str(shown.k),
         layers=str(request.layers),
     )
 
@@ -155,9 +162,10 @@ def _depth_scale(splats: Splats, height: int, width: int, backend: Backend) -> d
     return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH}
 
 
-def _caption(request: PageRequest, k: int, height: int, width: int) -> str:
+def _caption(request: PageRequest, k: int, shown: int, height: int, width: int) -> str:
     refined = f", refined in {request.refine} steps" if request.refine else ""
-    return f"{request.checkpoint}, K = {k} Gaussians{refined}; photograph of {width} × {height} px"
+    fewer = f", joined to {shown:,} for this page" if shown < k else ""
+    return f"{request.checkpoint}, K = {k} Gaussians{refined}{fewer}; photograph of {width} × {height} px"
 
 
 def _crests(gaussians: Gaussians, camera: Camera, height: int, width: int, layers: int, backend: Backend) -> np.ndarray:

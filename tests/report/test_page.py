@@ -51,6 +51,14 @@ def page(name: str = "photo.jpg", request: PageRequest | None = None, gaussians:
     return render_page(photograph(), gaussians, CAMERA, request or PageRequest("gmae-test"), name)
 
 
+def test_of_very_many_gaussians_it_shows_fewer_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmae_tools.report.page.MOST_SPLATS", 15)
+    text = page()
+    found = re.search(r"gmae-test, K = 40 Gaussians, joined to (\d+) for this page; photograph of 44 × 30 px", text)
+    assert found and 1 <= int(found[1]) <= 15
+    assert f'"k":{found[1]},' in text
+
+
 @dataclass
 class Parsed(HTMLParser):
     """Elements of a page as a browser sees them, and the text of some."""
