@@ -26,8 +26,8 @@ from gmae_tools.datasets.saliency import Pair, Saliency, Split, read_mask
 from gmae_tools.images import read_image, resize
 from gmae_tools.metrics.regions import score_regions
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict
-from gmae_tools.zeroshot.figure_ground import figure_probability
+from gmae_tools.predict import predict, predict_scene
+from gmae_tools.zeroshot.figure_ground import foreground_probability
 
 SIDE = 96  # px of the depth maps
 ORDER = ("luminance", "height", "centre", "common", "auc", "auc_mean", "auc_rest", "depth_iou")  # of depth itself
@@ -83,10 +83,10 @@ class Nearness:
         maps, figures, overlaps = [], [], []
         for pair in self._pairs():
             photo, truth = read_image(pair.photo), read_mask(pair.mask)
-            gaussians = predict(model, photo)
-            maps.append(standard_ranks(-depth_map(gaussians, model.camera, SIDE, SIDE)[0]))
+            scene = predict_scene(model, photo)
+            maps.append(standard_ranks(-depth_map(scene.gaussians, model.camera, SIDE, SIDE)[0]))
             figures.append(fit(truth.astype(float), SIDE, SIDE) >= 0.5)
-            found = figure_probability(gaussians, model.camera, *photo.shape[:2], method="depth")
+            found = foreground_probability(scene, method="depth")
             overlaps.append(score_regions(fit(found, *truth.shape), truth).iou)
         nearness = np.stack(maps)
         common = mean_of_others(nearness)

@@ -18,6 +18,7 @@ from evals.depth_ranks import rank_correlation
 from gmae_tools.camera import Camera, project
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAE
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend, rasterize
 
 SHIFTS = (1, 2, 4, 8)  # px
@@ -73,6 +74,12 @@ def depth_map(
     assert raster.depth is not None
     known = torch.where(raster.alpha >= least_alpha, raster.depth, torch.nan)
     return known[:, 0].cpu().numpy()
+
+
+def scene_depth(scene: Scene) -> np.ndarray:
+    """Expected depth `[H, W]` of a scene in its own size, however little is covered."""
+    depth: np.ndarray = depth_map(scene.gaussians, scene.camera, scene.height, scene.width, least_alpha=0)[0]
+    return depth
 
 
 def _agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:

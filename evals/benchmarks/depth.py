@@ -64,10 +64,10 @@ from gmae_tools.model import GMAE
 from gmae_tools.predict import predict
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import PAPER, depth_colors, depth_range
-from gmae_tools.report.layers import pixels
 from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.scene import Scene
 from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.layers import over, render_layers
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
 from gmae_tools.zeroshot.views import Looks
 
 SHOWN, PANEL = 20, 128  # photographs on a sheet, and the side of its pictures in px
@@ -169,8 +169,9 @@ def layers_sheet(model: GMAE, label: str, photos: Sequence[Path]) -> np.ndarray:
 def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
     height, width = (round(side * PANEL / max(photo.shape[:2])) for side in photo.shape[:2])
     gaussians, k = predict(model, photo).sort_by_depth(), model.config.k
+    scene = Scene(gaussians, model.camera, height, width)
     near = {name: max(1, k // part) for name, part in SHARES.items()}
-    drawn = render_layers(gaussians, model.camera, height, width, [*near.values(), k], 1)
+    drawn = render_layers(scene, [*near.values(), k], 1)
     behind = {name: gaussians.select(slice(k - count, None)) for name, count in reversed(near.items())}
     grey = torch.full((3,), 0.5)  # on white, what is bright would look like nothing
     firsts = pixels(over(drawn.firsts, drawn.first_alphas, grey))
@@ -181,7 +182,7 @@ def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
     for name, picture in zip(near, firsts, strict=False):
         yield Panel(_square(picture), f"nearest {name}")
     for name, part in behind.items():
-        far = render_layers(part, model.camera, height, width, [part.k], 1)
+        far = render_layers(replace(scene, gaussians=part), [part.k], 1)
         yield Panel(_square(pixels(over(far.firsts, far.first_alphas, grey))[0]), f"farthest {name}")
 
 

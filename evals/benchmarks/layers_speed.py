@@ -29,11 +29,11 @@ from gmae_tools import checkpoints
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.metrics.pictures import StreamingSimilarity
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict
+from gmae_tools.predict import predict_scene
 from gmae_tools.report.figures import depth_colors
-from gmae_tools.report.layers import LayersRequest, pixels, write_layers
+from gmae_tools.report.layers import LayersRequest, write_layers
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.zeroshot.layers import over, render_layers
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
 
 SIZE, LAYERS = 224, 8
 COLUMNS = {"part": None, "milliseconds": 1, "ratio": 2}
@@ -59,8 +59,8 @@ def main(checkpoint: str, rounds: int, out: Path) -> None:
 def parts(model: GMAE, photo: np.ndarray, request: LayersRequest, folder: Path) -> dict[str, Callable[[], object]]:
     """What is timed, by name; `forward` first."""
     image = to_tensor(photo)
-    gaussians = predict(model, photo)
-    firsts = draw(model, photo, request)
+    scene = predict_scene(model, photo)
+    firsts = render(model, photo, request)
 
     def forward() -> None:
         with torch.inference_mode():
@@ -74,16 +74,15 @@ def parts(model: GMAE, photo: np.ndarray, request: LayersRequest, folder: Path) 
 
     return {
         "forward": forward,
-        "layers": lambda: draw(model, photo, request),
+        "layers": lambda: render(model, photo, request),
         "metrics": measure,
-        "files": lambda: write_layers(photo, gaussians, model.camera, request, folder, PHOTO.name),
+        "files": lambda: write_layers(scene, request, folder, PHOTO.name),
     }
 
 
-def draw(model: GMAE, photo: np.ndarray, request: LayersRequest) -> np.ndarray:
+def render(model: GMAE, photo: np.ndarray, request: LayersRequest) -> np.ndarray:
     """All pictures from a photograph; returns those of the first K, uint8 `[S, H, W, 3]`."""
-    gaussians = predict(model, photo)
-    pictures = render_layers(gaussians, model.camera, SIZE, SIZE, list(request.ks.values()), request.layers)
+    pictures = render_layers(predict_scene(model, photo), list(request.ks.values()), request.layers)
     pixels(over(pictures.layers, pictures.layer_alphas, request.color))
     depth_colors(pictures.depth.numpy(), pictures.alpha.numpy(), 7.0, 9.0)
     return pixels(over(pictures.firsts, pictures.first_alphas, request.color))

@@ -14,6 +14,7 @@ from evals.benchmarks import refinement
 from evals.studies import refined_readouts, refinement_rates
 from gmae_tools.camera import Camera
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.scene import Scene
 from tests.evals.toy_data import add_example
 
 SIZE = (40, 56)
@@ -70,7 +71,7 @@ def test_the_heaviest_gaussians_are_those_that_are_seen() -> None:
     places = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 0.5], [0.7, 0.7, 0.9]]])  # the second lies behind the first
     scales, quats = torch.tensor([[[3.0], [1.0], [1.0]]]).repeat(1, 1, 3), torch.tensor([1.0, 0, 0, 0]).repeat(1, 3, 1)
     hiding = Gaussians(places, scales, quats, torch.rand(1, 3, 3), torch.tensor([[1.0, 0.6, 0.9]]))
-    kept = refinement.heaviest(hiding, Camera(), 32, 32, 2)
+    kept = refinement.heaviest(Scene(hiding, Camera(), 32, 32), 2)
     assert kept.means[0, :, 0].tolist() == pytest.approx([0.0, 0.7])
 
 
