@@ -22,7 +22,7 @@ from evals.depth_ranks import (
 )
 from evals.measurements import Cell, Development, Measured, error, means, names_digest
 from gmae_tools.benchmarks.regions import fit
-from gmae_tools.datasets.saliency import Pair, Saliency, Split, read_mask
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mask
 from gmae_tools.images import read_image, resize
 from gmae_tools.metrics.regions import score_regions
 from gmae_tools.model import GMAE
@@ -76,7 +76,7 @@ class Nearness:
         names = names_digest([pair.name for pair in self._pairs()])
         return {"cell": "nearness", "split": self.split, "photographs": names, "side": SIDE}
 
-    def _pairs(self) -> list[Pair]:
+    def _pairs(self) -> list[PhotoAndMask]:
         return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
 
     def measure(self, model: GMAE, folder: Path) -> Measured:

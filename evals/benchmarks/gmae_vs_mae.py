@@ -63,14 +63,14 @@ from gmae_tools.masks import visible_patches
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import GMAE, Autoencoder
 from gmae_tools.predict import has_bf16, resolve_device
-from gmae_tools.pretrain.batches import Batch
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig
 from gmae_tools.pretrain.optimizers import build_optimizers
-from gmae_tools.pretrain.reconstruction import hidden_pixels, psnr_of_hidden
+from gmae_tools.pretrain.reconstruction import hidden_pixels, psnr_of_hidden, reconstruct_photo
+from gmae_tools.pretrain.sampling import Batch
 from gmae_tools.report.invariance import COLUMNS as INVARIANCE
 from gmae_tools.report.probe import COLUMNS as PROBE
-from gmae_tools.report.reconstruction import ReconstructionRequest, write_reconstructions
+from gmae_tools.report.reconstruction import write_reconstructions
 from gmae_tools.report.tables import Row, format_rows
 
 RECONSTRUCTION = {"model": None, "psnr_hidden": 2, "within": 2, "difference": 2, "difference_within": 2, "psnr": 2,
@@ -270,10 +270,11 @@ def is_shown(row: Row) -> bool:
 def sheets(models: Mapping[str, Autoencoder], held: HeldOut, out: Path) -> None:
     """Write a sheet of reconstructions for each of a few held-out photographs."""
     drawing = {name: model for name, model in models.items() if isinstance(model, (GMAE, MAE))}
-    request = ReconstructionRequest(drawing, HIDDEN)
     for number_, index in enumerate(held.indices[:SHOWN].tolist()):
         path = out / f"gmae_vs_mae-{number_}.png"
-        write_reconstructions(held.photos.photo(index), request, path, held.photos.names[index])
+        photo = held.photos.photo(index)
+        found = {name: reconstruct_photo(model, photo, HIDDEN) for name, model in drawing.items()}
+        write_reconstructions(found, photo.shape[:2], path, held.photos.names[index])
 
 
 if __name__ == "__main__":
