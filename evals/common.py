@@ -33,8 +33,10 @@ MAX_CALLS = 5  # ... or after so many of them
 # --- options -----------------------------------------------------------------------------------------
 
 
-def whole_numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parse `3,4` into a tuple; callback of an option."""
+def whole_numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Parse `3,4` into a tuple, None where the option is not given; callback of an option."""
+    if value is None:
+        return None
     try:
         return tuple(int(part) for part in value.split(","))
     except ValueError:

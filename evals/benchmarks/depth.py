@@ -41,7 +41,7 @@ import numpy as np
 import torch
 
 from evals.bootstrap import ods_error
-from evals.common import cache_option
+from evals.common import cache_option, whole_numbers
 from evals.depth_cells import COLUMNS, MEASURES, ODS, depth_cells, with_errors
 from evals.measurements import (
     Candidate,
@@ -58,7 +58,6 @@ from evals.measurements import (
     read,
 )
 from gmae_tools import checkpoints
-from gmae_tools.cli._options import Numbers
 from gmae_tools.images import read_image, resize, write_image
 from gmae_tools.model import GMAE
 from gmae_tools.predict import predict
@@ -208,7 +207,7 @@ def _square(picture: np.ndarray) -> np.ndarray:
 @click.option("--quick", is_flag=True, help="Every 6th photograph for edges, 15 thresholds, tiles 3 x 3.")
 @click.option("--every", type=click.IntRange(1), help="Only every Nth photograph for edges.  [default: 1]")
 @click.option("--thresholds", type=click.IntRange(2), help="Of edges.  [default: 33]")
-@click.option("--scales", type=Numbers(), help="Tiles of edges.  [default: 3,4]")
+@click.option("--scales", callback=whole_numbers, help="Tiles of edges.  [default: 3,4]")
 @click.option("--ecssd-every", type=click.IntRange(1), help="Only every Nth photograph of ECSSD.  [default: 1]")
 @cache_option
 @click.option("--out", type=click.Path(path_type=Path), default="runs/depth", show_default=True, help="Measurements.")

@@ -40,7 +40,7 @@ import numpy as np
 import torch
 
 from evals.bootstrap import ods_difference, ods_error
-from evals.common import PHOTO, as_markdown, cache_option
+from evals.common import PHOTO, as_markdown, cache_option, whole_numbers
 from evals.depth_cells import ORDER, depth_cells
 from evals.measurements import (
     Candidate,
@@ -60,7 +60,6 @@ from evals.measurements import (
 )
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks.edge_methods import GAUSSIAN
-from gmae_tools.cli._options import Numbers
 from gmae_tools.datasets.saliency import Split
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.model import GMAE
@@ -144,7 +143,7 @@ def draw_once(model: GMAE) -> float:
     "--readout", "readouts", type=click.Choice(GAUSSIAN), multiple=True, default=("regions",), show_default=True,
     help="Of edges; several make a row each.",
 )  # fmt: skip
-@click.option("--scales", type=Numbers(), default="3,4", show_default=True, help="The looks of the readouts.")
+@click.option("--scales", callback=whole_numbers, default="3,4", show_default=True, help="The looks of the readouts.")
 @click.option("--flip", is_flag=True, help="Readouts also look at everything mirrored.")
 @click.option("--reporting-half", is_flag=True, help="Figure and ground on even numbers: for a report, not a choice.")
 @click.option("--quick", is_flag=True, help="Few photographs, thresholds and rounds: only to see that it runs.")
