@@ -8,7 +8,7 @@ all alike.
 
 - `mae`: the same encoder with MAE's pixel decoder, as wide and as deep as GMAE's. The unit of `ratio`.
 - `gmae`: 128 queries whatever K, K / 128 Gaussians each. `growth` is relative to the smallest K of the same footprints.
-- `splatting_ms` and `share`: the time of a step minus that of one whose loss is on the Gaussians themselves, without
+- `splatting_ms` and `share`: a step's time minus that of one whose loss is on the Gaussians themselves, without
   rendering; it includes the loss on pixels. (The paper has 1.5 % for K = 256 of a ViT-B on GPUs.)
 - `footprint`: `fresh`, as in a model before its first step, the same for every K; `trained`, scaled so that K Gaussians
   cover as much as those of a trained checkpoint (K sigma^2 is constant), though rounder; `checkpoint`, the checkpoint
