@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.metrics.likeness import Likeness
+from gmae_tools.metrics.pictures import StreamingSimilarity
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.zeroshot.strips import strips
 
@@ -170,7 +170,9 @@ class PrefixScores:
 
     def __init__(self, scene: Scene, count: int) -> None:
         self._photo, self._pixels = scene.photo, scene.height * scene.width
-        self._likeness = [Likeness(scene.height, scene.width) for _ in range(count if scene.photo is not None else 0)]
+        self._similarity = [
+            StreamingSimilarity(scene.height, scene.width) for _ in range(count if scene.photo is not None else 0)
+        ]
         self._covered = torch.zeros(count, dtype=torch.float64)
 
     def jobs(self, rows: slice, pictures: np.ndarray, alphas: Tensor) -> list[Callable[[], None]]:
@@ -185,14 +187,14 @@ class PrefixScores:
         if self._photo is None:
             return []
         photo = self._photo[rows]
-        return [partial(each.update, picture, photo) for each, picture in zip(self._likeness, pictures, strict=True)]
+        return [partial(each.update, picture, photo) for each, picture in zip(self._similarity, pictures, strict=True)]
 
     def compute(self) -> list[PrefixScore]:
         """The scores, once all strips are done."""
         coverage = (self._covered / self._pixels).tolist()
         if self._photo is None:
             return [PrefixScore(None, None, covered) for covered in coverage]
-        found = [each.compute() for each in self._likeness]
+        found = [each.compute() for each in self._similarity]
         return [PrefixScore(*figures, covered) for figures, covered in zip(found, coverage, strict=True)]
 
 
