@@ -19,7 +19,7 @@ from gmae_tools import __version__
 from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
-from gmae_tools.predict import has_bf16, predict, resolve_device
+from gmae_tools.prediction import has_bf16, predict_gaussians, resolve_device
 from gmae_tools.splatting import Renderer, choose_backend, rasterize
 from gmae_tools.splatting.backends import BackendStatus, describe_backends, find_nvcc
 from gmae_tools.system.processes import cores
@@ -265,7 +265,7 @@ def try_defaults(trials: list[Trial]) -> tuple[str, str | None]:
         drawer = choose_backend("auto", device)
         default = f"{default}, drawn by {drawer}"
         model = checkpoints.load(CHECKPOINT, device=device)
-        splats = project(predict(model, np.full((32, 48, 3), 128, np.uint8)), model.camera, 32, 48)
+        splats = project(predict_gaussians(model, np.full((32, 48, 3), 128, np.uint8)), model.camera, 32, 48)
         rasterize(splats, 32, 48, background=torch.ones(3), backend=drawer)
     except GmaeToolsError as error:
         return default, str(error)

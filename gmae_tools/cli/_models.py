@@ -19,7 +19,7 @@ def open_gmae(checkpoint: str, device: str, backend: Backend) -> GMAE:
     """
     with busy(f"loading {checkpoint}"):
         from gmae_tools import checkpoints
-        from gmae_tools.predict import resolve_device
+        from gmae_tools.prediction import resolve_device
         from gmae_tools.splatting import choose_backend
 
         where = resolve_device(device)

@@ -92,7 +92,7 @@ def command(
 
 def find_points(model: GMAE, photo: np.ndarray, refine: int, backend: Backend, name: str) -> Points:
     """Predict, and refine if asked to."""
-    from gmae_tools.predict import predict_scene
+    from gmae_tools.prediction import predict_scene
     from gmae_tools.zeroshot.density import Points
 
     scene = predict_scene(model, photo)

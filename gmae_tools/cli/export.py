@@ -92,7 +92,7 @@ def export(
     from gmae_tools import __version__, formats
     from gmae_tools.formats.perspective import PerspectiveView
     from gmae_tools.images import read_image
-    from gmae_tools.predict import predict_scene
+    from gmae_tools.prediction import predict_scene
 
     scene = predict_scene(model, read_image(path, max_pixels=max_pixels))
     if refine:

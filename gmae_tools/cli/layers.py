@@ -108,7 +108,7 @@ def command(images: tuple[str, ...], recursive: bool, ks: str | None, layers: in
 def take_apart(model: GMAE, path: Path, request: LayersRequest, folder: Path, max_pixels: int) -> list[Row]:
     """Everything about one picture: read, predict, refine, draw, write; returns its rows of the table."""
     from gmae_tools.images import read_image
-    from gmae_tools.predict import predict_scene
+    from gmae_tools.prediction import predict_scene
     from gmae_tools.report.layers import BACKGROUNDS, write_layers
 
     photo = read_image(path, max_pixels=max_pixels)

@@ -88,7 +88,7 @@ def command(images: tuple[str, ...], recursive: bool, layers: int, side: int, ou
 def show(model: GMAE, path: Path, request: PageRequest, page: Path, max_pixels: int) -> Row:
     """Everything about one picture: read, predict, refine, write; returns its row of the table."""
     from gmae_tools.images import read_image
-    from gmae_tools.predict import predict_scene
+    from gmae_tools.prediction import predict_scene
     from gmae_tools.report.page import write_page
 
     scene = predict_scene(model, read_image(path, max_pixels=max_pixels))

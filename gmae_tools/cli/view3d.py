@@ -55,7 +55,7 @@ def command(
     photo = read_image(path, max_pixels=max_pixels)
 
     from gmae_tools.formats.perspective import for_viewers
-    from gmae_tools.predict import predict_scene
+    from gmae_tools.prediction import predict_scene
     from gmae_tools.refine import RefineOptions, refine_scene
     from gmae_tools.report.view3d import serve
 

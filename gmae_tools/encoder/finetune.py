@@ -38,7 +38,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats.timm import timm_arguments, timm_weights
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder
-from gmae_tools.predict import has_bf16
+from gmae_tools.prediction import has_bf16
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import end_with_parent
 from gmae_tools.system.torchvision_ops import ensure_torchvision

@@ -14,7 +14,7 @@ import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict_scene
+from gmae_tools.prediction import predict_scene
 from gmae_tools.refine import RefineOptions, refine_scene
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
