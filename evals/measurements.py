@@ -34,7 +34,7 @@ from gmae_tools.benchmarks.figure_methods import THRESHOLDS, GaussianFigure
 from gmae_tools.benchmarks.predictions import claim, fingerprint, predict_maps
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.photos import PhotoStore, center_crop, held_out_split
-from gmae_tools.datasets.saliency import Pair, Saliency, Split
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryResult, BoundaryScores
 from gmae_tools.metrics.boundaries import Protocol as BoundaryProtocol
@@ -42,7 +42,7 @@ from gmae_tools.metrics.pictures import psnr
 from gmae_tools.metrics.regions import RegionProtocol
 from gmae_tools.model import GMAE
 from gmae_tools.pretrain.held_out import HeldOut
-from gmae_tools.pretrain.objectives.objective import MASKED
+from gmae_tools.pretrain.sampling import MASKED
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.views import Looks
 
@@ -224,7 +224,7 @@ class Figure:
         names = names_digest([pair.name for pair in self._pairs()])
         return {"cell": "figure", "split": self.split, "photographs": names, "method": FIGURE.method}
 
-    def _pairs(self) -> list[Pair]:
+    def _pairs(self) -> list[PhotoAndMask]:
         return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
 
     def measure(self, model: GMAE, folder: Path) -> Measured:

@@ -63,7 +63,7 @@ from evals.measurements import (
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks.regions import fit
 from gmae_tools.cli._options import Numbers, cache_option
-from gmae_tools.datasets.saliency import Pair, Saliency, Split, read_mask
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mask
 from gmae_tools.images import read_image, resize, write_image
 from gmae_tools.metrics.agreement import rank_correlation
 from gmae_tools.metrics.depth import (
@@ -138,7 +138,7 @@ class Nearness:
         names = names_digest([pair.name for pair in self._pairs()])
         return {"cell": "nearness", "split": self.split, "photographs": names, "side": SIDE}
 
-    def _pairs(self) -> list[Pair]:
+    def _pairs(self) -> list[PhotoAndMask]:
         return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
 
     def measure(self, model: GMAE, folder: Path) -> Measured:

@@ -37,7 +37,7 @@ from gmae_tools.benchmarks import regions as region_benchmark
 from gmae_tools.benchmarks.figure_methods import CLASSICAL, THRESHOLDS, GaussianFigure, Segmenter
 from gmae_tools.benchmarks.predictions import claim, predict_maps, weights_of
 from gmae_tools.benchmarks.regions import Settings, fit, maps_of, read_map
-from gmae_tools.datasets.saliency import Pair, Saliency, Split, read_mask
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mask
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, resize, to_tensor, write_image
 from gmae_tools.metrics.regions import RegionProtocol, RegionResult, binarize
@@ -136,7 +136,7 @@ def claim_all(data: Saliency, split: str, checkpoint: str, out: Path, overwrite:
 # --- scores ------------------------------------------------------------------------------------------
 
 
-def score_entry(entry: Entry, pairs: Sequence[Pair], out: Path, jobs: int) -> tuple[RegionResult, Row]:
+def score_entry(entry: Entry, pairs: Sequence[PhotoAndMask], out: Path, jobs: int) -> tuple[RegionResult, Row]:
     """The scores of an entry's maps, and its row of `COLUMNS`."""
     protocol = RegionProtocol(threshold=THRESHOLDS[entry.method])
     scored = list(region_benchmark.score_pairs(maps_of(out / entry.folder, pairs), protocol, jobs))
@@ -195,7 +195,7 @@ def verdict(results: dict[Entry, RegionResult]) -> str:
 
 
 def draw_extremes(
-    result: RegionResult, entry: Entry, pairs: Sequence[Pair], checkpoint: str, out: Path, results: Path
+    result: RegionResult, entry: Entry, pairs: Sequence[PhotoAndMask], checkpoint: str, out: Path, results: Path
 ) -> None:
     """The photographs of the highest and of the lowest IoU on a sheet each."""
     maker = f"K = {checkpoints.load(checkpoint).config.k} Gaussians by {Path(checkpoint).name}"

@@ -55,7 +55,6 @@ from gmae_tools.mae import MAE
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import GMAE, Autoencoder
 from gmae_tools.predict import has_bf16, resolve_device
-from gmae_tools.pretrain.batches import Batch
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig, pretrain
 from gmae_tools.pretrain.objectives import (
@@ -66,11 +65,12 @@ from gmae_tools.pretrain.objectives import (
     RMAEObjective,
 )
 from gmae_tools.pretrain.optimizers import build_optimizers
-from gmae_tools.pretrain.reconstruction import hidden_pixels, psnr_of_hidden
+from gmae_tools.pretrain.reconstruction import hidden_pixels, psnr_of_hidden, reconstruct_photo
+from gmae_tools.pretrain.sampling import Batch
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.report.invariance import COLUMNS as INVARIANCE
 from gmae_tools.report.probe import COLUMNS as PROBE
-from gmae_tools.report.reconstruction import ReconstructionRequest, write_reconstructions
+from gmae_tools.report.reconstruction import write_reconstructions
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
 from gmae_tools.vit import visible_patches
@@ -349,10 +349,11 @@ def is_shown(row: Row) -> bool:
 def sheets(models: Mapping[str, Autoencoder], held: HeldOut, out: Path) -> None:
     """What the models make of a few held-out photographs."""
     drawing = {name: model for name, model in models.items() if isinstance(model, (GMAE, MAE))}
-    request = ReconstructionRequest(drawing, HIDDEN)
     for number_, index in enumerate(held.indices[:SHOWN].tolist()):
         path = out / f"gmae_vs_mae-{number_}.png"
-        write_reconstructions(held.photos.photo(index), request, path, held.photos.names[index])
+        photo = held.photos.photo(index)
+        found = {name: reconstruct_photo(model, photo, HIDDEN) for name, model in drawing.items()}
+        write_reconstructions(found, photo.shape[:2], path, held.photos.names[index])
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.model import GMAEConfig
 from gmae_tools.predict import resolve_device
-from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig, pretrain
+from gmae_tools.pretrain.loop import LOG_FILE, Execution, PretrainConfig, pretrain
 from gmae_tools.pretrain.optimizers import OptimizerConfig
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.report.tables import Row, format_rows
@@ -100,7 +100,8 @@ def main(
         config, batch_size=batch_size, precision=precision, optimizer=OptimizerConfig(lr=lr, muon_lr=muon_lr)
     )
     _forget_precision()
-    checkpoint = pretrain(chosen, folder / "train", resume=True, device=device, compile=compile, shard_mb=shard_mb)
+    checkpoint = pretrain(chosen, folder / "train", resume=True, device=device,
+                          execution=Execution(compile=compile, shard_mb=shard_mb))  # fmt: skip
     deliver(checkpoint, folder, Path(out))
     click.echo(out)
 
@@ -141,7 +142,7 @@ def measure_speed(
         torch.cuda.reset_peak_memory_stats()
     _forget_precision()
     try:
-        pretrain(case, folder / name, device=device, compile="off")
+        pretrain(case, folder / name, device=device, execution=Execution(compile="off"))
         lines = [json.loads(line) for line in (folder / name / LOG_FILE).read_text().splitlines()]
         settled = [line for line in lines if "loss" in line][len(lines) // 2 :] or lines[:1]
         figures = {key: statistics.median(line[key] for line in settled) for key in ("images_per_second", "waiting")}

@@ -31,7 +31,7 @@ from gmae_tools.benchmarks.edge_methods import GaussianEdges
 from gmae_tools.benchmarks.figure_methods import THRESHOLDS, GaussianFigure
 from gmae_tools.benchmarks.predictions import Predictor, claim, predict_maps, weights_of
 from gmae_tools.datasets.bsds500 import BSDS500
-from gmae_tools.datasets.saliency import Pair, Saliency
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency
 from gmae_tools.metrics.boundaries import BoundaryResult
 from gmae_tools.metrics.regions import RegionProtocol
 from gmae_tools.report.tables import Row, format_rows
@@ -127,7 +127,7 @@ def figure_rows(
     data: Saliency, every: int, checkpoint: str, out: Path, steps: Sequence[int], jobs: int, overwrite: bool
 ) -> list[Row]:
     """Rows of `FIGURE_COLUMNS`."""
-    pairs: list[Pair] = data.pairs("odd")[::every]
+    pairs: list[PhotoAndMask] = data.pairs("odd")[::every]
     entries = [Entry(name, count) for name in METHODS for count in steps]
     weights = weights_of(checkpoint)
     for entry in entries:
