@@ -21,7 +21,7 @@ from gmae_tools.images import IMAGE_SUFFIXES
 from gmae_tools.metrics.detection import Detections, detection_scores
 from gmae_tools.metrics.map_levels import MapLevels, check_levels
 from gmae_tools.metrics.regions import (
-    RegionFigures,
+    RegionMetrics,
     RegionProtocol,
     RegionResult,
     RegionScores,
@@ -77,7 +77,7 @@ class ScoredPair(NamedTuple):
     """
 
     name: str
-    figures: RegionFigures
+    figures: RegionMetrics
     found: Detections
     wanted: np.ndarray
     levels: MapLevels
