@@ -116,7 +116,7 @@ class RMAE(MAE):
     def __init__(self, config: RMAEConfig) -> None:
         super().__init__(config)
         if config.own_decoder:  # made last, so that all else starts as an MAE does
-            self.second_decoder = PatchDecoder(config, 3 * config.patch_size**2)
+            self.second_decoder = PatchDecoder(config, 3 * config.patch_size**2).float()
             self.second_decoder.apply(initialise)
 
     def forward(self, images: Tensor, mask: Tensor | None = None, second_view: bool = False) -> Tensor:
