@@ -33,7 +33,7 @@ from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
-from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, Protocol, count_boundaries
+from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, BoundaryProtocol, count_boundaries
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting import rasterize
 from gmae_tools.system.files import atomic_path
@@ -382,7 +382,7 @@ def main(
     root: str | None, every: int, thresholds: int, groups: tuple[str, ...], checkpoint: str, results: Path
 ) -> None:  # fmt: skip
     """Write `edge-choices.csv` into the folder of results, and print it."""
-    data, model, protocol = BSDS500(root), checkpoints.load(checkpoint), Protocol(thresholds)
+    data, model, protocol = BSDS500(root), checkpoints.load(checkpoint), BoundaryProtocol(thresholds)
     choices = [choice for group in groups or GROUPS for choice in GROUPS[group](model.camera)]
     scores = [BoundaryScores(protocol) for _ in choices]
 

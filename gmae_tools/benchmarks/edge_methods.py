@@ -1,29 +1,24 @@
-"""Edge detectors: functions from a photograph, uint8 RGB `[H, W, 3]`, to a soft map `[H, W]` in [0, 1].
+"""Edge detectors, as methods of the benchmark: readouts of a model's Gaussians, and classical ones to compare them with.
 
-The classical ones look at the photograph; those of `GaussianEdges` only at the Gaussians a model predicts from it.
+A classical detector is a function from a photograph, uint8 RGB `[H, W, 3]`, to a soft map `[H, W]` in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
+from gmae_tools.benchmarks.names import EDGE_DETECTORS, EDGE_READOUTS, THRESHOLDS
+from gmae_tools.benchmarks.pipeline import Method, ModelSource, Predictor
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.model import GMAE
-from gmae_tools.splatting import Backend
-from gmae_tools.zeroshot.contours import Gradient, close_contours, gradient, suppress_nonmaxima, thin_ridges
-from gmae_tools.zeroshot.edges import CLOSED, DAMPING, READOUTS
-from gmae_tools.zeroshot.views import Looks, Viewer, Watch
-
-Detector = Callable[[np.ndarray], np.ndarray]
+from gmae_tools.zeroshot.contours import Gradient, gradient, suppress_nonmaxima
+from gmae_tools.zeroshot.edges import RIDGE_SIGMA
+from gmae_tools.zeroshot.names import LAYERS
+from gmae_tools.zeroshot.views import Looks, Views
 
 _CANNY_SIGMA, _CANNY_LOW, _CANNY_FULL = 1.4, 0.4, 500.0  # px, low / high threshold, high threshold at strength 1
-RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
-_HALF = 0.25
-_REACH = 2  # px between the crests and the contours of the same map, at most
-_CANNY_LEVELS = np.arange(1, 100) / 100  # the thresholds of the benchmark
+_CANNY_LEVELS = np.arange(1, THRESHOLDS + 1) / (THRESHOLDS + 1)  # the thresholds of the benchmark
 
 
 def sobel(photo: np.ndarray) -> np.ndarray:
@@ -34,7 +29,7 @@ def sobel(photo: np.ndarray) -> np.ndarray:
 
 
 def sobel_nms(photo: np.ndarray) -> np.ndarray:
-    """The same with non-maximum suppression."""
+    """Sobel magnitude as in `sobel`, with non-maximum suppression along the gradient."""
     from skimage.filters import sobel_h, sobel_v
 
     down, across = sobel_h(_grey(photo)), sobel_v(_grey(photo))
@@ -65,9 +60,7 @@ def canny(photo: np.ndarray) -> np.ndarray:
     return strength
 
 
-CLASSICAL: dict[str, Detector] = {"sobel": sobel, "sobel-nms": sobel_nms, "canny": canny, "soft-canny": soft_canny}
-GAUSSIAN = (*READOUTS, *CLOSED)
-NAMES = (*GAUSSIAN, *CLASSICAL)
+CLASSICAL: dict[str, Predictor] = dict(zip(EDGE_DETECTORS, (sobel, sobel_nms, canny, soft_canny), strict=True))
 
 # How each detector thins its maps before they are scored: results are not comparable without it.
 SUPPRESSION = {
@@ -75,67 +68,47 @@ SUPPRESSION = {
     "sobel-nms": "along the gradient",
     "canny": "OpenCV's, along the gradient",
     "soft-canny": "along the gradient",
-    **dict.fromkeys(GAUSSIAN, f"crests of the joined views, sigma {RIDGE_SIGMA:g} px"),
+    **dict.fromkeys(EDGE_READOUTS, f"crests of the joined views, sigma {RIDGE_SIGMA:g} px"),
 }
 
 
-class GaussianEdges:
-    """Edge detectors of one model; they share what they find out about the photograph at hand.
+@dataclass(frozen=True)
+class EdgeMethod(Method):
+    """A detector of edges by its name, one of `names.EDGES`, or anyone's function under a name of its own.
 
-    Args:
-        model: in evaluation mode.
-        looks: scales and mirroring to average over, and refinement.
-        backend: that draws the Gaussians; see `splatting.rasterize`.
-        watch: of `views.look`.
+    Attributes:
+        layers: numbers N of depth groups, for the readout `layers`; the maps l@N of several are averaged.
     """
 
-    def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto", watch: Watch = iter) -> None:
-        self.model, self.looks, self.backend = model, looks or Looks(), backend
-        self._viewer = Viewer(self.model, self.looks, backend=backend, watch=watch)
+    layers: tuple[int, ...] | None = None
 
-    def detector(self, readout: str, layers: Sequence[int]) -> Detector:
-        """The detector of a readout's name (`GAUSSIAN`): views joined, then thinned to their crests (and closed).
+    @classmethod
+    def named(
+        cls, name: str, model: ModelSource | None, looks: Looks, layers: tuple[int, ...] = (LAYERS,)
+    ) -> EdgeMethod:
+        """The detector of a name; a classical one leaves out the model, and other readouts than `layers` the layers."""
+        if name in EDGE_DETECTORS:
+            return cls(name)
+        return cls(name, model, looks, layers=layers if name == "layers" else None)
 
-        Args:
-            layers: numbers of depth groups, for `layers`; their maps are averaged.
-        """
-        parts: list[tuple[int, ...]] = [(count,) for count in layers] if readout == "layers" else [()]
+    @property
+    def label(self) -> str:
+        """What tables, files and sheets call it: `l@32,16` of layers, else its name."""
+        return f"l@{','.join(map(str, self.layers))}" if self.layers else self.name
 
-        end = close if readout in CLOSED else finish
+    @property
+    def suppression(self) -> str | None:
+        """How its maps are thinned before they are scored; None for anyone's function."""
+        return None if self.function else SUPPRESSION[self.name]
 
-        def detect(photo: np.ndarray) -> np.ndarray:
-            return end(np.mean([self._strength(readout, part, photo) for part in parts], axis=0))
+    def settings(self) -> dict[str, object]:
+        return {"readout": self.name, "layers": self.layers, **super().settings()}
 
-        return detect
+    def of_views(self, views: Views) -> np.ndarray:
+        return views.edges(self.name, self.layers or ())
 
-    def _strength(self, readout: str, layers: tuple[int, ...], photo: np.ndarray) -> np.ndarray:
-        read, camera, backend = (READOUTS | CLOSED)[readout], self.model.camera, self.backend
-        return self._viewer.read(
-            photo, (readout, layers), lambda g, h, w: read(g, camera, h, w, layers, backend=backend)
-        )
-
-
-def finish(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
-    """Joined views `[H, W]` in [0, 1] thinned to their crests, and stretched.
-
-    Stretching moves weak edges apart, which the benchmark's even thresholds would lump together; 0 and 1 stay.
-    """
-    return _stretch(thin_ridges(strength, sigma))
-
-
-def close(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
-    """The same crests, each as the mean of its own strength and of the contours that close around regions there.
-
-    The views are thereby asked what they agree on over the whole photograph: which regions their edges keep apart.
-    """
-    crests = finish(strength, sigma)
-    contours = _stretch(close_contours(strength, sigma, damping=DAMPING * strength.size))
-    around = ndimage.maximum_filter(contours, 2 * _REACH + 1)
-    return np.where(crests > 0, (crests + around) / 2, 0).astype(np.float32)
-
-
-def _stretch(strength: np.ndarray) -> np.ndarray:
-    return strength * (1 + _HALF) / (strength + _HALF)
+    def classical(self) -> Predictor:
+        return CLASSICAL[self.name]
 
 
 def _grey(photo: np.ndarray) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""Score folders: one soft map an image against BSDS-style ground truth, on several cores, resumable image
-by image.
+"""Score a folder of soft maps, one an image, against BSDS-style ground truth: on several cores, resumable by image.
 
     pairs = pair_files("predictions", "groundTruth/test")
     result = score(count_files(pairs, protocol, cache="counts"), protocol)
@@ -25,7 +24,7 @@ from gmae_tools.metrics.boundaries import (
     BoundaryCounts,
     BoundaryResult,
     BoundaryScores,
-    Protocol,
+    BoundaryProtocol,
     count_agreement,
     count_boundaries,
 )
@@ -39,7 +38,7 @@ _CACHE_VERSION = 1  # raise it whenever the same input may give other counts
 
 
 @dataclass(frozen=True)
-class Pair:
+class MapAndTruth:
     """The files of one image: its ground truth, and its soft map (None: only the annotators are compared)."""
 
     name: str
@@ -106,7 +105,7 @@ def _read_soft_mat(path: Path) -> np.ndarray:
 
 def pair_files(
     predictions: str | os.PathLike[str], truths: str | os.PathLike[str], *, subset: bool = False
-) -> list[Pair]:
+) -> list[MapAndTruth]:
     """Match the soft maps of one folder with the ground-truth files (`.mat`) of another by stem, sorted by
     it.
 
@@ -117,7 +116,7 @@ def pair_files(
     if not subset:
         _refuse(sorted(theirs.keys() - ours.keys()), "has no soft map in", predictions)
         _refuse(sorted(ours.keys() - theirs.keys()), "has no ground truth in", truths)
-    pairs = [Pair(name, ours[name], theirs[name]) for name in sorted(ours.keys() & theirs.keys())]
+    pairs = [MapAndTruth(name, ours[name], theirs[name]) for name in sorted(ours.keys() & theirs.keys())]
     if not pairs:
         raise GmaeToolsError(f"no image has both a soft map in {predictions} and ground truth in {truths}")
     return pairs
@@ -152,7 +151,7 @@ def _refuse(names: list[str], what: str, folder: str | os.PathLike[str]) -> None
         raise GmaeToolsError(f"image {names[0]} {what} {folder}{others}; --subset scores what both folders have")
 
 
-def read_levels(pairs: Sequence[Pair]) -> Iterator[tuple[str, MapLevels]]:
+def read_levels(pairs: Sequence[MapAndTruth]) -> Iterator[tuple[str, MapLevels]]:
     """The levels of every soft map, by the names of the images, for `metrics.map_levels.check_levels`."""
     for pair in pairs:
         if pair.prediction is not None and (soft := read_soft_map(pair.prediction)).size:
@@ -163,8 +162,8 @@ def read_levels(pairs: Sequence[Pair]) -> Iterator[tuple[str, MapLevels]]:
 
 
 def count_files(
-    pairs: Sequence[Pair],
-    protocol: Protocol,
+    pairs: Sequence[MapAndTruth],
+    protocol: BoundaryProtocol,
     *,
     jobs: int | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -181,17 +180,17 @@ def count_files(
 
 
 def count_human(
-    pairs: Sequence[Pair],
-    protocol: Protocol,
+    pairs: Sequence[MapAndTruth],
+    protocol: BoundaryProtocol,
     *,
     jobs: int | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, BoundaryCounts]]:
-    """The same for the annotators, each against the others (`count_agreement`), at a single threshold."""
-    yield from count_files([Pair(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache)
+    """Count the annotators of every image, each against the others (`count_agreement`), at a single threshold."""
+    yield from count_files([MapAndTruth(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache)
 
 
-def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: Protocol) -> BoundaryResult:
+def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: BoundaryProtocol) -> BoundaryResult:
     """The scores of counted images."""
     scores = BoundaryScores(protocol)
     for name, each in counts:
@@ -200,7 +199,7 @@ def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: Protocol) -> B
 
 
 def _in_threads(
-    function: Callable[[Pair], BoundaryCounts], pairs: Sequence[Pair], jobs: int | None
+    function: Callable[[MapAndTruth], BoundaryCounts], pairs: Sequence[MapAndTruth], jobs: int | None
 ) -> Iterator[tuple[str, BoundaryCounts]]:
     executor = ThreadPoolExecutor(jobs or cores())
     try:
@@ -211,7 +210,7 @@ def _in_threads(
         executor.shutdown(cancel_futures=True)
 
 
-def _cached(pair: Pair, protocol: Protocol, cache: str | os.PathLike[str] | None) -> BoundaryCounts:
+def _cached(pair: MapAndTruth, protocol: BoundaryProtocol, cache: str | os.PathLike[str] | None) -> BoundaryCounts:
     if cache is None:
         return _count(pair, protocol)
     path = Path(cache) / f"{pair.name}.json"
@@ -225,7 +224,7 @@ def _cached(pair: Pair, protocol: Protocol, cache: str | os.PathLike[str] | None
     return counts
 
 
-def _count(pair: Pair, protocol: Protocol) -> BoundaryCounts:
+def _count(pair: MapAndTruth, protocol: BoundaryProtocol) -> BoundaryCounts:
     truths = read_boundaries(pair.truth)
     if pair.prediction is None:
         return count_agreement(truths, protocol)
@@ -236,7 +235,7 @@ def _count(pair: Pair, protocol: Protocol) -> BoundaryCounts:
         raise GmaeToolsError(f"{pair.prediction}: {error}") from None
 
 
-def _key(pair: Pair, protocol: Protocol) -> str:
+def _key(pair: MapAndTruth, protocol: BoundaryProtocol) -> str:
     """What the counts depend on: the protocol and the content of both files."""
     digest = hashlib.sha256(repr((_CACHE_VERSION, astuple(protocol))).encode())
     for path in (pair.prediction, pair.truth):

@@ -1,13 +1,22 @@
-"""Options that several commands share, and what they mean."""
+"""Options that several commands share, and what they mean.
+
+Options that travel together are gathered into one frozen object, which a command receives as one argument:
+
+    @click.command()
+    @output_options("layers")
+    def command(output: OutputOptions) -> None: ...
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import re
 from collections import Counter
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -16,10 +25,42 @@ from gmae_tools import checkpoint_names
 from gmae_tools.cli import INTERRUPTED, print_error
 from gmae_tools.datasets.photo_cache import ENVIRONMENT as CACHE
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
+from gmae_tools.images import MAX_PIXELS
+from gmae_tools.report.tables import FORMATS, Row, format_rows
 from gmae_tools.system.files import check_writable, remove_leftovers, sole_run
 from gmae_tools.system.processes import is_first_of_launch
 
+CHECKPOINT = "gmae-tiny"  # the default
+BACKENDS = ("auto", "cpu", "gsplat", "dense")
+
 _DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?")  # what this torch has of them, only torch can tell
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def gathered(name: str, kind: Callable[..., Any], *options: Decorator) -> Decorator:
+    """Options of a command that travel together: it receives them as one argument.
+
+    Args:
+        name: of that argument.
+        kind: makes it of the values of the options, by their names.
+        options: as `click.option` and `click.argument` make them.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        names: list[str] = []
+
+        @wraps(command)
+        def gather(**arguments: Any) -> Any:
+            values = {each: arguments.pop(each) for each in names}
+            return command(**arguments, **{name: kind(**values)})
+
+        for option in reversed(options):
+            option(gather)
+            names.append(gather.__click_params__[-1].name)  # type: ignore[attr-defined]  # where click keeps them
+        return gather
+
+    return decorate
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
@@ -77,13 +118,13 @@ def check_layers(layers: int, count: int | None) -> None:
 
 
 _checkpoint_option = partial(
-    click.option, "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
+    click.option, "--checkpoint", default=CHECKPOINT, show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
     help="The model: an embedded one, a folder, a file of the authors' code (.ckpt), or one from the Hugging Face hub.",
 )  # fmt: skip
 checkpoint_option = _checkpoint_option(callback=check_checkpoints)
 unchecked_checkpoint_option = _checkpoint_option()  # of commands that may do without a model
 checkpoints_option = click.option(
-    "--checkpoint", "checkpoints", multiple=True, default=("gmae-tiny",), show_default=True, metavar="NAME|PATH|...",
+    "--checkpoint", "checkpoints", multiple=True, default=(CHECKPOINT,), show_default=True, metavar="NAME|PATH|...",
     callback=check_checkpoints,
     help="A model, as for other commands, or random:CHECKPOINT, its architecture untrained; may be repeated.",
 )  # fmt: skip
@@ -92,8 +133,8 @@ device_option = click.option(
     help="auto, cpu or cuda; auto takes a GPU if there is one.",
 )  # fmt: skip
 backend_option = click.option(
-    "--backend", type=click.Choice(["auto", "cpu", "gsplat", "dense"]), default="auto", show_default=True,
-    help="Draws the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
+    "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
+    help="Renders the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
 )  # fmt: skip
 cache_option = click.option(
     "--cache", envvar=CACHE, show_envvar=True, metavar="DIR",
@@ -108,13 +149,62 @@ fov_option = click.option(
     help="Of the perspective camera that sees the picture: its field of view along the longer side.",
 )  # fmt: skip
 max_pixels_option = click.option(
-    "--max-pixels", type=click.IntRange(1), default=89_478_485, show_default=True, metavar="N",
+    "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True, metavar="N",
     help="Refuse larger pictures, such as decompression bombs; reading one takes 8 bytes a pixel, of WebP 16.",
 )  # fmt: skip
 format_option = click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True,
+    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True,
     help="Of the table on stdout.",
 )  # fmt: skip
+
+
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(1), help="How many images are scored at a time.  [default: one a core]"
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Remove the results of other settings from DIR.")
+root_option = click.option(
+    "--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets."
+)
+
+
+def out_option(default: str | None, help_: str = "Folder of the results.") -> Decorator:
+    """The option --out of a command whose results go into a folder."""
+    return click.option("-o", "--out", metavar="DIR", default=default, show_default=bool(default), help=help_)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go: files into the folder `out`, a table in the format `form` to stdout."""
+
+    out: str
+    form: str
+
+    def folder(self, *parts: str, launched: bool = False) -> Path:
+        """The folder for this run alone; see `output_folder`."""
+        return output_folder(self.out, *parts, launched=launched)
+
+    def print_rows(self, rows: Sequence[Row], columns: Mapping[str, int | None]) -> None:
+        """Print a table on stdout; see `format_rows`."""
+        click.echo(format_rows(rows, columns, self.form), nl=False)
+
+
+def output_options(default: str, help_: str = "Folder of the results.") -> Decorator:
+    """--out and --format as one argument `output`, an `OutputOptions`; `default` is that of --out."""
+    return gathered("output", OutputOptions, out_option(default, help_), format_option)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """A data set to be scored on, its split, and the folder of the data sets; without `dataset` there is none."""
+
+    dataset: str | None
+    split: Any
+    root: str | None
+
+
+def data_options(dataset: Decorator, split: Decorator) -> Decorator:
+    """--dataset, --split and --root as one argument `data`, a `DataOptions`."""
+    return gathered("data", DataOptions, dataset, split, root_option)
 
 
 def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path:

@@ -128,6 +128,16 @@ def busy(label: str) -> Iterator[None]:
         timer.cancel()
 
 
+def chunk_progress(label: str) -> Callable[[Iterable[int], int], Iterable[int]]:
+    """A bar on stderr over chunks of photographs, of which features are computed."""
+
+    def show(chunks: Iterable[int], count: int) -> Iterable[int]:
+        bar: Iterable[int] = tqdm(chunks, total=count, desc=f"features of {label}", unit="chunk")
+        return bar
+
+    return show
+
+
 # --- within one picture; on terminals alone, where a bar inside of another one can be drawn -----------------------
 
 
@@ -136,9 +146,8 @@ def look_progress(refine: int) -> Callable[[Iterable[T]], Iterable[T]]:
     return lambda places: tqdm(places, unit="look", leave=False, disable=None if refine else True)
 
 
-def strip_progress(photo: np.ndarray, name: str) -> Callable[[Strips], Strips]:
-    """Wraps the strips of rows of `photo` in a progress bar, if the picture is large."""
-    height, width = photo.shape[:2]
+def strip_progress(height: int, width: int, name: str) -> Callable[[Strips], Strips]:
+    """Wraps the strips of rows of a picture of this size in a progress bar, if it is large."""
     disable = None if height * width >= LARGE else True  # None: where stderr is not a terminal
 
     def wrap(strips: Strips) -> Strips:

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from gmae_tools import __version__, checkpoints
-from gmae_tools.benchmarks.predictions import fingerprint
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.suite import keeper
 from gmae_tools.suite.config import CHECKPOINT, RESULTS, WORK, Config, Part, fill
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import atomic_path, file_sha256
 
 Status = Literal["done", "failed", "skipped", "pending"]
 
@@ -223,7 +222,7 @@ def _settings(part: Part, request: Request) -> dict[str, object]:
     data = {name: str(path.resolve()) for name, path in request.data.items()}
     return {
         "script": part.script.name,
-        "sha256": fingerprint(part.script),
+        "sha256": file_sha256(part.script),
         "arguments": [fill(argument, data) for argument in _arguments(part, request)],
         "weights": request.weights if CHECKPOINT in part.uses else None,
         "version": __version__,

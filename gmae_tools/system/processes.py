@@ -99,12 +99,19 @@ def is_first_to_fail() -> bool:
         return False
 
 
-def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int, chunk: int) -> Iterator[Result]:
+def in_processes(
+    function: Callable[[T], Result],
+    items: Iterable[T],
+    count: int,
+    chunk: int,
+    begin: Callable[[], object] | None = None,
+) -> Iterator[Result]:
     """What `function` makes of every item, in order, by `count` processes of this one, `chunk` items at a time.
 
-    They end with this process in whatever way it ends, and leave Ctrl-C to it; what is not begun is left then.
+    They end with this process in whatever way it ends, and leave Ctrl-C to it; what is not begun is left then. Each
+    calls `begin`, if given, before its first item.
     """
-    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), end_with_parent)
+    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin_worker, (begin,))
     try:
         kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # is inherited
         try:
@@ -114,6 +121,12 @@ def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int
         yield from results
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _begin_worker(begin: Callable[[], object] | None) -> None:
+    end_with_parent()
+    if begin is not None:
+        begin()
 
 
 def end_with_parent() -> None:

@@ -16,6 +16,7 @@ from gmae_tools.benchmarks.map_files import read_soft_map
 from gmae_tools.benchmarks.predictions import MAPS, SETTINGS, claim, fingerprint, predict_maps, weights_of
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.system.files import file_sha256
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_results_of_unknown_settings_are_refused(settings: str | None, tmp_path:
 
 
 def test_weights_in_pieces_have_a_digest_too(checkpoint: Path, tmp_path: Path) -> None:
-    assert weights_of(str(checkpoint)) == fingerprint(checkpoint / "model.safetensors")
+    assert weights_of(str(checkpoint)) == file_sha256(checkpoint / "model.safetensors")
     digests = set()
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -85,7 +86,7 @@ def test_weights_in_pieces_have_a_digest_too(checkpoint: Path, tmp_path: Path) -
 def test_fingerprint_is_the_files_sha256(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000  # more than a block
     (tmp_path / "file").write_bytes(content)
-    assert fingerprint(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    assert file_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 # --- predicting --------------------------------------------------------------------------------------

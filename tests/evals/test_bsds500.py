@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from scipy.io import savemat
 
-from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, Protocol
+from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, BoundaryProtocol
 
 SHAPE = (40, 56)
 
@@ -33,7 +33,7 @@ def column(place: int) -> np.ndarray:
 
 def scored(*strengths: float) -> BoundaryResult:
     """An image for each strength: its line found that strongly, and a false one found at 0.5."""
-    scores = BoundaryScores(Protocol(9))
+    scores = BoundaryScores(BoundaryProtocol(9))
     for number, strength in enumerate(strengths):
         scores.update(str(number), np.maximum(strength * column(10), 0.5 * column(40)), [column(10)])
     return scores.compute()
