@@ -31,13 +31,11 @@ from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.figure_methods import RegionMethod
 from gmae_tools.benchmarks.names import FOREGROUND_METHODS
 from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
-from gmae_tools.benchmarks.predictions import claim
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.photos import PhotoStore, center_crop, held_out_split
 from gmae_tools.datasets.saliency import Pair, Saliency, Split
 from gmae_tools.images import read_image
-from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryResult, BoundaryScores
-from gmae_tools.metrics.boundaries import BoundaryProtocol
+from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryProtocol, BoundaryResult, BoundaryScores
 from gmae_tools.metrics.pictures import psnr
 from gmae_tools.model import GMAE
 from gmae_tools.pretrain.held_out import HeldOut
@@ -202,11 +200,9 @@ class Edges:
 
     def measure(self, source: ModelSource, folder: Path) -> Measured:
         method = EdgeMethod.named(self.readout, source, self.looks, (self.layers,))
-        options = RunOptions(jobs=1, every=self.every)
-        run = edges.run(
-            BSDS500(self.root), "val", {"maps": method}, folder, thresholds=self.thresholds, human=False, options=options
-        )
-        result = run.results["maps"]
+        options, data = RunOptions(jobs=1, every=self.every, overwrite=True), BSDS500(self.root)
+        run = edges.run(data, "val", {"": method}, folder, thresholds=self.thresholds, human=False, options=options)
+        result = run.results[""]
         figures = {f"{self.prefix}{name}": getattr(result, name) for name in ("ods", "ois", "ap")}
         counts = {name: [each.tolist() for each in count.arrays()] for name, count in result.counts.items()}
         return Measured(figures, counts=counts)
@@ -230,9 +226,9 @@ class Figure:
 
     def measure(self, source: ModelSource, folder: Path) -> Measured:
         method = RegionMethod(FOREGROUND_METHODS[0], source, Looks((1,)))
-        options = RunOptions(jobs=1, every=self.every)
-        run = regions.run(Saliency(self.data, self.root), self.split, {"maps": method}, folder, options=options)
-        result = run.results["maps"]
+        options = RunOptions(jobs=1, every=self.every, overwrite=True)
+        run = regions.run(Saliency(self.data, self.root), self.split, {"": method}, folder, options=options)
+        result = run.results[""]
         samples = {"iou": [each.iou for each in result.figures.values()]}
         return Measured({"iou": result.iou, "max_f": result.max_f_beta}, samples)
 
@@ -303,9 +299,7 @@ def kept(cell: Cell, folder: Path) -> Path:
 def measure(cell: Cell, checkpoint: str, path: Path) -> None:
     """Take a measurement, and keep it as `path`; maps and counts go into a folder of that name."""
     torch.set_num_threads(1)
-    folder = path.with_suffix("")
-    claim(folder, cell.settings())
-    found = cell.measure(ModelSource(checkpoint), folder)
+    found = cell.measure(ModelSource(checkpoint), path.with_suffix(""))
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(asdict(found)))
 

@@ -9,6 +9,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize, to_tensor
 from gmae_tools.model import GMAE
+from gmae_tools.scene import Scene
 
 
 def resolve_device(name: str) -> torch.device:
@@ -63,3 +64,13 @@ def predict(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = Non
     device = next(model.parameters()).device
     gaussians: Gaussians = model(to_tensor(resize(picture, height, width)).to(device))
     return gaussians
+
+
+def predict_scene(model: GMAE, photo: np.ndarray, size: tuple[int, int] | None = None) -> Scene:
+    """The scene of a photograph: what `predict` says, the model's camera, and the photograph in its own size.
+
+    Args:
+        model, size: of `predict`.
+        photo: uint8 RGB `[H, W, 3]`.
+    """
+    return Scene(predict(model, photo, size), model.camera, photo.shape[0], photo.shape[1], photo)

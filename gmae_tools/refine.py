@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from gmae_tools.metrics.differentiable import ssim
 from gmae_tools.metrics.pictures import SSIM_WINDOW
 from gmae_tools.splatting import Backend, Raster, rasterize
 from gmae_tools.system.precision import working_dtype
+
+if TYPE_CHECKING:
+    from gmae_tools.scene import Scene
 
 MAX_PIXELS = 1 << 18  # photographs are fitted at this size: a few thousand Gaussians hold no finer detail
 PLATEAU_STEPS, PLATEAU_GAIN = 25, 0.02  # dB; the rule for stopping early
@@ -58,9 +62,41 @@ class Rates:
     opacities: float = 0.03
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not 0 <= getattr(self, field.name) < math.inf:
-                raise GmaeToolsError(f"rates: {field.name} must be a number of 0 or more")
+        for name, rate in vars(self).items():
+            if not 0 <= rate < math.inf:
+                raise GmaeToolsError(f"rates: {name} must be a number of 0 or more")
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """How Gaussians are fitted.
+
+    Attributes:
+        k: how many Gaussians each set ends with, at least K; None for as many as there are. Early on, those whose
+            pixels (the ones in which they weigh most) hold the largest error are split in two.
+        rates: step sizes.
+        ssim_weight: how much of 1 - SSIM is added to the squared error; 0.01 is a fair share. Needs sides of 7 px.
+        background: grey level behind the Gaussians in [0, 1] for the PSNRs that are reported and compared.
+        backend: of `splatting.rasterize`.
+
+    Raises:
+        GmaeToolsError: a number is out of its range.
+    """
+
+    k: int | None = None
+    rates: Rates = field(default_factory=Rates)
+    ssim_weight: float = 0.0
+    background: float = 1.0
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ssim_weight < math.inf:
+            raise GmaeToolsError(f"refine: ssim_weight {self.ssim_weight}: use 0 or more")
+        if not 0 <= self.background <= 1:
+            raise GmaeToolsError(f"refine: background {self.background} is not in [0, 1]")
+
+
+DEFAULTS = RefineOptions()
 
 
 @dataclass(frozen=True)
@@ -84,17 +120,13 @@ def refine(
     image: Tensor,
     camera: Camera,
     steps: int,
+    options: RefineOptions = DEFAULTS,
     *,
-    k: int | None = None,
-    rates: Rates | None = None,
-    ssim_weight: float = 0.0,
-    background: float = 1.0,
-    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> Refinement:
     """Fit Gaussians to pictures by Adam.
 
-    The loss is the mean squared error expected over backgrounds drawn uniformly from [0, 1]^3, which has a closed form:
+    The loss is the mean squared error expected over backgrounds sampled uniformly from [0, 1]^3. It has a closed form:
     with light T left for the background it is (image + T/2 - x)^2 + T^2/12. So nothing is left to the background, and
     no random number is needed: the same input gives the same result.
 
@@ -104,40 +136,33 @@ def refine(
     Args:
         gaussians: any number of sets `[B, K]`, each fitted to its own picture.
         image: RGB in [0, 1] `[B, 3, H, W]`.
-        camera: that they are seen by.
+        camera: through which they are seen.
         steps: how many at most; 0 only measures.
-        k: how many Gaussians each set shall end with, at least K. Early on, those whose pixels (the ones in which they
-            weigh most) hold the largest error are split in two.
-        rates: step sizes.
-        ssim_weight: how much of 1 - SSIM to add to the squared error; 0.01 is a fair share. Needs sides of 7 px.
-        background: grey level behind the Gaussians in [0, 1] for the PSNRs that are reported and compared.
-        backend: of `rasterize`.
-        progress: told after each step.
+        options: how they are fitted.
+        progress: called after each step.
 
     Raises:
         GmaeToolsError: arguments that do not fit together, or are not finite.
     """
-    _check(gaussians, image, steps, k, ssim_weight, background)
+    _check(gaussians, image, steps, options)
     with torch.inference_mode(False), torch.enable_grad():
-        fit = _Fit(gaussians, image, camera, k or gaussians.k, rates or Rates(), ssim_weight, background, backend)
-        return fit.run(steps, progress)
+        return _Fit(gaussians, image, camera, options).run(steps, progress)
 
 
-def refine_photo(
-    gaussians: Gaussians,
-    photo: np.ndarray,
-    camera: Camera,
-    steps: int,
-    *,
-    background: float = 1.0,
-    backend: Backend = "auto",
-    progress: Progress | None = None,
-) -> Refinement:
-    """`refine` one set to a photograph, uint8 RGB `[H, W, 3]`, which is first made smaller if beyond `MAX_PIXELS`."""
-    height, width = photo.shape[:2]
-    shrink = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))
-    small = resize(photo, max(1, round(height * shrink)), max(1, round(width * shrink)))
-    return refine(gaussians, to_tensor(small), camera, steps, background=background, backend=backend, progress=progress)
+def refine_scene(
+    scene: Scene, steps: int, options: RefineOptions = DEFAULTS, *, progress: Progress | None = None
+) -> Scene:
+    """`refine` a scene to its photograph, which is first made smaller if it has more than `MAX_PIXELS`.
+
+    Raises:
+        GmaeToolsError: the scene has no photograph, or as `refine`.
+    """
+    if scene.photo is None:
+        raise GmaeToolsError("refine: this scene has no photograph to be fitted to")
+    shrink = min(1.0, math.sqrt(MAX_PIXELS / (scene.height * scene.width)))
+    small = resize(scene.photo, max(1, round(scene.height * shrink)), max(1, round(scene.width * shrink)))
+    found = refine(scene.gaussians, to_tensor(small), scene.camera, steps, options, progress=progress)
+    return replace(scene, gaussians=found.gaussians)
 
 
 class _Adam:
@@ -168,14 +193,11 @@ class _Fit:
     theirs: where they have not moved, the start is reproduced to the bit.
     """
 
-    def __init__(
-        self, start: Gaussians, image: Tensor, camera: Camera, k: int, rates: Rates, ssim_weight: float,
-        background: float, backend: Backend,
-    ) -> None:  # fmt: skip
+    def __init__(self, start: Gaussians, image: Tensor, camera: Camera, options: RefineOptions) -> None:
         dtype = working_dtype(*vars(start).values())
         self.start = start.map(lambda tensor: tensor.detach().to(dtype).clone())  # clones of inference tensors are not
-        self.image, self.camera, self.k, self.backend = image.to(self.start.means), camera, k, backend
-        self.ssim_weight, self.background = ssim_weight, background
+        self.image, self.camera, self.options = image.to(self.start.means), camera, options
+        self.k = options.k or start.k
         self.height, self.width = image.shape[-2:]
         self.rows = torch.arange(start.batch_size, device=start.device)[:, None]
         self.scales = self.start.scales
@@ -185,7 +207,7 @@ class _Fit:
         growth = torch.zeros_like(self.scales)
         self.start_parameters = torch.cat([means, growth, quats, colors, opacities[..., None]], -1)
         self.parameters = self.start_parameters.clone()
-        self.adam = _Adam(self._rates(rates))
+        self.adam = _Adam(self._rates(options.rates))
         self._forget_best()
 
     def run(self, steps: int, progress: Progress | None) -> Refinement:
@@ -194,7 +216,7 @@ class _Fit:
         cooldown, end, step = math.ceil(steps * _COOLDOWN), steps, 0
         while True:
             self.parameters.requires_grad_()
-            raster = self._draw()
+            raster = self._render()
             history.append(self._keep_best(raster))
             if progress and step:
                 progress(step, float(self.best[-1].mean()))
@@ -222,16 +244,16 @@ class _Fit:
         means, growth, quats, colors, opacities = parameters.split(_COLUMNS, -1)
         return Gaussians(means, self.scales * growth.exp(), quats, colors, opacities[..., 0])
 
-    def _draw(self, owners: bool = False) -> Raster:
+    def _render(self, owners: bool = False) -> Raster:
         splats = project(self._gaussians(self.parameters), self.camera, self.height, self.width)
-        return rasterize(splats, self.height, self.width, owners=owners, backend=self.backend)
+        return rasterize(splats, self.height, self.width, owners=owners, backend=self.options.backend)
 
     def _step(self, raster: Raster, factor: float) -> None:
         left = 1 - raster.alpha
         picture = raster.image + left / 2
         loss = _mean_square(picture - self.image) + _mean_square(left) / 12
-        if self.ssim_weight:
-            loss = loss + self.ssim_weight * (1 - ssim(picture, self.image))
+        if self.options.ssim_weight:
+            loss = loss + self.options.ssim_weight * (1 - ssim(picture, self.image))
         gradient = torch.autograd.grad(loss.sum(), self.parameters)[0].nan_to_num_(0.0, 0.0, 0.0)
         with torch.no_grad():
             self.adam.step(self.parameters, gradient, factor)
@@ -245,7 +267,7 @@ class _Fit:
     @torch.no_grad()
     def _keep_best(self, raster: Raster) -> Tensor:
         """PSNR of each set `[B]`; sets that were never better are kept."""
-        picture = raster.image + (1 - raster.alpha) * self.background
+        picture = raster.image + (1 - raster.alpha) * self.options.background
         psnr = -10 * _mean_square(picture - self.image).double().log10()
         better = psnr > self.best[-1]
         self.best.append(torch.where(better, psnr, self.best[-1]))
@@ -259,17 +281,17 @@ class _Fit:
         return bool((self.best[-1] - self.best[-1 - PLATEAU_STEPS]).max() < PLATEAU_GAIN)
 
     def _grow(self, k: int) -> Raster:
-        """Split the Gaussians with the largest errors until there are `k`, and draw them."""
+        """Split the Gaussians with the largest errors until there are `k`, and render them."""
         with torch.no_grad():
             while (missing := k - self.parameters.shape[1]) > 0:
                 self._split(self._errors().topk(min(missing, self.parameters.shape[1]), dim=1).indices)
         self._forget_best()
         self.parameters.requires_grad_()
-        return self._draw()
+        return self._render()
 
     def _errors(self) -> Tensor:
         """Squared error `[B, K]` in the pixels in which each Gaussian weighs most."""
-        raster = self._draw(owners=True)
+        raster = self._render(owners=True)
         assert raster.owner is not None
         error = (raster.image + (1 - raster.alpha) / 2 - self.image).square().sum(1).flatten(1)
         owner = raster.owner.flatten(1).long()
@@ -320,10 +342,8 @@ def _growth_plan(start: int, end: int, steps: int) -> dict[int, int]:
     }
 
 
-def _check(
-    gaussians: Gaussians, image: Tensor, steps: int, k: int | None, ssim_weight: float, background: float
-) -> None:
-    count = gaussians.k
+def _check(gaussians: Gaussians, image: Tensor, steps: int, options: RefineOptions) -> None:
+    count, k = gaussians.k, options.k
     if image.ndim != 4 or image.shape[:2] != (gaussians.batch_size, 3) or not image.numel() or not count:
         sets = f"{gaussians.batch_size} sets of {count} Gaussians"
         raise GmaeToolsError(f"refine: pictures of shape {list(image.shape)} for {sets}; use [B, 3, H, W]")
@@ -333,7 +353,5 @@ def _check(
         raise GmaeToolsError(f"refine: {steps} steps; use 0 or more")
     if k is not None and (k < count or (k > count and not steps)):
         raise GmaeToolsError(f"refine: cannot go from {count} to {k} Gaussians in {steps} steps; it only adds some")
-    if not 0 <= ssim_weight < math.inf or (ssim_weight and min(image.shape[-2:]) < SSIM_WINDOW):
-        raise GmaeToolsError(f"refine: ssim_weight {ssim_weight}: use 0 or more, and 0 below {SSIM_WINDOW} px")
-    if not 0 <= background <= 1:
-        raise GmaeToolsError(f"refine: background {background} is not in [0, 1]")
+    if options.ssim_weight and min(image.shape[-2:]) < SSIM_WINDOW:
+        raise GmaeToolsError(f"refine: ssim_weight {options.ssim_weight}: use 0 below {SSIM_WINDOW} px")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import resize
 from gmae_tools.splatting import Backend, rasterize
 
 
@@ -63,6 +64,11 @@ class Scene:
     def splats(self, height: int | None = None, width: int | None = None) -> Splats:
         """The Gaussians projected onto the picture, of `height` x `width` pixels instead of its own if given."""
         return project(self.gaussians, self.camera, height or self.height, width or self.width)
+
+    def resized(self, height: int, width: int) -> Scene:
+        """The same view as a picture of another size in pixels, the photograph made smaller or larger with it."""
+        photo = None if self.photo is None else resize(self.photo, height, width)
+        return replace(self, height=height, width=width, photo=photo)
 
     def render(
         self,

@@ -95,7 +95,9 @@ def official_solver() -> Solver | None:
     return solve
 
 
-def score_split(data: list[tuple[np.ndarray, list[np.ndarray]]], protocol: BoundaryProtocol, jobs: int) -> dict[str, float]:
+def score_split(
+    data: list[tuple[np.ndarray, list[np.ndarray]]], protocol: BoundaryProtocol, jobs: int
+) -> dict[str, float]:
     """Wall seconds for all images, and CPU seconds of thinning and of matching."""
 
     def work(item: tuple[np.ndarray, list[np.ndarray]]) -> tuple[float, float]:

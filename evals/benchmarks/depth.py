@@ -61,6 +61,7 @@ from evals.measurements import (
     read,
 )
 from gmae_tools import checkpoints
+from gmae_tools.benchmarks.pipeline import ModelSource
 from gmae_tools.benchmarks.regions import fit
 from gmae_tools.cli._options import Numbers, cache_option
 from gmae_tools.datasets.saliency import Pair, Saliency, Split, read_mask
@@ -76,13 +77,14 @@ from gmae_tools.metrics.depth import (
 )
 from gmae_tools.metrics.regions import score_regions
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict
+from gmae_tools.predict import predict, predict_scene
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import PAPER, depth_colors, depth_range
 from gmae_tools.report.layers import pixels
 from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.scene import Scene
 from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.figure_ground import figure_probability
+from gmae_tools.zeroshot.figure_ground import foreground_probability
 from gmae_tools.zeroshot.layers import over, render_layers
 from gmae_tools.zeroshot.views import Looks
 
@@ -110,7 +112,8 @@ class DepthMaps:
     def settings(self) -> dict[str, Any]:
         return {"cell": "depth-maps", "photographs": self.photographs.digest(), "side": SIDE}
 
-    def measure(self, model: GMAE, folder: Path) -> Measured:
+    def measure(self, source: ModelSource, folder: Path) -> Measured:
+        model = source.model
         places = {"height": height_in_frame(SIDE, SIDE), "centre": distance_to_centre(SIDE, SIDE)}
         samples: dict[str, list[float]] = {name: [] for name in ("luminance", *places)}
         maps = []
@@ -141,14 +144,15 @@ class Nearness:
     def _pairs(self) -> list[Pair]:
         return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
 
-    def measure(self, model: GMAE, folder: Path) -> Measured:
+    def measure(self, source: ModelSource, folder: Path) -> Measured:
+        model = source.model
         maps, figures, overlaps = [], [], []
         for pair in self._pairs():
             photo, truth = read_image(pair.photo), read_mask(pair.mask)
-            gaussians = predict(model, photo)
-            maps.append(standard_ranks(-depth_map(gaussians, model.camera, SIDE, SIDE)[0]))
+            scene = predict_scene(model, photo)
+            maps.append(standard_ranks(-depth_map(scene.gaussians, model.camera, SIDE, SIDE)[0]))
             figures.append(fit(truth.astype(float), SIDE, SIDE) >= 0.5)
-            found = figure_probability(gaussians, model.camera, *photo.shape[:2], method="depth")
+            found = foreground_probability(scene, method="depth")
             overlaps.append(score_regions(fit(found, *truth.shape), truth).iou)
         nearness = np.stack(maps)
         common = mean_of_others(nearness)
@@ -270,8 +274,9 @@ def layers_sheet(model: GMAE, label: str, photos: Sequence[Path]) -> np.ndarray:
 def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
     height, width = (round(side * PANEL / max(photo.shape[:2])) for side in photo.shape[:2])
     gaussians, k = predict(model, photo).sort_by_depth(), model.config.k
+    scene = Scene(gaussians, model.camera, height, width)
     near = {name: max(1, k // part) for name, part in SHARES.items()}
-    drawn = render_layers(gaussians, model.camera, height, width, [*near.values(), k], 1)
+    drawn = render_layers(scene, [*near.values(), k], 1)
     behind = {name: gaussians.select(slice(k - count, None)) for name, count in reversed(near.items())}
     grey = torch.full((3,), 0.5)  # on white, what is bright would look like nothing
     firsts = pixels(over(drawn.firsts, drawn.first_alphas, grey))
@@ -282,7 +287,7 @@ def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
     for name, picture in zip(near, firsts, strict=False):
         yield Panel(_square(picture), f"nearest {name}")
     for name, part in behind.items():
-        far = render_layers(part, model.camera, height, width, [part.k], 1)
+        far = render_layers(replace(scene, gaussians=part), [part.k], 1)
         yield Panel(_square(pixels(over(far.firsts, far.first_alphas, grey))[0]), f"farthest {name}")
 
 

@@ -29,7 +29,7 @@ from gmae_tools.cli.layers import DEFAULT_KS, fit_ks, parse_ks
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.metrics.likeness import Likeness
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict
+from gmae_tools.predict import predict_scene
 from gmae_tools.report.figures import depth_colors
 from gmae_tools.report.layers import LayersRequest, pixels, write_layers
 from gmae_tools.report.tables import Row, format_rows
@@ -65,8 +65,8 @@ def main(checkpoint: str, rounds: int, out: str) -> None:
 def parts(model: GMAE, photo: np.ndarray, request: LayersRequest, folder: Path) -> dict[str, Callable[[], object]]:
     """What is timed, by name; `forward` first."""
     image = to_tensor(photo)
-    gaussians = predict(model, photo)
-    firsts = draw(model, photo, request)
+    scene = predict_scene(model, photo)
+    firsts = render(model, photo, request)
 
     def forward() -> None:
         with torch.inference_mode():
@@ -80,16 +80,15 @@ def parts(model: GMAE, photo: np.ndarray, request: LayersRequest, folder: Path) 
 
     return {
         "forward": forward,
-        "layers": lambda: draw(model, photo, request),
+        "layers": lambda: render(model, photo, request),
         "metrics": measure,
-        "files": lambda: write_layers(photo, gaussians, model.camera, request, folder, PHOTO.name),
+        "files": lambda: write_layers(scene, request, folder, PHOTO.name),
     }
 
 
-def draw(model: GMAE, photo: np.ndarray, request: LayersRequest) -> np.ndarray:
+def render(model: GMAE, photo: np.ndarray, request: LayersRequest) -> np.ndarray:
     """All pictures from a photograph; returns those of the first K, uint8 `[S, H, W, 3]`."""
-    gaussians = predict(model, photo)
-    pictures = render_layers(gaussians, model.camera, SIZE, SIZE, list(request.ks.values()), request.layers)
+    pictures = render_layers(predict_scene(model, photo), list(request.ks.values()), request.layers)
     pixels(over(pictures.layers, pictures.layer_alphas, request.color))
     depth_colors(pictures.depth.numpy(), pictures.alpha.numpy(), 7.0, 9.0)
     return pixels(over(pictures.firsts, pictures.first_alphas, request.color))

@@ -12,18 +12,15 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from gmae_tools import checkpoints
-from gmae_tools.camera import project
 from gmae_tools.finding import find_images
 from gmae_tools.images import read_image
 from gmae_tools.metrics.pictures import psnr
 from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.predict import predict
+from gmae_tools.predict import predict_scene
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.splatting import rasterize
 from gmae_tools.system.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,9 +56,7 @@ def both_ways(model: GMAE, photo: np.ndarray) -> tuple[float, float]:
 
 def rebuilt(model: GMAE, photo: np.ndarray, size: tuple[int, int] | None) -> float:
     """PSNR in dB of a photograph seen at `size`."""
-    height, width = photo.shape[:2]
-    splats = project(predict(model, photo, size), model.camera, height, width)
-    picture = rasterize(splats, height, width, background=torch.ones(3)).image[0]
+    picture = predict_scene(model, photo, size).render()[0]
     return psnr(picture.permute(1, 2, 0).clamp(0, 1).numpy(), photo.astype(np.float32) / 255)
 
 

@@ -51,15 +51,11 @@ def edge_rows(data: BSDS500, source: ModelSource, steps: Sequence[int], out: Pat
             result = results[f"{name}-{count}"]
             difference, deviation = compare(result, results[f"{name}-{steps[0]}"])
             scores = {"ods": result.ods, "ois": result.ois, "ap": result.ap}
-            rows.append(
-                {"readout": name, "steps": count, **scores, "difference": difference, "deviation": deviation}
-            )
+            rows.append({"readout": name, "steps": count, **scores, "difference": difference, "deviation": deviation})
     return rows
 
 
-def figure_rows(
-    data: Saliency, source: ModelSource, steps: Sequence[int], out: Path, options: RunOptions
-) -> list[Row]:
+def figure_rows(data: Saliency, source: ModelSource, steps: Sequence[int], out: Path, options: RunOptions) -> list[Row]:
     """Rows of `FIGURE_COLUMNS`."""
     methods = {
         f"{name}-{count}": RegionMethod(name, source, Looks((1,), refine=count))
@@ -75,9 +71,7 @@ def figure_rows(
             change: np.ndarray = resample(result)[1] - first
             scores = {"max_f": result.max_f_beta, "iou": result.iou}
             difference, deviation = float(change.mean()), float(change.std())
-            rows.append(
-                {"method": name, "steps": count, **scores, "difference": difference, "deviation": deviation}
-            )
+            rows.append({"method": name, "steps": count, **scores, "difference": difference, "deviation": deviation})
     return rows
 
 

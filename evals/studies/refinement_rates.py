@@ -9,7 +9,7 @@ the photographs. `depth_kept` is Spearman's rank correlation of the maps of expe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -18,15 +18,13 @@ import torch
 
 from evals.benchmarks.refinement import SPEED_SIZE, expected_depth, rank_correlation
 from gmae_tools import checkpoints
-from gmae_tools.camera import project
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.metrics.pictures import ssim
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict
-from gmae_tools.refine import Rates, refine
+from gmae_tools.predict import predict_scene
+from gmae_tools.refine import Rates, RefineOptions, refine
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.splatting import rasterize
 from gmae_tools.system.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,13 +58,13 @@ def choices() -> Iterator[Choice]:
 
 def measure(model: GMAE, photo: np.ndarray, choice: Choice, steps: int) -> tuple[float, float, float]:
     """PSNR, SSIM and how far the depth is kept, for one photograph."""
-    image, start, (height, width) = to_tensor(photo), predict(model, photo), photo.shape[:2]
-    found = refine(start, image, model.camera, steps, rates=choice.rates, ssim_weight=choice.ssim_weight)
-    splats = project(found.gaussians, model.camera, height, width)
-    picture = rasterize(splats, height, width, background=torch.ones(3)).image.clamp(0, 1)
+    image, start = to_tensor(photo), predict_scene(model, photo)
+    options = RefineOptions(rates=choice.rates, ssim_weight=choice.ssim_weight)
+    found = refine(start.gaussians, image, model.camera, steps, options)
+    refined = replace(start, gaussians=found.gaussians)
+    picture = refined.render().clamp(0, 1)
     likeness = ssim(*(pictures[0].permute(1, 2, 0).numpy() for pictures in (picture, image)))
-    depths = (expected_depth(gaussians, model.camera, height, width) for gaussians in (start, found.gaussians))
-    return float(found.psnr_after[0]), likeness, rank_correlation(*depths)
+    return float(found.psnr_after[0]), likeness, rank_correlation(expected_depth(start), expected_depth(refined))
 
 
 @click.command()

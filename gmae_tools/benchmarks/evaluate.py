@@ -1,8 +1,8 @@
 """Score anyone's detector of edges, or anyone's segmenter, on the data sets of the benchmarks: one call each.
 
-    results = evaluate_edges(my_detector, "bsds500", split="val")
-    results.to_pandas()
-    results.plot("curves.png")
+results = evaluate_edges(my_detector, "bsds500", split="val")
+results.to_pandas()
+results.plot("curves.png")
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Score a folder of soft maps, one an image, against BSDS-style ground truth: on several cores, resumable by image.
 
-    pairs = pair_files("predictions", "groundTruth/test")
-    result = score(count_files(pairs, protocol, cache="counts"), protocol)
+pairs = pair_files("predictions", "groundTruth/test")
+result = score(count_files(pairs, protocol, cache="counts"), protocol)
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gmae_tools.finding import report_skipped
 from gmae_tools.images import open_image
 from gmae_tools.metrics.boundaries import (
     BoundaryCounts,
+    BoundaryProtocol,
     BoundaryResult,
     BoundaryScores,
-    BoundaryProtocol,
     count_agreement,
     count_boundaries,
 )
@@ -187,7 +187,9 @@ def count_human(
     cache: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, BoundaryCounts]]:
     """Count the annotators of every image, each against the others (`count_agreement`), at a single threshold."""
-    yield from count_files([MapAndTruth(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache)
+    yield from count_files(
+        [MapAndTruth(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache
+    )
 
 
 def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: BoundaryProtocol) -> BoundaryResult:

@@ -26,9 +26,7 @@ TABLE = "layers.csv"
 @click.command()
 @input_options()
 @click.option("--k", "ks", metavar="K,K,...", help=f"How many nearest Gaussians to show.  [default: {DEFAULT_KS}]")
-@click.option(
-    "--layers", metavar="N", type=int, default=8, show_default=True, help="How many depth groups to show."
-)
+@click.option("--layers", metavar="N", type=int, default=8, show_default=True, help="How many depth groups to show.")
 @click.option("--html", is_flag=True, help="Also write view.html, a page to take the photograph apart by hand.")
 @click.option(
     "--background", type=click.Choice(["white", "black", "transparent"]), default="white", show_default=True,

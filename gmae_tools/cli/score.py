@@ -116,9 +116,7 @@ def edges(
 )  # fmt: skip
 @jobs_option
 @_output_options("Folder of all scores, the curves, and a table of the images.")
-def masks(
-    pred_dir: Path, gt_dir: Path, protocol: RegionProtocol, jobs: int | None, output: OutputOptions
-) -> None:
+def masks(pred_dir: Path, gt_dir: Path, protocol: RegionProtocol, jobs: int | None, output: OutputOptions) -> None:
     """Score figure maps against masks: F-beta, MAE, S-measure, E-measure, IoU and accuracy.
 
     PRED_DIR holds one map an image (a grey picture, white for the figure, or an .npy array in [0, 1]), GT_DIR the

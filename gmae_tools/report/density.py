@@ -27,7 +27,7 @@ _COLORMAP = "cividis"  # perceptually uniform, made for colour-blind readers; no
 
 
 @rc_context(_STYLE)
-def draw_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
+def plot_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
     """The centres of one picture's Gaussians, each as opaque as it is, on the faded photograph uint8 `[H, W, 3]`."""
     height, width = photo.shape[:2]
     points, caption = _thinned(points, caption)
@@ -40,7 +40,7 @@ def draw_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
 
 
 @rc_context(_STYLE)
-def draw_density(density: np.ndarray, caption: str) -> Figure:
+def plot_density(density: np.ndarray, caption: str) -> Figure:
     """The density of centres over many pictures, `[cells, cells]`, 1 where it is that of an even spread."""
     figure, axes = _figure(caption, 2.2)
     picture = axes.imshow(density, cmap=_COLORMAP, vmin=0, extent=(-1, 1, 1, -1), interpolation="nearest")
@@ -51,7 +51,7 @@ def draw_density(density: np.ndarray, caption: str) -> Figure:
 
 
 @rc_context(_STYLE)
-def draw_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: bool) -> Figure:
+def plot_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: bool) -> Figure:
     """Scale against depth: median and bands of the groups of depth, and each Gaussian as a dot if asked for."""
     if dots:
         points, caption = _thinned(points, caption)

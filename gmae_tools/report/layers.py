@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import Camera
 from gmae_tools.formats import npz
 from gmae_tools.formats.viewpoint import Viewpoint
 from gmae_tools.gaussians import Gaussians
@@ -24,6 +23,7 @@ from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import depth_colors, depth_range
 from gmae_tools.report.page import PageRequest, write_page
 from gmae_tools.report.tables import Row
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
 from gmae_tools.system.png import PngWriter, png_writer
 from gmae_tools.zeroshot.layers import LayerPictures, layer_sizes, layer_strips, over, render_layers
@@ -89,14 +89,13 @@ class LayersRequest:
 
 
 def write_layers(
-    photo: np.ndarray,
-    gaussians: Gaussians,
-    camera: Camera,
+    scene: Scene,
     request: LayersRequest,
     folder: Path,
     image: str,
+    *,
     progress: Callable[[Strips], Strips] = iter,
-    before: Gaussians | None = None,
+    before: Scene | None = None,
 ) -> list[Row]:
     """Write all pictures of one photograph, all of them or none; memory does not grow with its height.
 
@@ -105,48 +104,47 @@ def write_layers(
     pictures and the page of an earlier request go.
 
     Args:
-        photo: uint8 RGB `[H, W, 3]`.
-        gaussians: one set, predicted from it, perhaps refined.
+        scene: with its photograph, perhaps refined.
         folder: made if missing.
         image: the photograph's name in the table and on the sheet.
         progress: wraps the strips of rows as they are drawn.
-        before: the prediction, if `gaussians` are refined.
+        before: the scene before it was refined, if it was.
 
     Returns:
         A row of `request.columns` for each k. PSNR and SSIM compare the 8-bit pictures with the photograph; coverage
         is the mean alpha.
     """
-    gaussians = gaussians.sort_by_depth()
-    height, width = photo.shape[:2]
+    scene, photo = replace(scene, gaussians=scene.gaussians.sort_by_depth()), scene.photo
+    assert photo is not None
     ks = list(request.ks.values())
-    small = render_layers(gaussians, camera, *_panel_size(height, width), ks, request.layers, request.backend)
+    panel = scene.resized(*_panel_size(scene.height, scene.width))
+    small = render_layers(panel, ks, request.layers, backend=request.backend)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files, ThreadPoolExecutor(torch.get_num_threads()) as pool:
         output = _Output(files, photo, request, folder, depth_range(*_depth_and_alpha(small)))
-        strips = layer_strips(gaussians, camera, height, width, ks, request.layers, request.backend)
+        strips = layer_strips(scene, ks, request.layers, backend=request.backend)
         for rows, strip in progress(strips):
             for done in [pool.submit(job) for job in output.jobs(rows, strip)]:
                 done.result()
         table = output.table(image)
         if before is not None:
-            psnrs = _prefix_psnrs(photo, before, camera, request)
+            psnrs = _prefix_psnrs(before, photo, request)
             table = [{**row, "psnr_before": psnr} for row, psnr in zip(table, psnrs, strict=True)]
-        sheet = _sheet(photo, small, gaussians, request, table)
+        sheet = _sheet(photo, small, scene.gaussians, request, table)
         size = (sheet.shape[0], sheet.shape[1])
         files.enter_context(png_writer(folder / "sheet.png", *size, channels=3)).write(sheet)
         if request.html:
             page = PageRequest(request.checkpoint, request.layers, request.refine, request.backend)
-            write_page(photo, gaussians, camera, page, folder / _PAGE, Path(image).name)
-        npz.write(folder / "gaussians.npz", gaussians, Viewpoint(camera, height, width))
+            write_page(scene, page, folder / _PAGE, Path(image).name)
+        npz.write(folder / "gaussians.npz", scene.gaussians, Viewpoint(scene.camera, scene.height, scene.width))
     _remove_earlier(folder, {*request.first_files(), *request.layer_files(), *([_PAGE] if request.html else [])})
     return table
 
 
-def _prefix_psnrs(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: LayersRequest) -> list[float]:
+def _prefix_psnrs(scene: Scene, photo: np.ndarray, request: LayersRequest) -> list[float]:
     """PSNR of each first-K picture, measured as those that are written."""
-    height, width = photo.shape[:2]
-    likeness = [Likeness(height, width) for _ in request.ks]
-    for rows, strip in layer_strips(gaussians, camera, height, width, list(request.ks.values()), 1, request.backend):
+    likeness = [Likeness(scene.height, scene.width) for _ in request.ks]
+    for rows, strip in layer_strips(scene, list(request.ks.values()), 1, backend=request.backend):
         for each, first in zip(likeness, pixels(over(strip.firsts, strip.first_alphas, request.color)), strict=True):
             each.update(first, photo[rows])
     return [each.compute()[0] for each in likeness]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 
@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor
 
-from gmae_tools.camera import Camera, Splats, project
+from gmae_tools.camera import Splats
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.images import resize
 from gmae_tools.report.edges import darkness
 from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
 from gmae_tools.report.web import asset, data_uri, encodable, policy, to_base64
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend, rasterize
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.contours import thin_ridges
 from gmae_tools.zeroshot.edges import layer_edges
-from gmae_tools.zeroshot.figure_ground import figure_mask, figure_probability
+from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
 
 # Rows of the table of numbers, float32, for each Gaussian: its splat (centre in px, conic in 1/px^2, distance from the
 # camera), and what is only shown.
@@ -65,34 +65,33 @@ class PageRequest:
     side: int = SIDE
 
 
-def write_page(
-    photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: PageRequest, path: Path, name: str
-) -> int:
+def write_page(scene: Scene, request: PageRequest, path: Path, name: str) -> int:
     """Write a page, whole or not at all.
 
     Args:
-        photo: uint8 RGB `[H, W, 3]`.
-        gaussians: one set, predicted from it, perhaps refined.
+        scene: with its photograph.
         path: of the page; its folder exists.
         name: of the photograph, as the page shows it.
 
     Returns:
         Its size in bytes.
     """
-    page = render_page(photo, gaussians, camera, request, name).encode("utf-8")
+    page = render_page(scene, request, name).encode("utf-8")
     with atomic_path(path) as temporary:
         temporary.write_bytes(page)
     return len(page)
 
 
-def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: PageRequest, name: str) -> str:
+def render_page(scene: Scene, request: PageRequest, name: str) -> str:
     """The page as text; the same for the same input."""
-    gaussians = gaussians.detach().sort_by_depth()
-    height, width = page_size(photo.shape[0], photo.shape[1], request.side)
-    splats = project(gaussians, camera, height, width)
+    assert scene.photo is not None
+    size, gaussians = (scene.height, scene.width), scene.gaussians.detach().sort_by_depth()
+    scene = replace(scene, gaussians=gaussians).resized(*page_size(*size, request.side))
+    assert scene.photo is not None
+    height, width, splats = scene.height, scene.width, scene.splats()
     edges = [count for count in EDGE_LAYERS if count <= gaussians.k]
-    maps = {n: _crests(gaussians, camera, height, width, n, request.backend) for n in edges}
-    figure = figure_mask(figure_probability(gaussians, camera, height, width, backend=request.backend))
+    maps = {n: _crests(scene, n, request.backend) for n in edges}
+    figure = foreground_mask(foreground_probability(scene, backend=request.backend))
     style = asset("theme.css") + _filled("page.css", edge_color=EDGE_COLOR, figure_color=FIGURE_COLOR)
     script = "\n".join(asset(file) for file in _SCRIPTS)
     data: dict[str, object] = {
@@ -101,8 +100,8 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
         "layers": request.layers,
         "width": width,
         "height": height,
-        "distance": camera.distance,
-        "centre": [camera.cx, camera.cy],
+        "distance": scene.camera.distance,
+        "centre": [scene.camera.cx, scene.camera.cy],
         "depthScale": _depth_scale(splats, height, width, request.backend),
         "fields": FIELDS,
         "table": to_base64(pack(gaussians, splats).tobytes()),
@@ -111,11 +110,11 @@ def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request
         "page.html",
         policy=policy(style, script),
         name=_escape(name),
-        caption=_escape(_caption(request, gaussians.k, *photo.shape[:2])),
+        caption=_escape(_caption(request, gaussians.k, *size)),
         style=style,
         script=script,
         data=_escape_json(data),
-        photo=_picture(Image.fromarray(resize(photo, height, width)), "webp", quality=_QUALITY),
+        photo=_picture(Image.fromarray(scene.photo), "webp", quality=_QUALITY),
         overlays="\n      ".join([*(_edge_layer(n, strength) for n, strength in maps.items()), _figure_layer(figure)]),
         edge_options="".join(f"<option{' selected' * (n == request.layers)}>{n}</option>" for n in edges),
         edges_disabled="" if edges else " disabled",
@@ -160,9 +159,9 @@ def _caption(request: PageRequest, k: int, height: int, width: int) -> str:
     return f"{request.checkpoint}, K = {k} Gaussians{refined}; photograph of {width} × {height} px"
 
 
-def _crests(gaussians: Gaussians, camera: Camera, height: int, width: int, layers: int, backend: Backend) -> np.ndarray:
+def _crests(scene: Scene, layers: int, backend: Backend) -> np.ndarray:
     """Edges at l@N `[H, W]` in [0, 1], several lines side by side drawn as one."""
-    return darkness(thin_ridges(layer_edges(gaussians, camera, height, width, (layers,), backend=backend), _EDGE_SIGMA))
+    return darkness(thin_ridges(layer_edges(scene, (layers,), backend=backend), _EDGE_SIGMA))
 
 
 # --- pictures ----------------------------------------------------------------------------------------

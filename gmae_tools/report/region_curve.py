@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_f_beta(
-    path: str | os.PathLike[str] | None, curves: Mapping[str, pd.DataFrame], caption: str = ""
-) -> Figure:
+def plot_f_beta(path: str | os.PathLike[str] | None, curves: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     """A figure as wide as a column of a paper; in the legend stands the highest F-beta of each segmenter.
 
     Args:

@@ -23,7 +23,7 @@ _CHECK_COLORS = np.array([[255, 255, 255], [225, 225, 228]], np.uint8)
 
 
 @dataclass(frozen=True)
-class FigureRow:
+class ForegroundRow:
     """A row of the sheet: its heading, and small pictures uint8 RGB `[H, W, 3]` by their captions."""
 
     name: str
@@ -50,12 +50,12 @@ def cutout(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.dstack([photo, mask.astype(np.uint8) * 255])
 
 
-def figure_row(name: str, pictures: Mapping[str, np.ndarray]) -> FigureRow:
+def foreground_row(name: str, pictures: Mapping[str, np.ndarray]) -> ForegroundRow:
     """A row of pictures of one photograph, uint8 `[H, W]`, `[H, W, 3]` or `[H, W, 4]` each, by their captions."""
-    return FigureRow(name, {caption: _thumbnail(picture) for caption, picture in pictures.items()})
+    return ForegroundRow(name, {caption: _thumbnail(picture) for caption, picture in pictures.items()})
 
 
-def figure_sheet(title: str, subtitle: str, rows: Sequence[FigureRow]) -> np.ndarray:
+def foreground_sheet(title: str, subtitle: str, rows: Sequence[ForegroundRow]) -> np.ndarray:
     """Draw a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph."""
     box = common_box(picture for row in rows for picture in row.pictures.values())
     sections = [

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from gmae_tools.camera import Camera, project
+from gmae_tools.camera import project
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from gmae_tools.scene import Scene
 
 CELLS = 24  # of a density map along each side
 DEPTH_GROUPS = 16
@@ -41,23 +44,20 @@ class Points:
     opacity: np.ndarray
 
     @staticmethod
-    def of(gaussians: Gaussians, camera: Camera | None = None) -> Points:
-        """Those of all Gaussians of all sets of a batch.
-
-        Args:
-            camera: that sees them. Only a `pinhole` makes a difference: what lies beside its picture or behind it then
-                has opacity 0.
+    def of(scene: Scene) -> Points:
+        """The points of a scene; Gaussians beside or behind the picture of a `pinhole` camera have opacity 0.
 
         Raises:
             GmaeToolsError: a parameter is not finite, or a scale not positive.
         """
-        if camera is not None and camera.kind == "pinhole":
-            splats = project(gaussians.detach(), camera, 2, 2)  # of 2 pixels: one is a unit
+        gaussians = scene.gaussians.detach()
+        if scene.camera.kind == "pinhole":
+            splats = project(gaussians, scene.camera, 2, 2)  # of 2 pixels: one is a unit
             place = splats.means - 1
             seen = splats.opacities * (place.abs() <= 1).all(-1)
             means = torch.cat([place, gaussians.means[..., 2:]], -1)
             gaussians = replace(gaussians, means=means, opacities=seen)
-        one = gaussians.map(lambda tensor: tensor.detach().cpu().double())
+        one = gaussians.map(lambda tensor: tensor.cpu().double())
         x, y, z = one.means.reshape(-1, 3).T.numpy()
         with np.errstate(all="ignore"):
             scale = np.exp(np.log(one.scales.numpy()).mean(-1).ravel())

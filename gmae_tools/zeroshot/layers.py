@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import Camera, Splats, project
+from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.zeroshot.strips import strips
+
+if TYPE_CHECKING:
+    from gmae_tools.scene import Scene
 
 STRIP_PIXELS = 1 << 18  # a strip's pictures take about 60 MB with six prefixes and eight layers
 STRIP_ROWS = 16  # strips begin at rows of the renderer's tiles
@@ -52,60 +55,55 @@ def layer_sizes(k: int, layers: int) -> list[int]:
     return [k // layers + (layer < k % layers) for layer in range(layers)]
 
 
-def render_layers(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int,
-    backend: Backend = "auto",
-) -> LayerPictures:  # fmt: skip
-    """All pictures at `height` x `width` pixels in one piece; for large ones see `layer_strips`."""
-    strips = [strip for _, strip in layer_strips(gaussians, camera, height, width, ks, layers, backend)]
+def render_layers(scene: Scene, ks: Sequence[int], layers: int, *, backend: Backend = "auto") -> LayerPictures:
+    """Render all pictures in one piece, in the scene's size; for large ones see `layer_strips`, which says the rest."""
+    strips = [strip for _, strip in layer_strips(scene, ks, layers, backend=backend)]
     parts = ([getattr(strip, field.name) for strip in strips] for field in fields(LayerPictures))
     return LayerPictures(*(torch.cat(part, -2) for part in parts))
 
 
 def layer_strips(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int,
-    backend: Backend = "auto",
-) -> Iterator[tuple[slice, LayerPictures]]:  # fmt: skip
+    scene: Scene, ks: Sequence[int], layers: int, *, backend: Backend = "auto"
+) -> Iterator[tuple[slice, LayerPictures]]:
     """Render from top to bottom in strips, so that memory does not grow with the height of the picture.
 
     All prefixes and the depth map cost one pass over the Gaussians, all layers another.
 
     Args:
-        gaussians: a batch of one, in any order.
-        ks: numbers of nearest Gaussians to draw together, 1..K, in any order.
+        scene: its Gaussians may be in any order.
+        ks: numbers of nearest Gaussians to render together, 1..K, in any order.
         layers: number N of depth groups, 1..K.
-        backend: that draws; see `splatting.rasterize`.
+        backend: of `splatting.rasterize`.
 
     Yields:
         The rows of each strip and its pictures, on the Gaussians' device.
 
     Raises:
-        GmaeToolsError: `ks` or `layers` do not fit, the batch is not one, or a parameter is not finite.
+        GmaeToolsError: `ks` or `layers` do not fit, or a parameter is not finite.
     """
-    _check(gaussians, ks, layers)
-    splats = project(gaussians.sort_by_depth(), camera, height, width)
-    ends = sorted({*ks, gaussians.k})
-    wanted = [ends.index(end) for end in (*ks, gaussians.k)]
+    _check(scene.k, ks, layers)
+    height, width = scene.height, scene.width
+    splats = project(scene.gaussians.sort_by_depth(), scene.camera, height, width)
+    ends = sorted({*ks, scene.k})
+    wanted = [ends.index(end) for end in (*ks, scene.k)]
     steps = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     most = max(STRIP_ROWS, STRIP_PIXELS // width // STRIP_ROWS * STRIP_ROWS)
-    for rows, strip, (parts, groups) in strips(splats, height, most, steps, layer_sizes(gaussians.k, layers)):
+    for rows, strip, (parts, groups) in strips(splats, height, most, steps, layer_sizes(scene.k, layers)):
         size = (rows.stop - rows.start, width)
         alone = rasterize(_groups_as_batch(strip, groups), *size, backend=backend)
-        firsts, alphas, depth = _draw_prefixes(strip, *size, parts, wanted, backend)
+        firsts, alphas, depth = _render_prefixes(strip, *size, parts, wanted, backend)
         yield rows, LayerPictures(firsts, alphas[:-1], alone.image, alone.alpha, depth, alphas[-1, 0])
 
 
-def _check(gaussians: Gaussians, ks: Sequence[int], layers: int) -> None:
-    if gaussians.batch_size != 1:
-        raise GmaeToolsError(f"layers are of one set of Gaussians, not of {gaussians.batch_size}")
+def _check(count: int, ks: Sequence[int], layers: int) -> None:
     for k in ks:
-        if not 1 <= k <= gaussians.k:
-            raise GmaeToolsError(f"cannot draw the nearest {k} of {gaussians.k} Gaussians")
-    if not 1 <= layers <= gaussians.k:
-        raise GmaeToolsError(f"cannot cut {gaussians.k} Gaussians into {layers} layers")
+        if not 1 <= k <= count:
+            raise GmaeToolsError(f"cannot draw the nearest {k} of {count} Gaussians")
+    if not 1 <= layers <= count:
+        raise GmaeToolsError(f"cannot cut {count} Gaussians into {layers} layers")
 
 
-def _draw_prefixes(
+def _render_prefixes(
     splats: Splats, height: int, width: int, sizes: Sequence[int], wanted: list[int], backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw several numbers of the nearest splats, and all, in one pass.

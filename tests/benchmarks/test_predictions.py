@@ -13,7 +13,7 @@ from PIL import Image
 
 from gmae_tools import __version__, checkpoints
 from gmae_tools.benchmarks.map_files import read_soft_map
-from gmae_tools.benchmarks.predictions import MAPS, SETTINGS, claim, fingerprint, predict_maps, weights_of
+from gmae_tools.benchmarks.predictions import MAPS, SETTINGS, claim, predict_maps, weights_of
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.system.files import file_sha256

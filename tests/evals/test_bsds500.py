@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from scipy.io import savemat
 
-from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, BoundaryProtocol
+from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryResult, BoundaryScores
 
 SHAPE = (40, 56)
 

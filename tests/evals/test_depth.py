@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -83,10 +83,10 @@ class Oracle(torch.nn.Module):
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_a_depth_that_is_brightness_is_found_out(scripts: Scripts, root: Path, sign: float) -> None:
     depth, _ = scripts
-    model = Oracle(sign)
+    source = SimpleNamespace(model=Oracle(sign))
     with torch.inference_mode():
-        maps = depth.DepthMaps(depth.Development(str(root))).measure(model, root).figures
-        near = depth.Nearness(str(root / "ecssd-dev")).measure(model, root)
+        maps = depth.DepthMaps(depth.Development(str(root))).measure(source, root).figures
+        near = depth.Nearness(str(root / "ecssd-dev")).measure(source, root)
     assert -sign * maps["luminance"] > 0.6  # noise, and the blur of the Gaussians, take the rest
     assert abs(maps["common"]) < 0.6
     assert len(near.samples["auc"]) == PHOTOGRAPHS

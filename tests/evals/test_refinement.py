@@ -17,6 +17,7 @@ from scipy.io import savemat
 
 from gmae_tools.camera import Camera
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.scene import Scene
 
 SIZE = (40, 56)
 
@@ -93,7 +94,7 @@ def test_the_heaviest_gaussians_are_those_that_are_seen(script: ModuleType) -> N
     places = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 0.5], [0.7, 0.7, 0.9]]])  # the second lies behind the first
     scales, quats = torch.tensor([[[3.0], [1.0], [1.0]]]).repeat(1, 1, 3), torch.tensor([1.0, 0, 0, 0]).repeat(1, 3, 1)
     hiding = Gaussians(places, scales, quats, torch.rand(1, 3, 3), torch.tensor([[1.0, 0.6, 0.9]]))
-    kept = script.heaviest(hiding, Camera(), 32, 32, 2)
+    kept = script.heaviest(Scene(hiding, Camera(), 32, 32), 2)
     assert kept.means[0, :, 0].tolist() == pytest.approx([0.0, 0.7])
 
 

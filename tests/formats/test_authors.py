@@ -18,12 +18,12 @@ from gmae_tools import checkpoints
 from gmae_tools.benchmarks.predictions import weights_of
 from gmae_tools.camera import Camera, project, quats_to_rotations
 from gmae_tools.cli import main
-from gmae_tools.system.files import file_sha256
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain.reconstruction import reconstruct, render
 from gmae_tools.pretrain.warm_start import warm_start
+from gmae_tools.system.files import file_sha256
 from tests.oracles.authors import AuthorsGMAE, dict_config, lightning, save_lightning
 from tests.oracles.mae import OfficialMAE
 

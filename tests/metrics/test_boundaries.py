@@ -16,8 +16,8 @@ from gmae_tools.datasets.bsds500 import read_boundaries
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.boundaries import (
     BoundaryCounts,
-    BoundaryScores,
     BoundaryProtocol,
+    BoundaryScores,
     average_precision,
     best_point,
     count_agreement,

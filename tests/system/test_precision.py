@@ -31,8 +31,9 @@ from gmae_tools.pretrain.crops import bicubic_weights, resize_batch
 from gmae_tools.pretrain.objectives import OBJECTIVES
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.reconstruction import reconstruct
-from gmae_tools.refine import refine
+from gmae_tools.refine import RefineOptions, refine
 from gmae_tools.report.layers import LayersRequest
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.splatting.simd import empty_rows, load, store
 from gmae_tools.system.precision import working_dtype
@@ -91,13 +92,13 @@ def drawn(backend: Backend) -> list[Tensor]:
 
 def refined() -> list[Tensor]:
     image = pictures()[..., :HEIGHT, :WIDTH]
-    found = refine(gaussians(), image, CAMERA, 6, k=60, ssim_weight=0.01)
+    found = refine(gaussians(), image, CAMERA, 6, RefineOptions(k=60, ssim_weight=0.01))
     return [*vars(found.gaussians).values(), torch.from_numpy(found.history)]
 
 
 def layers() -> list[Tensor]:
     request = LayersRequest({"8": 8}, 4, "black", "")
-    found = render_layers(gaussians(), CAMERA, HEIGHT, WIDTH, [8, 40], 4)
+    found = render_layers(Scene(gaussians(), CAMERA, HEIGHT, WIDTH), [8, 40], 4)
     return [*vars(found).values(), over(found.firsts, found.first_alphas, request.color)]
 
 
