@@ -29,7 +29,6 @@ from gmae_tools import __version__, checkpoints
 from gmae_tools.benchmarks import edges, regions
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.figure_methods import RegionMethod
-from gmae_tools.benchmarks.names import FOREGROUND_METHODS
 from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.photos import PhotoStore, center_crop, held_out_split
@@ -41,6 +40,7 @@ from gmae_tools.model import GMAE
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.objectives.objective import MASKED
 from gmae_tools.system.files import atomic_path, file_sha256
+from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
 
 DEPTH_BATCH = 5

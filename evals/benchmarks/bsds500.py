@@ -26,7 +26,7 @@ import numpy as np
 from gmae_tools.benchmarks import edges
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.edges import EdgeResults
-from gmae_tools.benchmarks.names import EDGE_DETECTORS, EDGE_READOUTS
+from gmae_tools.benchmarks.names import EDGE_DETECTORS
 from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.metrics.boundaries import BoundaryResult, best_point
@@ -34,6 +34,7 @@ from gmae_tools.report.pr_curve import plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores, is_main, join
+from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -30,7 +30,7 @@ import torch
 
 from gmae_tools.benchmarks import regions
 from gmae_tools.benchmarks.figure_methods import RegionMethod
-from gmae_tools.benchmarks.names import FOREGROUND_METHODS, SEGMENTERS
+from gmae_tools.benchmarks.names import SEGMENTERS
 from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions, maps
 from gmae_tools.benchmarks.regions import MaskRules, RegionResults, fit, maps_of, read_map
 from gmae_tools.datasets.saliency import Pair, Saliency, Split, read_mask
@@ -41,6 +41,7 @@ from gmae_tools.report.segment import Comparison, comparison_sheet
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores
+from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -61,7 +61,6 @@ from evals.measurements import (
     read,
 )
 from gmae_tools import checkpoints
-from gmae_tools.benchmarks.names import EDGE_READOUTS
 from gmae_tools.cli._options import Numbers, cache_option
 from gmae_tools.datasets.saliency import Split
 from gmae_tools.images import read_image, resize, to_tensor
@@ -69,6 +68,7 @@ from gmae_tools.model import GMAE
 from gmae_tools.pretrain.reconstruction import reconstruct
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks
 
 ROOT = Path(__file__).resolve().parents[2]

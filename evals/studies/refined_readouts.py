@@ -22,13 +22,13 @@ from evals.benchmarks.figure_ground import resample
 from gmae_tools.benchmarks import edges, regions
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.figure_methods import RegionMethod
-from gmae_tools.benchmarks.names import EDGE_READOUTS, FOREGROUND_METHODS
 from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.saliency import Saliency
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores
+from gmae_tools.zeroshot.names import EDGE_READOUTS, FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Edge detectors, as methods of the benchmark: readouts of a model's Gaussians, and classical ones to compare them with.
+"""Edge detectors, as methods of the benchmark: readouts of a model's Gaussians, and classical ones to compare with.
 
 A classical detector is a function from a photograph, uint8 RGB `[H, W, 3]`, to a soft map `[H, W]` in [0, 1].
 """
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gmae_tools.benchmarks.names import EDGE_DETECTORS, EDGE_READOUTS, THRESHOLDS
+from gmae_tools.benchmarks.names import EDGE_DETECTORS, THRESHOLDS
 from gmae_tools.benchmarks.pipeline import Method, ModelSource, Predictor
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.zeroshot.contours import Gradient, gradient, suppress_nonmaxima
 from gmae_tools.zeroshot.edges import RIDGE_SIGMA
-from gmae_tools.zeroshot.names import LAYERS
+from gmae_tools.zeroshot.names import EDGE_READOUTS, LAYERS
 from gmae_tools.zeroshot.views import Looks, Views
 
 _CANNY_SIGMA, _CANNY_LOW, _CANNY_FULL = 1.4, 0.4, 500.0  # px, low / high threshold, high threshold at strength 1

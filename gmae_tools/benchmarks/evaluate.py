@@ -104,8 +104,8 @@ def evaluate_masks(
 
 
 def _name(function: Callable[..., Any], given: str | None) -> str:
-    name = given or getattr(function, "__name__", type(function).__name__)
-    if not name.isidentifier() and given is None:  # `<lambda>`
+    name = str(given or getattr(function, "__name__", type(function).__name__))
+    if given is None and not name.isidentifier():  # `<lambda>`
         raise GmaeToolsError(f"{name}: give it a name, such as name='mine'; its maps are kept under it")
     return name
 

@@ -41,7 +41,7 @@ def otsu(photo: np.ndarray) -> np.ndarray:
 
 
 def otsu_border(photo: np.ndarray) -> np.ndarray:
-    """Otsu's threshold on luminance; the side with less of the picture's border is the foreground, or the bright one."""
+    """Otsu's threshold on luminance; the side with less of the border is the foreground, of equal ones the bright."""
     bright = _bright_side(photo)
     border = np.concatenate([bright[0], bright[-1], bright[1:-1, 0], bright[1:-1, -1]])
     return np.asarray(bright if border.mean() <= 0.5 else ~bright, np.float32)

@@ -201,7 +201,8 @@ def predict(methods: Mapping[Path, Method], photos: Sequence[Path], options: Run
     own = share(photos)
     workers = min(options.workers, len(own))
     if workers <= 1:
-        done: Iterable[None] = (predict_photo(methods, photo, options.max_pixels, options.watch) for photo in own)
+        one = partial(predict_photo, methods, max_pixels=options.max_pixels, watch=options.watch)
+        done: Iterator[None] = map(one, own)
     else:
         done = in_processes(_work, own, workers, 1, partial(_begin, dict(methods), options.max_pixels))
     for _ in options.progress(done, len(own), "maps"):

@@ -56,6 +56,25 @@ _CHUNK = 16  # images that a process is given at a time; fewer are not worth sta
 
 
 @dataclass(frozen=True)
+class MaskRules:
+    """How probabilities of foreground become masks and are scored.
+
+    Attributes:
+        threshold: makes a map a mask: a level, or `otsu` for each map's own; None for that of each method.
+        min_max: whether every map is stretched to span 0 to 1 before it is scored.
+        detection: whether all boxes are scored as detections, too, which needs faster-coco-eval.
+    """
+
+    threshold: Threshold | None = None
+    min_max: bool = False
+    detection: bool = False
+
+    def threshold_of(self, method: RegionMethod) -> Threshold:
+        """The threshold for the maps of a method."""
+        return method.threshold if self.threshold is None else self.threshold
+
+
+@dataclass(frozen=True)
 class RegionResults:
     """The scores of several segmenters on a data set.
 
@@ -128,25 +147,6 @@ def run(
     return RegionResults(methods, results, scores)
 
 
-@dataclass(frozen=True)
-class MaskRules:
-    """How probabilities of foreground become masks and are scored.
-
-    Attributes:
-        threshold: makes a map a mask: a level, or `otsu` for each map's own; None for that of each method.
-        min_max: whether every map is stretched to span 0 to 1 before it is scored.
-        detection: whether all boxes are scored as detections, too, which needs faster-coco-eval.
-    """
-
-    threshold: Threshold | None = None
-    min_max: bool = False
-    detection: bool = False
-
-    def threshold_of(self, method: RegionMethod) -> Threshold:
-        """The threshold for the maps of a method."""
-        return method.threshold if self.threshold is None else self.threshold
-
-
 def predict_all(
     dataset: str,
     split: Split,
@@ -203,7 +203,7 @@ class ScoredPair(NamedTuple):
 
 
 def read_map(path: Path) -> np.ndarray:
-    """A map `[H, W]` in [0, 1] of what is foreground: a grey picture of any format, at 8 bits, or an array in `.npy`."""
+    """A map of foreground `[H, W]` in [0, 1]: a grey picture of any format, at 8 bits, or an array in `.npy`."""
     if path.suffix.lower() != ".npy":
         return read_grey(path)
     from gmae_tools.benchmarks.map_files import read_soft_map

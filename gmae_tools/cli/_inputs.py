@@ -49,6 +49,10 @@ class LabelledInputs:
     labelling: Labelling
     limit: int | None
 
+    def describe(self) -> dict[str, object]:
+        """The same for the protocol of a result."""
+        return {"data": [Path(each).name for each in self.data], "labels": self.labelling}
+
     def find(self) -> LabelledPhotos:
         """The photographs; see `find_labelled`."""
         from gmae_tools.datasets.labelled import find_labelled

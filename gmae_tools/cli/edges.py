@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.benchmarks.names import EDGE_READOUTS, EDGES, THRESHOLDS
+from gmae_tools.benchmarks.names import EDGES, THRESHOLDS
 from gmae_tools.cli._inputs import Inputs, input_options
 from gmae_tools.cli._models import (
     BenchmarkOptions,
@@ -31,7 +31,7 @@ from gmae_tools.cli._options import (
 from gmae_tools.cli._progress import busy, look_progress, progress_over
 from gmae_tools.cli._scores import render
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.zeroshot.names import EDGE_SCALES, HIERARCHY, LAYERS
+from gmae_tools.zeroshot.names import EDGE_READOUTS, EDGE_SCALES, HIERARCHY, LAYERS
 
 if TYPE_CHECKING:
     from gmae_tools.benchmarks.edge_methods import EdgeMethod

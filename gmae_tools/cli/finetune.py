@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -96,7 +95,7 @@ def command(
         del model
     rows = probe_rows(answers)
     protocol = {
-        "data": [Path(each).name for each in labelled.data], "labels": labelled.labelling, "classes": len(photos.classes),
+        **labelled.describe(), "classes": len(photos.classes),
         "split": photos.split, "to_learn_from": len(photos.photos) - len(truth), "validation": len(truth),
         "largest_class": round(photos.largest_class, 6), "settings": asdict(config),
     }  # fmt: skip

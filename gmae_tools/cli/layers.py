@@ -94,7 +94,7 @@ def write_one(opened: OpenModel, path: Path, request: LayersRequest, folder: Pat
     before = opened.predict(path)
     scene = opened.refine(before, path.name, background=BACKGROUNDS[request.background])
     progress = strip_progress(scene.height, scene.width, path.name)
-    return write_layers(scene, request, folder, str(path), progress, before if request.refine else None)
+    return write_layers(scene, request, folder, str(path), progress=progress, before=before if request.refine else None)
 
 
 def parse_ks(text: str) -> dict[str, int | None]:

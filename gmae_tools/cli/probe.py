@@ -86,7 +86,7 @@ def command(
         answers += progress(asked, count, "classifier", f"classifiers on {extractor.name}")
     rows = probe_rows(answers)
     protocol = {
-        "data": [Path(each).name for each in labelled.data], "labels": labelled.labelling, "classes": len(photos.classes),
+        **labelled.describe(), "classes": len(photos.classes),
         "split": photos.split, "to_learn_from": len(photos.photos) - validation, "validation": validation,
         "read": len(answers[0].labels) if answers else 0, "largest_class": round(photos.largest_class, 6),
         "preparation": preparations, "temperature": TEMPERATURE, "linear": vars(config) if config else None,

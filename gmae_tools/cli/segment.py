@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gmae_tools.benchmarks.names import FOREGROUND_METHODS, MASKS
+from gmae_tools.benchmarks.names import MASKS
 from gmae_tools.cli._inputs import Inputs, input_options
 from gmae_tools.cli._models import (
     BenchmarkOptions,
@@ -34,6 +34,7 @@ from gmae_tools.cli._progress import busy, look_progress, progress_over
 from gmae_tools.cli._scores import MaskThreshold, min_max_option, render_boxes, render_regions
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 
 if TYPE_CHECKING:
     from gmae_tools.benchmarks.figure_methods import RegionMethod
