@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 from gmae_tools import __version__, checkpoints
+from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.map_files import read_soft_map
-from gmae_tools.benchmarks.predictions import MAPS, SETTINGS, claim, predict_maps, weights_of
+from gmae_tools.benchmarks.pipeline import Predictor, RunOptions, predict
+from gmae_tools.benchmarks.predictions import MAPS, SETTINGS, claim, weights_of
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.system.files import file_sha256
@@ -57,6 +59,25 @@ def test_other_settings_are_refused_or_replace_what_depends_on_them(tmp_path: Pa
     assert json.loads((tmp_path / SETTINGS).read_text())["readout"] == "canny"
 
 
+def test_scores_of_other_rules_are_removed_and_maps_stay(tmp_path: Path) -> None:
+    def note(readout: str, thresholds: int, overwrite: bool = False) -> list[str]:
+        """What is left after a claim, of which maps and scores are made then."""
+        rules = {"thresholds": thresholds}
+        claim(tmp_path, {"readout": readout}, scoring=rules, scores=("scores.json",), overwrite=overwrite)
+        left = [path.name for path in sorted(tmp_path.iterdir())]
+        (tmp_path / MAPS).mkdir(exist_ok=True)
+        (tmp_path / "scores.json").touch()
+        return left
+
+    assert note("sobel", 99) == [SETTINGS]
+    assert note("sobel", 99) == [MAPS, "scores.json", SETTINGS]
+    assert note("sobel", 33) == note("sobel", 99, overwrite=True) == [MAPS, SETTINGS]
+    with pytest.raises(GmaeToolsError, match="readout sobel, not canny"):
+        note("canny", 99)
+    assert note("canny", 33, overwrite=True) == [SETTINGS]
+    assert json.loads((tmp_path / SETTINGS).read_text())["thresholds"] == 33
+
+
 @pytest.mark.parametrize("settings", [None, "{", "[]"])
 def test_results_of_unknown_settings_are_refused(settings: str | None, tmp_path: Path) -> None:
     (tmp_path / MAPS).mkdir()
@@ -92,21 +113,37 @@ def test_fingerprint_is_the_files_sha256(tmp_path: Path) -> None:
 # --- predicting --------------------------------------------------------------------------------------
 
 
-def test_every_predictor_maps_every_photograph(photos: list[Path], tmp_path: Path) -> None:
-    bright, dark = tmp_path / "bright", tmp_path / "dark"
-    bright.mkdir()
-    dark.mkdir()
-    done = list(predict_maps(photos, {bright: brightness, dark: lambda photo: 1 - brightness(photo)}))
-    assert done == photos
+def mapped(photos: list[Path], **functions: Predictor) -> None:
+    """Predict into folders beside the photographs' own, by the names of the functions."""
+    folders = {photos[0].parents[1] / name: EdgeMethod(name, function=each) for name, each in functions.items()}
+    predict(folders, photos, RunOptions())
+
+
+def test_every_method_maps_every_photograph(photos: list[Path], tmp_path: Path) -> None:
+    for name in ("bright", "dark"):
+        (tmp_path / name).mkdir()
+    mapped(photos, bright=brightness, dark=lambda photo: 1 - brightness(photo))
     for name, level in (("a", 200), ("b", 100), ("c", 50)):
-        np.testing.assert_array_equal(read_soft_map(bright / MAPS / f"{name}.png"), np.full((4, 6), level / 255))
-        np.testing.assert_array_equal(read_soft_map(dark / MAPS / f"{name}.png"), np.full((4, 6), (255 - level) / 255))
+        bright, dark = (read_soft_map(tmp_path / folder / MAPS / f"{name}.png") for folder in ("bright", "dark"))
+        np.testing.assert_array_equal(bright, np.full((4, 6), level / 255))
+        np.testing.assert_array_equal(dark, np.full((4, 6), (255 - level) / 255))
+
+
+def test_workers_make_the_same_maps(photos: list[Path], tmp_path: Path) -> None:
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        predict({folder: EdgeMethod("sobel")}, photos, RunOptions(workers=workers))
+    for photo in photos:
+        one, two = (tmp_path / name / MAPS / photo.name for name in ("1", "2"))
+        assert one.read_bytes() == two.read_bytes()
 
 
 def test_only_missing_maps_are_predicted_and_only_their_photographs_read(photos: list[Path], tmp_path: Path) -> None:
-    list(predict_maps(photos, {tmp_path: brightness}))
-    kept = (tmp_path / MAPS / "a.png").stat().st_mtime_ns
-    (tmp_path / MAPS / "b.png").unlink()
+    (tmp_path / "out").mkdir()
+    mapped(photos, out=brightness)
+    kept = (tmp_path / "out" / MAPS / "a.png").stat().st_mtime_ns
+    (tmp_path / "out" / MAPS / "b.png").unlink()
     photos[0].write_bytes(b"no picture")
     calls: list[int] = []
 
@@ -114,9 +151,9 @@ def test_only_missing_maps_are_predicted_and_only_their_photographs_read(photos:
         calls.append(int(photo[0, 0, 0]))
         return brightness(photo)
 
-    assert list(predict_maps(photos, {tmp_path: counted})) == photos
+    mapped(photos, out=counted)
     assert calls == [100]
-    assert (tmp_path / MAPS / "a.png").stat().st_mtime_ns == kept
+    assert (tmp_path / "out" / MAPS / "a.png").stat().st_mtime_ns == kept
 
 
 def test_a_folder_that_vanishes_is_not_made_again(photos: list[Path], tmp_path: Path) -> None:
@@ -129,10 +166,23 @@ def test_a_folder_that_vanishes_is_not_made_again(photos: list[Path], tmp_path: 
             out.rename(tmp_path / "gone")
         return brightness(photo)
 
-    maps = predict_maps(photos, {out: lose_the_folder})
-    next(maps)
     with pytest.raises(CannotWriteError, match=r"out/maps: cannot write there \(No such file or directory\)"):
-        next(maps)
+        mapped(photos, out=lose_the_folder)
+    assert [path.name for path in (tmp_path / "gone" / MAPS).iterdir()] == ["a.png"]
     with pytest.raises(FileNotFoundError):
-        next(predict_maps(photos, {out: brightness}))
+        mapped(photos, out=brightness)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda photo: photo, r"mine makes an array \[4, 6, 3\], not a map \[4, 6\] of the photograph"),
+        (lambda photo: photo[..., 0], r"mine: .* lies in \[0, 1\], this one in \[200, 200\]"),
+        (lambda photo: np.full(photo.shape[:2], np.nan), r"mine: .* not finite"),
+    ],
+)
+def test_what_is_no_map_is_refused(photos: list[Path], tmp_path: Path, function: Predictor, message: str) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(GmaeToolsError, match=message):
+        mapped(photos, mine=function)
