@@ -22,12 +22,13 @@ from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.map_files import MapAndTruth, count_files, count_human, pair_files, score
 from gmae_tools.benchmarks.names import THRESHOLDS
 from gmae_tools.benchmarks.pipeline import RunOptions, predict
-from gmae_tools.benchmarks.predictions import MAPS, claim
+from gmae_tools.benchmarks.predictions import MAPS
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryResult
 from gmae_tools.report.pr_curve import PrecisionRecallCurve, plot_pr_curves
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import gather, is_main, join, share
+from gmae_tools.system.settings import claim
 
 if TYPE_CHECKING:
     import pandas as pd

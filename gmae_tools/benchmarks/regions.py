@@ -23,7 +23,7 @@ import numpy as np
 
 from gmae_tools.benchmarks.figure_methods import RegionMethod
 from gmae_tools.benchmarks.pipeline import RunOptions, predict
-from gmae_tools.benchmarks.predictions import MAPS, claim
+from gmae_tools.benchmarks.predictions import MAPS
 from gmae_tools.datasets.named import ListedSet
 from gmae_tools.datasets.saliency import Pair, Saliency, Split, pair_by_stem, read_grey
 from gmae_tools.errors import GmaeToolsError
@@ -43,6 +43,7 @@ from gmae_tools.metrics.regions import (
 )
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores, gather, in_processes, is_main, join, share
+from gmae_tools.system.settings import claim
 from gmae_tools.zeroshot.boxes import boxes
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ def predict_all(
             folders[name],
             {"dataset": dataset, "split": split, **method.settings()},
             scoring={"threshold": rules.threshold_of(method), "min_max": rules.min_max},
+            parts=(MAPS,),
             scores=SCORES,
             overwrite=options.overwrite,
         )

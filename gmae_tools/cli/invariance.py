@@ -97,13 +97,13 @@ def command(
     """
     photos, data_digest = choose_photographs(data, plan.photographs)  # before torch is loaded, in case there are none
 
-    from gmae_tools.benchmarks.predictions import claim
     from gmae_tools.encoder.features import fingerprint
     from gmae_tools.encoder.invariance import TOKENS, measure, models_of, occlusions, read_curves, shuffled_batches
     from gmae_tools.predict import resolve_device
     from gmae_tools.report.invariance import COLUMNS, curve_rows, plot_invariance, wide_table
     from gmae_tools.report.invariance import TOKENS as TOKEN_NAMES
     from gmae_tools.report.tables import format_rows
+    from gmae_tools.system.settings import claim
 
     where = resolve_device(device)
     batches = shuffled_batches(len(photos), plan.batch_size, plan.seed)

@@ -1,9 +1,7 @@
-"""A folder of predictions never holds a mixture, and goes on where it stopped."""
+"""Maps of photographs by several methods: they go on where they stopped, and what is no map is refused."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gmae_tools import __version__, checkpoints
+from gmae_tools import checkpoints
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.map_files import read_soft_map
 from gmae_tools.benchmarks.pipeline import Predictor, RunOptions, predict
-from gmae_tools.benchmarks.predictions import MAPS, SETTINGS, claim, weights_of
+from gmae_tools.benchmarks.predictions import MAPS, weights_of
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.system.files import file_sha256
@@ -35,61 +33,6 @@ def brightness(photo: np.ndarray) -> np.ndarray:
     return (photo[..., 0] / 255).astype(np.float32)
 
 
-# --- claiming ----------------------------------------------------------------------------------------
-
-
-def test_settings_are_noted_and_the_same_ones_come_again(tmp_path: Path) -> None:
-    for _ in range(2):
-        claim(tmp_path / "out", {"readout": "sobel", "scales": (3, 4), "flip": None})
-    noted = json.loads((tmp_path / "out" / SETTINGS).read_text())
-    assert noted == {"version": __version__, "readout": "sobel", "scales": [3, 4], "flip": None}
-
-
-def test_other_settings_are_refused_or_replace_what_depends_on_them(tmp_path: Path) -> None:
-    parts = (MAPS, "masks", "scores.json")
-    claim(tmp_path, {"readout": "sobel"}, parts=parts)
-    (tmp_path / MAPS).mkdir()
-    for name in ("scores.json", "notes.txt"):
-        (tmp_path / name).touch()
-    with pytest.raises(GmaeToolsError, match=r"holds results of readout sobel, not canny; use --overwrite"):
-        claim(tmp_path, {"readout": "canny"}, parts=parts)
-    assert (tmp_path / MAPS).exists() and (tmp_path / "scores.json").exists()
-    claim(tmp_path, {"readout": "canny"}, parts=parts, overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", SETTINGS]
-    assert json.loads((tmp_path / SETTINGS).read_text())["readout"] == "canny"
-
-
-def test_scores_of_other_rules_are_removed_and_maps_stay(tmp_path: Path) -> None:
-    def note(readout: str, thresholds: int, overwrite: bool = False) -> list[str]:
-        """What is left after a claim, of which maps and scores are made then."""
-        rules = {"thresholds": thresholds}
-        claim(tmp_path, {"readout": readout}, scoring=rules, scores=("scores.json",), overwrite=overwrite)
-        left = [path.name for path in sorted(tmp_path.iterdir())]
-        (tmp_path / MAPS).mkdir(exist_ok=True)
-        (tmp_path / "scores.json").touch()
-        return left
-
-    assert note("sobel", 99) == [SETTINGS]
-    assert note("sobel", 99) == [MAPS, "scores.json", SETTINGS]
-    assert note("sobel", 33) == note("sobel", 99, overwrite=True) == [MAPS, SETTINGS]
-    with pytest.raises(GmaeToolsError, match="readout sobel, not canny"):
-        note("canny", 99)
-    assert note("canny", 33, overwrite=True) == [SETTINGS]
-    assert json.loads((tmp_path / SETTINGS).read_text())["thresholds"] == 33
-
-
-@pytest.mark.parametrize("settings", [None, "{", "[]"])
-def test_results_of_unknown_settings_are_refused(settings: str | None, tmp_path: Path) -> None:
-    (tmp_path / MAPS).mkdir()
-    if settings is not None:
-        (tmp_path / SETTINGS).write_text(settings)
-    with pytest.raises(GmaeToolsError, match="unknown settings"):
-        claim(tmp_path, {"readout": "sobel"})
-    claim(tmp_path, {"readout": "sobel"}, overwrite=True)
-    assert not (tmp_path / MAPS).exists()
-    claim(tmp_path, {"readout": "sobel"})
-
-
 def test_weights_in_pieces_have_a_digest_too(checkpoint: Path, tmp_path: Path) -> None:
     assert weights_of(str(checkpoint)) == file_sha256(checkpoint / "model.safetensors")
     digests = set()
@@ -102,12 +45,6 @@ def test_weights_in_pieces_have_a_digest_too(checkpoint: Path, tmp_path: Path) -
     piece.unlink()
     with pytest.raises(GmaeToolsError, match=f"{piece.name}: missing"):
         weights_of(str(tmp_path / "pieces"))
-
-
-def test_fingerprint_is_the_files_sha256(tmp_path: Path) -> None:
-    content = bytes(range(256)) * 5000  # more than a block
-    (tmp_path / "file").write_bytes(content)
-    assert file_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 # --- predicting --------------------------------------------------------------------------------------
