@@ -161,7 +161,7 @@ format_option = click.option(
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1), help="How many images are scored at a time.  [default: one a core]"
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="Remove the results of other settings from DIR.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Remove results of other settings from DIR.")
 root_option = click.option(
     "--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets."
 )

@@ -84,8 +84,9 @@ def command(
 
     With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ what the benchmark counts in it, and DIR
     the scores, the precision-recall curve, a table of the images and the settings. An interrupted run goes on where it
-    stopped; other settings are refused without --overwrite. The scores also go to stdout. Several processes share the
-    photographs: torchrun --nproc-per-node N -m gmae_tools edges --dataset ...
+    stopped. Maps of other settings are refused without --overwrite; with other --thresholds the maps that are there are
+    scored anew. The scores also go to stdout. Several processes share the photographs:
+    torchrun --nproc-per-node N -m gmae_tools edges --dataset ...
 
     Readouts of the Gaussians: layers (l@N), expected-depth, regions (of the strongest Gaussian, merged step by step),
     render-gradient (the baseline without depth), combined (the last two), closed-regions (regions, weaker where they

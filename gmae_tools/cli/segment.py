@@ -108,8 +108,9 @@ def command(
     With --dataset DIR/maps/ receives the probability of figure of each photograph, and DIR the scores, the curves over
     thresholds, a table of the images and the settings. Where a data set has boxes the score is CorLoc, the share of the
     photographs whose one box finds an object (IoU of 0.5 or more), with --ap also AP without classes. An interrupted
-    run goes on where it stopped; other settings are refused without --overwrite. The scores also go to stdout. Several
-    processes share the photographs: torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
+    run goes on where it stopped. Maps of other settings are refused without --overwrite; with another --threshold or
+    with --min-max the maps that are there are scored anew. The scores also go to stdout. Several processes share the
+    photographs: torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
 
     Methods on the Gaussians: grouped (into a figure and a ground), depth (the plain readout). On the photograph:
     centre-prior (a fixed blob), everything, otsu (the bright side), otsu-border (the side with less of the border),

@@ -74,7 +74,7 @@ def test_several_detectors_in_one_run(root: Path, tmp_path: Path) -> None:
         "none": EdgeMethod("none", function=lambda photo: 0 * light(photo)),
     }
     found = edges.run(BSDS500(root), "val", methods, tmp_path / "out", thresholds=9)
-    assert found.results["canny-like"].ods > 0.8 and found.results["none"].ods == 0
+    assert found.results["canny-like"].ods > 0.6 and found.results["none"].ods == 0
     assert found.human is not None and found.human.ods > 0.95
     table = found.to_pandas()
     assert list(table["method"]) == ["canny-like", "none"] and (table["images"] == 2).all()
@@ -107,8 +107,8 @@ def test_several_segmenters_in_one_run(root: Path, tmp_path: Path) -> None:
     found.plot(tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size[0] > 500
     # The rules are those of the call, or of each method.
-    strict = regions.run(Saliency("ecssd", root), "all", methods, tmp_path / "out", rules=MaskRules(threshold=0.9))
-    assert strict.results["dark"].iou != found.results["dark"].iou
+    loose = regions.run(Saliency("ecssd", root), "all", methods, tmp_path / "out", rules=MaskRules(threshold=0.05))
+    assert loose.results["dark"].iou == pytest.approx(24 * 16 / np.prod(SHAPE))
 
 
 # --- anyone's functions ------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_anyones_detector_is_scored_and_its_maps_are_used_again(
     detector = Counting(soft_canny)
     found = evaluate_edges(detector, "bsds500", split="val", root=root, thresholds=9)
     wanted = edges.run(BSDS500(root), "val", {"": EdgeMethod("soft-canny")}, tmp_path / "own", thresholds=9)
-    assert found.to_pandas().loc[0, "ods"] == wanted.to_pandas().loc[0, "ods"] > 0.8
+    assert found.to_pandas().loc[0, "ods"] == wanted.to_pandas().loc[0, "ods"] > 0.6
     assert (tmp_path / "evaluations" / "bsds500-val" / "Counting" / "maps" / "0012.png").is_file()
     assert detector.calls == 2 and not caplog.records
     again = evaluate_edges(detector, split="val", root=root, thresholds=9)

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from gmae_tools import checkpoints, splatting
+from gmae_tools.benchmarks import pipeline
 from gmae_tools.benchmarks.edge_methods import CLASSICAL
 from gmae_tools.benchmarks.edges import COUNTS, SCORES
 from gmae_tools.benchmarks.map_files import read_soft_map
@@ -97,7 +98,8 @@ def test_every_readout_is_drawn_by_the_backend_asked_for(
         chosen.append(backend)
         return choose_backend(backend, device)
 
-    monkeypatch.setattr(splatting, "choose_backend", choose)
+    for module in (splatting, pipeline):
+        monkeypatch.setattr(module, "choose_backend", choose)
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(photo)
     arguments = ["--readout", readout, "--layers", "4", "--scales", "1", "-o", tmp_path / "out", "--backend", "dense"]

@@ -15,6 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import gmae_tools
 from gmae_tools import predict, splatting
+from gmae_tools.benchmarks import pipeline
 from gmae_tools.cli import main
 from gmae_tools.cli._options import folder_names
 from gmae_tools.gaussians import Gaussians
@@ -237,7 +238,8 @@ def test_every_picture_is_drawn_by_the_backend_asked_for(
         chosen.append(backend)
         return choose_backend(backend, device)
 
-    monkeypatch.setattr(splatting, "choose_backend", choose)
+    for module in (splatting, pipeline):
+        monkeypatch.setattr(module, "choose_backend", choose)
     for backend in ("cpu", "dense"):
         chosen.clear()
         folder = tmp_path / backend
