@@ -102,7 +102,7 @@ class FoundBoxes(NamedTuple):
 
     @property
     def iou(self) -> float | None:
-        """Of the first box with the object that it fits best; None where there is no object."""
+        """IoU of the first box with the object that it fits best; None where there is no object."""
         if not len(self.wanted):
             return None
         return float(box_iou(self.found.boxes[0], self.wanted).max()) if len(self.found.boxes) else 0.0
@@ -111,7 +111,7 @@ class FoundBoxes(NamedTuple):
 def find_boxes(
     photos: Sequence[BoxedPhoto], folder: Path, threshold: Threshold, min_max: bool = False, jobs: int | None = None
 ) -> Iterable[FoundBoxes]:
-    """The boxes in the maps of photographs, which lie in a folder as `predict_maps` leaves them.
+    """Find the boxes in the maps of photographs, which lie in a folder as `pipeline.predict` leaves them.
 
     Args:
         threshold: makes a map a mask; see `metrics.regions.binarize`.
@@ -127,7 +127,7 @@ def find_boxes(
 
 
 def find_in_map(photo: BoxedPhoto, folder: Path, threshold: Threshold, min_max: bool = False) -> FoundBoxes:
-    """The boxes in one map."""
+    """Find the boxes in the map of one photograph."""
     path = folder / MAPS / f"{photo.photo.stem}.png"
     soft = read_map(path)
     try:
@@ -140,7 +140,7 @@ def find_in_map(photo: BoxedPhoto, folder: Path, threshold: Threshold, min_max: 
 
 
 def box_scores(found: Sequence[FoundBoxes], detection: bool = True) -> dict[str, Any]:
-    """CorLoc and, unless it is not asked for, class-agnostic AP, AP50 and AR100; and how much they are of.
+    """CorLoc, the numbers of images and objects and, with `detection`, class-agnostic AP, AP50 and AR100.
 
     Raises:
         GmaeToolsError: no photograph has an object, or AP is asked for without faster-coco-eval.

@@ -93,12 +93,12 @@ class EdgeMethod(Method):
 
     @property
     def label(self) -> str:
-        """What tables, files and sheets call it: `l@32,16` of layers, else its name."""
+        """Its name in tables, files and sheets: `l@16` for the readout `layers` with 16 groups, else `name`."""
         return f"l@{','.join(map(str, self.layers))}" if self.layers else self.name
 
     @property
     def suppression(self) -> str | None:
-        """How its maps are thinned before they are scored; None for anyone's function."""
+        """How its maps are thinned before they are scored; None for anyone's function, which is scored as it is."""
         return None if self.function else SUPPRESSION[self.name]
 
     def settings(self) -> dict[str, object]:

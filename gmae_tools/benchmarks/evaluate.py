@@ -111,7 +111,7 @@ def _name(function: Callable[..., Any], given: str | None) -> str:
 
 
 def _prepare(out: Folder | None, benchmark: str, name: str, options: RunOptions | None) -> tuple[Path, RunOptions]:
-    """The folder of an evaluation; maps of a function lie there only if they are to be used again."""
+    """The folder of an evaluation, and its options; old maps are removed, or reported."""
     folder = Path(out) if out is not None else EVALUATIONS / benchmark / name
     options = options or RunOptions()
     if (folder / MAPS).is_dir():

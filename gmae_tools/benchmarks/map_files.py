@@ -50,11 +50,14 @@ class MapAndTruth:
 
 
 def read_soft_map(path: str | os.PathLike[str]) -> np.ndarray:
-    """A soft boundary map [H, W], float64 in [0, 1].
+    """Read a soft boundary map, float64 `[H, W]` in [0, 1].
 
-    PNG: grey, 8 bits / 255 or 16 bits / 65535. `.npy`: one array. `.mat`: a contour map `ucm2` of twice the
-    image's size, read at `ucm2(3:2:end, 3:2:end)` as the official code does, or else the only array in the
-    file. Integer and boolean arrays are scaled by the range of their type.
+    A PNG is grey, of 8 bits (divided by 255) or 16 (by 65535). A `.npy` file holds one array. A `.mat` file holds a
+    contour map `ucm2` of twice the image's size, read at `ucm2(3:2:end, 3:2:end)` as in the official code, or a single
+    array. Integer and boolean arrays are scaled by the range of their type.
+
+    Raises:
+        GmaeToolsError: the file cannot be read, or holds something else.
     """
     path = Path(path)
     readers = {".png": _read_png, ".npy": _read_npy, ".mat": _read_soft_mat}
@@ -106,10 +109,13 @@ def _read_soft_mat(path: Path) -> np.ndarray:
 def pair_files(
     predictions: str | os.PathLike[str], truths: str | os.PathLike[str], *, subset: bool = False
 ) -> list[MapAndTruth]:
-    """Match the soft maps of one folder with the ground-truth files (`.mat`) of another by stem, sorted by
-    it.
+    """Match the soft maps of one folder with the ground-truth files (`.mat`) of another, sorted by their stems.
 
-    subset: score the images that have both, instead of refusing a file without its counterpart.
+    Args:
+        subset: take the images that have both, instead of refusing a file without its counterpart.
+
+    Raises:
+        GmaeToolsError: a file has no counterpart, or two files have one stem.
     """
     ours = _by_stem(Path(predictions), SOFT_MAP_SUFFIXES)
     theirs = _by_stem(Path(truths), (".mat",))
@@ -168,11 +174,14 @@ def count_files(
     jobs: int | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, BoundaryCounts]]:
-    """Count every image, in the order they get ready: (name, counts).
+    """Count the matches of every image on several threads, as the kernels run without the interpreter's lock.
 
-    jobs: how many at a time, by default one a core. Threads: the kernels run without the interpreter's
-    lock. cache: a folder for the counts of each image; they are used again while the files and the protocol
-    stay the same.
+    Args:
+        jobs: how many images are counted at a time, by default one a core.
+        cache: a folder for the counts of each image, which are used again while its files and the protocol are equal.
+
+    Yields:
+        The name and the counts of each image, in the order in which they are ready.
     """
     if cache is not None:
         Path(cache).mkdir(exist_ok=True)  # in a folder that is there: one that has vanished is not made again
@@ -193,7 +202,7 @@ def count_human(
 
 
 def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: BoundaryProtocol) -> BoundaryResult:
-    """The scores of counted images."""
+    """The scores of images, by their names and counts."""
     scores = BoundaryScores(protocol)
     for name, each in counts:
         scores.add(name, each)
@@ -238,7 +247,7 @@ def _count(pair: MapAndTruth, protocol: BoundaryProtocol) -> BoundaryCounts:
 
 
 def _key(pair: MapAndTruth, protocol: BoundaryProtocol) -> str:
-    """What the counts depend on: the protocol and the content of both files."""
+    """Digest of everything that the counts depend on: the protocol and the content of both files."""
     digest = hashlib.sha256(repr((_CACHE_VERSION, astuple(protocol))).encode())
     for path in (pair.prediction, pair.truth):
         content = path.read_bytes() if path else b""
@@ -248,7 +257,7 @@ def _key(pair: MapAndTruth, protocol: BoundaryProtocol) -> str:
 
 
 def _load(path: Path, key: str) -> BoundaryCounts | None:
-    """The counts in a file of the cache, if they are there and have this key."""
+    """The counts in a file of the cache; None if it is missing, damaged or has another key."""
     try:
         stored = json.loads(path.read_text())
         if stored.pop("key") != key:

@@ -111,7 +111,7 @@ class Method(ABC):
         return self.model.name if self.model else None
 
     def settings(self) -> dict[str, object]:
-        """Everything that the maps depend on beside the photographs, in the types of JSON; None where it has no use."""
+        """Everything that the maps depend on beside the photographs, in the types of JSON; None if it does not apply."""
         looks = self.looks
         return {
             "checkpoint": self.checkpoint,
@@ -123,7 +123,7 @@ class Method(ABC):
 
     @abstractmethod
     def of_views(self, views: Views) -> np.ndarray:
-        """The map by what a model saw of a photograph, float32 `[H, W]` in [0, 1]."""
+        """Read the map from what a model saw of a photograph, float32 `[H, W]` in [0, 1]."""
 
     @abstractmethod
     def classical(self) -> Predictor:

@@ -1,4 +1,4 @@
-"""What the maps of a benchmark lie in, and how the weights that made them are told apart."""
+"""The folder of maps of a benchmark, and the digest of the weights that made them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAPS = "maps"  # folder of the maps
 
 
 def weights_of(checkpoint: str) -> str:
-    """SHA-256 of a checkpoint's weights; where they come in pieces, of the pieces' own.
+    """SHA-256 of a checkpoint's weights; of weights in several files, that of the files' own digests.
 
     Raises:
         GmaeToolsError: there is no such checkpoint, or a piece is missing.

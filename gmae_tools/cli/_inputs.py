@@ -1,4 +1,4 @@
-"""The picture files that commands are given: found, each once, and what is passed over named on stderr."""
+"""Find the picture files that a command is given, each once, and report on stderr what is skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Inputs:
     recursive: bool
 
     def find(self, out: str | None = None) -> tuple[list[Path], int]:
-        """The pictures, and how many inputs name none; see `find_inputs`."""
+        """Return the pictures, and how many inputs name none; see `find_inputs`."""
         return find_inputs(self.images, recursive=self.recursive, out=out)
 
 
@@ -50,11 +50,11 @@ class LabelledInputs:
     limit: int | None
 
     def describe(self) -> dict[str, object]:
-        """The same for the protocol of a result."""
+        """Name the photographs and the kind of their labels in the protocol of a result."""
         return {"data": [Path(each).name for each in self.data], "labels": self.labelling}
 
     def find(self) -> LabelledPhotos:
-        """The photographs; see `find_labelled`."""
+        """Return the photographs with their labels; see `find_labelled`."""
         from gmae_tools.datasets.labelled import find_labelled
 
         return find_labelled(self.data, self.labelling, self.limit)
@@ -75,7 +75,7 @@ labelled_options = gathered(
 
 
 def input_path(text: str) -> Path:
-    """The file that an argument names, `-` being what comes through a pipe."""
+    """The file that an argument names; `-` stands for what comes through a pipe."""
     return STDIN if text == "-" else Path(text).expanduser()
 
 
@@ -84,8 +84,8 @@ def find_inputs(inputs: tuple[str, ...], *, recursive: bool = False, out: str | 
 
     Args:
         inputs: files, folders, globs, or `-`.
-        recursive: whether the subfolders of folders are entered.
-        out: the folder of the results, which is not.
+        recursive: whether the subfolders of folders are searched, too.
+        out: the folder of the results, which is never searched.
 
     Raises:
         SystemExit: there is no picture at all.

@@ -81,7 +81,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A loaded model with the options that it was asked for by."""
+    """A loaded model, and the options that asked for it."""
 
     source: ModelSource
     model: GMAE
@@ -93,7 +93,7 @@ class OpenModel:
         return self.model.config.k
 
     def predict(self, photo: Path | np.ndarray) -> Scene:
-        """The Gaussians of a photograph: of its file, or uint8 RGB `[H, W, 3]`."""
+        """Predict the Gaussians of a photograph, given as a file or as an array, uint8 RGB `[H, W, 3]`."""
         from gmae_tools.images import read_image
         from gmae_tools.predict import predict_scene
 
@@ -102,14 +102,19 @@ class OpenModel:
         return predict_scene(self.model, photo)
 
     def refine(self, scene: Scene, name: str, *, background: float = 1.0) -> Scene:
-        """Refine a prediction by the steps that were asked for, on a grey level, with a bar if that takes long."""
+        """Refine a prediction by `options.refine` steps, over a grey background, with a bar if that takes long."""
         steps, backend = self.options.refine, self.options.backend
         if not steps:
             return scene
         return refine_with_progress(scene, steps, name=name, background=background, backend=backend)
 
     def scene(self, photo: Path | np.ndarray, name: str | None = None) -> Scene:
-        """The Gaussians of a photograph, refined if that was asked for; `name` is that of the photograph."""
+        """Predict the Gaussians of a photograph, and refine them if `options.refine` asks for it.
+
+        Args:
+            photo: a file, or an array, uint8 RGB `[H, W, 3]`.
+            name: of the photograph, for the progress bar; by default that of the file.
+        """
         return self.refine(self.predict(photo), name or (photo.name if isinstance(photo, Path) else "photograph"))
 
 
@@ -122,13 +127,13 @@ optional_model_options = gathered("model", ModelOptions, unchecked_checkpoint_op
 
 @dataclass(frozen=True)
 class LooksOptions:
-    """How photographs are shown to a model: the scales of tiles, and whether they are mirrored, too."""
+    """How photographs are shown to a model: at which scales, and whether also mirrored."""
 
     scales: tuple[int, ...]
     flip: bool
 
     def looks(self, refine: int) -> Looks:
-        """The same for `views.look`, each tile refined by so many steps."""
+        """The argument of `views.look`; each tile is refined by `refine` steps."""
         from gmae_tools.zeroshot.views import Looks
 
         return Looks(self.scales, self.flip, refine)
@@ -152,13 +157,13 @@ def looks_options(default: tuple[int, ...]) -> Decorator:
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """How a benchmark is run: images that are scored at a time, and whether other results are removed."""
+    """How a benchmark is run: how many images are scored at a time, and whether other results are removed."""
 
     jobs: int | None
     overwrite: bool
 
     def of(self, model: ModelOptions) -> RunOptions:
-        """The same for `benchmarks.edges.run` and `benchmarks.regions.run`, with bars on stderr."""
+        """The argument of `benchmarks.edges.run` and `benchmarks.regions.run`; bars on stderr show the progress."""
         from gmae_tools.benchmarks.pipeline import RunOptions
 
         return RunOptions(

@@ -39,7 +39,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def gathered(name: str, kind: Callable[..., Any], *options: Decorator) -> Decorator:
-    """Options of a command that travel together: it receives them as one argument.
+    """Hand several options to a command as one argument.
 
     Args:
         name: of that argument.
@@ -80,7 +80,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 
 
 def check_device(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    """The name of a device, refused where that takes no torch, which needs seconds to load; callback of an option.
+    """Refuse a wrong name of a device as far as that can be told without loading torch; callback of an option.
 
     Raises:
         GmaeToolsError: it is none, or this torch is built without CUDA.
@@ -96,7 +96,7 @@ def check_device(ctx: click.Context, parameter: click.Parameter, value: str) -> 
 def check_checkpoints(
     ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
 ) -> str | tuple[str, ...]:
-    """One name of a checkpoint or several, refused without torch where there is none; callback of an option.
+    """Refuse the name of a checkpoint that is not there, without loading torch; callback of an option.
 
     Raises:
         GmaeToolsError: there is nothing of that name.
@@ -107,7 +107,7 @@ def check_checkpoints(
 
 
 def check_layers(layers: int, count: int | None) -> None:
-    """Refuse numbers of layers that `count` Gaussians cannot be divided into; None stands for a number not yet known.
+    """Refuse a number of layers into which `count` Gaussians cannot be divided; None stands for a count not yet known.
 
     Raises:
         GmaeToolsError: it is below 1, or above the number of Gaussians.
@@ -195,7 +195,7 @@ def output_options(default: str, help_: str = "Folder of the results.") -> Decor
 
 @dataclass(frozen=True)
 class DataOptions:
-    """A data set to be scored on, its split, and the folder of the data sets; without `dataset` there is none."""
+    """The data set that is scored on, its split, and the folder of the data sets; `dataset` may be None."""
 
     dataset: str | None
     split: Any
@@ -208,9 +208,9 @@ def data_options(dataset: Decorator, split: Decorator) -> Decorator:
 
 
 def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path:
-    """A folder for this run alone: made, known to be writable before any work is done, and cleared.
+    """Make a folder for this run alone, and make sure before any work is done that files can be written in it.
 
-    Other runs are kept out until the command ends. What killed runs had begun to write is removed.
+    Other runs are kept out until the command ends. Files that killed runs left unfinished are removed.
 
     Args:
         parts: globs of the folders inside in which files are written.
@@ -246,7 +246,7 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
 
 
 def print_failure(path: Path, error: Exception) -> None:
-    """Say that a picture could not be done; an error that others would meet, too, is raised instead."""
+    """Report a picture that could not be processed; an error that would stop the others, too, is raised instead."""
     if isinstance(error, CannotWriteError):
         raise error
     with tqdm.external_write_mode():  # on a line of its own, not on that of a progress bar
@@ -254,7 +254,7 @@ def print_failure(path: Path, error: Exception) -> None:
 
 
 def when_interrupted(text: str) -> None:
-    """Have Ctrl-C from now on say what is done, and how to go on."""
+    """Set what is printed after Ctrl-C from now on: what is done, and how to go on."""
     click.get_current_context().meta[INTERRUPTED] = f"interrupted: {text}"
 
 

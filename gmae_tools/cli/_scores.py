@@ -66,14 +66,14 @@ min_max_option = click.option(
 
 
 def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
-    """Pass the items on, with a bar on stderr, one for all processes."""
+    """Pass the items on, with a bar on stderr in the first process of a launch."""
     from tqdm import tqdm
 
     yield from tqdm(items, total=length, desc=label, unit="image", mininterval=0.5, **bar_size(), disable=not is_main())
 
 
 def render(scores: dict[str, Any], format_: str) -> str:
-    """The scores as text: a table for the eye, or a CSV line under its header, or a JSON object."""
+    """The scores of edges as text: a table for readers, a CSV line below its header, or a JSON object."""
     if format_ != "table":
         return serialize(scores, format_)
     lines = []
@@ -86,7 +86,7 @@ def render(scores: dict[str, Any], format_: str) -> str:
 
 
 def render_regions(scores: dict[str, Any], format_: str) -> str:
-    """The scores of maps of foreground as text; what has no line of its own in the table stands below it as it is."""
+    """The scores of maps of foreground as text; the table ends with everything that it has no line for."""
     if format_ != "table":
         return serialize(scores, format_)
     lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in MASK_SCORES.items()]
@@ -97,7 +97,7 @@ def render_regions(scores: dict[str, Any], format_: str) -> str:
 
 
 def render_boxes(scores: dict[str, Any], format_: str) -> str:
-    """The scores of boxes as text, as for `render`."""
+    """The scores of boxes as text; the table ends with everything that it has no line for."""
     if format_ != "table":
         return serialize(scores, format_)
     lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in BOX_SCORES.items() if key in scores]
@@ -107,7 +107,7 @@ def render_boxes(scores: dict[str, Any], format_: str) -> str:
 
 
 def serialize(scores: dict[str, Any], format_: str) -> str:
-    """The scores as a JSON object, or as a CSV line under its header."""
+    """The scores as a JSON object, or as a CSV line below its header."""
     if format_ == "json":
         return json.dumps(scores, indent=2)
     import pandas as pd
