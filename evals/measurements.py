@@ -22,8 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.benchmarks.bsds500 import SAMPLES, resampled_ods
-from evals.benchmarks.reconstruction import rebuilt_by
 from evals.depth_consistency import SHIFTS, depth_consistency
 from gmae_tools import __version__, checkpoints
 from gmae_tools.benchmarks import edges, regions
@@ -32,13 +30,13 @@ from gmae_tools.benchmarks.figure_methods import RegionMethod
 from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.photos import PhotoStore, center_crop, held_out_split
-from gmae_tools.datasets.saliency import Pair, Saliency, Split
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryProtocol, BoundaryResult, BoundaryScores
 from gmae_tools.metrics.pictures import psnr
 from gmae_tools.model import GMAE
 from gmae_tools.pretrain.held_out import HeldOut
-from gmae_tools.pretrain.objectives.objective import MASKED
+from gmae_tools.pretrain.sampling import MASKED
 from gmae_tools.system.files import atomic_path, file_sha256
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
@@ -46,7 +44,10 @@ from gmae_tools.zeroshot.views import Looks
 DEPTH_BATCH = 5
 LAYERS = 16
 
+BATCH = 20
+
 Samples = dict[str, list[float]]  # of each figure, one number a picture
+Rebuilt = Iterator[tuple[np.ndarray, np.ndarray]]  # (rebuilt, photograph), each float32 [H, W, 3] in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ class Figure:
         names = names_digest([pair.name for pair in self._pairs()])
         return {"cell": "figure", "split": self.split, "photographs": names, "method": FOREGROUND_METHODS[0]}
 
-    def _pairs(self) -> list[Pair]:
+    def _pairs(self) -> list[PhotoAndMask]:
         return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
 
     def measure(self, source: ModelSource, folder: Path) -> Measured:
@@ -229,8 +230,17 @@ class Figure:
         options = RunOptions(jobs=1, every=self.every, overwrite=True)
         run = regions.run(Saliency(self.data, self.root), self.split, {"": method}, folder, options=options)
         result = run.results[""]
-        samples = {"iou": [each.iou for each in result.figures.values()]}
+        samples = {"iou": [each.iou for each in result.metrics.values()]}
         return Measured({"iou": result.iou, "max_f": result.max_f_beta}, samples)
+
+
+def rebuilt_by(model: GMAE, held_out: HeldOut, size: int, ratio: float) -> Rebuilt:
+    """Reconstructions of the held-out photographs with a share `ratio` of the patches hidden, `size` px a side."""
+    for start in range(0, len(held_out.indices), BATCH):
+        numbers = np.arange(start, min(start + BATCH, len(held_out.indices)))
+        images = held_out.pictures(numbers, size)
+        rendered = held_out.render(model, images, ratio, numbers)
+        yield from zip(*(batch.permute(0, 2, 3, 1).numpy() for batch in (rendered, images)), strict=True)
 
 
 def names_digest(names: Sequence[str]) -> str:
@@ -341,11 +351,3 @@ def boundaries(measured: Measured, thresholds: int) -> BoundaryResult:
     for name, counts in measured.counts.items():
         scores.add(name, BoundaryCounts(*(np.array(each) for each in counts)))
     return scores.compute()
-
-
-def ods_error(result: BoundaryResult) -> float:
-    """Standard error of ODS: its standard deviation when the images are drawn anew, with replacement."""
-    names = list(result.counts)
-    chosen = np.random.default_rng(0).integers(0, len(names), (SAMPLES, len(names)))
-    weights = np.stack([np.bincount(draw, minlength=len(names)) for draw in chosen])
-    return float(np.std(resampled_ods(result, names, weights)))

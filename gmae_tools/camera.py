@@ -41,14 +41,15 @@ class Camera:
     Args:
         kind: which of the three.
         distance: camera to the cube's middle, scene units (half picture widths); more than 1 keeps the cube in front.
-            A `pinhole` may have 0: it stands at the origin of its scene, and beside the picture, from 1.3 half pictures
-            from the middle on, its shear grows no further, as gsplat's.
+            A `pinhole` may have 0: it stands at the origin of its scene.
         focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
         blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
         cx, cy: where the camera's axis meets the picture, from the middle in half widths and half heights.
         shear: give the footprints of a `gmae` camera the shear that a pinhole of the same focal length would give them,
             with x and y clamped to 1.3, as the authors' code does. (A `pinhole` always has its shear.)
         focal_y: of a `pinhole`, the focal length in half picture heights; None is `focal`, whatever the aspect ratio.
+        shear_limit: of a `pinhole`, half pictures from the middle beyond which shear grows no further; None for none.
+            gsplat has 1.3. Without, a camera within its scene sees what lies beside the picture smeared all over it.
     """
 
     kind: CameraKind = "gmae"
@@ -59,6 +60,7 @@ class Camera:
     cy: float = field(default=0.0, metadata=LATER)
     shear: bool = field(default=False, metadata=LATER)
     focal_y: float | None = field(default=None, metadata=LATER)
+    shear_limit: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.kind not in ("gmae", "pinhole", "orthographic"):
@@ -78,10 +80,12 @@ class Camera:
             raise GmaeToolsError(
                 f"camera: distance and focal must be positive, blur must not be negative, all {_LARGEST:g} at most"
             )
-        if self.focal_y is not None and (
-            self.kind != "pinhole" or type(self.focal_y) not in (int, float) or not 0 < self.focal_y <= _LARGEST
-        ):
-            raise GmaeToolsError(f"camera: focal_y is {self.focal_y!r}, must be None, or positive for a pinhole")
+        for name in ("focal_y", "shear_limit"):
+            value = getattr(self, name)
+            if value is not None and (
+                self.kind != "pinhole" or type(value) not in (int, float) or not 0 < value <= _LARGEST
+            ):
+                raise GmaeToolsError(f"camera: {name} is {value!r}, must be None, or positive for a pinhole")
 
 
 @dataclass(frozen=True)
@@ -188,9 +192,9 @@ def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> 
         return centres, footprint
     projected = centres * inverse_z
     sheared = projected
-    if camera.distance == 0:  # in its scene, where what lies beside the picture would be smeared all over it
+    if camera.shear_limit is not None:
         middle = projected.new_tensor([camera.cx, camera.cy])
-        sheared = torch.minimum(torch.maximum(projected, -_SHEAR_LIMIT - middle), _SHEAR_LIMIT - middle)
+        sheared = projected.clamp(-camera.shear_limit - middle, camera.shear_limit - middle)
     return projected, footprint - _shear(_cut(sheared, _LARGEST), axes, z)
 
 

@@ -102,8 +102,9 @@ class AutoencoderConfig:
         """`nano` (for tests), `tiny`, `small`, `base` or `paper`.
 
         `base` has the sizes of the paper's model, a ViT-B with 256 queries of one Gaussian each, and its largest scale,
-        but queries that start spread over the picture, each with an anchor there. `paper` is the paper's in that, too.
-        What no switch changes is in `gmae_tools.pretrain.paper`.
+        but queries that start spread over the picture, each with an anchor there, quaternions of any length, and a
+        camera without shear. `paper` is the paper's in these, too. What no switch changes is told in
+        `gmae_tools.pretrain.paper`.
 
         Raises:
             GmaeToolsError: there is no such preset, or a change is impossible.
@@ -217,9 +218,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "max_scale": 1.0,
     },
 }  # fmt: skip
-# The paper's model in every switch that there is (settings that a model does not have are not its): queries start from
-# chance and without places, and rotations are Shoemake's. The camera of either is the paper's.
-_PRESETS["paper"] = {**_PRESETS["base"], "query_start": "random", "rotations": "shoemake"}
+# The paper's model in every switch that there is: queries start from chance and without places, rotations are
+# Shoemake's, and footprints have the shear of a full EWA projection.
+_PRESETS["paper"] = {
+    **_PRESETS["base"], "query_start": "random", "rotations": "shoemake", "camera": Camera(shear=True),
+}  # fmt: skip
 
 
 class Encoder(nn.Module):

@@ -47,8 +47,8 @@ class Rates:
 
     Attributes:
         means: in x and y, in units of the Gaussians' mean spacing sqrt(H W / K) px.
-        depth: in scene units; 0 keeps the depths as they are. What moves them is their effect on size alone, as order
-            has no gradient.
+        depth: in scene units; 0 keeps the depths as they are. Their gradient comes from the size of the footprints
+            alone, as order has none.
         scales: of the logarithm.
         quats: in units of their length.
         colors, opacities: in units of their range [0, 1], to which they are clamped.
@@ -101,11 +101,11 @@ DEFAULTS = RefineOptions()
 
 @dataclass(frozen=True)
 class Refinement:
-    """What `refine` found.
+    """The result of `refine`.
 
     Attributes:
-        gaussians: the best of each set on the way, by PSNR; the start itself if nothing was better.
-        psnr_before, psnr_after: of the start and of `gaussians` in dB, float64 `[B]`.
+        gaussians: the best of each set during the fit, by PSNR; the start if nothing was better.
+        psnr_before, psnr_after: PSNR of the start and of `gaussians` in dB, float64 `[B]`.
         history: PSNR of the start and after each step, float64 `[steps taken + 1, B]`.
     """
 
@@ -127,8 +127,8 @@ def refine(
     """Fit Gaussians to pictures by Adam.
 
     The loss is the mean squared error expected over backgrounds sampled uniformly from [0, 1]^3. It has a closed form:
-    with light T left for the background it is (image + T/2 - x)^2 + T^2/12. So nothing is left to the background, and
-    no random number is needed: the same input gives the same result.
+    with light T left for the background it is (image + T/2 - x)^2 + T^2/12. No random number is
+    needed, so that the same input gives the same result.
 
     The rates hold until the last third of the steps, in which they fall to 0. Once no set has gained `PLATEAU_GAIN` dB
     within `PLATEAU_STEPS` steps, they fall right away, and the fit ends with them.
@@ -187,10 +187,10 @@ class _Adam:
 
 
 class _Fit:
-    """A fit under way.
+    """The state of a fit.
 
-    `parameters` `[B, K, 14]` are those of the Gaussians themselves but for the scales, which are `scales` times exp of
-    theirs: where they have not moved, the start is reproduced to the bit.
+    `parameters` `[B, K, 14]` are those of the Gaussians, but for the scales, which are `scales` times the exp of their
+    parameters, so that parameters that have not moved reproduce the start to the bit.
     """
 
     def __init__(self, start: Gaussians, image: Tensor, camera: Camera, options: RefineOptions) -> None:
@@ -266,7 +266,7 @@ class _Fit:
 
     @torch.no_grad()
     def _keep_best(self, raster: Raster) -> Tensor:
-        """PSNR of each set `[B]`; sets that were never better are kept."""
+        """PSNR of each set `[B]`; the parameters of sets that are better than ever are remembered."""
         picture = raster.image + (1 - raster.alpha) * self.options.background
         psnr = -10 * _mean_square(picture - self.image).double().log10()
         better = psnr > self.best[-1]
@@ -275,7 +275,7 @@ class _Fit:
         return psnr
 
     def _is_flat(self) -> bool:
-        """Whether no set has become better for a while, since the last Gaussians were added."""
+        """Whether no set has gained `PLATEAU_GAIN` within `PLATEAU_STEPS` steps, since Gaussians were last added."""
         if self.parameters.shape[1] < self.k or len(self.best) <= PLATEAU_STEPS + 1:
             return False
         return bool((self.best[-1] - self.best[-1 - PLATEAU_STEPS]).max() < PLATEAU_GAIN)
@@ -298,7 +298,7 @@ class _Fit:
         return error.new_zeros(self.parameters.shape[:2]).scatter_add_(1, owner.clamp_min(0), error * (owner >= 0))
 
     def _split(self, chosen: Tensor) -> None:
-        """Put two Gaussians in the place of each `chosen` one `[B, n]`, side by side along its longest axis."""
+        """Replace each `chosen` Gaussian `[B, n]` by two, side by side along its longest axis."""
         count, rows = self.parameters.shape[1], self.rows
         longest, moves = longest_axes(self._gaussians(self.parameters), self.camera, self.height, self.width)
         children = torch.arange(count, count + chosen.shape[1], device=chosen.device).expand_as(chosen)
@@ -317,7 +317,7 @@ class _Fit:
         return Refinement(found, *(psnr.cpu().numpy() for psnr in (before, after, history)))
 
     def _give_up(self, worse: Tensor) -> None:
-        """Go back to the start where densification spoiled it, filled up to K with Gaussians that cannot be seen."""
+        """Return to the start in sets that densification made worse, filled up to K with invisible Gaussians."""
         count, worse = self.start.k, worse[:, None, None]
         index = torch.arange(self.k, device=worse.device) % count
         filled = self.start_parameters[:, index]
@@ -327,12 +327,12 @@ class _Fit:
 
 
 def _mean_square(pictures: Tensor) -> Tensor:
-    """Of each picture `[B]`."""
+    """Mean square of each picture `[B]`."""
     return pictures.square().mean((1, 2, 3))
 
 
 def _growth_plan(start: int, end: int, steps: int) -> dict[int, int]:
-    """Step -> how many Gaussians to have from then on: equal factors, evenly over the first part of the steps."""
+    """The number of Gaussians from each step on: equal factors, evenly over the first part of the steps."""
     if start == end:
         return {}
     times = min(_GROWTHS, math.ceil(steps * _GROWTH))

@@ -372,6 +372,8 @@ def test_what_a_camera_leaves_out_changes_no_bit(kind: CameraKind) -> None:
         ({"kind": "pinhole", "distance": -1.0}, "must be positive"),
         ({"kind": "orthographic", "distance": 0.0}, "must be positive"),
         ({"kind": "gmae", "focal_y": 2.0}, "focal_y is 2.0"),
+        ({"kind": "gmae", "shear_limit": 1.3}, "shear_limit is 1.3"),
+        ({"kind": "pinhole", "shear_limit": -1.3}, "shear_limit is -1.3"),
     ],
 )
 def test_impossible_pinholes_are_refused(values: dict[str, Any], message: str) -> None:

@@ -11,7 +11,7 @@ seconds are those of all threads, and do not grow when others use the machine. P
 with Python and torch, which `start` shows.
 
 `layers` is what `gmae-tools layers` does with a picture, all files included: six first-K pictures, eight layers, depth
-map, sheet and archive. `render, tiled` is the picture of `render` by the straightforward tiled PyTorch renderer of
+map, sheet and archive. `tiled PyTorch` is the picture of `render` by the straightforward tiled PyTorch renderer of
 `tests/oracles/tiled_torch.py`: no renderer of 3-D Gaussians on PyPI was found to draw on a CPU (gsplat, gswarp, splax
 and taichi-splatting need CUDA, gausscam Vulkan, metal-gauss and msplat Metal).
 """
@@ -31,6 +31,7 @@ import click
 import numpy as np
 import torch
 
+from evals.common import PHOTO, RESULTS, first_ks, write_table
 from gmae_tools import formats
 from gmae_tools.camera import Camera
 from gmae_tools.formats.perspective import for_viewers
@@ -41,18 +42,15 @@ from gmae_tools.report.layers import LayersRequest, write_layers
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.report.view3d import _arrays
 from gmae_tools.scene import Scene
-from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores
 from gmae_tools.zeroshot.density import Points, scale_by_depth, summary
 from gmae_tools.zeroshot.edges import READOUTS
 from gmae_tools.zeroshot.figure_ground import METHODS, foreground_mask, foreground_probability
 from tests.oracles.tiled_torch import rasterize_tiled
 
-ROOT = Path(__file__).resolve().parents[2]
-
-PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
 COLUMNS = {"step": None, "gaussians": None, "seconds": 1, "processor_seconds": 1, "gigabytes": 2}
-KS, LAYERS, EDGE_LAYERS = (32, 64, 128, 256, 512), 8, (16,)
+LAYERS, EDGE_LAYERS = 8, (16,)
+TILED = "tiled PyTorch"
 FOCAL = 1400.0  # px; of a photograph with a wide lens
 
 
@@ -81,8 +79,7 @@ def make_scene(side: int, height: int = 1024, width: int = 1536) -> Scene:
 
 
 def _layers(scene: Scene, folder: Path) -> None:
-    ks = {str(k): k for k in KS} | {"all": scene.k}
-    request = LayersRequest(ks, LAYERS, "white", "large_scenes")
+    request = LayersRequest(first_ks(scene.k), LAYERS, "white", "large_scenes")
     write_layers(scene, request, folder / "layers", "large.ply")
 
 
@@ -126,12 +123,12 @@ def _render_tiled(scene: Scene, folder: Path) -> None:
 
 STEPS: dict[str, Callable[[Scene, Path], None]] = {
     "render": _render,
-    "render, tiled": _render_tiled,
     "layers": _layers,
     **{f"edges, {name}": _edges(name) for name in READOUTS},
     **{f"segment, {method}": _figure(method) for method in METHODS},
     "density": _density,
     "view3d": _view3d,
+    TILED: _render_tiled,
 }
 
 
@@ -172,10 +169,10 @@ def _alone(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 @click.command()
-@click.option("--side", default=768, show_default=True, help="Of the grid of each of two layers.")
-@click.option("--step", "only", multiple=True, help="Only those whose name begins so.")
-@click.option("-o", "--out", default=str(ROOT / "evals" / "results" / "large_scenes.csv"), show_default=True)
-def main(side: int, only: tuple[str, ...], out: str) -> None:
+@click.option("--side", default=768, show_default=True, help="Side of the grid of each of the two layers.")
+@click.option("--step", "only", multiple=True, help="Only the steps whose names begin with this; may be repeated.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "large_scenes.csv", help="The table.")
+def main(side: int, only: tuple[str, ...], out: Path) -> None:
     """Time every readout of a scene with a million Gaussians."""
     names = [name for name in ("start", "read", *STEPS) if not only or name.startswith(only)]
     rows: list[Row] = []
@@ -186,9 +183,7 @@ def main(side: int, only: tuple[str, ...], out: str) -> None:
         for name in names:
             rows.append({"step": name, "gaussians": 2 * side * side, **_alone(measure, name, paths)})
             click.echo(format_rows(rows[-1:], COLUMNS, "csv").splitlines()[1], err=True)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(out, rows, COLUMNS)
     click.echo(__doc__)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 

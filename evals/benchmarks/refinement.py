@@ -15,7 +15,7 @@ Starts, at each K:
 `depth kept` is Spearman's rank correlation, over the pixels, of the maps of expected depth before and after: 1 if
 refinement leaves the layering as it was. `gmae` only.
 
-Besides: the bars of speed and of steps; likeness and time at the numbers of Gaussians at which 2-D Gaussian codecs are
+Besides: the bars of speed and of steps; MS-SSIM and time at the numbers of Gaussians at which 2-D Gaussian codecs are
 run, on photographs that scikit-image brings along; a sheet of pictures to look at.
 
     python -m evals.benchmarks.refinement --root DATA  # about 20 minutes on one core; goes on where it stopped
@@ -36,30 +36,30 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from pytorch_msssim import ms_ssim
 from torch import Tensor
 
+from evals.common import RESULTS, RUNS, as_markdown, whole_numbers, write_files
+from evals.depth_consistency import scene_depth
+from evals.depth_ranks import rank_correlation
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks.predictions import weights_of
 from gmae_tools.camera import Camera
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize, to_tensor, write_image
-from gmae_tools.metrics.multiscale import ms_ssim
 from gmae_tools.model import GMAE
 from gmae_tools.positions import query_places
 from gmae_tools.predict import predict_scene
 from gmae_tools.refine import Rates, Refinement, RefineOptions, refine
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import COLUMN, PAGE, PALETTE, STYLE, add_caption, depth_colors
-from gmae_tools.report.layers import pixels
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.settings import claim
-from gmae_tools.zeroshot.layers import over, render_layers
-
-ROOT = Path(__file__).resolve().parents[2]
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
 
 EVERY = 4
 STARTS = ("gmae", "grid", "grid+depth", "grid, split")
@@ -93,13 +93,6 @@ def grid(image: Tensor, k: int, depth: Tensor | None = None) -> Gaussians:
     return Gaussians(*(part[None].contiguous() for part in parts))
 
 
-def expected_depth(scene: Scene) -> Tensor:
-    """Expected distance from the camera `[H, W]`."""
-    depth = rasterize(scene.splats(), scene.height, scene.width, depth=True).depth
-    assert depth is not None
-    return depth[0, 0]
-
-
 def heaviest(scene: Scene, k: int) -> Gaussians:
     """The `k` Gaussians that weigh most in the picture, which is the gradient of its sum in their colours."""
     colors = torch.ones_like(scene.gaussians.colors, requires_grad=True)
@@ -114,7 +107,7 @@ def start_from(name: str, prediction: Scene, k: int) -> Scene:
         return replace(prediction, gaussians=heaviest(prediction, k)) if k < prediction.k else prediction
     image = photograph(prediction)
     if name == "grid+depth":
-        depth = expected_depth(prediction) - prediction.camera.distance
+        depth = torch.from_numpy(scene_depth(prediction)) - prediction.camera.distance
         return replace(prediction, gaussians=grid(image, k, depth))
     return replace(prediction, gaussians=grid(image, prediction.k if name == "grid, split" else k))
 
@@ -136,7 +129,7 @@ def timed_fit(start: Scene, steps: int, k: int) -> tuple[Refinement, float]:
 def study(model: GMAE, photo: np.ndarray, ks: Sequence[int], budgets: Sequence[int]) -> Iterator[Record]:
     """Every start at every K and number of steps, for one photograph."""
     prediction = thawed(predict_scene(model, photo))
-    before = expected_depth(prediction)
+    before = scene_depth(prediction)
     for k in ks:
         for name in STARTS:
             if name == "grid, split" and k <= prediction.k:
@@ -144,7 +137,7 @@ def study(model: GMAE, photo: np.ndarray, ks: Sequence[int], budgets: Sequence[i
             start = start_from(name, prediction, k)
             for steps in (0, *budgets):
                 found, seconds = timed_fit(start, steps, k if steps else start.k)
-                kept = rank_correlation(before, expected_depth(replace(start, gaussians=found.gaussians)))
+                kept = rank_correlation(before, scene_depth(replace(start, gaussians=found.gaussians)))
                 yield {
                     "start": name, "k": k, "steps": steps, "psnr": float(found.psnr_after[0]), "seconds": seconds,
                     "depth_kept": kept if name == "gmae" else None,
@@ -154,12 +147,6 @@ def study(model: GMAE, photo: np.ndarray, ks: Sequence[int], budgets: Sequence[i
 def thawed(scene: Scene) -> Scene:
     """A copy that autograd may use, of what was made in inference mode."""
     return replace(scene, gaussians=scene.gaussians.map(Tensor.clone))
-
-
-def rank_correlation(a: Tensor, b: Tensor) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(a.flatten(), b.flatten()).statistic)
 
 
 def cached(path: Path, make: Iterable[Record]) -> list[Record]:
@@ -232,11 +219,11 @@ def measure_peers(model: GMAE, cache: Path) -> list[Record]:
         for k in PEER_KS:
             found, seconds = timed_fit(start, PEER_STEPS, k)
             picture = replace(start, gaussians=found.gaussians).render().clamp(0, 1)
-            likeness = ms_ssim(*(x[0].permute(1, 2, 0).numpy() for x in (picture, photograph(start))))
+            similarity = float(ms_ssim(picture.double(), photograph(start).double(), data_range=1))
             size = f"{start.width} x {start.height}"
             yield {
                 "photograph": name, "pixels": size, "k": k, "psnr": float(found.psnr_after[0]),
-                "ms_ssim": likeness, "seconds": seconds,
+                "ms_ssim": similarity, "seconds": seconds,
             }  # fmt: skip
 
     return [record for name in PEER_PHOTOS for record in cached(cache / f"peer-{name}.json", fits(name))]
@@ -294,17 +281,6 @@ def write_sheet(path: Path, checkpoint: str, model: GMAE, photos: Mapping[str, n
     write_image(path, contact_sheet("Refinement", subtitle, sections))
 
 
-def as_markdown(rows: Sequence[Mapping[str, str | int | float | None]], columns: Mapping[str, int | None]) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        shown = [
-            "" if row[name] is None else str(row[name]) if decimals is None else f"{row[name]:.{decimals}f}"
-            for name, decimals in columns.items()
-        ]
-        lines.append("| " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def page(rows: Sequence[Row], speed: Sequence[Row], peers: Sequence[Record], ks: Sequence[int], checkpoint: str) -> str:
     """Everything that was found."""
     met = all(float(str(row["seconds"])) < SPEED_BAR for row in speed)
@@ -343,22 +319,18 @@ GaussianImage fits Kodak's photographs (768 x 512 px) with 800 to 9,000 Gaussian
 {as_markdown(peers, PEER_COLUMNS)}"""
 
 
-def numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
-    return [int(part) for part in value.split(",")]
-
-
 @click.command()
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--photos", type=click.IntRange(1), default=24, show_default=True)
-@click.option("--ks", callback=numbers, default="512,1024,2048,4096", show_default=True)
-@click.option("--steps", callback=numbers, default="6,12,25,50,100", show_default=True)
+@click.option("--ks", callback=whole_numbers, default="512,1024,2048,4096", show_default=True)
+@click.option("--steps", callback=whole_numbers, default="6,12,25,50,100", show_default=True)
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Fit scikit-image's photographs too.")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "refinement", help="For the fits.")
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the tables.")
+@click.option("--out", type=click.Path(path_type=Path), default=RUNS / "refinement", help="For the fits.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the tables.")
 @click.option("--overwrite", is_flag=True, help="Remove fits made with other settings.")
 def main(
-    root: str | None, photos: int, ks: list[int], steps: list[int], peers: bool, checkpoint: str, out: Path,
+    root: str | None, photos: int, ks: tuple[int, ...], steps: tuple[int, ...], peers: bool, checkpoint: str, out: Path,
     results: Path, overwrite: bool,
 ) -> None:  # fmt: skip
     """Write tables and pictures into the folder of results, and print the tables."""
@@ -376,11 +348,8 @@ def main(
     rows = average(records, len(paths))
     speed = measure_speed(model, [read_image(path) for path in paths[:5]])
     beside = measure_peers(model, out / "fits") if peers else []
-    results.mkdir(parents=True, exist_ok=True)
     text = page(rows, speed, beside, ks, Path(checkpoint).name)
-    for name, content in (("refinement.csv", format_rows(rows, COLUMNS, "csv")), ("refinement.md", text)):
-        with atomic_path(results / name) as temporary:
-            temporary.write_text(content)
+    write_files(results, {"refinement.csv": format_rows(rows, COLUMNS, "csv"), "refinement.md": text})
     plot_curves(results / "refinement.png", Path(checkpoint).name, rows)
     shown = {path.stem: read_image(path) for path in paths[:2]}
     write_sheet(results / "refinement-pictures.png", Path(checkpoint).name, model, shown)

@@ -26,7 +26,8 @@ from scipy.sparse.linalg import eigsh
 from skimage.color import rgb2lab
 from skimage.segmentation import watershed
 
-from evals.benchmarks.bsds500 import compare
+from evals.bootstrap import ods_difference
+from evals.common import RESULTS, write_table
 from gmae_tools import checkpoints
 from gmae_tools.camera import Splats, project
 from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries
@@ -35,13 +36,10 @@ from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryResult, Boun
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
-from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot import contours, edges
 from gmae_tools.zeroshot.edges import CLOSED, READOUTS, RIDGE_SIGMA, Measure, Order, Significance, close, finish
 from gmae_tools.zeroshot.names import EDGE_SCALES, LAYERS
 from gmae_tools.zeroshot.views import Looks, Readout, Views, look
-
-ROOT = Path(__file__).resolve().parents[2]
 
 COLUMNS = {
     "group": None, "choice": None, "ods": 3, "ois": 3, "ap": 3, "recall": 3, "precision": 3, "difference": 4,
@@ -376,7 +374,7 @@ GROUPS: dict[str, Callable[[], Iterator[tuple[str, str, Choice]]]] = {
 @click.option("--thresholds", type=click.IntRange(1), default=33, show_default=True)
 @click.option("--group", "groups", type=click.Choice(list(GROUPS)), multiple=True, help="Only these.  [default: all]")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the table.")
 def main(
     root: str | None, every: int, thresholds: int, groups: tuple[str, ...], checkpoint: str, results: Path
 ) -> None:  # fmt: skip
@@ -401,12 +399,10 @@ def main(
         result = score.compute()
         figures = {"ods": result.ods, "ois": result.ois, "ap": result.ap}
         points = {"recall": result.ods_recall, "precision": result.ods_precision}
-        difference, deviation = compare(result, first.setdefault(group, result))
+        difference, deviation = ods_difference(result, first.setdefault(group, result))
         changes = {"difference": difference, "deviation": deviation}
         rows.append({"group": group, "choice": choice, **figures, **points, **changes})
-    results.mkdir(parents=True, exist_ok=True)
-    with atomic_path(results / "edge-choices.csv") as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(results / "edge-choices.csv", rows, COLUMNS)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 
 

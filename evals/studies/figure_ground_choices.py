@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import dijkstra
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 
+from evals.common import RESULTS, write_table
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks import figure_methods
 from gmae_tools.datasets.saliency import Saliency, read_mask
@@ -35,7 +36,6 @@ from gmae_tools.model import GMAE
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
-from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot import figure_ground
 from gmae_tools.zeroshot.figure_ground import (
     COUNTS,
@@ -53,8 +53,6 @@ from gmae_tools.zeroshot.figure_ground import (
     saliency,
 )  # fmt: skip
 from gmae_tools.zeroshot.views import Looks, View, Views, look
-
-ROOT = Path(__file__).resolve().parents[2]
 
 COLUMNS = {
     "group": None, "choice": None, "max_f": 3, "iou": 3, "half_1": 3, "half_2": 3, "gain": 3, "gain_sd": 3, "auc": 3,
@@ -532,7 +530,7 @@ class Tally:
 
     def overlaps(self) -> Array:
         """IoU of each photograph, by name."""
-        return np.array([figures.iou for figures in self.scores.compute().figures.values()])
+        return np.array([each.iou for each in self.scores.compute().metrics.values()])
 
 
 def as_row(name: tuple[str, str], tally: Tally, standard: Tally) -> Row:
@@ -552,7 +550,7 @@ def as_row(name: tuple[str, str], tally: Tally, standard: Tally) -> Row:
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth photograph.")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the table.")
 def main(data: str, root: str | None, every: int, checkpoint: str, results: Path) -> None:
     """Write `figure_ground_choices.csv` into the folder of results, and print it."""
     torch.set_num_threads(1)
@@ -568,9 +566,7 @@ def main(data: str, root: str | None, every: int, checkpoint: str, results: Path
         click.echo(f"{number} of {len(pairs)} photographs", err=True)
     standards = {group: tallies[group, next(make())[0]] for group, make in GROUPS.items()}
     rows = [as_row(name, tally, standards[name[0]]) for name, tally in tallies.items()]
-    results.mkdir(parents=True, exist_ok=True)
-    with atomic_path(results / "figure_ground_choices.csv") as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(results / "figure_ground_choices.csv", rows, COLUMNS)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 
 

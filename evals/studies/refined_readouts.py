@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from evals.benchmarks.bsds500 import compare, progress
-from evals.benchmarks.figure_ground import resample
+from evals.bootstrap import ods_difference, resampled_regions
+from evals.common import progress, whole_numbers
 from gmae_tools.benchmarks import edges, regions
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.figure_methods import RegionMethod
@@ -49,7 +49,7 @@ def edge_rows(data: BSDS500, source: ModelSource, steps: Sequence[int], out: Pat
     for name in READOUTS:
         for count in steps:
             result = results[f"{name}-{count}"]
-            difference, deviation = compare(result, results[f"{name}-{steps[0]}"])
+            difference, deviation = ods_difference(result, results[f"{name}-{steps[0]}"])
             scores = {"ods": result.ods, "ois": result.ois, "ap": result.ap}
             rows.append({"readout": name, "steps": count, **scores, "difference": difference, "deviation": deviation})
     return rows
@@ -65,24 +65,22 @@ def figure_rows(data: Saliency, source: ModelSource, steps: Sequence[int], out: 
     results = regions.run(data, "odd", methods, out, options=options).results
     rows: list[Row] = []
     for name in FOREGROUND_METHODS:
-        first = resample(results[f"{name}-{steps[0]}"])[1]
+        first = resampled_regions(results[f"{name}-{steps[0]}"])[1]
         for count in steps:
             result = results[f"{name}-{count}"]
-            change: np.ndarray = resample(result)[1] - first
+            change: np.ndarray = resampled_regions(result)[1] - first
             scores = {"max_f": result.max_f_beta, "iou": result.iou}
             difference, deviation = float(change.mean()), float(change.std())
             rows.append({"method": name, "steps": count, **scores, "difference": difference, "deviation": deviation})
     return rows
 
 
-def numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
-    return [int(part) for part in value.split(",")]
-
-
 @click.command()
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--ecssd", metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/; edges alone without.")
-@click.option("--steps", callback=numbers, default="0,10,50", show_default=True, help="The first is compared with.")
+@click.option(
+    "--steps", callback=whole_numbers, default="0,10,50", show_default=True, help="The first is compared with."
+)
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth image.")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "refined-readouts", help="For maps.")
@@ -90,7 +88,7 @@ def numbers(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @click.option("--overwrite", is_flag=True, help="Remove maps made with other settings.")
 @click.option("--jobs", type=click.IntRange(1), help="Photographs at a time.  [default: one a core]")
 def main(
-    root: str | None, ecssd: str | None, steps: list[int], every: int, checkpoint: str, out: Path, results: Path,
+    root: str | None, ecssd: str | None, steps: tuple[int, ...], every: int, checkpoint: str, out: Path, results: Path,
     overwrite: bool, jobs: int | None,
 ) -> None:  # fmt: skip
     """Write the tables into the folder of results, and print them."""

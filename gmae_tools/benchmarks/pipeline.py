@@ -111,7 +111,7 @@ class Method(ABC):
         return self.model.name if self.model else None
 
     def settings(self) -> dict[str, object]:
-        """Everything that the maps depend on beside the photographs, in the types of JSON; None if it does not apply."""
+        """Everything that the maps depend on beside the photographs, as JSON has them; None if it does not apply."""
         looks = self.looks
         return {
             "checkpoint": self.checkpoint,

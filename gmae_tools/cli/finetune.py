@@ -17,6 +17,7 @@ from gmae_tools.cli._options import (
     output_options,
     overwrite_option,
 )
+from gmae_tools.cli._progress import busy
 from gmae_tools.system.files import atomic_path
 
 TABLE, RECORD = "finetune.csv", "finetune.json"
@@ -71,20 +72,24 @@ def command(
     its weights. Killed, the same command goes on where it was saved last.
     """
     from gmae_tools.datasets.labelled import describe
-    from gmae_tools.encoder.features import distinct_names
-    from gmae_tools.encoder.finetune import FinetuneConfig, Machine, finetune, open_classifier
-    from gmae_tools.encoder.probe import Answers
-    from gmae_tools.predict import resolve_device
-    from gmae_tools.report.probe import COLUMNS, probe_rows
-    from gmae_tools.report.tables import format_rows
+
+    photos = labelled.find()  # before torch is loaded, in case there is nothing
+
+    with busy("loading torch"):
+        from gmae_tools.encoder.features import distinct_names
+        from gmae_tools.encoder.finetune import FinetuneConfig, Machine, finetune, open_classifier
+        from gmae_tools.encoder.probe import Answers
+        from gmae_tools.predict import resolve_device
+        from gmae_tools.report.probe import COLUMNS, probe_rows
+        from gmae_tools.report.tables import format_rows
 
     config = FinetuneConfig(**options)
     where = resolve_device(device)
-    photos = labelled.find()
     folder = output.folder("*")
     click.echo(describe(photos), err=True)
     names = list(dict.fromkeys(checkpoints))
-    models = [open_classifier(name, len(photos.classes), config) for name in names]  # a wrong name is refused now
+    with busy("loading the models"):  # a wrong name is refused now
+        models = [open_classifier(name, len(photos.classes), config) for name in names]
     truth = photos.labels[photos.is_validation]
     answers = []
     for name, model in zip(distinct_names(names), models, strict=True):
@@ -92,7 +97,6 @@ def command(
         machine = Machine(where, workers, save_every=save_every, progress=_bar(name))
         found = finetune(model, photos, config, run, machine, overwrite=overwrite)
         answers.append(Answers(name, "all", METHOD, None, config.lr, truth, found.correct))
-        del model
     rows = probe_rows(answers)
     protocol = {
         **labelled.describe(), "classes": len(photos.classes),

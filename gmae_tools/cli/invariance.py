@@ -134,11 +134,11 @@ def command(
 def choose_photographs(data: Sequence[str], count: int) -> tuple[list[Any], str]:
     """At most so many of the photographs, by the digests of their names, and what their fingerprint is."""
     from gmae_tools.datasets.labelled import name_share
-    from gmae_tools.datasets.photos import find_sources, fingerprint, list_photos
+    from gmae_tools.datasets.photos import find_sources, list_photos, sources_digest
 
     sources = find_sources(data)
     photos = sorted(list_photos(sources), key=lambda photo: (name_share("limit", photo.name), photo.name))
-    return photos[:count], fingerprint(sources, 0)
+    return photos[:count], sources_digest(sources, 0)
 
 
 def bar(items: Sequence[T], label: str) -> Iterable[T]:

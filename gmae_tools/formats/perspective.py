@@ -118,7 +118,7 @@ def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
     along = axes[..., 2, :] * (scale * camera.focal / depths)[..., None]  # [B, K, 3]
     shear = moved[..., None] * (along / far[..., None])[..., None, :]  # [B, K, 2, 3]
     across = footprint * sides[:, None] * scale[..., None, None] + shear
-    scales, quats = _principal_axes(torch.cat([across, along[..., None, :]], -2))
+    scales, quats = principal_axes(torch.cat([across, along[..., None, :]], -2))
     means = torch.cat([moved, means[..., 2:]], -1)
     reshaped = Gaussians(means.float(), scales.float(), quats.float(), gaussians.colors, gaussians.opacities)
     return replace(scene, gaussians=reshaped, camera=view.camera(camera.blur))
@@ -154,7 +154,7 @@ def for_viewers(scene: Scene, fov: float = DEFAULT_FOV) -> tuple[Scene, Perspect
     return replace(scene, gaussians=moved, camera=view.camera(camera.blur)), view
 
 
-def _principal_axes(matrices: Tensor) -> tuple[Tensor, Tensor]:
+def principal_axes(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Scales `[..., 3]` and unit quaternions (w, x, y, z) `[..., 4]` of the Gaussians with covariance M M^T."""
     from scipy.spatial.transform import Rotation
 

@@ -4,14 +4,15 @@ A vertex has x, y, z; f_dc_0..2, (colour - 1/2) / `SH_0`; opacity as its logit; 
 rot_0..3, a quaternion (w, x, y, z). `read` takes the three encodings of the format, elements and properties of any
 number, type and order, and the elements by which apple/ml-sharp says how its Gaussians are seen: `intrinsic`, a 3 x 3
 matrix in pixels; `extrinsic`, a 4 x 4 matrix from the world to the camera; `image_size`, width and height; and
-`color_space`, 0 for sRGB and 1 for linear RGB. `write` adds `blur`, that of `Camera`.
+`color_space`, 0 for sRGB and 1 for linear RGB. `write` adds `splatting`, the `blur` and the `shear_limit` of `Camera`,
+infinite for none.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numba
@@ -97,7 +98,7 @@ def _camera_elements(viewpoint: Viewpoint) -> dict[str, np.ndarray]:
         "extrinsic": extrinsic.astype("<f4").ravel(),
         "image_size": np.array([width, height], "<u4"),
         "color_space": np.zeros(1, "u1"),
-        "blur": np.array([camera.blur], "<f8"),
+        "splatting": np.array([camera.blur, camera.shear_limit or np.inf], "<f8"),
     }
 
 
@@ -110,7 +111,7 @@ _TYPES = {
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in _TYPES.items() if not name[-1].isdigit()}
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
-_CAMERA = ("intrinsic", "extrinsic", "image_size", "color_space", "blur")
+_CAMERA = ("intrinsic", "extrinsic", "image_size", "color_space", "splatting")
 _WANTED = {"vertex": PROPERTIES} | {name: (name,) for name in _CAMERA}
 _MOST_NUMBERS = 16  # in an element of a camera
 _LONGEST_HEADER, _LONGEST_LINE = 1 << 16, 1 << 20  # bytes
@@ -193,8 +194,11 @@ def _assemble(vertices: np.ndarray, extras: dict[str, np.ndarray]) -> tuple[Gaus
     fx, skew, cx, _, fy, cy, *_ = intrinsic.tolist()
     if skew:
         raise ValueError("its camera has slanted pixels")
-    blur = float(extras["blur"][0]) if len(extras.get("blur", ())) else 0.3
-    viewpoint = Viewpoint.of_pixels(fx, fy, cx, cy, int(size[1]), int(size[0]), blur)
+    viewpoint = Viewpoint.of_pixels(fx, fy, cx, cy, int(size[1]), int(size[0]))
+    if "splatting" in extras:
+        blur, limit = extras["splatting"].tolist()
+        own = replace(viewpoint.camera, blur=blur, shear_limit=None if limit == np.inf else limit)
+        viewpoint = replace(viewpoint, camera=own)
     return moved(gaussians, extrinsic.reshape(4, 4)), viewpoint
 
 

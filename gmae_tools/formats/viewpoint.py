@@ -38,17 +38,22 @@ class Viewpoint:
         _check_size(self.height, self.width)
 
     @staticmethod
-    def of_pixels(fx: float, fy: float, cx: float, cy: float, height: int, width: int, blur: float = 0.3) -> Viewpoint:
+    def of_pixels(
+        fx: float, fy: float, cx: float, cy: float, height: int, width: int, *,
+        blur: float = 0.3, shear_limit: float | None = 1.3,
+    ) -> Viewpoint:  # fmt: skip
         """A pinhole at the origin that looks along +z, x to the right and y downwards (OpenCV's axes).
 
         Args:
             fx, fy, cx, cy: focal lengths and principal point in pixels; the middle is (width / 2, height / 2).
-            blur: as `Camera` has it.
+            blur, shear_limit: as `Camera` has them; by default those of gsplat.
         """
         _check_size(height, width)
         across, down = 2 * fx / width, 2 * fy / height
-        across_centre, down_centre = 2 * cx / width - 1, 2 * cy / height - 1
-        camera = Camera("pinhole", 0.0, across, blur, cx=across_centre, cy=down_centre, focal_y=down)
+        camera = Camera(
+            "pinhole", 0.0, across, blur, cx=2 * cx / width - 1, cy=2 * cy / height - 1, focal_y=down,
+            shear_limit=shear_limit,
+        )  # fmt: skip
         return Viewpoint(camera, height, width)
 
 

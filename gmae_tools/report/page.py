@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -23,11 +23,10 @@ from gmae_tools.report.edges import darkness
 from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
 from gmae_tools.report.web import asset, data_uri, encodable, policy, to_base64
 from gmae_tools.scene import Scene
-from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.splatting import Backend
 from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.contours import thin_ridges
-from gmae_tools.zeroshot.edges import layer_edges
-from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
+from gmae_tools.zeroshot.names import HIERARCHY
+from gmae_tools.zeroshot.page_content import PageContent, page_content
 
 # Rows of the table of numbers, float32, for each Gaussian: its splat (centre in px, conic in 1/px^2, distance from the
 # camera), and what is only shown.
@@ -36,13 +35,12 @@ FIELDS = (
     "scale_0", "scale_1", "scale_2", "quat_w", "quat_x", "quat_y", "quat_z",
 )  # fmt: skip
 SIDE = 800  # px, longest side of the pictures on the page
-EDGE_LAYERS = (32, 16, 8, 4)  # the l@N on offer
-EDGE_COLOR, FIGURE_COLOR = PALETTE[1], PALETTE[4]
+MOST_SPLATS = 20_000  # on the page, 2 MB; of larger sets it shows what `simplify` makes
+EDGE_COLOR, FOREGROUND_COLOR = PALETTE[1], PALETTE[4]
 
 _SCRIPTS = ("splats.js", "webgl.js", "page.js")
-_EDGE_SIGMA = 2.0  # px; lines of one edge lie about so far apart
 _EDGE_LEVELS = 16  # of an edge's strength; one pixel takes half a byte
-_GROUND_COVER, _LINE = 0.65, 1 / 400  # how much of the ground is covered; width of the figure's outline
+_GROUND_COVER, _LINE = 0.65, 1 / 400  # how much of the ground is covered; width of the foreground's outline
 _QUALITY = 88  # of the photograph, WebP
 
 
@@ -54,7 +52,7 @@ class PageRequest:
         checkpoint: its name.
         layers: number N of depth groups, to begin with.
         refine: steps by which the prediction was refined.
-        backend: that draws for edges and figure.
+        backend: of `splatting.rasterize`, for depth, edges and foreground.
         side: longest side of the pictures in px; smaller photographs keep their size.
     """
 
@@ -69,7 +67,7 @@ def write_page(scene: Scene, request: PageRequest, path: Path, name: str) -> int
     """Write a page, whole or not at all.
 
     Args:
-        scene: with its photograph.
+        scene: predicted or refined, or anyone's Gaussians; without a photograph the page shows the rendered picture.
         path: of the page; its folder exists.
         name: of the photograph, as the page shows it.
 
@@ -84,44 +82,41 @@ def write_page(scene: Scene, request: PageRequest, path: Path, name: str) -> int
 
 def render_page(scene: Scene, request: PageRequest, name: str) -> str:
     """The page as text; the same for the same input."""
-    assert scene.photo is not None
-    size, gaussians = (scene.height, scene.width), scene.gaussians.detach().sort_by_depth()
-    scene = replace(scene, gaussians=gaussians).resized(*page_size(*size, request.side))
-    assert scene.photo is not None
-    height, width, splats = scene.height, scene.width, scene.splats()
-    edges = [count for count in EDGE_LAYERS if count <= gaussians.k]
-    maps = {n: _crests(scene, n, request.backend) for n in edges}
-    figure = foreground_mask(foreground_probability(scene, backend=request.backend))
-    style = asset("theme.css") + _filled("page.css", edge_color=EDGE_COLOR, figure_color=FIGURE_COLOR)
+    height, width = page_size(scene.height, scene.width, request.side)
+    content = page_content(scene.resized(height, width), HIERARCHY, most=MOST_SPLATS, backend=request.backend)
+    style = asset("theme.css") + _filled("page.css", edge_color=EDGE_COLOR, figure_color=FOREGROUND_COLOR)
     script = "\n".join(asset(file) for file in _SCRIPTS)
     data: dict[str, object] = {
         "checkpoint": request.checkpoint,
-        "k": gaussians.k,
+        "k": content.gaussians.k,
         "layers": request.layers,
         "width": width,
         "height": height,
         "distance": scene.camera.distance,
         "centre": [scene.camera.cx, scene.camera.cy],
-        "depthScale": _depth_scale(splats, height, width, request.backend),
+        "depthScale": _depth_scale(content),
         "fields": FIELDS,
-        "table": to_base64(pack(gaussians, splats).tobytes()),
+        "table": to_base64(pack(content.gaussians, content.splats).tobytes()),
     }
+    edges = {n: darkness(crests) for n, crests in content.edges.items()}
     return _filled(
         "page.html",
         policy=policy(style, script),
         name=_escape(name),
-        caption=_escape(_caption(request, gaussians.k, *size)),
+        caption=_escape(_caption(scene, content.gaussians.k, request)),
         style=style,
         script=script,
         data=_escape_json(data),
-        photo=_picture(Image.fromarray(scene.photo), "webp", quality=_QUALITY),
-        overlays="\n      ".join([*(_edge_layer(n, strength) for n, strength in maps.items()), _figure_layer(figure)]),
+        photo=_picture(Image.fromarray(content.picture), "webp", quality=_QUALITY),
+        overlays="\n      ".join(
+            [*(_edge_layer(n, strength) for n, strength in edges.items()), _foreground_layer(content.foreground)]
+        ),
         edge_options="".join(f"<option{' selected' * (n == request.layers)}>{n}</option>" for n in edges),
         edges_disabled="" if edges else " disabled",
         notes=_escape(_NOTES),
         width=str(width),
         height=str(height),
-        k=str(gaussians.k),
+        k=str(content.gaussians.k),
         layers=str(request.layers),
     )
 
@@ -145,23 +140,19 @@ def pack(gaussians: Gaussians, splats: Splats) -> np.ndarray:
     return np.ascontiguousarray(table, "<f4")
 
 
-def _depth_scale(splats: Splats, height: int, width: int, backend: Backend) -> dict[str, object]:
+def _depth_scale(content: PageContent) -> dict[str, object]:
     """Ends and colours of the scale of expected depth, that of all Gaussians, and the colour of no depth."""
-    raster = rasterize(splats, height, width, depth=True, backend=backend)
-    assert raster.depth is not None
-    near, far = depth_range(raster.depth[0, 0].cpu().numpy(), raster.alpha[0, 0].cpu().numpy())
+    near, far = depth_range(content.depth, content.alpha)
     colors = to_base64(depth_scale().tobytes())
     return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH}
 
 
-def _caption(request: PageRequest, k: int, height: int, width: int) -> str:
+def _caption(scene: Scene, shown: int, request: PageRequest) -> str:
     refined = f", refined in {request.refine} steps" if request.refine else ""
-    return f"{request.checkpoint}, K = {k} Gaussians{refined}; photograph of {width} × {height} px"
-
-
-def _crests(scene: Scene, layers: int, backend: Backend) -> np.ndarray:
-    """Edges at l@N `[H, W]` in [0, 1], several lines side by side drawn as one."""
-    return darkness(thin_ridges(layer_edges(scene, (layers,), backend=backend), _EDGE_SIGMA))
+    fewer = f", joined to {shown:,} for this page" if shown < scene.k else ""
+    what = "picture" if scene.photo is None else "photograph"
+    size = f"{what} of {scene.width} × {scene.height} px"
+    return f"{request.checkpoint}, K = {scene.k} Gaussians{refined}{fewer}; {size}"
 
 
 # --- pictures ----------------------------------------------------------------------------------------
@@ -176,13 +167,13 @@ def _edge_layer(layers: int, strength: np.ndarray) -> str:
     )
 
 
-def _figure_layer(mask: np.ndarray) -> str:
-    """An element that outlines the figure of a mask `[H, W]` and covers the ground."""
+def _foreground_layer(mask: np.ndarray) -> str:
+    """An element that outlines the foreground of a mask `[H, W]` and covers the ground."""
     from scipy import ndimage
 
     outline = ndimage.binary_dilation(mask, iterations=max(1, round(_LINE * max(mask.shape)))) & ~mask
     levels = np.where(outline, 2, ~mask).astype(np.uint8)
-    shades = [("#000000", 0.0), (f"rgb{PAPER}", _GROUND_COVER), (FIGURE_COLOR, 1.0)]
+    shades = [("#000000", 0.0), (f"rgb{PAPER}", _GROUND_COVER), (FOREGROUND_COLOR, 1.0)]
     return f'<img class="figure" id="figure" src="{_stencil(levels, shades)}" alt="Figure and ground" hidden>'
 
 

@@ -1,6 +1,6 @@
 """Contours of pictures and partitions: gradients, non-maximum suppression, region merging.
 
-Everything here works on NumPy arrays in pixels; nothing knows of Gaussians or models.
+All functions take NumPy arrays in pixels, and none needs Gaussians or a model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def gradient(picture: Array, sigma: float) -> Gradient:
     """Gradient of a picture by Gaussian derivatives.
 
     Several channels are joined by their structure tensor: its larger eigenvalue is the squared magnitude, and the
-    eigenvector the direction, whose sign means nothing (Di Zenzo, "A note on the gradient of a multi-image", 1986).
+    eigenvector the direction, whose sign has no meaning (Di Zenzo, "A note on the gradient of a multi-image", 1986).
 
     Args:
         picture: `[H, W]` or `[H, W, C]`.
@@ -69,7 +69,7 @@ def _suppress(strength: Array, dx: Array, dy: Array) -> Array:
 
 @numba.njit(cache=True, nogil=True)
 def _bilinear(values: Array, y: float, x: float) -> float:
-    """`values` between pixels; beyond the border those of the border."""
+    """`values` between pixels; beyond the border those of the nearest border pixel."""
     height, width = values.shape
     y = min(max(y, 0.0), height - 1.0)
     x = min(max(x, 0.0), width - 1.0)
@@ -124,7 +124,7 @@ def merge_regions(labels: Array, features: Array, *, barrier: Array | None = Non
         damping: area in px at which a region's weight is halved (squared); 0 for none.
 
     Returns:
-        float32 `[H, W]`, one pixel wide lines as `jumps` draws them; 0 inside regions.
+        float32 `[H, W]`, one pixel wide lines as `jumps` makes them; 0 inside regions.
     """
     from skimage.measure import label
 
@@ -137,8 +137,8 @@ def close_contours(strength: Array, sigma: float, *, damping: float = 0.0) -> Ar
     """Ultrametric contour map of a soft map of lines: what closes around a region stays strong, what does not fades.
 
     The basins of the blurred map merge by its mean along the border between them, as `merge_regions` merges by colour.
-    After Arbelaez et al., "Contour detection and hierarchical image segmentation" (TPAMI 2011), whose strengths have a
-    direction, too.
+    After Arbelaez et al., "Contour detection and hierarchical image segmentation" (TPAMI 2011), whose strengths
+    also have a direction.
 
     Args:
         strength: `[H, W]`, 0 or more.
@@ -146,7 +146,7 @@ def close_contours(strength: Array, sigma: float, *, damping: float = 0.0) -> Ar
         damping: as for `merge_regions`.
 
     Returns:
-        float32 `[H, W]`, lines as `merge_regions` draws them.
+        float32 `[H, W]`, lines as `merge_regions` makes them.
     """
     from skimage.segmentation import watershed
 

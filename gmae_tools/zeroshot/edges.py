@@ -59,11 +59,12 @@ class Significance:
     """When a depth group counts as having changed a pixel.
 
     Attributes:
-        measure: what is compared with the threshold. `color`: the largest difference of an RGB channel that drawing
-            the group makes, over white. `alpha`: the share of the light from behind that the group takes
+        measure: what is compared with the threshold. `color`: the largest change of an RGB channel when the
+            group is rendered, over white. `alpha`: the share of the light from behind that the group takes
             (transmittance lost). `share`: the group's weight in the finished picture (alpha taken).
-        thresholds: each in [0, 1]; a change must be larger. Several make the edges soft: what persists is strong.
-        order: in which the groups are drawn, and so which is the last to change a pixel: of all that do, the nearest
+        thresholds: each in [0, 1]; a change must be larger. Several make the edges soft: edges at many
+            thresholds are strong.
+        order: in which the groups are rendered. Of all groups that change a pixel, the last one is the nearest
             (`back-to-front`, as a painter works) or the farthest (`front-to-back`).
     """
 
@@ -95,7 +96,7 @@ def layer_index(
         backend: of `splatting.rasterize`.
 
     Returns:
-        int16 `[T, H, W]`: 1 is the nearest group, N the farthest, N + 1 the background, where none changed anything.
+        int16 `[T, H, W]`: 1 is the nearest group, N the farthest, and N + 1 the background, where no group counts.
 
     Raises:
         GmaeToolsError: `layers` does not fit, or a parameter is not finite.
@@ -115,7 +116,7 @@ def layer_index(
 
 
 def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tensor:
-    """How much each depth group changes each pixel when it is drawn, `[N, H, W]` in [0, 1].
+    """How much each depth group changes each pixel when it is rendered, `[N, H, W]` in [0, 1].
 
     Args:
         images, alphas: what the groups, nearest first, contribute to the finished picture, `[N, 3, H, W]` and
@@ -128,7 +129,7 @@ def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tens
         return alphas[:, 0] / arriving[:, 0]
     if significance.order == "front-to-back":
         return (images - alphas).abs().amax(1)  # coloured light instead of white
-    # What lies behind, on white, as seen without the nearer groups.
+    # The picture of the groups behind each group, on white, without the nearer groups.
     farther = _running_sum(images.flip(0)).flip(0) - images + (1 - alphas.sum(0)).clamp_min(0)
     behind = farther / (arriving - alphas).clamp_min(1e-10)
     return ((images - alphas * behind) / arriving).abs().amax(1)
@@ -173,7 +174,7 @@ def layer_edges(
     significance: Significance = DEFAULT_SIGNIFICANCE,
     backend: Backend = "auto",
 ) -> np.ndarray:
-    """l@N: where the index map of `layer_index` jumps, made soft by persistence.
+    """l@N: jumps of the index map of `layer_index`, which are the stronger the more thresholds they appear at.
 
     Args:
         layers: any numbers N of depth groups, 1..K; several are a hierarchy.
@@ -216,7 +217,7 @@ def region_edges(
 
 
 def combined_edges(scene: Scene, layers: Sequence[int] = (), *, backend: Backend = "auto") -> np.ndarray:
-    """Mean of `region_edges` and `render_edges`: where colours change, and which regions that change keeps apart."""
+    """Mean of `region_edges` and `render_edges`: where colours change, and which regions these changes keep apart."""
     picture, owner = _render(scene, backend)
     return (_region_edges(picture, owner, DAMPING) + _gradient_edges(picture, RENDER_SIGMA, RENDER_HALF)) / 2
 
@@ -263,7 +264,7 @@ def _gradient_edges(picture: np.ndarray, sigma: float, half: float) -> np.ndarra
 
 
 def _soften(strength: np.ndarray, half: float) -> np.ndarray:
-    """Strengths in [0, inf) as s / (s + half), in [0, 1): no strong edge is clipped, no weak one lost in rounding."""
+    """Map strengths s in [0, inf) to s / (s + half) in [0, 1), so that strong edges are not clipped."""
     return (strength / (strength + half)).astype(np.float32)
 
 

@@ -35,7 +35,7 @@ Array = np.ndarray
 METHODS = FOREGROUND_METHODS
 
 CENTRE_SIGMA = 0.25  # of the preference for the middle, in widths and heights of the picture
-SOFTNESS = 0.1  # of the map's span: so far from the threshold, the odds are e to 1
+SOFTNESS = 0.1  # distance from the threshold at which the odds are e to 1, as a share of the map's span
 GRAPH_PIXELS = 112 * 112  # of the picture on which the graph is built
 DAMPING = 0.001  # share of the picture; see `build_graph`
 COUNTS = (10, 20, 40, 80)  # of groups; their scores are averaged
@@ -121,10 +121,10 @@ class Groups:
 
     Attributes:
         area: share of the picture, `[n]`.
-        border: what they have of the picture's border, in sides of the picture: all together 4, `[n]`.
+        border: length along the picture's border, in sides of the picture (the sum is 4), `[n]`.
         place: mean x and y in widths and heights of the picture, `[n, 2]`.
-        color: mean of the rendered colours in CIELAB, `[n, C]`; C is 3 unless more is to tell groups apart.
-        beside: which touch each other, or both the border, bool `[n, n]`; none itself.
+        color: mean of the rendered colours in CIELAB, `[n, C]`; C is 3 unless there are further features.
+        beside: which groups touch each other, or both touch the border, bool `[n, n]`; False on the diagonal.
     """
 
     area: Array
@@ -136,10 +136,10 @@ class Groups:
 
 @dataclass(frozen=True)
 class Graph:
-    """The Gaussians that are seen, as n nodes: each is the pixels of which it is the strongest Gaussian.
+    """The visible Gaussians as n nodes; each stands for the pixels in which it is the strongest Gaussian.
 
     Attributes:
-        k: number of Gaussians, seen or not.
+        k: number of Gaussians, visible or not.
         gaussians: which Gaussian each node is, -1 for the pixels without any, int `[n]`.
         sums: of area, border, area times place and area times colour, as in `Groups`, `[n, 4 + C]`.
         tree: how the nodes merge by colour, and which are neighbours.
@@ -151,7 +151,7 @@ class Graph:
     tree: MergeTree
 
     def groups(self, part: Array) -> Groups:
-        """The nodes put together by the number of their part, int `[n]`, such as `tree.partition` gives."""
+        """Join the nodes of each part; `part` is the part of each node, int `[n]`, as `tree.partition` returns it."""
         sums = np.stack([np.bincount(part, column) for column in self.sums.T], 1)
         means = sums[:, 2:] / sums[:, :1]
         border = sums[:, 1]
@@ -183,7 +183,7 @@ def render_owners(scene: Scene, pixels: int = GRAPH_PIXELS, *, backend: Backend 
 
 
 def build_graph(k: int, owner: Array, color: Array, damping: float = DAMPING) -> Graph:
-    """What is there, how large and of which colour, which are neighbours and how they merge.
+    """Build the graph of the Gaussians: sizes and colours, neighbours, and how they merge.
 
     Args:
         k: number of Gaussians.
@@ -222,32 +222,32 @@ def saliency(
     """Score of groups, `[n]` in [0, 1]: Zhu et al. (CVPR 2014), equations 2 to 9, with a preference for the middle.
 
     Args:
-        color_sigma: CIELAB units: groups that far apart, on the way from one to the next, hardly count as one, and
-            neighbours are hardly bound to each other.
+        color_sigma: in CIELAB units. Groups whose path from one to the next is longer hardly count as one, and
+            neighbours that differ more are hardly bound to each other.
         border_sigma: of the border connectivity, which is 1 for a square with one whole side at the border.
-        place_sigma: in widths and heights of the picture, of the ground that a group is compared with.
-        centre_sigma: the same, of the preference for the middle; infinite for none.
-        link: what binds neighbours of any colour.
+        place_sigma: of the neighbourhood that a group is compared with, in widths and heights of the picture.
+        centre_sigma: of the preference for the middle, in widths and heights of the picture; infinite for none.
+        link: strength of the bond between neighbours of any colour.
     """
     difference = _distances(groups.color)
-    # Ground: much border for its area, both counted over all that is alike on the way there.
+    # Ground has much border for its area, both summed over all groups along paths of like colour.
     paths = dijkstra(np.where(groups.beside, difference + 1e-6, 0), directed=False)  # 0 would be no edge
     alike = _gaussian_weight(paths, color_sigma)
     connectivity = (alike @ groups.border) / np.sqrt(alike @ groups.area)
     ground = 1 - _gaussian_weight(connectivity, border_sigma)
-    # Figure: unlike the ground around it, and near the middle.
+    # Foreground is unlike the ground around it, and near the middle.
     near = _gaussian_weight(_distances(groups.place), place_sigma)
     centre = _gaussian_weight(np.hypot(*(groups.place - 0.5).T), centre_sigma)
-    figure = _unit(centre * ((difference * near) @ (ground * groups.area)))
-    # A balance of both by least squares, in which neighbours of like colour pull each other along.
+    foreground = _unit(centre * ((difference * near) @ (ground * groups.area)))
+    # Both are balanced by least squares, in which neighbours of like colour get like scores.
     bonds = np.where(groups.beside, _gaussian_weight(difference, color_sigma) + link, 0)
     weight = len(groups.area) * groups.area
-    system = np.diag(bonds.sum(1) + weight * (ground + figure)) - bonds
-    return _unit(np.linalg.solve(system, weight * figure))
+    system = np.diag(bonds.sum(1) + weight * (ground + foreground)) - bonds
+    return _unit(np.linalg.solve(system, weight * foreground))
 
 
 def group_scores(graph: Graph, counts: Sequence[int] = COUNTS, score: Callable[[Groups], Array] = saliency) -> Array:
-    """Score of each Gaussian `[K]`, the mean over several numbers of groups; NaN for those that own no pixel."""
+    """Score of each Gaussian `[K]`, averaged over several numbers of groups; NaN for Gaussians that own no pixel."""
     parts = [graph.tree.partition(count) for count in counts]
     scores = np.mean([score(graph.groups(part))[part] for part in parts], 0)
     seen = graph.gaussians >= 0

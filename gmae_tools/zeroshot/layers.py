@@ -1,19 +1,22 @@
-"""Depth layers: what the nearest K Gaussians draw together, and what each of N depth groups draws alone.
+"""Depth layers: the picture of the nearest K Gaussians together, and of each of N depth groups alone.
 
 Source: GMAE (arXiv 2501.03229), Figures 6 and 7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.metrics.pictures import StreamingSimilarity
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.zeroshot.strips import strips
 
@@ -46,8 +49,14 @@ class LayerPictures:
 
 
 def over(images: Tensor, alphas: Tensor, background: Tensor) -> Tensor:
-    """Premultiplied `images` `[..., 3, H, W]` laid on a `background` colour `[3]`."""
+    """Lay premultiplied `images` `[..., 3, H, W]` on a `background` colour `[3]`."""
     return images + (1 - alphas) * background.to(images)[:, None, None]
+
+
+def pixels(images: Tensor) -> np.ndarray:
+    """Pictures `[n, C, H, W]` in [0, 1] as uint8 `[n, H, W, C]`."""
+    levels = (images * 255 + 0.5).clamp_(0, 255).to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def layer_sizes(k: int, layers: int) -> list[int]:
@@ -98,7 +107,7 @@ def layer_strips(
 def _check(count: int, ks: Sequence[int], layers: int) -> None:
     for k in ks:
         if not 1 <= k <= count:
-            raise GmaeToolsError(f"cannot draw the nearest {k} of {count} Gaussians")
+            raise GmaeToolsError(f"cannot render the nearest {k} of {count} Gaussians")
     if not 1 <= layers <= count:
         raise GmaeToolsError(f"cannot cut {count} Gaussians into {layers} layers")
 
@@ -109,9 +118,9 @@ def _render_prefixes(
     """Draw several numbers of the nearest splats, and all, in one pass.
 
     Args:
-        splats: one set, sorted.
-        sizes: by how much each number exceeds the one before.
-        wanted: which of the numbers to draw, S of them, and all.
+        splats: one set, nearest first.
+        sizes: differences between consecutive numbers.
+        wanted: indices of the S numbers to render, and of all.
 
     Returns:
         Colours of the prefixes `[S, 3, H, W]`, alphas of these and of all `[S + 1, 1, H, W]`, and the
@@ -131,3 +140,71 @@ def _groups_as_batch(splats: Splats, sizes: Sequence[int]) -> Splats:
     index = (lengths.cumsum(0) - lengths + offsets).clamp_max(splats.means.shape[1] - 1)  # [N, M]
     batch = Splats(*(getattr(splats, field.name)[0, index] for field in fields(Splats)))
     return replace(batch, opacities=batch.opacities * (offsets < lengths))
+
+
+# --- how good the pictures of the nearest Gaussians are ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PrefixScore:
+    """What the picture of the nearest k Gaussians is worth.
+
+    Attributes:
+        psnr: in dB against the photograph, of 8-bit pictures; None without a photograph.
+        ssim: against the photograph, at most 1; None without a photograph.
+        coverage: mean alpha, in [0, 1].
+    """
+
+    psnr: float | None
+    ssim: float | None
+    coverage: float
+
+
+class PrefixScores:
+    """Collects the scores of S first-K pictures strip by strip, equal to those of the whole pictures.
+
+    Args:
+        scene: that they are of, with its photograph if there is one.
+        count: S.
+    """
+
+    def __init__(self, scene: Scene, count: int) -> None:
+        self._photo, self._pixels = scene.photo, scene.height * scene.width
+        self._similarity = [
+            StreamingSimilarity(scene.height, scene.width) for _ in range(count if scene.photo is not None else 0)
+        ]
+        self._covered = torch.zeros(count, dtype=torch.float64)
+
+    def jobs(self, rows: slice, pictures: np.ndarray, alphas: Tensor) -> list[Callable[[], None]]:
+        """Take the next strip; what is left to do are independent pieces of work.
+
+        Args:
+            rows: of the strip.
+            pictures: uint8 `[S, h, W, 3]`.
+            alphas: `[S, 1, h, W]`.
+        """
+        self._covered += alphas.double().sum((1, 2, 3)).cpu()
+        if self._photo is None:
+            return []
+        photo = self._photo[rows]
+        return [partial(each.update, picture, photo) for each, picture in zip(self._similarity, pictures, strict=True)]
+
+    def compute(self) -> list[PrefixScore]:
+        """The scores, once all strips are done."""
+        coverage = (self._covered / self._pixels).tolist()
+        if self._photo is None:
+            return [PrefixScore(None, None, covered) for covered in coverage]
+        found = [each.compute() for each in self._similarity]
+        return [PrefixScore(*figures, covered) for figures, covered in zip(found, coverage, strict=True)]
+
+
+def score_prefixes(
+    scene: Scene, ks: Sequence[int], background: Tensor, *, backend: Backend = "auto"
+) -> list[PrefixScore]:
+    """Score the pictures of the nearest k Gaussians, for each k, on a background colour `[3]`."""
+    scores = PrefixScores(scene, len(ks))
+    for rows, strip in layer_strips(scene, ks, 1, backend=backend):
+        pictures = pixels(over(strip.firsts, strip.first_alphas, background))
+        for job in scores.jobs(rows, pictures, strip.first_alphas):
+            job()
+    return scores.compute()

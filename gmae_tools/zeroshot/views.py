@@ -1,6 +1,6 @@
-"""Looking at a photograph at several scales and mirrored, and joining what each look says into one map.
+"""Looking at a photograph at several scales and mirrored, and joining the readouts of all looks into one map.
 
-A model has a fixed number of Gaussians a picture, so that it sees a part of a photograph more finely than the whole.
+A model has a fixed number of Gaussians a picture, so that it shows a part of a photograph more finely than the whole.
 Scale s cuts the photograph into s x s overlapping tiles; scale 1 is the photograph itself.
 """
 
@@ -35,8 +35,8 @@ class Looks:
     """How often and how closely to look.
 
     Attributes:
-        scales: each s gives s x s tiles; the scales' maps are averaged.
-        flip: also look at everything mirrored, and average.
+        scales: scale s gives s x s tiles; the maps of all scales are averaged.
+        flip: also look at mirrored tiles, and average.
         refine: steps by which the Gaussians of each tile are fitted to it.
     """
 
@@ -194,7 +194,7 @@ def tiles(length: int, count: int) -> list[slice]:
 
 
 def _fade(piece: slice, length: int) -> np.ndarray:
-    """Weights along a side of a tile: 1, falling to nearly 0 over the overlap, but not at the border of the picture."""
+    """Weights along a side of a tile: 1, falling to nearly 0 where tiles overlap, but not at the picture's border."""
     size = piece.stop - piece.start
     ramp = max(1.0, size * _OVERLAP / (1 + _OVERLAP))
     place = np.arange(size) + 0.5

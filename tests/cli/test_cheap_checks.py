@@ -18,7 +18,7 @@ for arguments in json.load(sys.stdin):
     print(json.dumps([result.exit_code, result.stderr, "torch" in sys.modules]))
 """
 PICTURES = ("density", "edges", "export", "layers", "reconstruct", "segment", "view", "view3d")
-DATA = ("probe", "invariance")
+DATA = ("probe", "invariance", "finetune")
 
 
 def test_wrong_input_is_refused_before_torch_is_loaded(repository: Path, tmp_path: Path) -> None:
@@ -49,10 +49,12 @@ def test_wrong_input_is_refused_before_torch_is_loaded(repository: Path, tmp_pat
         (["edges", "--dataset", "bsds500", "--root", nowhere, *out], "BSDS500 not found under"),
         (["segment", "--dataset", "ecssd", "--root", nowhere, *out], "ecssd not found under"),
         (["segment", "--dataset", nowhere, *out], "neither a data set"),
+        (["segment", "--dataset", "voc07", "--root", nowhere, *out], "VOC2007 not found under"),
+        (["segment", "--dataset", "coco", "--root", nowhere, *out], "COCO not found under"),
         ([*train, nowhere], "no such file or folder"),
         ([*train, photo, "--warm-start", "no-such.pth"], "no-such.pth: no such file"),
         ([*train, photo, "--warm-start", nowhere], "no checkpoint"),
-        ([*train, photo, "--set", "queries"], "expected KEY=NUMBER"),
+        ([*train, photo, "--set", "queries"], "expected KEY=VALUE"),
         ([*train, photo, "--crop-scale", "0.5"], "--crop-scale takes two numbers"),
         ([*train, photo, "--device", "abacus"], "device 'abacus'"),
         (["report", nowhere, *out], "nowhere"),

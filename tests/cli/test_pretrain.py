@@ -136,7 +136,7 @@ def test_the_papers_preset_sets_what_was_published(photographs: Path, tmp_path: 
     assert (objective["mask_ratio"], objective["loss_on"], objective["background"]) == ([0.75, 0.75], "masked", "white")
     assert (objective["slot_depth_weight"], objective["error"], objective["whole"]) == (0, "mse", 0)
     assert (model["max_scale"], model["gaussians_per_query"]) == (1, 1)
-    assert model.get("query_start", "random") == "random" and model.get("rotations", "shoemake") == "shoemake"
+    assert (model["query_start"], model["rotations"], model["camera"]["shear"]) == ("random", "shoemake", True)
     assert (optimizer["name"], optimizer["lr"], kept["schedule"]["warmup"]) == ("adamw", 1.5e-4 * 8 / 256, 0.1)
     AcceleratorState._reset_state(reset_partial_state=True)
     changed = ["--background", "random", "--lr", 0.001, "--mask-ratio", 0.5]
@@ -295,6 +295,7 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
         "name": "gmae", "mask_ratio": [0.75, 0.75], "whole": 0.25, "error": "psnr", "loss_on": "masked",
         "background": "white", "slot_depth_weight": 0.5, "nested_weight": 0.125, "gradient_weight": 0.75,
         "occlusion_gradient": 0.02, "size_depth_weight": 0.004, "region_depth_weight": 0.005,
+        "normalise_targets": False,
     }  # fmt: skip
     assert kept["optimizer"] == {"name": "adamw", "lr": 0.002, "muon_lr": 0.01, "weight_decay": 0.1}
     rest = {name: kept[name] for name in kept.keys() - {"model", "schedule", "objective", "optimizer"}}

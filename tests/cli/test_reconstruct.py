@@ -78,9 +78,9 @@ def test_figures_are_those_of_scikit_image(mae: Path, photo: Path, tmp_path: Pat
 
 def run_mask(seed: int) -> torch.Tensor:
     """What half of 64 patches is hidden by a seed."""
-    from gmae_tools.pretrain.objectives.objective import draw_masks
+    from gmae_tools.pretrain.sampling import sample_masks
 
-    return draw_masks((0.5, 0.5), 64, 0, np.zeros(1, np.int64), seed)
+    return sample_masks((0.5, 0.5), 64, 0, np.zeros(1, np.int64), seed)
 
 
 def test_nothing_hidden(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
@@ -124,9 +124,9 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(photo: Path,
     checkpoints.save(CMAE(CMAEConfig.preset("nano")), tmp_path / "contrastive")
     result = run(photo, "--checkpoint", tmp_path / "contrastive", "-o", tmp_path / "out")
     assert result.exit_code == 1
-    assert result.stderr == "error: contrastive: tells pictures apart, and draws none; choose a GMAE or an MAE\n"
+    assert result.stderr == "error: contrastive: compares pictures and rebuilds none; choose a GMAE or an MAE\n"
     assert not (tmp_path / "out").exists()
-    with pytest.raises(GmaeToolsError, match="draws none"):
+    with pytest.raises(GmaeToolsError, match="rebuilds none"):
         reconstruct(CMAE(CMAEConfig.preset("nano")), torch.rand(1, 3, 64, 64))
 
 

@@ -151,7 +151,7 @@ def test_a_pinhole_comes_back(gaussians: Gaussians, tmp_path: Path) -> None:
     ply.write(tmp_path / "some.ply", gaussians, Viewpoint(camera, 40, 64))
     back, viewpoint = ply.read(tmp_path / "some.ply")
     assert viewpoint is not None and (viewpoint.height, viewpoint.width) == (40, 64)
-    assert viewpoint.camera.distance == 0 and viewpoint.camera.blur == 0.1
+    assert viewpoint.camera.distance == 0 and viewpoint.camera.blur == 0.1 and viewpoint.camera.shear_limit is None
     ours, theirs = project(gaussians, camera, 40, 64), project(back, viewpoint.camera, 40, 64)
     torch.testing.assert_close(theirs.means, ours.means, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(theirs.conics, ours.conics, atol=1e-4, rtol=1e-4)
@@ -188,7 +188,7 @@ def test_any_order_of_elements_and_properties(gaussians: Gaussians, tmp_path: Pa
     assert viewpoint is not None
     camera_ = viewpoint.camera
     assert (viewpoint.width, viewpoint.height, camera_.focal, camera_.focal_y) == (64, 50, 30 / 32, 40 / 25)
-    assert (camera_.kind, camera_.cx, camera_.cy) == ("pinhole", 0.0, 0.0)
+    assert (camera_.kind, camera_.cx, camera_.cy, camera_.shear_limit) == ("pinhole", 0.0, 0.0, 1.3)
 
 
 @pytest.mark.parametrize("form", [LITTLE, BIG, TEXT])
@@ -358,6 +358,8 @@ def test_broken_files_are_refused_in_one_line(tmp_path: Path, data: bytes, messa
         ({"intrinsic": [("float", "intrinsic", [0.0] * 9)]}, "must be positive"),
         ({"intrinsic": [("float", "intrinsic", [math.nan] * 9)]}, "slanted pixels"),
         ({"intrinsic": [("float", "matrix", [1.0] * 9)]}, "no property intrinsic"),
+        ({"splatting": [("double", "splatting", [0.3])]}, "not a PLY of 3-D Gaussians"),
+        ({"splatting": [("double", "splatting", [-0.3, 1.3])]}, "blur must not be negative"),
     ],
 )
 def test_impossible_cameras_are_refused(

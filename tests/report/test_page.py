@@ -22,9 +22,10 @@ from gmae_tools.cli import main
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAEConfig
-from gmae_tools.report.page import EDGE_LAYERS, FIELDS, PageRequest, page_size, render_page, write_page
+from gmae_tools.report.page import FIELDS, PageRequest, page_size, render_page, write_page
 from gmae_tools.scene import Scene
 from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
+from gmae_tools.zeroshot.names import HIERARCHY
 
 K, HEIGHT, WIDTH = 40, 30, 44
 EVIL = "<img src=x onerror=alert(1)>"
@@ -54,6 +55,14 @@ def seen(gaussians: Gaussians, height: int = HEIGHT, width: int = WIDTH) -> Scen
 def page(name: str = "photo.jpg", request: PageRequest | None = None, gaussians: Gaussians | None = None) -> str:
     gaussians = random_gaussians() if gaussians is None else gaussians
     return render_page(seen(gaussians), request or PageRequest("gmae-test"), name)
+
+
+def test_of_very_many_gaussians_it_shows_fewer_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmae_tools.report.page.MOST_SPLATS", 15)
+    text = page()
+    found = re.search(r"gmae-test, K = 40 Gaussians, joined to (\d+) for this page; photograph of 44 × 30 px", text)
+    assert found and 1 <= int(found[1]) <= 15
+    assert f'"k":{found[1]},' in text
 
 
 @dataclass
@@ -138,7 +147,7 @@ def test_says_checkpoint_and_numbers() -> None:
 def test_pictures_of_the_page() -> None:
     images = {attributes.get("id") or attributes.get("data-layers"): picture(attributes["src"])
               for tag, attributes in parse(page()).elements if tag == "img"}  # fmt: skip
-    assert set(images) == {"photograph", "figure", *map(str, EDGE_LAYERS)}
+    assert set(images) == {"photograph", "figure", *map(str, HIERARCHY)}
     assert {image.size for image in images.values()} == {(WIDTH, HEIGHT)}
     photo = np.asarray(images.pop("photograph").convert("RGB"), float)
     assert np.abs(photo - photograph()).mean() < 4

@@ -80,7 +80,13 @@ def test_projection_matches_gsplat(camera: Camera, model: str) -> None:
         torch.testing.assert_close(gradient, getattr(theirs, field).grad)
 
 
-@pytest.mark.parametrize("camera", [Camera("pinhole", 0.0), Camera("pinhole", 0.0, 0.7, focal_y=1.1, cx=0.4, cy=-0.3)])
+@pytest.mark.parametrize(
+    "camera",
+    [
+        Camera("pinhole", 0.0, shear_limit=1.3),
+        Camera("pinhole", 0.0, 0.7, focal_y=1.1, cx=0.4, cy=-0.3, shear_limit=1.3),
+    ],
+)
 def test_projection_matches_gsplat_from_within_a_scene(camera: Camera) -> None:
     """Most of the Gaussians lie beside the picture, where the shear is cut."""
     gaussians = leaves(random_gaussians(400))

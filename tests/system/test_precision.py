@@ -24,11 +24,11 @@ from gmae_tools.masks import visible_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
 from gmae_tools.positions import patch_positions
 from gmae_tools.predict import predict
-from gmae_tools.pretrain.batches import Batch
 from gmae_tools.pretrain.crops import bicubic_weights, resize_batch
 from gmae_tools.pretrain.objectives import OBJECTIVES
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.reconstruction import reconstruct
+from gmae_tools.pretrain.sampling import Batch
 from gmae_tools.refine import RefineOptions, refine
 from gmae_tools.report.layers import LayersRequest
 from gmae_tools.scene import Scene
