@@ -274,10 +274,10 @@ def test_the_embedded_checkpoint_on_the_bundled_photograph(tmp_path: Path) -> No
 def test_a_failure_while_writing_leaves_nothing(
     checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Gaussians, "save", full)
+    monkeypatch.setattr(np, "savez_compressed", full)
     result = layers(checkpoint, photos / "tall.jpg", "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "cannot be written (No space left on device)" in result.stderr
