@@ -129,27 +129,25 @@ optional_model_options = gathered("model", ModelOptions, unchecked_checkpoint_op
 class LooksOptions:
     """How photographs are shown to a model: at which scales, and whether also mirrored."""
 
-    scales: tuple[int, ...]
+    scales: tuple[int, ...] | None
     flip: bool
 
-    def looks(self, refine: int) -> Looks:
-        """The argument of `views.look`; each tile is refined by `refine` steps."""
+    def looks(self, refine: int, scales: tuple[int, ...]) -> Looks:
+        """The argument of `views.look`; each tile is refined by `refine` steps, and `scales` are the default."""
         from gmae_tools.zeroshot.views import Looks
 
-        return Looks(self.scales, self.flip, refine)
-
-    def __str__(self) -> str:
-        return f"scales {', '.join(map(str, self.scales))}" + (" and mirrored" if self.flip else "")
+        return Looks(self.scales or scales, self.flip, refine)
 
 
-def looks_options(default: tuple[int, ...]) -> Decorator:
-    """--scales and --flip as one argument `looks`, a `LooksOptions`; `default` is that of --scales."""
+def looks_options(default: str) -> Decorator:
+    """--scales and --flip as one argument `looks`, a `LooksOptions`; `default` says what no --scales stands for."""
     return gathered(
         "looks",
         LooksOptions,
         click.option(
-            "--scales", type=Numbers(), metavar="S,S,...", default=",".join(map(str, default)), show_default=True,
-            help="Look at S x S overlapping tiles of the photograph, and average over several S; 1 is the whole.",
+            "--scales", type=Numbers(), metavar="S,S,...",
+            help="Look at S x S overlapping tiles of the photograph, and average over several S; 1 is the whole."
+            f"  [default: {default}]",
         ),
         click.option("--flip", is_flag=True, help="Look at everything mirrored too, and average."),
     )  # fmt: skip

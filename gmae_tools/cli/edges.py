@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.benchmarks.names import EDGES, THRESHOLDS
+from gmae_tools.benchmarks.names import EDGES, FIRST_EDGES, THRESHOLDS, scales_of
 from gmae_tools.cli._inputs import Inputs, input_options
 from gmae_tools.cli._models import (
     BenchmarkOptions,
@@ -50,14 +50,15 @@ SHEET = "sheet.png"
 )
 @click.option(
     "--readout", "readouts", type=click.Choice(EDGES), multiple=True,
-    help="How edges are read out; for pictures, more than once for several.  [default: layers]",
+    help="How edges are read out; for pictures, more than once for several."
+    f"  [default: {' and '.join(FIRST_EDGES)}; with --dataset {FIRST_EDGES[0]}]",
 )  # fmt: skip
 @click.option(
     "--layers", type=Numbers(), metavar="N,N,...",
     help="Numbers of depth groups. With --dataset several make one map of what persists."
     f"  [default: {','.join(map(str, HIERARCHY))}; with --dataset {LAYERS}]",
 )  # fmt: skip
-@looks_options(EDGE_SCALES)
+@looks_options(f"1 for layers, for other readouts {','.join(map(str, EDGE_SCALES))}")
 @click.option(
     "--thresholds", type=click.IntRange(1), default=THRESHOLDS, show_default=True,
     help="Number of thresholds of the benchmark.",
@@ -80,7 +81,8 @@ def command(
 
     With IMG (pictures, folders, globs, or - for a pipe) DIR/<name>/ receives a soft map for each readout and number of
     layers (white is strong), and DIR/sheet.png a row for each of the first 50: photograph, ground truth if the picture
-    lies in a copy of BSDS500, maps.
+    lies in a copy of BSDS500, maps. l@N is read from one look at the whole photograph, as published; --scales 3,4
+    reads it from tiles, as the other readouts are.
 
     With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ what the benchmark counts in it, and DIR
     the scores, the precision-recall curve, a table of the images and the settings. An interrupted run goes on where it
@@ -94,7 +96,7 @@ def command(
     """
     if bool(inputs.images) == bool(data.dataset):
         raise click.UsageError("give pictures, or --dataset")
-    names = readouts or (EDGE_READOUTS[0],)
+    names = readouts or (FIRST_EDGES[:1] if data.dataset else FIRST_EDGES)
     if data.dataset and len(names) > 1:
         raise click.UsageError("--dataset scores one --readout at a time")
     if not set(names).isdisjoint(EDGE_READOUTS):
@@ -106,16 +108,27 @@ def command(
     with busy("loading torch"):
         from gmae_tools.benchmarks.edge_methods import EdgeMethod
     opened = None if set(names).isdisjoint(EDGE_READOUTS) else model.open()
-    views, source = looks.looks(model.refine), opened.source if opened else None
+    source = opened.source if opened else None
     methods = [
-        EdgeMethod.named(name, source, views, groups)
+        EdgeMethod.named(name, source, looks.looks(model.refine, scales_of(name)), groups)
         for name in names
         for groups in ([(count,) for count in layers or HIERARCHY] if name == "layers" else [()])
     ]
-    about = f"read from K = {opened.k} Gaussians a look by {model.name}, {looks}{model.refined}" if opened else ""
+    about = f"K = {opened.k} Gaussians a look by {model.name}; {in_words(methods)}{model.refined}" if opened else ""
     failures += write_pictures(paths, methods, about or "on the photographs", output.folder("*"), model)
     if failures:
         raise SystemExit(1)
+
+
+def in_words(methods: Sequence[EdgeMethod]) -> str:
+    """How the methods look at a photograph, such as `l@N: one look, regions: tiles 3 x 3 and 4 x 4`."""
+    words = {}
+    for method in methods:
+        if method.looks:
+            scales = [f"{scale} x {scale}" for scale in method.looks.scales if scale > 1]
+            parts = ["one look"] * (1 in method.looks.scales) + ([f"tiles {' and '.join(scales)}"] if scales else [])
+            words["l@N" if method.layers else method.name] = " and ".join(parts + ["mirrored"] * method.looks.flip)
+    return ", ".join(f"{name}: {looks}" for name, looks in words.items())
 
 
 def write_pictures(
@@ -195,7 +208,9 @@ def benchmark(
 
     processes.join()
     opened: OpenModel | None = model.open() if name in EDGE_READOUTS else None
-    method = EdgeMethod.named(name, opened.source if opened else None, looks.looks(model.refine), layers)
+    method = EdgeMethod.named(
+        name, opened.source if opened else None, looks.looks(model.refine, scales_of(name)), layers
+    )
     folder = output.folder(MAPS, edges.COUNTS, edges.HUMAN, launched=True)
     found = edges.run(photos, data.split, {"": method}, folder, thresholds=thresholds, options=run.of(model))
     if processes.is_main():

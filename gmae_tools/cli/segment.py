@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gmae_tools.benchmarks.names import MASKS
+from gmae_tools.benchmarks.names import MASKS, WHOLE
 from gmae_tools.cli._inputs import Inputs, input_options
 from gmae_tools.cli._models import (
     BenchmarkOptions,
@@ -31,7 +31,7 @@ from gmae_tools.cli._options import (
     print_failure,
 )
 from gmae_tools.cli._progress import busy, look_progress, progress_over
-from gmae_tools.cli._scores import MaskThreshold, min_max_option, render_boxes, render_regions
+from gmae_tools.cli._scores import MaskThreshold, min_max_option, render_boxes, render_regions, serialize
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from gmae_tools.report.segment import ForegroundRow
 
 SHEET, RECORD = "sheet.png", "segment.json"
-COLUMNS = {"image": None, "x0": 0, "y0": 0, "x1": 0, "y1": 0, "area": 0, "share": 3}
+COLUMNS = {"image": None, "method": None, "x0": 0, "y0": 0, "x1": 0, "y1": 0, "area": 0, "share": 3}
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class MaskOptions:
     ),
 )  # fmt: skip
 @click.option(
-    "--method", type=click.Choice(MASKS), default=FOREGROUND_METHODS[0], show_default=True,
-    help="How figure is told from ground.",
+    "--method", type=click.Choice(MASKS),
+    help=f"How figure is told from ground.  [default: {FOREGROUND_METHODS[0]}, and {FOREGROUND_METHODS[1]} beside it]",
 )  # fmt: skip
 @gathered(
     "masks",
@@ -84,14 +84,14 @@ class MaskOptions:
         "--ap", is_flag=True, help="With --dataset, score all boxes as detections, too (needs faster-coco-eval)."
     ),
 )  # fmt: skip
-@looks_options((1,))
+@looks_options("1")
 @run_options
 @output_options("segment")
 @optional_model_options
 def command(
     inputs: Inputs,
     data: DataOptions,
-    method: str,
+    method: str | None,
     masks: MaskOptions,
     looks: LooksOptions,
     run: BenchmarkOptions,
@@ -103,13 +103,15 @@ def command(
     With IMG (pictures, folders, globs, or - for a pipe) DIR/<name>/ receives probability.png, mask.png, cutout.png (the
     figure on transparent ground), overlay.png (figure outlined, ground faded, box) and segment.json (box and area in
     pixels), and DIR/sheet.png a row for each of the first 50. The box is that of the mask's largest region. Boxes and
-    areas also go to stdout.
+    areas also go to stdout. Unless a --method is named, all these are of grouped; the plain readout of depth stands
+    beside it: in probability-depth.png, on the sheet and in the table.
 
     With --dataset DIR/maps/ receives the probability of figure of each photograph, and DIR the scores, the curves over
     thresholds, a table of the images and the settings. Where a data set has boxes the score is CorLoc, the share of the
     photographs whose one box finds an object (IoU of 0.5 or more), with --ap also AP without classes. An interrupted
     run goes on where it stopped. Maps of other settings are refused without --overwrite; with another --threshold or
-    with --min-max the maps that are there are scored anew. The scores also go to stdout. Several processes share the
+    with --min-max the maps that are there are scored anew. Results of depth, beside those of grouped, are in DIR/depth.
+    The scores also go to stdout. Several processes share the
     photographs: torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
 
     Methods on the Gaussians: grouped (into a figure and a ground), depth (the plain readout). On the photograph:
@@ -118,25 +120,27 @@ def command(
     """
     if bool(inputs.images) == bool(data.dataset):
         raise click.UsageError("give pictures, or --dataset")
-    if method in FOREGROUND_METHODS:
+    names = (method,) if method else FOREGROUND_METHODS
+    if names[0] in FOREGROUND_METHODS:
         model.check()
     if data.dataset:
-        benchmark(data, method, masks, looks, run, output, model)
+        benchmark(data, names, masks, looks, run, output, model)
         return
     paths, failures = inputs.find(output.out)
     with busy("loading torch"):
         from gmae_tools.benchmarks.figure_methods import RegionMethod
-    opened = model.open() if method in FOREGROUND_METHODS else None
-    segmenter = RegionMethod.named(method, opened.source if opened else None, looks.looks(model.refine))
-    maker = f" from K = {opened.k} Gaussians by {model.name}{model.refined}" if opened else ""
-    failures += write_pictures(paths, segmenter, masks.threshold, f"{method}{maker}", output, model)
+    opened = model.open() if names[0] in FOREGROUND_METHODS else None
+    source, views = opened.source if opened else None, looks.looks(model.refine, WHOLE)
+    methods = [RegionMethod.named(name, source, views) for name in names]
+    about = names[0] + (f" from K = {opened.k} Gaussians by {model.name}{model.refined}" if opened else "")
+    failures += write_pictures(paths, methods, masks.threshold, about, output, model)
     if failures:
         raise SystemExit(1)
 
 
 def write_pictures(
     paths: Sequence[Path],
-    method: RegionMethod,
+    methods: Sequence[RegionMethod],
     threshold: Threshold | None,
     about: str,
     output: OutputOptions,
@@ -148,29 +152,35 @@ def write_pictures(
     from gmae_tools.report.segment import foreground_sheet
 
     folder = output.folder("*")
-    rows, records, failures = [], [], 0
+    rows: list[ForegroundRow] = []
+    records: list[dict[str, Any]] = []
+    done, failures = 0, 0
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
-            row, record = segment_one(path, method, threshold, folder / name, model)
+            row, found = segment_one(path, methods, threshold, folder / name, model)
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
             continue
-        records.append(record)
-        if len(records) <= MOST_ROWS:
+        records += found
+        done += 1
+        if done <= MOST_ROWS:
             rows.append(row)
     if rows:
         title = "Figure and ground"
-        write_image(folder / SHEET, foreground_sheet(title, f"{about}{of_all(rows, len(records))}", rows))
+        write_image(folder / SHEET, foreground_sheet(title, f"{about}{of_all(rows, done)}", rows))
     if records:
         click.echo(render(records, output.form))
     return failures
 
 
 def segment_one(
-    path: Path, method: RegionMethod, threshold: Threshold | None, folder: Path, model: ModelOptions
-) -> tuple[ForegroundRow, dict[str, Any]]:
-    """Everything about one picture, written to `folder`; its row of the sheet, and what stands in its JSON file."""
+    path: Path, methods: Sequence[RegionMethod], threshold: Threshold | None, folder: Path, model: ModelOptions
+) -> tuple[ForegroundRow, list[dict[str, Any]]]:
+    """Everything about one picture, written to `folder`; its row of the sheet, and a record of what each method found.
+
+    The pictures and the JSON file are those of the first method. Of every other there is its probability.
+    """
     import numpy as np
 
     from gmae_tools.benchmarks.pipeline import maps
@@ -180,37 +190,38 @@ def segment_one(
     from gmae_tools.zeroshot.boxes import largest_box
 
     photo = read_image(path, max_pixels=model.max_pixels)
-    (probability,) = maps([method], photo, look_progress(model.refine))
-    threshold = method.threshold if threshold is None else threshold
-    mask = binarize(probability, threshold)
-    box = largest_box(mask)
-    pictures = {
-        "probability": np.rint(probability * 255).astype(np.uint8),
-        "mask": mask,
-        "cutout": cutout(photo, mask),
-        "overlay": overlay(photo, mask, box),
-    }
+    pictures: dict[str, np.ndarray] = {}
+    shown = {"photograph": photo}
+    records: list[dict[str, Any]] = []
+    for method, probability in zip(methods, maps(methods, photo, look_progress(model.refine)), strict=True):
+        level = method.threshold if threshold is None else threshold
+        mask = binarize(probability, level)
+        box, grey = largest_box(mask), np.rint(probability * 255).astype(np.uint8)
+        if not records:
+            pictures = {"probability": grey, "mask": mask, "cutout": cutout(photo, mask)}
+            pictures["overlay"] = overlay(photo, mask, box)
+            shown |= {"probability of figure": grey, "figure and box": pictures["overlay"]}
+            shown["cut-out"] = pictures["cutout"]
+        else:
+            pictures[f"probability-{method.name}"] = grey
+            shown[f"by {method.name} alone"] = overlay(photo, mask, box)
+        records.append(
+            {
+                "image": str(path),
+                "width": photo.shape[1],
+                "height": photo.shape[0],
+                "method": method.name,
+                "threshold": level,
+                "box": None if box is None else [int(side) for side in box],
+                "area": int(mask.sum()),
+                "share": round(float(mask.mean()), 6),
+            }
+        )
     for name, picture in pictures.items():
         write_image(folder / f"{name}.png", picture)
-    record = {
-        "image": str(path),
-        "width": photo.shape[1],
-        "height": photo.shape[0],
-        "method": method.name,
-        "threshold": threshold,
-        "box": None if box is None else [int(side) for side in box],
-        "area": int(mask.sum()),
-        "share": round(float(mask.mean()), 6),
-    }
     with atomic_path(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    shown = {
-        "photograph": photo,
-        "probability of figure": pictures["probability"],
-        "figure and box": pictures["overlay"],
-        "cut-out": pictures["cutout"],
-    }
-    return foreground_row(path.name, shown), record
+        temporary.write_text(json.dumps(records[0], indent=2) + "\n", encoding="utf-8")
+    return foreground_row(path.name, shown), records
 
 
 def render(records: list[dict[str, Any]], form: str) -> str:
@@ -226,14 +237,14 @@ def render(records: list[dict[str, Any]], form: str) -> str:
 
 def benchmark(
     data: DataOptions,
-    name: str,
+    names: Sequence[str],
     masks: MaskOptions,
     looks: LooksOptions,
     run: BenchmarkOptions,
     output: OutputOptions,
     model: ModelOptions,
 ) -> None:
-    """Both stages for one method; prints the scores."""
+    """Both stages for each method, the first one's in DIR and another's in DIR/<method>; prints the scores."""
     from gmae_tools.datasets.named import ListedSet, open_dataset
 
     source = open_dataset(str(data.dataset), data.root)
@@ -247,15 +258,26 @@ def benchmark(
     processes.join()
     if masks.ap:
         regions.detection([])  # says now, not at the end, if something has to be installed
-    opened: OpenModel | None = model.open() if name in FOREGROUND_METHODS else None
-    method = RegionMethod.named(name, opened.source if opened else None, looks.looks(model.refine))
+    opened: OpenModel | None = model.open() if names[0] in FOREGROUND_METHODS else None
+    views, opened_source = looks.looks(model.refine, WHOLE), opened.source if opened else None
+    methods = {
+        name if number else "": RegionMethod.named(name, opened_source, views) for number, name in enumerate(names)
+    }
     rules = regions.MaskRules(masks.threshold, masks.min_max, masks.ap)
-    folder, options = output.folder(MAPS, launched=True), run.of(model)
+    folder, options = output.folder(MAPS, f"*/{MAPS}", launched=True), run.of(model)
     if isinstance(source, ListedSet) and source.boxed:
-        scores = boxes.run(source, data.split, {"": method}, folder, rules=rules, options=options).scores[""]
-        text = render_boxes(scores, output.form)
+        scores = boxes.run(source, data.split, methods, folder, rules=rules, options=options).scores
     else:
-        scores = regions.run(source, data.split, {"": method}, folder, rules=rules, options=options).scores[""]
-        text = render_regions(scores, output.form)
+        scores = regions.run(source, data.split, methods, folder, rules=rules, options=options).scores
     if processes.is_main():
-        click.echo(text)
+        click.echo(render_each(list(scores.values()), output.form))
+
+
+def render_each(scores: Sequence[dict[str, Any]], form: str) -> str:
+    """The scores of several methods as text; in JSON, those of all but the first are its list `beside`."""
+    if form == "json":
+        return serialize(scores[0] | ({"beside": scores[1:]} if len(scores) > 1 else {}), "json")
+    texts = [(render_regions if "iou" in each else render_boxes)(each, form) for each in scores]
+    if form == "csv":
+        return "\n".join([texts[0], *(text.splitlines()[-1] for text in texts[1:])])
+    return "\n\n".join(texts)

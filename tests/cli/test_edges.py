@@ -26,6 +26,7 @@ from gmae_tools.report import contact_sheet
 from gmae_tools.report.edges import ink
 from gmae_tools.splatting import Drawer, choose_backend
 from gmae_tools.zeroshot.names import EDGE_READOUTS
+from gmae_tools.zeroshot.views import Looks, Views, look
 from tests.launches import launch
 
 SHAPE = (48, 64)
@@ -71,13 +72,13 @@ def test_writes_maps_and_a_sheet(root: Path, checkpoint: Path, tmp_path: Path) -
     assert result.stdout == f"{tmp_path / 'out' / 'sheet.png'}\n"
     for name in ("12", "34"):
         maps = {path.name: read_soft_map(path) for path in sorted((tmp_path / "out" / name).iterdir())}
-        assert list(maps) == ["l2.png", "l8.png"]
+        assert list(maps) == ["closed-regions.png", "l2.png", "l8.png"]
         assert all(strength.shape == SHAPE and strength.max() > 0.1 for strength in maps.values())
-        assert not np.array_equal(*maps.values())
+        assert not np.array_equal(maps["l2.png"], maps["l8.png"])
     sheet = read_image(tmp_path / "out" / "sheet.png")
-    # Two rows of photograph, ground truth, and two maps.
+    # Two rows of photograph, ground truth, and three maps.
     assert sheet.shape[0] > 2 * 264 * SHAPE[0] / SHAPE[1]
-    assert sheet.shape[1] > 4 * 264
+    assert sheet.shape[1] > 5 * 264
 
 
 def test_without_ground_truth_and_with_several_readouts(checkpoint: Path, tmp_path: Path) -> None:
@@ -86,6 +87,26 @@ def test_without_ground_truth_and_with_several_readouts(checkpoint: Path, tmp_pa
     arguments = ["--readout", "combined", "--readout", "soft-canny", "-o", tmp_path / "out", "--checkpoint", checkpoint]
     assert edges(photo, *arguments).exit_code == 0
     assert sorted(path.name for path in (tmp_path / "out" / "photo").iterdir()) == ["combined.png", "soft-canny.png"]
+
+
+def test_layers_are_of_one_look_and_closed_regions_of_tiles(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)).save(photo)
+    looks: list[tuple[int, ...]] = []
+
+    def count(model: object, photo: object, wanted: Looks, **options: object) -> Views:
+        looks.append(wanted.scales)
+        return look(model, photo, wanted, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "look", count)
+    common = (photo, "-o", tmp_path / "out", "--layers", "8", "--checkpoint", checkpoint)
+    assert edges(*common).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out" / "photo").iterdir()) == ["closed-regions.png", "l8.png"]
+    assert looks == [(1,), (3, 4)]
+    assert edges(*common, "--readout", "layers", "--scales", "2").exit_code == 0
+    assert looks[2:] == [(2,)]
 
 
 @pytest.mark.parametrize("readout", EDGE_READOUTS)

@@ -83,13 +83,27 @@ def test_writes_everything_about_a_picture(data: Path, checkpoint: Path, tmp_pat
     assert np.asarray(Image.open(folder / "probability.png")).std() > 5
 
 
+def test_depth_stands_beside_the_default(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+    photo, common = data / "images" / "0001.jpg", ("--checkpoint", checkpoint, "--format", "json")
+    both = json.loads(segment(photo, "-o", tmp_path / "both", *common).stdout)
+    assert [record["method"] for record in both] == ["grouped", "depth"]
+    for record in both:
+        out = tmp_path / record["method"]
+        assert json.loads(segment(photo, "-o", out, "--method", record["method"], *common).stdout) == [record]
+    alone = (tmp_path / "depth" / "0001" / "probability.png").read_bytes()
+    assert (tmp_path / "both" / "0001" / "probability-depth.png").read_bytes() == alone
+    assert json.loads((tmp_path / "both" / "0001" / "segment.json").read_text()) == both[0]
+    one, two = (read_image(tmp_path / name / "sheet.png") for name in ("grouped", "both"))
+    assert two.shape[1] > one.shape[1]
+
+
 def test_otsu_finds_the_square_and_its_box(data: Path, tmp_path: Path) -> None:
     result = segment(data / "images" / "0001.jpg", "-o", tmp_path / "out", "--method", "otsu", "--checkpoint", "none")
     assert result.exit_code == 0, result.output  # no model is needed
     record = json.loads((tmp_path / "out" / "0001" / "segment.json").read_text())
     np.testing.assert_allclose(record["box"], [20, 12, 44, 36], atol=1)
     cells = result.stdout.splitlines()[2].split()
-    assert cells[1:6] == [*map(str, record["box"]), str(record["area"])]
+    assert cells[2:7] == [*map(str, record["box"]), str(record["area"])]
 
 
 def test_a_threshold_of_ones_own_and_a_picture_without_figure(data: Path, tmp_path: Path) -> None:
@@ -147,8 +161,12 @@ def test_scores_a_data_set_and_writes_everything(data: Path, checkpoint: Path, t
     assert scores["protocol"]["resized"] == "3 maps, bilinear, to their masks' size"
     assert scores["protocol"]["empty_masks"] == 1
     assert 0 < scores["max_f_beta"] < 1 and scores["corloc"] in (0, 0.5, 1)
-    assert {path.name for path in out.iterdir()} == RESULTS
+    assert {path.name for path in out.iterdir()} == RESULTS | {"depth"}
+    (beside,) = scores.pop("beside")
     assert json.loads((out / "scores.json").read_text()) == scores
+    assert beside["method"] == "depth" and beside["iou"] != scores["iou"]
+    assert {path.name for path in (out / "depth").iterdir()} == RESULTS
+    assert json.loads((out / "depth" / "scores.json").read_text()) == beside
     images = pd.read_csv(out / "images.csv")
     assert list(images["image"]) == [1, 2, 3]
     assert images["hit"].isna().tolist() == [False, False, True]
