@@ -34,7 +34,7 @@ MAX_CALLS = 5  # ... or after so many of them
 
 
 def whole_numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Parse `3,4` into a tuple, and leave None alone; callback of an option."""
+    """Parse `3,4` into a tuple, None where the option is not given; callback of an option."""
     if value is None:
         return None
     try:

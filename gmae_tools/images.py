@@ -31,6 +31,7 @@ IMAGE_SUFFIXES = _WRITTEN_SUFFIXES | {".avif", ".heic", ".heif"}
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485  # Pillow warns of decompression bombs above this; a quarter of a gigabyte of RGB
 
+_SHRUNK = 2  # times as many pixels as the bound are allowed in a JPEG that is decoded at a fraction of its size
 _STRIP_PIXELS = 1 << 20  # converted at a time
 _LONGEST_LINE = 300  # characters
 _MOST_PIPED = 1 << 29  # bytes that are read from a pipe, which might never end
@@ -84,10 +85,11 @@ def open_image(
     bound = max_pixels or MAX_PIXELS
     try:
         with _opened(file) as encoded, _recognised(encoded) as image:
+            width, height = image.size
             if side and image.format in ("JPEG", "MPO"):  # others would take a thumbnail for the picture
                 image.draft("RGB", (side, side))
-            if image.width * image.height > bound:
-                problem = f"{image.width} x {image.height} is more than {bound:,} pixels; downscale it first"
+            if image.width * image.height > bound or width * height > _SHRUNK * bound:
+                problem = f"{width} x {height} is more than {bound:,} pixels; downscale it first"
                 raise GmaeToolsError(problem + ", or raise --max-pixels" * bool(max_pixels))
             with decoding(image.format, encoded):
                 yield image

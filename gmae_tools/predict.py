@@ -1,4 +1,4 @@
-"""From a photograph to its Gaussians: the one place where pictures meet the model."""
+"""From a photograph to the Gaussians that a model predicts for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _devices() -> str:
-    """What there is instead of a device that there is not."""
+    """Advice on which devices there are, for a message about one that there is not."""
     if torch.version.cuda is None:
         return "this torch is built without CUDA; use auto or cpu"
     if not torch.cuda.is_available():

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gmae_tools.camera import Camera, longest_axes, project
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
+from gmae_tools.gaussians import COLUMNS, LAYOUT, Gaussians
 from gmae_tools.images import resize, to_tensor
 from gmae_tools.metrics.differentiable import ssim
 from gmae_tools.metrics.pictures import SSIM_WINDOW
@@ -35,8 +35,6 @@ _COOLDOWN = 1 / 3  # the share of the steps over which the rates fall to 0
 _GROWTH, _GROWTHS = 0.3, 5  # densification: over which share of the steps, and in how many goes
 _SPLIT = math.sqrt(0.75)  # how far children lie from their parent, in its standard deviations: they are half as long
 _SCALE_RANGE = math.log(100)  # no Gaussian grows or shrinks by more: keeps exp() and the conics finite
-_COLUMNS = (3, 3, 4, 3, 1)  # of the parameters [B, K, 14]: means, log growth of scales, quats, colors, opacities
-_LOG_GROWTH, _QUATS, _UNIT = slice(3, 6), slice(6, 10), slice(10, 14)
 
 Progress = Callable[[int, float], None]  # steps done, mean of the best PSNRs so far
 
@@ -189,7 +187,7 @@ class _Adam:
 class _Fit:
     """The state of a fit.
 
-    `parameters` `[B, K, 14]` are those of the Gaussians, but for the scales, which are `scales` times the exp of their
+    `parameters` `[B, K, 14]` are the packed Gaussians, but for the scales, which are `scales` times the exp of their
     parameters, so that parameters that have not moved reproduce the start to the bit.
     """
 
@@ -201,11 +199,7 @@ class _Fit:
         self.height, self.width = image.shape[-2:]
         self.rows = torch.arange(start.batch_size, device=start.device)[:, None]
         self.scales = self.start.scales
-        means, quats, colors, opacities = (
-            getattr(self.start, name) for name in ("means", "quats", "colors", "opacities")
-        )
-        growth = torch.zeros_like(self.scales)
-        self.start_parameters = torch.cat([means, growth, quats, colors, opacities[..., None]], -1)
+        self.start_parameters = replace(self.start, scales=torch.zeros_like(self.scales)).pack()
         self.parameters = self.start_parameters.clone()
         self.adam = _Adam(self._rates(options.rates))
         self._forget_best()
@@ -235,14 +229,14 @@ class _Fit:
         spacing = math.sqrt(self.height * self.width / self.k)
         across, down = 2 * spacing / self.width, 2 * spacing / self.height  # as a normalised length
         columns = [rates.means * across, rates.means * down, rates.depth]
-        columns += [rates.scales] * 3 + [rates.quats] * 4 + [rates.colors] * 3 + [rates.opacities]
+        columns += [getattr(rates, name) for name, size in LAYOUT.items() if name != "means" for _ in range(size)]
         result = self.parameters.new_tensor(columns).repeat(*self.parameters.shape[:2], 1)
-        result[..., _QUATS] *= self.start.quats.norm(dim=-1, keepdim=True)
+        result[..., COLUMNS["quats"]] *= self.start.quats.norm(dim=-1, keepdim=True)
         return result
 
     def _gaussians(self, parameters: Tensor) -> Gaussians:
-        means, growth, quats, colors, opacities = parameters.split(_COLUMNS, -1)
-        return Gaussians(means, self.scales * growth.exp(), quats, colors, opacities[..., 0])
+        unpacked = Gaussians.unpack(parameters)
+        return replace(unpacked, scales=self.scales * unpacked.scales.exp())
 
     def _render(self, owners: bool = False) -> Raster:
         splats = project(self._gaussians(self.parameters), self.camera, self.height, self.width)
@@ -257,8 +251,9 @@ class _Fit:
         gradient = torch.autograd.grad(loss.sum(), self.parameters)[0].nan_to_num_(0.0, 0.0, 0.0)
         with torch.no_grad():
             self.adam.step(self.parameters, gradient, factor)
-            self.parameters[..., _LOG_GROWTH].clamp_(-_SCALE_RANGE, _SCALE_RANGE)
-            self.parameters[..., _UNIT].clamp_(0, 1)
+            self.parameters[..., COLUMNS["scales"]].clamp_(-_SCALE_RANGE, _SCALE_RANGE)
+            for name in ("colors", "opacities"):
+                self.parameters[..., COLUMNS[name]].clamp_(0, 1)
 
     def _forget_best(self) -> None:
         self.best = [self.parameters.new_full((self.start.batch_size,), -math.inf, dtype=torch.float64)]

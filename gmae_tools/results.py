@@ -27,7 +27,8 @@ from gmae_tools.splatting import Backend
 from gmae_tools.zeroshot import boxes as boxes_module
 from gmae_tools.zeroshot.density import Points, ScaleByDepth, density_map, scale_by_depth, summary
 from gmae_tools.zeroshot.figure_ground import foreground_mask
-from gmae_tools.zeroshot.layers import LayerPictures, PrefixScore, render_layers, score_prefixes
+from gmae_tools.zeroshot.layers import LayerPictures, PrefixScore, PrefixScores, over, pixels, render_layers
+from gmae_tools.zeroshot.names import LAYERS, PREFIXES
 from gmae_tools.zeroshot.views import Views
 
 if TYPE_CHECKING:
@@ -35,12 +36,11 @@ if TYPE_CHECKING:
 
     from gmae_tools.scene import Scene
 
-DEFAULT_KS = (32, 64, 128, 256, 512)  # and all; those beyond K are left out
 _SIDE = 264  # px, longest side of a picture on a sheet
 
 
 class Shown(ABC):
-    """A result with a sheet that says it in one picture."""
+    """A result with a sheet that shows it in one picture."""
 
     @abstractmethod
     def sheet(self) -> Image.Image:
@@ -58,7 +58,7 @@ class Layers(Shown):
         scene: its Gaussians nearest first.
         ks: numbers of nearest Gaussians rendered together.
         pictures: the rendered pictures, in the scene's size.
-        scores: of the pictures of the nearest Gaussians on white, one for each of `ks`.
+        scores: one for each of `ks`, of the pictures on white.
     """
 
     scene: Scene
@@ -79,11 +79,15 @@ class Layers(Shown):
 
 
 def layers(scene: Scene, ks: Sequence[int] | None, count: int, backend: Backend) -> Layers:
-    """Render the nearest Gaussians and the depth groups of a scene; `Scene.layers` says the rest."""
+    """Render the nearest Gaussians and the depth groups of a scene; `Scene.layers` documents it."""
     scene = replace(scene, gaussians=scene.gaussians.detach().sort_by_depth())
-    chosen = tuple(ks) if ks is not None else (*(k for k in DEFAULT_KS if k < scene.k), scene.k)
+    chosen = tuple(ks) if ks is not None else (*(k for k in PREFIXES if k < scene.k), scene.k)
     pictures = render_layers(scene, chosen, count, backend=backend)
-    return Layers(scene, chosen, pictures, tuple(score_prefixes(scene, chosen, _white(), backend=backend)))
+    scores = PrefixScores(scene, len(chosen))
+    firsts = pixels(over(pictures.firsts, pictures.first_alphas, _white()))
+    for job in scores.jobs(slice(0, scene.height), firsts, pictures.first_alphas):
+        job()
+    return Layers(scene, chosen, pictures, tuple(scores.compute()))
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,8 +113,9 @@ class EdgeMap(Shown):
         return Image.fromarray(ink(self.strength, *self.strength.shape))
 
 
-def edges(scene: Scene, readout: str, layers: Sequence[int], backend: Backend) -> EdgeMap:
-    """Read the edges of a scene; `Scene.edges` says the rest."""
+def edges(scene: Scene, readout: str, layers: Sequence[int] | None, backend: Backend) -> EdgeMap:
+    """Read the edges of a scene; `Scene.edges` documents it."""
+    layers = (LAYERS,) if layers is None else layers
     name = f"l@{','.join(map(str, layers))}" if readout == "layers" else readout
     return EdgeMap(Views.of(scene, backend=backend).edges(readout, layers), name)
 
@@ -150,7 +155,7 @@ class Foreground(Shown):
 
 
 def foreground(scene: Scene, method: str, backend: Backend) -> Foreground:
-    """Tell figure from ground; `Scene.mask` says the rest."""
+    """Tell figure from ground; `Scene.mask` documents it."""
     return Foreground(scene, Views.of(scene, backend=backend).foreground(method))
 
 
@@ -202,7 +207,7 @@ class Density(Shown):
 
 
 def show(scene: Scene, backend: Backend) -> Path:
-    """Write the page of a scene into a folder for temporary files, and open it; `Scene.show` says the rest."""
+    """Write the page of a scene into a folder for temporary files, and open it; `Scene.show` documents it."""
     path = Path(tempfile.mkdtemp(prefix="gmae-tools-")) / "scene.html"
     write_page(scene, PageRequest("scene", layers=min(8, scene.k), backend=backend), path, "scene")
     webbrowser.open(path.as_uri())

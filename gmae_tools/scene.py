@@ -31,9 +31,9 @@ class Scene:
 
     Attributes:
         gaussians: a batch of one, in the units of `camera`.
-        camera: through which they are seen.
-        height, width: of the picture in pixels; `render` draws any other size, too.
-        photo: the photograph that they rebuild, uint8 RGB `[H, W, 3]`; None where there is none.
+        camera: the camera through which they are seen.
+        height, width: of the picture in pixels; `render` takes any other size, too.
+        photo: the photograph that they reconstruct, uint8 RGB `[H, W, 3]`; None if there is none.
 
     Raises:
         GmaeToolsError: there is not exactly one set, the picture has no pixels, or the photograph another shape.
@@ -93,7 +93,7 @@ class Scene:
         Args:
             height, width: in pixels.
             background: RGB in [0, 1] behind the Gaussians.
-            backend: that draws; see `splatting.rasterize`.
+            backend: of `splatting.rasterize`.
         """
         height, width = height or self.height, width or self.width
         color = torch.tensor(background, dtype=self.gaussians.means.dtype, device=self.gaussians.device)
@@ -106,7 +106,7 @@ class Scene:
         rendered = self.render(backend=backend)[0].detach().movedim(0, -1).clamp(0, 1)
         return (rendered * 255).round().byte().cpu().numpy()
 
-    def layers(self, k: Sequence[int] | None = None, n: int = 8, *, backend: Backend = "auto") -> Layers:
+    def layers(self, k: int | Sequence[int] | None = None, n: int = 8, *, backend: Backend = "auto") -> Layers:
         """Take the scene apart into depth layers.
 
         Args:
@@ -119,14 +119,16 @@ class Scene:
         """
         from gmae_tools import results
 
-        return results.layers(self, k, n, backend)
+        return results.layers(self, _several(k), n, backend)
 
-    def edges(self, readout: str = "layers", *, layers: int | Sequence[int] = 16, backend: Backend = "auto") -> EdgeMap:
+    def edges(
+        self, readout: str = "layers", *, layers: int | Sequence[int] | None = None, backend: Backend = "auto"
+    ) -> EdgeMap:
         """The edge map that `gmae-tools edges --scales 1` writes: one look at the whole, thinned to its crests.
 
         Args:
             readout: one of `zeroshot.names.EDGE_READOUTS`; `layers` is l@N.
-            layers: the number N of depth groups of l@N, or several, whose maps are averaged.
+            layers: the number N of depth groups of l@N, or several, whose maps are averaged; 16 by default.
             backend: of `splatting.rasterize`.
 
         Example:
@@ -135,7 +137,7 @@ class Scene:
         """
         from gmae_tools import results
 
-        return results.edges(self, readout, (layers,) if isinstance(layers, int) else tuple(layers), backend)
+        return results.edges(self, readout, _several(layers), backend)
 
     def mask(self, method: str = "grouped", *, backend: Backend = "auto") -> Foreground:
         """Tell figure from ground.
@@ -192,3 +194,9 @@ class Scene:
         from gmae_tools import results
 
         return results.scene_html(self)
+
+
+def _several(numbers: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    if isinstance(numbers, int):
+        return (numbers,)
+    return None if numbers is None else tuple(numbers)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from gmae_tools import images
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.images import read_image, resize, to_tensor, write_image
+from gmae_tools.images import open_image, read_image, resize, to_tensor, write_image
 from gmae_tools.system.untrusted import protected
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [255, 255, 255], [90, 60, 30]]], np.uint8)
@@ -91,6 +91,17 @@ def test_grey_with_alpha_and_palette_with_a_transparent_entry(tmp_path: Path) ->
     palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     palette.save(tmp_path / "p.png", transparency=1)
     np.testing.assert_array_equal(read_image(tmp_path / "p.png")[0], [[10, 20, 30], [255] * 3, [70, 80, 90]])
+
+
+def test_a_jpeg_far_beyond_the_bound_is_refused_even_if_it_is_decoded_small(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.jpg")
+    with open_image(tmp_path / "x.jpg", max_pixels=64 * 32, side=8) as image:
+        assert image.size == (8, 8)
+    with (
+        pytest.raises(GmaeToolsError, match="64 x 64 is more than 2,047 pixels"),
+        open_image(tmp_path / "x.jpg", max_pixels=64 * 32 - 1, side=8),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])

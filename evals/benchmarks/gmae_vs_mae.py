@@ -59,7 +59,6 @@ from evals.encoders import HIDDEN, OBJECTIVES, Training, training_options
 from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.mae import MAE
-from gmae_tools.masks import visible_patches
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import GMAE, Autoencoder
 from gmae_tools.predict import has_bf16, resolve_device
@@ -72,6 +71,7 @@ from gmae_tools.report.invariance import COLUMNS as INVARIANCE
 from gmae_tools.report.probe import COLUMNS as PROBE
 from gmae_tools.report.reconstruction import write_reconstructions
 from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.vit import visible_patches
 
 RECONSTRUCTION = {"model": None, "psnr_hidden": 2, "within": 2, "difference": 2, "difference_within": 2, "psnr": 2,
                   "ssim": 4, "photographs": None}  # fmt: skip

@@ -26,7 +26,7 @@ import click
 
 from evals.common import read_table, results_option, run_gmae_tools, write_table
 from evals.encoders import Training, training_options
-from gmae_tools.encoder.invariance import Curve
+from gmae_tools.encoder.invariance import InvarianceCurve
 from gmae_tools.report.invariance import COLUMNS, plot_kinds
 from gmae_tools.report.tables import Row
 
@@ -60,13 +60,13 @@ def main(training: Training, photographs: int, cka_batch_size: int, ratio: float
     click.echo(f"{__doc__}\nPreset {training.preset}, {samples}")
 
 
-def curves_of(rows: Sequence[Row]) -> list[Curve]:
+def curves_of(rows: Sequence[Row]) -> list[InvarianceCurve]:
     """Curves from the rows of a table, whose blocks are in order."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         found.setdefault(tuple(row[key] for key in ("model", "tokens", "occlusion", "ratio")), []).append(row)
     return [
-        Curve(*curve, *([_number(row[name]) for row in each] for name in ("cka", "error")))
+        InvarianceCurve(*curve, *([_number(row[name]) for row in each] for name in ("cka", "error")))
         for curve, each in found.items()
     ]
 

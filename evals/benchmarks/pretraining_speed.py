@@ -8,7 +8,7 @@ all alike.
 
 - `mae`: the same encoder with MAE's pixel decoder, as wide and as deep as GMAE's. The unit of `ratio`.
 - `gmae`: 128 queries whatever K, K / 128 Gaussians each. `growth` is relative to the smallest K of the same footprints.
-- `splatting_ms` and `share`: the time of a step minus that of one whose loss is on the Gaussians themselves, without
+- `splatting_ms` and `share`: a step's time minus that of one whose loss is on the Gaussians themselves, without
   rendering; it includes the loss on pixels. (The paper has 1.5 % for K = 256 of a ViT-B on GPUs.)
 - `footprint`: `fresh`, as in a model before its first step, the same for every K; `trained`, scaled so that K Gaussians
   cover as much as those of a trained checkpoint (K sigma^2 is constant), though rounder; `checkpoint`, the checkpoint
@@ -37,13 +37,13 @@ from gmae_tools.camera import project
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.mae import MAE, MAEConfig, mae_loss
-from gmae_tools.masks import visible_patches
 from gmae_tools.model import GMAE, AutoencoderConfig, GMAEConfig
 from gmae_tools.predict import resolve_device
 from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting import choose_backend
+from gmae_tools.vit import visible_patches
 
 COLUMNS = {
     "masked": 2, "model": None, "k": None, "footprint": None, "sigma_px": 1, "step_ms": 1, "images_per_s": 1,

@@ -49,7 +49,6 @@ from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize, to_tensor, write_image
 from gmae_tools.model import GMAE
-from gmae_tools.positions import query_places
 from gmae_tools.predict import predict_scene
 from gmae_tools.refine import Rates, Refinement, RefineOptions, refine
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
@@ -59,6 +58,7 @@ from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.settings import claim
+from gmae_tools.vit import query_places
 from gmae_tools.zeroshot.layers import over, pixels, render_layers
 
 EVERY = 4

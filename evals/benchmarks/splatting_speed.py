@@ -37,7 +37,7 @@ from torch import Tensor
 from evals.common import RESULTS, ROOT, as_markdown, machine, take_turn, write_files, write_table
 from gmae_tools.camera import Splats
 from gmae_tools.report.tables import Row
-from gmae_tools.splatting import rasterize
+from gmae_tools.splatting import Rules, rasterize
 from tests.oracles.tiled_torch import rasterize_tiled
 
 Renderer = Callable[[Splats, int, int], Tensor]
@@ -47,7 +47,6 @@ CASE = ["measure", "threads", "batch", "k"]
 FIRST_CALL = """
 import time, torch
 from gmae_tools.camera import Splats
-from gmae_tools.splatting import rasterize
 generator = torch.Generator().manual_seed(0)
 uniform = lambda *shape: torch.rand(1, 64, *shape, generator=generator).requires_grad_()
 conics = torch.tensor([0.1, 0.0, 0.1]).expand(1, 64, 3)
@@ -63,7 +62,7 @@ def render_cpu(splats: Splats, height: int, width: int) -> Tensor:
 
 
 def render_with_order(splats: Splats, height: int, width: int) -> Tensor:
-    return rasterize(splats, height, width, order_temperature=0.05, backend="cpu").image
+    return rasterize(splats, height, width, rules=Rules(order_temperature=0.05), backend="cpu").image
 
 
 def render_dense(splats: Splats, height: int, width: int) -> Tensor:

@@ -66,6 +66,8 @@ VARIANTS: dict[str, Options] = GRID | {
     "size-0.001": STEM | {"size-depth-weight": 0.001},
     "size-0.01": STEM | {"size-depth-weight": 0.01},
     "region-0.001": STEM | {"size-depth-weight": 0, "region-depth-weight": 0.001},
+    "size-0.002-region-0.001": OCCLUSION["occlusion"] | {"size-depth-weight": 0.002, "region-depth-weight": 0.001},
+    "size-0.003-region-0.0005": OCCLUSION["occlusion"] | {"size-depth-weight": 0.003, "region-depth-weight": 0.0005},
     "no-slot-weight": STEM | {"slot-depth-weight": 0},
     "random-queries": STEM | {"set": "query_start=random"},
 }

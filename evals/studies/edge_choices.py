@@ -171,7 +171,7 @@ def mergings() -> Iterator[tuple[str, str, Choice]]:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Rendered:
     """A view: colours in CIELAB / 100 `[H, W, 3]`, the strongest Gaussian `[H, W]` (-1: none), and the splats."""
 
     color: Array
@@ -179,7 +179,7 @@ class Drawn:
     splats: Splats
 
 
-Barrier = Callable[[Drawn], Array]  # a view -> what is to be overcome at its borders [H, W]
+Barrier = Callable[[Rendered], Array]  # a view -> what is to be overcome at its borders [H, W]
 
 
 def merging(
@@ -195,25 +195,25 @@ def merging(
         lab = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy()) / 100
         owner = raster.owner[0].numpy()
         features = np.concatenate([color * lab, depth * raster.depth[0].permute(1, 2, 0).numpy()], -1)
-        walls = None if barrier is None else weight * barrier(Drawn(lab, owner, splats))
+        walls = None if barrier is None else weight * barrier(Rendered(lab, owner, splats))
         levels = contours.merge_regions(owner, features, barrier=walls, damping=damping * owner.size)
         return levels / (levels + edges.REGION_HALF)
 
     return read
 
 
-def border_gradient(view: Drawn) -> Array:
+def border_gradient(view: Rendered) -> Array:
     """Of the colours, CIELAB / 100 a px."""
     return contours.gradient(view.color, edges.RENDER_SIGMA).magnitude
 
 
-def border_depth(view: Drawn) -> Array:
+def border_depth(view: Rendered) -> Array:
     """Difference of the depths of the owners on both sides, scene units."""
     depths = view.splats.depths[0].numpy()
     return contours.jumps(np.append(depths, depths.max())[view.owner])  # what nobody owns is behind all
 
 
-def border_overlap(view: Drawn) -> Array:
+def border_overlap(view: Rendered) -> Array:
     """1 less the Bhattacharyya coefficient of the splats that own both sides."""
     barrier = np.zeros(view.owner.shape)
     for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):

@@ -20,7 +20,7 @@ from gmae_tools.cli._options import (
 from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
-    from gmae_tools.encoder.invariance import Curve
+    from gmae_tools.encoder.invariance import InvarianceCurve
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ def command(
     """
     photos, data_digest = choose_photographs(data, plan.photographs)  # before torch is loaded, in case there are none
 
-    from gmae_tools.encoder.features import fingerprint
+    from gmae_tools.encoder.features import weights_digest
     from gmae_tools.encoder.invariance import TOKENS, measure, models_of, occlusions, read_curves, shuffled_batches
     from gmae_tools.predict import resolve_device
     from gmae_tools.report.invariance import COLUMNS, curve_rows, plot_invariance, wide_table
@@ -111,9 +111,9 @@ def command(
     settings = {"data": data_digest, **asdict(plan), "photographs": len(photos)}
     claim(folder, settings, parts=(TABLE, CURVES, *FIGURES), overwrite=overwrite)
     (folder / CURVES).mkdir(exist_ok=True)
-    curves: list[Curve] = []
+    curves: list[InvarianceCurve] = []
     for name, model in models_of(checkpoints, plan.seed):
-        path = folder / CURVES / f"{fingerprint(model.encoder)[:16]}.json"
+        path = folder / CURVES / f"{weights_digest(model.encoder)[:16]}.json"
         if not path.exists():
             measured = measure(model.to(where), name, photos, bar(batches, name), occlusions(plan.ratios), plan.seed)
             with atomic_path(path) as temporary:

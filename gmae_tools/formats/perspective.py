@@ -1,14 +1,14 @@
 """Gaussians for perspective viewers: moved and reshaped so that an ordinary camera sees the model's own picture.
 
-The model's camera (`Camera`) moves centres nowhere with depth, and its pixels are square only on square pictures; no
+The model's camera (`Camera`) does not move centres with depth, and its pixels are square only on square pictures; no
 viewer of Gaussians has such a camera. Let it see a Gaussian of axes a at the depth z, with its centre at c and its axes
-as G on the picture plane (`flatten`), and let S = diag(W, H) / max(W, H) make pixels square. A pinhole of focal length
-F at the distance F before the origin shows a centre (P, Z) at F P / Z, and axes A at F / Z (A_xy - P A_z / Z), the
-affine approximation with which all splatting is done (Zwicker et al. 2001). So with Z = F + z - distance,
+as G on the picture plane (`project_vectors`), and let S = diag(W, H) / max(W, H) make pixels square. A pinhole of focal
+length F at the distance F before the origin shows a centre (P, Z) at F P / Z, and axes A at F / Z (A_xy - P A_z / Z),
+the affine approximation with which all splatting is done (Zwicker et al. 2001). So with Z = F + z - distance,
 
     P = Z / F S c,    A_xy = Z / F S G + P A_z / Z
 
-make it see the same splats, at the same depths, whatever A_z is: what lies along the line of sight is not to be seen.
+make it see the same splats, at the same depths, whatever A_z is, since extent along the line of sight is invisible.
 A_z = (Z / F) (focal / z) a_z keeps the proportions of a Gaussian in the middle of a square picture.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import Camera, flatten, quats_to_rotations
+from gmae_tools.camera import Camera, project_vectors, quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
 DEFAULT_FOV = 50.0  # degrees; about what viewers begin with
-_NEAREST = 0.05  # scene units before a viewer
+_NEAREST = 0.05  # scene units in front of the camera
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PerspectiveView:
 
     @property
     def distance(self) -> float:
-        """From the origin, and the focal length, in scene units."""
+        """Distance from the origin, which is the focal length, too, in scene units."""
         return 1 / math.tan(math.radians(self.fov) / 2)
 
     @property
@@ -73,7 +73,7 @@ class PerspectiveView:
         return across, down
 
     def camera(self, blur: float = 0.3) -> Camera:
-        """The same as a camera of the picture, with `blur` as `Camera` has it."""
+        """The camera of this view, with `blur` as `Camera` has it."""
         across, down = (self.distance / side for side in self.sides)
         return Camera("pinhole", self.distance, across, blur, focal_y=down)
 
@@ -91,7 +91,7 @@ class PerspectiveView:
 
 
 def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
-    """The scene whose picture through the camera of `view` is that of `scene`; the head of this module derives it.
+    """The scene whose picture through the camera of `view` is that of `scene`, as the head of this module derives.
 
     Args:
         view: of the scene's own height and width.
@@ -113,7 +113,7 @@ def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
     sides = means.new_tensor(view.sides)  # [2]
     scale = far / view.distance  # [B, K]
     axes = quats_to_rotations(quats) * scales[..., None, :]  # [B, K, 3, 3], columns = axes
-    flat, footprint = flatten(means, axes, depths, camera)
+    flat, footprint = project_vectors(means, axes, depths, camera)
     moved = flat * sides * scale[..., None]
     along = axes[..., 2, :] * (scale * camera.focal / depths)[..., None]  # [B, K, 3]
     shear = moved[..., None] * (along / far[..., None])[..., None, :]  # [B, K, 2, 3]
@@ -127,9 +127,9 @@ def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
 def for_viewers(scene: Scene, fov: float = DEFAULT_FOV) -> tuple[Scene, PerspectiveView]:
     """The scene for perspective viewers, and the view through which it looks like its picture.
 
-    What a pinhole camera with square pixels sees keeps its shape: it is only moved and scaled, so that the median depth
-    of what lies before it comes to the origin, and the view has the camera's own field of view. All else is reshaped by
-    `in_perspective`.
+    The scene of a pinhole camera with square pixels keeps its shape: it is only moved and scaled, so that the median
+    depth in front of the camera comes to the origin, and the view has the camera's own field of view. Other scenes
+    are reshaped by `in_perspective`.
 
     Args:
         fov: of the view in degrees, where the camera does not decide.

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.masks import visible_patches
 from gmae_tools.pretrain.crops import Cropper, send
 from gmae_tools.pretrain.objectives import Objective
 from gmae_tools.pretrain.sampling import Batch, PhotoOrder, sample_crops
+from gmae_tools.vit import visible_patches
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BatchPlan:
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Where batches are made.
 
     Attributes:
@@ -62,7 +62,7 @@ class BatchMaker:
         place: Where they are made.
     """
 
-    def __init__(self, photos: PhotoStore, indices: np.ndarray, plan: BatchPlan, place: Place) -> None:
+    def __init__(self, photos: PhotoStore, indices: np.ndarray, plan: BatchPlan, place: Placement) -> None:
         self.photos, self.plan, self.place = photos, plan, place
         self._cropper = Cropper(photos, place.device)
         self._order = PhotoOrder(indices, plan.seed)

@@ -34,9 +34,9 @@ from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
-from gmae_tools.model import Autoencoder, AutoencoderConfig, use_plain_attention
+from gmae_tools.model import Autoencoder, AutoencoderConfig
 from gmae_tools.predict import has_bf16, resolve_device
-from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Place
+from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Placement
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.objectives import GMAEObjective, Objective
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
@@ -46,6 +46,7 @@ from gmae_tools.pretrain.sheet import write_sheet
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.splatting import Backend, choose_backend
 from gmae_tools.system.files import atomic_path
+from gmae_tools.vit import use_plain_attention
 
 CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "log.jsonl", "model"
 
@@ -171,7 +172,22 @@ def pretrain(
     """
     where = resolve_device(device)
     with _torch_as_before(where):
-        return _pretrain(config, out, resume, where, execution)
+        accelerator = Accelerator(
+            cpu=where.type == "cpu",
+            mixed_precision=_precision(config.precision, where),
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+                DistributedDataParallelKwargs(broadcast_buffers=False),  # they never change
+            ],
+        )
+        if accelerator.is_main_process:
+            _check_folder(config, out, resume)
+        accelerator.wait_for_everyone()
+        run = _Run(config, out, accelerator, execution)
+        if accelerator.is_main_process:  # only now, so that settings that cannot work leave no file
+            with atomic_path(out / CONFIG_FILE) as temporary:
+                temporary.write_text(config.to_json() + "\n")
+        return run.train()
 
 
 @contextmanager
@@ -185,25 +201,6 @@ def _torch_as_before(device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.set_float32_matmul_precision(precision)
-
-
-def _pretrain(config: PretrainConfig, out: Path, resume: bool, where: torch.device, execution: Execution) -> Path:
-    accelerator = Accelerator(
-        cpu=where.type == "cpu",
-        mixed_precision=_precision(config.precision, where),
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=_PATIENCE),
-            DistributedDataParallelKwargs(broadcast_buffers=False),  # they never change
-        ],
-    )
-    if accelerator.is_main_process:
-        _check_folder(config, out, resume)
-    accelerator.wait_for_everyone()
-    run = _Run(config, out, accelerator, execution)
-    if accelerator.is_main_process:  # only now, so that settings that cannot work leave no file
-        with atomic_path(out / CONFIG_FILE) as temporary:
-            temporary.write_text(config.to_json() + "\n")
-    return run.train()
 
 
 def _precision(wanted: str, device: torch.device) -> str:
@@ -252,10 +249,10 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
 
 def _recipe(config: PretrainConfig) -> dict[str, Any]:
     """The configuration that is stored with the weights. It holds no paths, because checkpoints are shared."""
-    told: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
+    names: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
     if config.warm_start and Path(config.warm_start).exists():
-        told["warm_start"] = Path(config.warm_start).name
-    return {**json.loads(config.to_json()), **told}
+        names["warm_start"] = Path(config.warm_start).name
+    return {**json.loads(config.to_json()), **names}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -304,7 +301,7 @@ class _Run:
         self._restore()
         self.saved_step = self.step
         plan = BatchPlan(config.objective, config.batch_size, config.model.patch_size, config.seed, config.crop_scale)
-        place = Place(accelerator.device, accelerator.process_index, accelerator.num_processes)
+        place = Placement(accelerator.device, accelerator.process_index, accelerator.num_processes)
         self.maker = BatchMaker(self.photos, self.train_indices, plan, place)
 
     def train(self) -> Path:
@@ -491,7 +488,7 @@ class _Run:
 
 
 def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
-    """The group through which hosts exchange what is no gradient; None for a single process."""
+    """The group for messages between hosts other than gradients; None for a single process."""
     return distributed.new_group(backend="gloo", timeout=_PATIENCE) if accelerator.num_processes > 1 else None
 
 

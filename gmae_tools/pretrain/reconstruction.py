@@ -12,7 +12,7 @@ from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize, to_tensor
-from gmae_tools.mae import MAE, draw
+from gmae_tools.mae import MAE, paint_patches
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig
 from gmae_tools.pretrain.sampling import sample_masks
@@ -39,7 +39,7 @@ def reconstruct(model: Autoencoder, images: Tensor, mask: Tensor | None = None, 
         GmaeToolsError: The model rebuilds no pictures.
     """
     if isinstance(model, MAE):
-        return draw(model(images, mask), images, model.config).clamp(0, 1)
+        return paint_patches(model(images, mask), images, model.config).clamp(0, 1)
     check_rebuilds(model, "this model")
     assert isinstance(model, GMAE)
     height, width = images.shape[-2:]

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from gmae_tools import checkpoints
 from gmae_tools.checkpoint_names import OFFICIAL_SUFFIXES, TIMM_PREFIX
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats import official_mae
 from gmae_tools.images import one_line
 from gmae_tools.model import GMAE, Autoencoder, Encoder
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 # Fixed position embeddings are computed; the other tensors belong to a decoder or to a classifier.
 _NOT_THE_ENCODERS = ("pos_embed", "decoder_", "mask_token", "head", "fc_norm", "linear_")
@@ -36,7 +38,7 @@ def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
     if name.startswith(TIMM_PREFIX):
         _copy(_encoder_of(_timm_weights(name)), model.encoder, name)
     elif name.endswith(OFFICIAL_SUFFIXES):
-        _copy(_encoder_of(checkpoints.read_official(name)[0]), model.encoder, name)
+        _copy(_encoder_of(official_mae.read(name)[0]), model.encoder, name)
     elif not _is_alike(trained := checkpoints.load_any(name), model):
         _copy(_encoder_of(trained.encoder.state_dict()), model.encoder, name)
     elif isinstance(trained, GMAE) and isinstance(model, GMAE):
@@ -96,6 +98,7 @@ def grown(trained: GMAE, model: GMAE) -> dict[str, Tensor]:
 
 
 def _timm_weights(source: str) -> dict[str, Tensor]:
+    ensure_torchvision()
     import timm
 
     name = source.removeprefix(TIMM_PREFIX)

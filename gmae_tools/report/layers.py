@@ -20,7 +20,6 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import depth_colors, depth_range
-from gmae_tools.report.page import PageRequest, write_page
 from gmae_tools.report.tables import Row
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
@@ -145,6 +144,8 @@ def write_layers(
         size = (sheet.shape[0], sheet.shape[1])
         files.enter_context(png_writer(folder / "sheet.png", *size, channels=3)).write(sheet)
         if request.html:
+            from gmae_tools.report.page import PageRequest, write_page
+
             page = PageRequest(request.checkpoint, request.layers, request.refine, request.backend)
             write_page(scene, page, folder / _PAGE, Path(image).name)
         npz.write(folder / "gaussians.npz", scene.gaussians, Viewpoint(scene.camera, scene.height, scene.width))
@@ -153,10 +154,10 @@ def write_layers(
 
 
 class _Output:
-    """The pictures of one scene while they are written, and the scores that are collected on the way.
+    """The pictures of one scene while they are written, and the scores that are collected meanwhile.
 
     Args:
-        files: the pictures appear when it closes, unless with an exception.
+        files: when it closes without an exception, the pictures appear.
         depth_range: near and far end of the colour scale.
     """
 
@@ -267,7 +268,7 @@ def _layer_captions(gaussians: Gaussians, sizes: list[int]) -> tuple[list[str], 
 
 
 def _signed(value: Tensor) -> str:
-    """Two decimals with a typographic minus, none before zero."""
+    """Two decimals with a typographic minus; zero has no sign."""
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")
 
 

@@ -1,7 +1,7 @@
-"""One page of HTML about one photograph: its Gaussians, to be taken apart in any browser, without a network.
+"""One page of HTML about one scene: its Gaussians, to be taken apart in any browser, without a network.
 
-The page holds everything: the script and the style of `assets/`, the pictures, and the splats that `project` makes of
-the Gaussians, which the browser composites by the renderer's rules. Its content security policy allows nothing else.
+The page holds everything: the script and the style of `assets/`, the pictures, and the splats of the Gaussians, which
+the browser composites by the renderer's rules. Its content security policy allows nothing else.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from PIL import Image, ImageColor
 from gmae_tools.camera import Splats
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.report.edges import darkness
-from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
+from gmae_tools.report.figures import COVERED, NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
 from gmae_tools.report.web import asset, data_uri, encodable, policy, to_base64
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
+from gmae_tools.splatting.rules import ALPHA_MAX, CUTOFF, TILE, TRANSMITTANCE_MIN
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import HIERARCHY
 from gmae_tools.zeroshot.page_content import PageContent, page_content
 
-# Rows of the table of numbers, float32, for each Gaussian: its splat (centre in px, conic in 1/px^2, distance from the
-# camera), and what is only shown.
+# Rows of the table of numbers, float32, a column for each Gaussian: its splat (centre in px, conic in 1/px^2, distance
+# from the camera), and what is only displayed.
 FIELDS = (
     "x", "y", "a", "b", "c", "opacity", "red", "green", "blue", "depth",
     "scale_0", "scale_1", "scale_2", "quat_w", "quat_x", "quat_y", "quat_z",
 )  # fmt: skip
+RULES = {"alphaMax": ALPHA_MAX, "cutoff": CUTOFF, "transmittanceMin": TRANSMITTANCE_MIN, "tile": TILE}
 SIDE = 800  # px, longest side of the pictures on the page
 MOST_SPLATS = 20_000  # on the page, 2 MB; of larger sets it shows what `simplify` makes
 EDGE_COLOR, FOREGROUND_COLOR = PALETTE[1], PALETTE[4]
@@ -46,7 +48,7 @@ _QUALITY = 88  # of the photograph, WebP
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a page says and shows.
+    """What a page shows and says.
 
     Attributes:
         checkpoint: its name.
@@ -95,6 +97,7 @@ def render_page(scene: Scene, request: PageRequest, name: str) -> str:
         "distance": scene.camera.distance,
         "centre": [scene.camera.cx, scene.camera.cy],
         "depthScale": _depth_scale(content),
+        "rules": RULES,
         "fields": FIELDS,
         "table": to_base64(pack(content.gaussians, content.splats).tobytes()),
     }
@@ -144,7 +147,7 @@ def _depth_scale(content: PageContent) -> dict[str, object]:
     """Ends and colours of the scale of expected depth, that of all Gaussians, and the colour of no depth."""
     near, far = depth_range(content.depth, content.alpha)
     colors = to_base64(depth_scale().tobytes())
-    return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH}
+    return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH, "covered": COVERED}
 
 
 def _caption(scene: Scene, shown: int, request: PageRequest) -> str:

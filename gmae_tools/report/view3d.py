@@ -59,27 +59,27 @@ def serve(
 
 
 def _furnish(server: viser.ViserServer, gaussians: Gaussians, view: PerspectiveView, source: str) -> None:
-    """The scene, its controls, and what happens when they are used; the Gaussians come nearest first."""
+    """Add the Gaussians, nearest first, the controls, and what happens when they are used."""
     arrays = _arrays(gaussians)
 
-    def draw(nearest: int) -> None:
+    def show(nearest: int) -> None:
         centres, covariances, colors, opacities = (array[:nearest] for array in arrays)
         server.scene.add_gaussian_splats("/gaussians", centres, covariances, colors, opacities)
 
     server.gui.configure_theme(show_share_button=False)  # sharing would send the scene through someone's server
     server.gui.add_text("Gaussians", source, disabled=True)
     slider = server.gui.add_slider("Nearest", min=1, max=gaussians.k, step=1, initial_value=gaussians.k)
-    slider.on_update(lambda _: draw(slider.value))
+    slider.on_update(lambda _: show(slider.value))
     button = server.gui.add_button("Back to the picture")
     button.on_click(lambda event: _face(event.client, view) if event.client else None)
     server.scene.set_up_direction("-y")
     server.scene.set_background_image(WHITE, format="png")
     server.on_client_connect(lambda client: _face(client, view))
-    draw(gaussians.k)
+    show(gaussians.k)
 
 
 def _check_free(host: str, port: int) -> None:
-    """Refuse a port that is taken; viser would silently go on to another."""
+    """Refuse a port that is taken, where viser would silently take another."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -99,7 +99,7 @@ def _arrays(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def _face(client: viser.ClientHandle, view: PerspectiveView) -> None:
-    """Put a visitor where the Gaussians look like the picture, with all of it in the window."""
+    """Move a visitor to where the Gaussians look like the picture, with the whole picture in the window."""
     across, down = view.sides
     half = max(down, across / client.camera.aspect)  # of the window's height at the origin
     client.camera.up_direction = (0.0, -1.0, 0.0)

@@ -97,12 +97,12 @@ def write_report(report: Report, folder: Path) -> Path:
 
 def render_report(report: Report) -> str:
     """The page as HTML."""
-    style = asset("theme.css") + asset("report.css")
+    style = asset("theme.css") + asset("report.css", __package__)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["duration"] = duration
-    page = environment.from_string(asset("report.html")).render(
+    page = environment.from_string(asset("report.html", __package__)).render(
         report=report,
         card=report.card,
         sections=[_section(outcome, report) for outcome in report.outcomes],

@@ -211,7 +211,7 @@ def _short(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-# --- what is kept ------------------------------------------------------------------------------------
+# --- folders of runs ----------------------------------------------------------------------------------
 
 
 def _folder(part: Part, request: Request) -> Path:

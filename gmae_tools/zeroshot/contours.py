@@ -8,9 +8,10 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from scipy import ndimage
+
+from gmae_tools.system.kernels import kernel
 
 Array = np.ndarray
 
@@ -53,7 +54,7 @@ def suppress_nonmaxima(slope: Gradient) -> Array:
     return _suppress(*(np.ascontiguousarray(array, np.float32) for array in slope))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _suppress(strength: Array, dx: Array, dy: Array) -> Array:
     height, width = strength.shape
     kept = np.zeros_like(strength)
@@ -67,7 +68,7 @@ def _suppress(strength: Array, dx: Array, dy: Array) -> Array:
     return kept
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _bilinear(values: Array, y: float, x: float) -> float:
     """`values` between pixels; beyond the border those of the nearest border pixel."""
     height, width = values.shape
@@ -226,7 +227,7 @@ def _borders(regions: Array, count: int, barrier: Array) -> _Borders:
     return _Borders(pairs, *sizes)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _dissimilarity(a: int, b: int, barrier: float, means: Array, areas: Array, damping: float) -> float:
     squared = 0.0
     for channel in range(means.shape[1]):
@@ -236,7 +237,7 @@ def _dissimilarity(a: int, b: int, barrier: float, means: Array, areas: Array, d
     return np.sqrt(squared * share) + barrier * np.sqrt(share)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _merge(
     pairs: Array, border_lengths: Array, border_heights: Array, leaf_means: Array, leaf_areas: Array, damping: float
 ) -> tuple[Array, Array]:
@@ -282,7 +283,7 @@ def _merge(
     return parents, levels
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _tidy_links(
     node: int, head: Array, tail: Array, following: Array, neighbour: Array, lengths: Array, heights: Array,
     roots: Array, met: Array,
@@ -319,7 +320,7 @@ def _tidy_links(
     return left
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _paint(regions: Array, parents: Array, levels: Array) -> Array:
     """At each boundary the level of the lowest common ancestor: a parent's number is always the larger."""
     height, width = regions.shape

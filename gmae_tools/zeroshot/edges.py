@@ -14,7 +14,6 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-import numba
 import numpy as np
 import torch
 from scipy import ndimage
@@ -23,6 +22,7 @@ from torch import Tensor
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
+from gmae_tools.system.kernels import kernel
 from gmae_tools.zeroshot.contours import (
     close_contours,
     gradient,
@@ -150,7 +150,7 @@ def _last_changes(changes: np.ndarray, significance: Significance) -> np.ndarray
     return np.where(skipped < layers, layers - skipped, layers + 1).astype(np.int16)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _first_above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Along the first axis of `values` `[N, H, W]`: where each of T thresholds is first exceeded, N for nowhere."""
     count, height, width = values.shape

@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 import torch
 
 from gmae_tools.camera import Splats
+from gmae_tools.splatting.rules import ALPHA_MIN
 
-_FAINTEST = 1 / 255  # the least alpha that the renderer composites
 _LEAST_DETERMINANT = 1e-12  # of the product of a conic's diagonal, for needles, as in the renderer
 _MARGIN = 1.0  # px, so that rounding leaves out no splat that is visible
 
@@ -44,6 +44,6 @@ def strips(
 def _reach(splats: Splats) -> torch.Tensor:
     """Half the height in px of the ellipse beyond which a splat is too faint to be composited, and a margin, `[K]`."""
     a, b, c = splats.conics[0].double().unbind(-1)
-    fall = (splats.opacities[0].double() / _FAINTEST).clamp_min(1).log()  # of its logarithm, from the centre on
+    fall = (splats.opacities[0].double() / ALPHA_MIN).clamp_min(1).log()  # of its logarithm, from the centre on
     determinant = torch.maximum(a * c - b * b, _LEAST_DETERMINANT * a * c)
     return (2 * fall * a / determinant).sqrt() + _MARGIN

@@ -24,7 +24,7 @@ from gmae_tools.cli import main
 from gmae_tools.images import read_image
 from gmae_tools.report import contact_sheet
 from gmae_tools.report.edges import ink
-from gmae_tools.splatting import Drawer, choose_backend
+from gmae_tools.splatting import Renderer, choose_backend
 from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks, Views, look
 from tests.launches import launch
@@ -115,7 +115,7 @@ def test_every_readout_is_drawn_by_the_backend_asked_for(
 ) -> None:
     chosen: list[str] = []
 
-    def choose(backend: Drawer, device: object) -> Drawer:
+    def choose(backend: Renderer, device: object) -> Renderer:
         chosen.append(backend)
         return choose_backend(backend, device)
 

@@ -17,7 +17,7 @@ from gmae_tools import checkpoints
 from gmae_tools.cli import main
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, resize, to_tensor
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, draw, patch_targets
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, paint_patches, patch_targets
 from gmae_tools.pretrain.reconstruction import masked_out, psnr_of_hidden, reconstruct
 from tests.oracles.mae import save_official
 from tests.test_mae import config as official_like
@@ -67,7 +67,7 @@ def test_figures_are_those_of_scikit_image(mae: Path, photo: Path, tmp_path: Pat
     hidden = first[0]
     model = checkpoints.load_any(mae)
     with torch.no_grad():
-        rebuilt = draw(model(images, hidden), images, MAE_NANO).clamp(0, 1)
+        rebuilt = paint_patches(model(images, hidden), images, MAE_NANO).clamp(0, 1)
     a, b = (picture[0].permute(1, 2, 0).numpy() for picture in (images, rebuilt))
     assert row[0]["psnr"] == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-4)
     expected = structural_similarity(a.astype(float), b.astype(float), channel_axis=-1, data_range=1)

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.masks import visible_patches
-from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Place
+from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Placement
 from gmae_tools.pretrain.crops import Cropper
 from gmae_tools.pretrain.objectives import GMAEObjective
 from gmae_tools.pretrain.sampling import Batch, PhotoOrder, sample_crops
+from gmae_tools.vit import visible_patches
 
 CPU = torch.device("cpu")
-PLACE = Place(CPU)
+PLACE = Placement(CPU)
 OBJECTIVE = GMAEObjective((0.2, 0.7))
 INDICES = np.array([0, 2, 3, 5, 6])  # of seven photographs
 
@@ -33,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PhotoStore:
     return PhotoStore.open([folder], folder / "cache", progress=False)
 
 
-def maker(store: PhotoStore, place: Place = PLACE, **changes: Any) -> BatchMaker:
+def maker(store: PhotoStore, place: Placement = PLACE, **changes: Any) -> BatchMaker:
     return BatchMaker(store, INDICES, BatchPlan(OBJECTIVE, batch_size=8, patch_size=8, **changes), place)
 
 
@@ -65,7 +65,7 @@ def test_a_batch_is_what_its_parts_make(store: PhotoStore) -> None:
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_a_step_without_gaps_or_padding(store: PhotoStore, processes: int) -> None:
     whole = maker(store).batch(1, 16)
-    shares = [maker(store, Place(CPU, i, processes)).batch(1, 16) for i in range(processes)]
+    shares = [maker(store, Placement(CPU, i, processes)).batch(1, 16) for i in range(processes)]
     for name in ("pixels", "visible", "backgrounds"):
         dealt = torch.stack([getattr(share, name) for share in shares], 1).flatten(0, 1)
         assert torch.equal(dealt, getattr(whole, name))

@@ -25,7 +25,6 @@ from gmae_tools.cli import main
 from gmae_tools.cli.pretrain import command
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, RMAEConfig, mae_loss, patchify
-from gmae_tools.masks import complement, visible_patches
 from gmae_tools.model import GMAEConfig
 from gmae_tools.pretrain import loop
 from gmae_tools.pretrain.held_out import HeldOut
@@ -43,6 +42,7 @@ from gmae_tools.pretrain.objectives.siamese import info_nce
 from gmae_tools.pretrain.optimizers import OptimizerConfig
 from gmae_tools.pretrain.sampling import Batch
 from gmae_tools.pretrain.schedule import Schedule
+from gmae_tools.vit import complement, visible_patches
 from tests.launches import launch
 
 NANO = {"image_size": 32, "patch_size": 8}

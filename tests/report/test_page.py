@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -22,8 +23,11 @@ from gmae_tools.cli import main
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAEConfig
+from gmae_tools.report.figures import COVERED
 from gmae_tools.report.page import FIELDS, PageRequest, page_size, render_page, write_page
+from gmae_tools.report.web import asset
 from gmae_tools.scene import Scene
+from gmae_tools.splatting import rules
 from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
 from gmae_tools.zeroshot.names import HIERARCHY
 
@@ -108,6 +112,17 @@ def picture(uri: str | None) -> Image.Image:
 
 
 # --- contents ----------------------------------------------------------------------------------------
+
+
+def test_the_page_composites_by_the_rules_of_the_renderer() -> None:
+    data = parse(page()).data()
+    assert data["rules"] == {
+        "alphaMax": rules.ALPHA_MAX, "cutoff": -math.log(rules.ALPHA_MIN), "tile": rules.TILE,
+        "transmittanceMin": rules.TRANSMITTANCE_MIN,
+    }  # fmt: skip
+    assert data["depthScale"]["covered"] == COVERED
+    for script in ("splats.js", "webgl.js", "page.js"):
+        assert not re.search(r"0\.99|log\(255|1e-4|0\.0001|TILE = \d", asset(script)), script
 
 
 def test_the_table_holds_exactly_what_the_renderer_gets() -> None:

@@ -19,10 +19,8 @@ from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.diagnosis import try_backend
 from gmae_tools.encoder.probe import LinearConfig, linear_predict
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, draw
-from gmae_tools.masks import visible_patches
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, paint_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
-from gmae_tools.positions import patch_positions
 from gmae_tools.predict import predict
 from gmae_tools.pretrain.crops import bicubic_weights, resize_batch
 from gmae_tools.pretrain.objectives import OBJECTIVES
@@ -35,6 +33,7 @@ from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.splatting.simd import empty_rows, load, store
 from gmae_tools.system.precision import working_dtype
+from gmae_tools.vit import patch_positions, visible_patches
 from gmae_tools.zeroshot.layers import over, render_layers
 from gmae_tools.zeroshot.names import EDGE_READOUTS, FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks, look
@@ -256,7 +255,7 @@ def test_a_photograph_through_the_checkpoint_that_came_along(dtype: torch.dtype)
 @torch.no_grad()
 def test_draws_what_a_float64_mae_predicts() -> None:
     model = MAE(MAEConfig.preset("nano", normalise_targets=True)).double().eval()
-    assert draw(model(pictures()), pictures(), model.config).dtype == torch.float64
+    assert paint_patches(model(pictures()), pictures(), model.config).dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

@@ -10,7 +10,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.predict import predict
 from gmae_tools.scene import Scene
-from gmae_tools.zeroshot.views import Looks, look, tiles
+from gmae_tools.zeroshot.views import Looks, Views, look, tiles
 
 HEIGHT, WIDTH = 50, 71
 
@@ -86,6 +86,35 @@ def test_scales_are_averaged(model: GMAE, photo: np.ndarray) -> None:
     whole = views.views[0].scene
     joined = views.join(lambda scene: np.full((scene.height, scene.width), 0.8 if scene is whole else 0.2))
     np.testing.assert_allclose(joined, 0.5, atol=1e-6)
+
+
+def test_some_views_alone(model: GMAE, photo: np.ndarray) -> None:
+    views = look(model, photo, Looks((1, 2), flip=True))
+    chosen = views.only((2,), (True,))
+    assert [(view.scale, view.mirrored) for view in chosen] == 4 * [(2, True)] and len(views) == 10
+    assert (chosen.height, chosen.width) == (HEIGHT, WIDTH)
+
+
+def test_a_readout_is_read_once(model: GMAE, photo: np.ndarray) -> None:
+    calls: list[Scene] = []
+
+    def read(scene: Scene) -> np.ndarray:
+        calls.append(scene)
+        return np.zeros((scene.height, scene.width))
+
+    views = look(model, photo, Looks((2,)))
+    assert views.read(read, "nothing") is views.read(read, "nothing")
+    assert len(calls) == 4
+    assert views.only((2,)).read(read, "nothing") is not views.read(read, "nothing")
+
+
+def test_a_scene_is_its_own_only_view(model: GMAE, photo: np.ndarray) -> None:
+    seen = look(model, photo, Looks((1,)))
+    own = Views.of(seen.views[0].scene)
+    for readout in ("layers", "closed-regions"):
+        np.testing.assert_array_equal(own.edges(readout, (4,)), seen.edges(readout, (4,)))
+    with pytest.raises(GmaeToolsError, match="at least one number"):
+        own.edges("layers", ())
 
 
 @pytest.mark.parametrize("scales", [(), (0,), (2, 2)])

@@ -15,12 +15,12 @@ from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.mae import imagenet_patches, patch_statistics
-from gmae_tools.masks import hidden_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig, Order
 from gmae_tools.pretrain.objectives.depth_priors import region_prior, size_prior
 from gmae_tools.pretrain.objectives.objective import Objective
 from gmae_tools.pretrain.sampling import Background, Batch, Stream, sample_backgrounds, uniforms
-from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.splatting import Backend, Rules, rasterize
+from gmae_tools.vit import hidden_patches
 
 _TYPICAL_ERROR = 10**-2.3  # mean squared error of pictures at 23 dB
 _NESTED = (8, 4, 2)  # pictures are also rendered from the nearest 1/8, 1/4 and 1/2 of the Gaussians
@@ -122,10 +122,7 @@ def normalised_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patc
     targets = imagenet_patches(images, patch)  # [B, N, P]
     deviation = patch_statistics(targets)[1]
     errors = ((imagenet_patches(pictures, patch) - targets) / deviation).square().mean(-1)  # [B, N]
-    if mask is None:
-        return errors.mean(1)
-    counted = torch.where(mask.any(), mask, True)
-    return (errors * counted).sum(1) / counted.sum(1)
+    return _mean_over(errors, mask)
 
 
 def gradient_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
@@ -147,6 +144,13 @@ def _mean_error(errors: Tensor, mask: Tensor | None, patch: int) -> Tensor:
         return error.mean((1, 2))
     rows, columns = error.shape[1] // patch, error.shape[2] // patch
     by_patch = error.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).mean((2, 4)).flatten(1)  # [B, N]
+    return _mean_over(by_patch, mask)
+
+
+def _mean_over(by_patch: Tensor, mask: Tensor | None) -> Tensor:
+    """Means `[B]` of patches' errors `[B, N]` over those that count."""
+    if mask is None:
+        return by_patch.mean(1)
     counted = torch.where(mask.any(), mask, True)  # an `if` would wait for the GPU
     return (by_patch * counted).sum(1) / counted.sum(1)
 
@@ -209,7 +213,7 @@ def gmae_loss(
     def losses_of(splats: Splats) -> tuple[Tensor, Tensor]:
         """The loss of the pictures, and their mean squared errors `[B]`."""
         pictures = rasterize(
-            splats, height, width, background=backgrounds, order_temperature=temperature, backend=backend
+            splats, height, width, background=backgrounds, rules=Rules(order_temperature=temperature), backend=backend
         ).image
         squared = errors = reconstruction_error(pictures, images, counted, config.patch_size)
         if objective.gradient_weight:

@@ -31,11 +31,11 @@ from torch import Tensor, distributed, nn
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import CMAE, RMAE, CMAEConfig, RMAEConfig, patch_targets
-from gmae_tools.masks import complement
 from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.objectives.objective import Objective
 from gmae_tools.pretrain.sampling import Batch, sample_masks
 from gmae_tools.splatting import Backend
+from gmae_tools.vit import complement
 
 
 @dataclass(frozen=True)
