@@ -235,8 +235,17 @@ def _numbers(kind: type) -> Any:
 @cache_option
 @device_option
 @backend_option
-def command(data: tuple[str, ...], out: str, objective: str, preset: str, changes: tuple[str, ...], device: str,
-            resume: bool, warm_start: str | None, **options: Any) -> None:  # fmt: skip
+def command(
+    data: tuple[str, ...],
+    out: str,
+    objective: str,
+    preset: str,
+    changes: tuple[str, ...],
+    device: str,
+    resume: bool,
+    warm_start: str | None,
+    **options: Any,
+) -> None:
     """Train a GMAE, or a model that it is compared with, on photographs, resumably.
 
     The folder RUN collects the log (log.jsonl), held-out pictures (samples.png) and the newest checkpoint (model/),
