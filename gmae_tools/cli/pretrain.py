@@ -154,19 +154,19 @@ def _numbers(kind: type) -> Any:
     type=float,
     metavar="TAU",
     help="Temperature, in units of depth, at which the order of Gaussians gets a gradient; 0 turns it off. For gmae.  "
-    "[default: 0]",
+    "[default: 0.05]",
 )
 @click.option(
     "--size-depth-weight",
     type=float,
     metavar="W",
-    help="Weight of the prior that large Gaussians lie behind; 0 turns it off. For gmae.  [default: 0]",
+    help="Weight of the prior that large Gaussians lie behind; 0 turns it off. For gmae.  [default: 0.002]",
 )
 @click.option(
     "--region-depth-weight",
     type=float,
     metavar="W",
-    help="Weight of the prior that large regions of one colour lie behind; 0 turns it off. For gmae.  [default: 0]",
+    help="Weight of the prior that large regions of one colour lie behind; 0 turns it off. For gmae.  [default: 0.001]",
 )
 @click.option(
     "--camera",
