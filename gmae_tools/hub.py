@@ -133,7 +133,9 @@ model = {kind.__name__}.from_pretrained("{repository}")
 """)
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in self.facts().items())
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in self.facts().items()
+        )
         return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
 
     def facts(self) -> dict[str, object]:

@@ -259,7 +259,7 @@ def from_array(array: np.ndarray) -> np.ndarray:
         raise GmaeToolsError(f"a photograph is an array [H, W, 3] or [H, W], not {list(array.shape)}{advice}")
     if array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())  # NaN if any is
-        if not (-_OVERSHOOT <= low and high <= 1 + _OVERSHOOT):
+        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
             raise GmaeToolsError(
                 f"a photograph of floats lies in [0, 1], this one in [{low:g}, {high:g}]: scale it, or give uint8"
             )

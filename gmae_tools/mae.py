@@ -116,7 +116,7 @@ class RMAE(MAE):
     def __init__(self, config: RMAEConfig) -> None:
         super().__init__(config)
         if config.own_decoder:  # made last, so that all else starts as an MAE does
-            self.second_decoder = PatchDecoder(config, 3 * config.patch_size**2)
+            self.second_decoder = PatchDecoder(config, 3 * config.patch_size**2).float()
             self.second_decoder.apply(initialise)
 
     def forward(self, images: Tensor, mask: Tensor | None = None, second_view: bool = False) -> Tensor:
@@ -142,7 +142,7 @@ class CMAE(Autoencoder):
         light = config.head == "light"
         super().__init__(config, LightHead if light else partial(PatchDecoder, outputs=config.embedding))
         if light:
-            self.encoder.mask_token = nn.Parameter(torch.zeros(1, 1, config.width))
+            self.encoder.mask_token = nn.Parameter(torch.zeros(1, 1, config.width, dtype=torch.float32))
             init_normal(self.encoder.mask_token)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:

@@ -345,7 +345,9 @@ class Autoencoder(nn.Module, HubModel):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(\n" + "".join(f"  {name}: {value}\n" for name, value in self.facts().items()) + ")"
+        return (
+            f"{type(self).__name__}(\n" + "".join(f"  {name}: {value}\n" for name, value in self.facts().items()) + ")"
+        )
 
     @classmethod
     def with_weights(cls, config: Any, weights: Mapping[str, Tensor]) -> Self:
@@ -441,9 +443,7 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
     ) -> Scene: ...
 
     @overload
-    def predict(
-        self, photos: list[Any] | tuple[Any, ...], *, size: tuple[int, int] | None = None
-    ) -> list[Scene]: ...
+    def predict(self, photos: list[Any] | tuple[Any, ...], *, size: tuple[int, int] | None = None) -> list[Scene]: ...
 
     @overload
     def predict(self, photos: np.ndarray | Tensor, *, size: tuple[int, int] | None = None) -> Any: ...
