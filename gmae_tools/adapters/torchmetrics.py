@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryProtocol, BoundaryScores, count_boundaries
-from gmae_tools.metrics.regions import RegionMetrics, RegionProtocol, RegionScores, score_regionsfrom gmae_tools.system.torchvision_ops import ensure_torchvision
+from gmae_tools.metrics.regions import RegionMetrics, RegionProtocol, RegionScores, score_regions
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()  # torchmetrics imports it
 try:

@@ -123,7 +123,8 @@ _checkpoint_option = partial(
 checkpoint_option = _checkpoint_option(callback=check_checkpoints)
 unchecked_checkpoint_option = _checkpoint_option()  # of commands that may do without a model
 checkpoints_option = click.option(
-    "--checkpoint", "checkpoints", multiple=True, default=(checkpoint_names.DEFAULT,), show_default=True, metavar="NAME|PATH|...",
+    "--checkpoint", "checkpoints", multiple=True, default=(checkpoint_names.DEFAULT,), show_default=True,
+    metavar="NAME|PATH|...",
     callback=check_checkpoints,
     help="A model, as for other commands, or random:CHECKPOINT, its architecture untrained; may be repeated.",
 )  # fmt: skip

@@ -15,7 +15,7 @@ from gmae_tools.system.torchvision_ops import ensure_torchvision
 ensure_torchvision()
 pytest.importorskip("torchmetrics", reason="needs the extra torchmetrics")
 
-from gmae_tools.adapters.torchmetrics import BoundaryMetric, RegionMetric
+from gmae_tools.adapters.torchmetrics import BoundaryMetric, RegionMetric  # noqa: E402
 
 PROTOCOL = BoundaryProtocol(thresholds=5)
 
