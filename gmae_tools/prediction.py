@@ -107,7 +107,7 @@ def predict_scenes(model: GMAE, photos: Sequence[Photograph], size: tuple[int, i
         batch = range(start, min(start + _BATCH, len(photos)))
         pictures = [_numbered(photos[index], index, len(photos)) for index in batch]
         sets = _see(model, pictures, size)
-        scenes += [_scene(model, own, picture) for own, picture in zip(sets, pictures, strict=True)]
+        scenes += [_scene(model, sets[index], picture) for index, picture in enumerate(pictures)]
     return scenes
 
 

@@ -128,8 +128,8 @@ class RegionMetric(_ByImage):
         """
         scores, count = RegionScores(self.protocol), self.protocol.thresholds
         for number, row in enumerate(self._images()):
-            curves = dict(zip(_CURVES, row[: len(_CURVES) * count].reshape(-1, count), strict=True))
-            numbers = dict(zip(_NUMBERS, map(float, row[len(_CURVES) * count :]), strict=True))
+            curves: dict[str, Any] = dict(zip(_CURVES, row[: len(_CURVES) * count].reshape(-1, count), strict=True))
+            numbers: dict[str, Any] = dict(zip(_NUMBERS, map(float, row[len(_CURVES) * count :]), strict=True))
             scores.add(f"{number:09}", RegionMetrics(**curves, **numbers))
         result = scores.compute().to_dict()
         return {name: torch.tensor(value) for name, value in result.items() if isinstance(value, float)}

@@ -17,7 +17,7 @@ class ShownTable(ABC):
         """The results as a table."""
 
     def __repr__(self) -> str:
-        return self.to_pandas().to_string(index=False, float_format="%.3f")
+        return self.to_pandas().to_string(index=False, float_format="{:.3f}".format)
 
     def _repr_html_(self) -> str:
-        return self.to_pandas().to_html(index=False, float_format="%.3f")
+        return self.to_pandas().to_html(index=False, float_format="{:.3f}".format)
