@@ -155,9 +155,13 @@ def _recognised(encoded: IO[bytes]) -> Image.Image:
         except ImportError:
             raise GmaeToolsError("a HEIC picture; to read it, run pip install 'gmae-tools[heif]'") from None
         return HeifImageFile(encoded)  # not registered with Pillow, which belongs to the whole process
-    if any(brand in brands for brand in _AVIF_BRANDS) and not features.check("avif"):
+    if any(brand in brands for brand in _AVIF_BRANDS) and not _reads_avif():
         raise GmaeToolsError("an AVIF picture, which this Pillow cannot read; run pip install --upgrade pillow")
     return Image.open(encoded, formats=IMAGE_FORMATS)
+
+
+def _reads_avif() -> bool:
+    return "avif" in features.modules and features.check("avif")  # Pillow before 11.3 warns of a name it does not know
 
 
 def _brands(head: bytes) -> list[bytes]:
@@ -266,10 +270,16 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _strip_to_rgb(strip: Image.Image) -> np.ndarray:
-    if strip.has_transparency_data:
+    if _is_transparent(strip):
         white = Image.new("RGBA", strip.size, "white")
         strip = Image.alpha_composite(white, strip.convert("RGBA"))
     return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether a picture has alpha in whatever way; Pillow itself tells since 10.1 (`has_transparency_data`)."""
+    modes = image.mode, image.palette.mode if image.palette else ""
+    return "transparency" in image.info or any(mode.endswith(("A", "a")) for mode in modes)
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -20,7 +20,7 @@ from threading import Timer
 
 import click
 
-from gmae_tools import __version__
+from gmae_tools.cli._version import print_versions
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.processes import is_first_to_fail
 
@@ -93,7 +93,10 @@ def _no_interruption_lost() -> Iterator[None]:
 
 
 @click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="gmae-tools")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=print_versions,
+    help="Show the versions of this package, of torch and of the embedded checkpoint.",
+)  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr what was chosen, and why.")
 def main(verbose: bool) -> None:
     """Gaussian masked autoencoders on photographs: layers, pretraining, analyses.
