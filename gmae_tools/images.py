@@ -270,16 +270,10 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _strip_to_rgb(strip: Image.Image) -> np.ndarray:
-    if _is_transparent(strip):
+    if strip.has_transparency_data:
         white = Image.new("RGBA", strip.size, "white")
         strip = Image.alpha_composite(white, strip.convert("RGBA"))
     return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    """Whether a picture has alpha in whatever way; Pillow itself tells since 10.1 (`has_transparency_data`)."""
-    modes = image.mode, image.palette.mode if image.palette else ""
-    return "transparency" in image.info or any(mode.endswith(("A", "a")) for mode in modes)
 
 
 def _is_deep(image: Image.Image) -> bool:
