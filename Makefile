@@ -17,7 +17,7 @@ demo: $(INSTALLED)  ## layer pictures of a bundled photograph, in demo-output/
 	$(BIN)/gmae-tools layers gmae_tools/assets/demo.jpg --out demo-output
 	@echo "The pictures are in $(CURDIR)/demo-output"
 
-test: $(INSTALLED_DEV)  ## run the tests
+test: $(INSTALLED_DEV)  ## run the tests; ARGS='-m "not slow"' leaves out the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## check style and types

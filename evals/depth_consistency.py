@@ -1,9 +1,9 @@
-"""Does a model's depth go with the scene? The same depth map, when the picture is mirrored or moved by a few pixels.
+"""Does a model's depth follow the scene? How depth maps agree when the picture is mirrored or moved by a few pixels.
 
-Depth that a model reads from a scene moves along with it. What hangs on the frame does not, such as the fabric of the
-queries, and noise agrees with nothing. Maps are compared by rank correlation (`metrics.agreement`), pixel by pixel of
-the scene. A pattern that is the same in all pictures agrees with itself, too, above all when it is mirrored; how much
-of the agreement that can be, the depth maps of *different* photographs tell (`other`).
+Depth that a model reads from a scene moves along with the scene. A pattern of the frame, such as the grid of the
+queries, does not, and noise agrees with nothing. Maps are compared by rank correlation (`evals.depth_ranks`), pixel by
+pixel of the scene. A pattern that is the same in all pictures agrees with itself, too, above all when it is mirrored;
+the agreement of the depth maps of *different* photographs (`other`) shows how much that can be.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evals.depth_ranks import rank_correlation
 from gmae_tools.camera import Camera, project
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.metrics.agreement import rank_correlation
 from gmae_tools.model import GMAE
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend, rasterize
 
 SHIFTS = (1, 2, 4, 8)  # px
-LEAST_ALPHA = 0.5  # where less is covered there is no telling how far it is
+LEAST_ALPHA = 0.5  # where less is covered, the depth is unknown
 
 
 def depth_consistency(
@@ -58,18 +59,27 @@ def depth_consistency(
 
 @torch.inference_mode()
 def expected_depth(model: GMAE, images: Tensor, backend: Backend = "auto") -> np.ndarray:
-    """Expected depth `[B, H, W]` of what a model sees in `images` `[B, 3, H, W]`; NaN where little is covered."""
+    """Expected depth `[B, H, W]` of what a model predicts from `images` `[B, 3, H, W]`; see `depth_map`."""
     height, width = images.shape[-2:]
     return depth_map(model(images.to(model.rgb_mean.device)), model.camera, height, width, backend)
 
 
 @torch.inference_mode()
-def depth_map(gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend = "auto") -> np.ndarray:
-    """Expected depth `[B, H, W]` of Gaussians, in scene units; NaN where little is covered."""
+def depth_map(
+    gaussians: Gaussians, camera: Camera, height: int, width: int, backend: Backend = "auto", *,
+    least_alpha: float = LEAST_ALPHA,
+) -> np.ndarray:  # fmt: skip
+    """Expected depth `[B, H, W]` of Gaussians, in scene units; NaN where less than `least_alpha` is covered."""
     raster = rasterize(project(gaussians, camera, height, width), height, width, depth=True, backend=backend)
     assert raster.depth is not None
-    known = torch.where(raster.alpha >= LEAST_ALPHA, raster.depth, torch.nan)
+    known = torch.where(raster.alpha >= least_alpha, raster.depth, torch.nan)
     return known[:, 0].cpu().numpy()
+
+
+def scene_depth(scene: Scene) -> np.ndarray:
+    """Expected depth `[H, W]` of a scene in its own size, however little is covered."""
+    depth: np.ndarray = depth_map(scene.gaussians, scene.camera, scene.height, scene.width, least_alpha=0)[0]
+    return depth
 
 
 def _agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -22,9 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.benchmarks.bsds500 import SAMPLES, resampled_ods
-from evals.benchmarks.figure_ground import BEST as FIGURE
-from evals.benchmarks.reconstruction import rebuilt_by
 from evals.depth_consistency import SHIFTS, depth_consistency
 from gmae_tools import __version__, checkpoints
 from gmae_tools.benchmarks import edges
@@ -34,7 +31,7 @@ from gmae_tools.benchmarks.figure_methods import THRESHOLDS, GaussianFigure
 from gmae_tools.benchmarks.predictions import claim, fingerprint, predict_maps
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.photos import PhotoStore, center_crop, held_out_split
-from gmae_tools.datasets.saliency import Pair, Saliency, Split
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryResult, BoundaryScores
 from gmae_tools.metrics.boundaries import Protocol as BoundaryProtocol
@@ -42,14 +39,18 @@ from gmae_tools.metrics.pictures import psnr
 from gmae_tools.metrics.regions import RegionProtocol
 from gmae_tools.model import GMAE
 from gmae_tools.pretrain.held_out import HeldOut
-from gmae_tools.pretrain.objectives.objective import MASKED
+from gmae_tools.pretrain.sampling import MASKED
 from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot.figure_ground import METHODS
 from gmae_tools.zeroshot.views import Looks
 
 DEPTH_BATCH = 5
 LAYERS = 16
 
+BATCH = 20
+
 Samples = dict[str, list[float]]  # of each figure, one number a picture
+Rebuilt = Iterator[tuple[np.ndarray, np.ndarray]]  # (rebuilt, photograph), each float32 [H, W, 3] in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -222,19 +223,28 @@ class Figure:
 
     def settings(self) -> dict[str, Any]:
         names = names_digest([pair.name for pair in self._pairs()])
-        return {"cell": "figure", "split": self.split, "photographs": names, "method": FIGURE.method}
+        return {"cell": "figure", "split": self.split, "photographs": names, "method": METHODS[0]}
 
-    def _pairs(self) -> list[Pair]:
+    def _pairs(self) -> list[PhotoAndMask]:
         return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
 
     def measure(self, model: GMAE, folder: Path) -> Measured:
-        pairs, protocol = self._pairs(), RegionProtocol(threshold=THRESHOLDS[FIGURE.method])
-        segment = GaussianFigure(model, FIGURE.looks).segmenter(FIGURE.method)
+        pairs, protocol = self._pairs(), RegionProtocol(threshold=THRESHOLDS[METHODS[0]])
+        segment = GaussianFigure(model, Looks((1,))).segmenter(METHODS[0])
         list(predict_maps([pair.photo for pair in pairs], {folder: segment}))
         scored = list(region_benchmark.score_pairs(region_benchmark.maps_of(folder, pairs), protocol, jobs=1))
         result = region_benchmark.summarize(scored, protocol)
         samples = {"iou": [each.figures.iou for each in scored]}
         return Measured({"iou": result.iou, "max_f": result.max_f_beta}, samples)
+
+
+def rebuilt_by(model: GMAE, held_out: HeldOut, size: int, ratio: float) -> Rebuilt:
+    """Reconstructions of the held-out photographs with a share `ratio` of the patches hidden, `size` px a side."""
+    for start in range(0, len(held_out.indices), BATCH):
+        numbers = np.arange(start, min(start + BATCH, len(held_out.indices)))
+        images = held_out.pictures(numbers, size)
+        rendered = held_out.render(model, images, ratio, numbers)
+        yield from zip(*(batch.permute(0, 2, 3, 1).numpy() for batch in (rendered, images)), strict=True)
 
 
 def names_digest(names: Sequence[str]) -> str:
@@ -347,11 +357,3 @@ def boundaries(measured: Measured, thresholds: int) -> BoundaryResult:
     for name, counts in measured.counts.items():
         scores.add(name, BoundaryCounts(*(np.array(each) for each in counts)))
     return scores.compute()
-
-
-def ods_error(result: BoundaryResult) -> float:
-    """Standard error of ODS: its standard deviation when the images are drawn anew, with replacement."""
-    names = list(result.counts)
-    chosen = np.random.default_rng(0).integers(0, len(names), (SAMPLES, len(names)))
-    weights = np.stack([np.bincount(draw, minlength=len(names)) for draw in chosen])
-    return float(np.std(resampled_ods(result, names, weights)))

@@ -1,4 +1,4 @@
-"""Cameras and `project()`: 3-D Gaussians become 2-D splats. The one place with geometry; all else is 2-D."""
+"""Cameras and `project()`, which turns 3-D Gaussians into 2-D splats; the renderers only know splats."""
 
 from __future__ import annotations
 
@@ -122,10 +122,10 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     """Project 3-D Gaussians onto a picture of `height` x `width` pixels; differentiable in every parameter.
 
     The normalised square [-1, 1]^2 is stretched over the picture, so a prediction renders at any size and aspect ratio.
-    What cannot be seen keeps its place in the order but gets opacity 0: Gaussians behind the camera (their footprint is
-    computed at the near plane, so that it stays finite) and, without blur, footprints without area. Any numbers up to
-    1e30 will do, but for quaternions, which turn nothing if they are longer than 1e19 (or 0); the sign of a scale does
-    not matter. What is NaN or infinite stays so, for `rasterize` to refuse.
+    Invisible Gaussians keep their place in the order but get opacity 0: those behind the camera (their footprint is
+    computed at the near plane, so that it stays finite) and, without blur, those whose footprint has no area. Numbers
+    up to 1e30 are handled; quaternions longer than 1e19, or of length 0, rotate nothing; the sign of a scale does not
+    matter. NaN and infinite values stay as they are, and `rasterize` refuses them.
 
     Returns:
         Splats in the order of the Gaussians, with their colours; float32, or float64 if one of the tensors is.
@@ -136,33 +136,33 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     z = camera.distance + gaussians.means[..., 2]  # [B, K]
     visible = z > _NEAREST_VISIBLE_Z
     safe_z = z.clamp_min(_NEAREST_VISIBLE_Z)
-    scales = _cut(gaussians.scales, _LARGEST)
+    scales = _clamped(gaussians.scales, _LARGEST)
     axes = quats_to_rotations(gaussians.quats) * scales[..., None, :]  # [B, K, 3, 3], columns = axes
-    flat, footprint = flatten(gaussians.means, axes, safe_z, camera)
+    flat, footprint = project_vectors(gaussians.means, axes, safe_z, camera)
     means = half * (flat + 1)
-    conics, determinant = _invert_covariance(_cut(footprint * half[:, None], _LONGEST_AXIS), camera.blur)
+    conics, determinant = _invert_covariance(_clamped(footprint * half[:, None], _LONGEST_AXIS), camera.blur)
     opacities = torch.where(visible & (determinant > _DEGENERATE), gaussians.opacities, 0.0)
     return Splats(means, conics, z, gaussians.colors, opacities)
 
 
 def longest_axes(gaussians: Gaussians, camera: Camera, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Along which principal axis does each Gaussian look longest on a picture of `height` x `width` pixels?
+    """The principal axis of each Gaussian whose projection is the longest on a picture of `height` x `width` pixels.
 
     Returns:
-        The index of the axis `[B, K]`, and what moves the centre by one standard deviation along it as seen on the
-        picture: to be added to x and y, `[B, K, 2]`.
+        The index of the axis `[B, K]`, and the offset in x and y `[B, K, 2]` that moves a Gaussian's projected centre
+        by one standard deviation along that axis.
     """
     z = (camera.distance + gaussians.means[..., 2]).clamp_min(_NEAREST_VISIBLE_Z)
     axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]
-    _, footprint = flatten(gaussians.means, axes, z, camera)
+    _, footprint = project_vectors(gaussians.means, axes, z, camera)
     half = footprint.new_tensor([[width / 2], [height / 2]])
     longest = (footprint * half).square().sum(-2).argmax(-1)  # [B, K]
     moves = axes[..., :2, :] if camera.kind == "pinhole" else footprint  # where centres are not in perspective
     return longest, moves.gather(-1, longest[..., None, None].expand(*longest.shape, 2, 1))[..., 0]
 
 
-def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
-    """Centres and axes as they fall on the picture plane, in units of half its width and half its height.
+def project_vectors(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+    """Project centres and principal axes onto the picture plane, in units of half its width and half its height.
 
     Args:
         means: centres `[B, K, 3]`.
@@ -172,13 +172,13 @@ def flatten(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Ten
     Returns:
         Centres `[B, K, 2]` and axes `[B, K, 2, 3]`.
     """
-    centres, footprint = _flatten_centred(means, axes, z, camera)
+    centres, footprint = _project_centred(means, axes, z, camera)
     if camera.cx or camera.cy:
         centres = centres + centres.new_tensor([camera.cx, camera.cy])
     return centres, footprint
 
 
-def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+def _project_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     centres = means[..., :2]
     if camera.kind == "orthographic":
         return centres, axes[..., :2, :] * (camera.focal / camera.distance)
@@ -195,7 +195,7 @@ def _flatten_centred(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> 
     if camera.shear_limit is not None:
         middle = projected.new_tensor([camera.cx, camera.cy])
         sheared = projected.clamp(-camera.shear_limit - middle, camera.shear_limit - middle)
-    return projected, footprint - _shear(_cut(sheared, _LARGEST), axes, z)
+    return projected, footprint - _shear(_clamped(sheared, _LARGEST), axes, z)
 
 
 def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:
@@ -203,8 +203,8 @@ def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:
     return projected[..., None] * (axes[..., 2:, :] / z[..., None, None])
 
 
-def _cut(lengths: Tensor, limit: float) -> Tensor:
-    """Lengths of either sign, none beyond the limit; an infinite one becomes NaN, and is found."""
+def _clamped(lengths: Tensor, limit: float) -> Tensor:
+    """Lengths of either sign, clamped to the limit; an infinite one becomes NaN, which `rasterize` refuses."""
     return lengths * (limit / lengths.detach().abs().clamp_min(limit))
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's name means, found out without loading torch: commands refuse a wrong one at once."""
+"""What the name of a checkpoint stands for, without importing torch, so that commands refuse a wrong name at once."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ on the Hugging Face hub. A checkpoint of GMAE's authors, or an official one of M
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -46,10 +45,10 @@ from gmae_tools.checkpoint_names import (
     local_path,
 )
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.formats import authors
-from gmae_tools.formats.torch_files import check_plain, read_torch, reads_safely
+from gmae_tools.formats import authors, official_mae
+from gmae_tools.formats.torch_files import check_plain, read_torch
 from gmae_tools.images import one_line, printable
-from gmae_tools.mae import CMAE, MAE, RMAE, CMAEConfig, MAEConfig, RMAEConfig, from_official, official_config
+from gmae_tools.mae import CMAE, MAE, RMAE, CMAEConfig, MAEConfig, RMAEConfig
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
 from gmae_tools.system.files import atomic_path
 
@@ -59,7 +58,6 @@ INDEX_FILE = "model.safetensors.index.json"
 FORMAT = "gmae-tools/1"
 _SHARDS, _SHARD = "model-*-of-*.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
-reads_official = reads_safely
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")  # ORG/NAME[@REVISION]
 _HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
 
@@ -385,7 +383,7 @@ def load_file(path: str | os.PathLike[str]) -> Autoencoder:
     Raises:
         GmaeToolsError: the file cannot be read, or holds another model.
     """
-    document = read_torch(path, [argparse.Namespace, *authors.KNOWN])
+    document = read_torch(path, [*official_mae.KNOWN, *authors.KNOWN])
     if os.fspath(path).endswith(AUTHORS_SUFFIX) or authors.is_authors(document):
         model: Autoencoder = _load_authors(document, path)
     else:
@@ -404,49 +402,19 @@ def _load_authors(document: object, path: str | os.PathLike[str]) -> GMAE:
     return _build(GMAE, config, weights, Path(path))
 
 
-def load_official(path: str | os.PathLike[str]) -> MAE:
-    """An MAE in evaluation mode from an official checkpoint, encoder and decoder.
-
-    Whether its targets were normalised follows from the settings saved beside the weights (`norm_pix_loss`), where
-    there are any; else they were not, as in the published `mae_visualize_*.pth`.
-
-    Raises:
-        GmaeToolsError: the file cannot be read, or holds no whole MAE.
-    """
-    return _load_official(read_torch(path, [argparse.Namespace]), path)
-
-
 def _load_official(document: object, path: str | os.PathLike[str]) -> MAE:
-    weights, settings = _official_parts(document, path)
+    """The MAE of an official checkpoint, encoder and decoder.
+
+    Whether its targets were normalised follows from the settings saved beside the weights (`norm_pix_loss`). Without
+    settings they were not, as in the published `mae_visualize_*.pth`.
+    """
+    weights, settings = official_mae.parts(document, path)
+    normalised = getattr(settings, "norm_pix_loss", False) is True
     try:
-        config = official_config(weights, normalise_targets=getattr(settings, "norm_pix_loss", False) is True)
+        config = official_mae.official_config(weights, normalise_targets=normalised)
     except GmaeToolsError as error:
         raise GmaeToolsError(f"{path}: {error}") from None
-    return _build(MAE, config, from_official(weights), Path(path))
-
-
-def read_official(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], argparse.Namespace]:
-    """Weights in the layout of the official MAE checkpoints, and the settings of their training, often none.
-
-    Args:
-        path: a dict with `model`, and perhaps `args`; or the bare state dict. Read without running code.
-
-    Raises:
-        GmaeToolsError: the file is missing, holds more than plain weights, or no state dict; or this version of torch
-            could be made to run code.
-    """
-    return _official_parts(read_torch(path, [argparse.Namespace]), path)
-
-
-def _official_parts(
-    document: object, path: str | os.PathLike[str]
-) -> tuple[dict[str, torch.Tensor], argparse.Namespace]:
-    whole = document if isinstance(document, dict) else {}
-    weights, settings = whole.get("model", document), whole.get("args")
-    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
-    if not named or not check_plain(weights.values(), path):
-        raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the official MAE checkpoints")
-    return weights, settings if isinstance(settings, argparse.Namespace) else argparse.Namespace()
+    return _build(MAE, config, official_mae.from_official(weights), Path(path))
 
 
 # --- checks ---------------------------------------------------------------------------------------------
@@ -481,9 +449,7 @@ def _build(
             shapes = f"{list(tensor.shape)}, the configuration asks for {list(wanted[name].shape)}"
             raise GmaeToolsError(f"{file}: {name} has shape {shapes}")
         found[name] = finite(tensor, f"{file}: {name}")
-    model = kind(config)  # type: ignore[call-arg]
-    model.load_state_dict(found)
-    return model.eval()
+    return kind.with_weights(config, found).eval()
 
 
 def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:

@@ -20,7 +20,7 @@ from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.predict import has_bf16, predict, resolve_device
-from gmae_tools.splatting import Drawer, choose_backend, rasterize
+from gmae_tools.splatting import Renderer, choose_backend, rasterize
 from gmae_tools.splatting.backends import BackendStatus, describe_backends, find_nvcc
 from gmae_tools.system.processes import cores
 
@@ -51,7 +51,7 @@ class Trial:
         problem: why it failed, or None.
     """
 
-    backend: Drawer
+    backend: Renderer
     device: str
     picture: float = math.nan
     gradient: float = math.nan
@@ -213,7 +213,7 @@ def _is_writable(folder: Path) -> bool:
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 
-def try_backend(backend: Drawer) -> Trial:
+def try_backend(backend: Renderer) -> Trial:
     """Draw with one backend where it draws best, gsplat on a GPU and the others on the CPU."""
     device = "cuda" if backend == "gsplat" else "cpu"
     try:
@@ -232,7 +232,7 @@ def try_backend(backend: Drawer) -> Trial:
     return Trial(backend, device, picture, gradient, middle - start, 1e3 * (end - middle), problem)
 
 
-def _draw(backend: Drawer, device: str) -> list[Tensor]:
+def _draw(backend: Renderer, device: str) -> list[Tensor]:
     """The picture of the test's scene, and the gradients of its mean square."""
     splats = _scene(device)
     inputs = [t.requires_grad_() for t in (splats.means, splats.conics, splats.colors, splats.opacities)]

@@ -1,4 +1,4 @@
-"""Finding picture files: what a path, a folder or a glob names, each file once, and nothing passed over silently."""
+"""Finding the picture files that a path, a folder or a glob names, each once; skipped files are reported."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _log = logging.getLogger(__name__)
 
 
 def matching_paths(text: str | os.PathLike[str]) -> list[Path]:
-    """What `text` names: an existing file or folder, or else, sorted, the matches of a glob (`**` recursive).
+    """The existing file or folder `text`, or else the sorted matches of a glob (`**` is recursive).
 
     Raises:
-        GmaeToolsError: nothing.
+        GmaeToolsError: There is none.
     """
     path = Path(text).expanduser()
     if os.path.lexists(path):
@@ -35,7 +35,7 @@ def matching_paths(text: str | os.PathLike[str]) -> list[Path]:
 
 
 def _matches(parts: Sequence[str]) -> Iterator[str]:
-    """The matches of a glob; Python's own would follow links that lead back to their parents, again and again."""
+    """The matches of a glob. Python's own glob would follow links to parent folders again and again."""
     if "**" not in parts:
         yield from glob.iglob(os.path.join(*parts)) if parts else ()
         return
@@ -49,12 +49,13 @@ def _matches(parts: Sequence[str]) -> Iterator[str]:
 
 
 def walk(top: str | os.PathLike[str], without: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder of a tree with the sorted names of its files, except for hidden ones.
+    """Every folder of a tree with the sorted names of its files, without hidden ones.
 
-    Links to folders are followed, after everything else, and no folder is entered twice, whatever links lead to it.
+    Links to folders are followed last, and no folder is entered twice.
 
     Args:
-        without: a folder inside that is left out, such as one of earlier results.
+        top: The uppermost folder.
+        without: A folder inside that is left out, such as one of earlier results.
     """
     seen = {os.path.realpath(without)} if without and not _is_same(without, top) else set()
     waiting = deque([os.fspath(top)])
@@ -73,19 +74,20 @@ def walk(top: str | os.PathLike[str], without: Path | None = None) -> Iterator[t
 def find_images(
     inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = False, without: Path | None = None
 ) -> list[Path]:
-    """The pictures meant by command-line arguments, each once whatever links lead to it, in the order of `inputs`.
+    """The pictures that command-line arguments name, in their order, each once even if several links lead to it.
 
-    A file is taken whatever its name. A folder stands for the pictures directly inside it (not for those of
-    its subfolders, where earlier results may lie), a glob for its matches; `DIR/**/*.jpg` walks a tree. In
-    folders and globs pictures are told by suffix (`IMAGE_SUFFIXES`, in any case), and sorted. What is passed over there
-    is logged as a warning: how many files of which suffix, and how many folders that are not entered.
+    A file is taken whatever its name is. A folder stands for the pictures directly inside it, not for those of its
+    subfolders, which may contain earlier results. A glob stands for its matches; `DIR/**/*.jpg` walks a tree. Pictures
+    in folders and globs are recognised by suffix (`IMAGE_SUFFIXES`, in any case) and sorted. A warning counts the files
+    that are skipped there, by suffix, and the folders that are not entered.
 
     Args:
-        recursive: also take the pictures of all subfolders that are not hidden.
-        without: a folder that is not entered, such as that of the results.
+        inputs: Files, folders and globs.
+        recursive: Also take the pictures of all subfolders that are not hidden.
+        without: A folder that is not entered, such as that of the results.
 
     Raises:
-        GmaeToolsError: an input matches no picture, or there is no input.
+        GmaeToolsError: An input matches no picture, or there is no input.
     """
     found: dict[str, Path] = {}
     for text in inputs:
@@ -124,21 +126,21 @@ def _images_of(text: str | os.PathLike[str], recursive: bool, without: Path | No
 
 
 def is_special(path: Path) -> bool:
-    """Whether it is a pipe, a socket or a device: found in a folder, one could be waited for without end."""
+    """Whether it is a pipe, a socket or a device; reading one that was found in a folder could wait for ever."""
     try:
         mode = path.stat().st_mode
-    except OSError:  # it is gone, or leads nowhere: whoever opens it says so
+    except OSError:  # it is gone, or a broken link, which is reported when it is opened
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def report_skipped(where: str, skipped: Sequence[str | os.PathLike[str]], kind: str = "picture") -> None:
-    """Warn of files that are passed over, counted by suffix; nothing is said where there are none.
+    """Log a warning that counts skipped files by suffix, unless there are none.
 
     Args:
-        where: what they were found in.
-        skipped: paths or names.
-        kind: what they would have to be.
+        where: The place where they were found.
+        skipped: Their paths or names.
+        kind: What they would have to be.
     """
     if not skipped or not is_first_of_launch():
         return

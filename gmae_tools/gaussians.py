@@ -6,6 +6,7 @@ import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import SupportsIndex
 
 import numpy as np
@@ -16,7 +17,16 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.system.files import atomic_path
 
-_LAST_DIMENSION = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": None}
+LAYOUT = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": 1}
+"""How many numbers of each kind describe a Gaussian, in the order in which they are packed."""
+
+PACKED = sum(LAYOUT.values())
+"""Numbers that describe a Gaussian: 14."""
+
+COLUMNS = {
+    name: slice(end - size, end) for (name, size), end in zip(LAYOUT.items(), accumulate(LAYOUT.values()), strict=True)
+}
+"""Where the numbers of each kind lie among the packed 14."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,8 @@ class Gaussians:
 
     def __post_init__(self) -> None:
         leading = tuple(self.means.shape[:2])
-        for name, last in _LAST_DIMENSION.items():
-            expected = leading if last is None else (*leading, last)
+        for name, size in LAYOUT.items():
+            expected = leading if name == "opacities" else (*leading, size)
             if tuple(getattr(self, name).shape) != expected:
                 shape = list(getattr(self, name).shape)
                 raise GmaeToolsError(f"Gaussians: {name} has shape {shape}, expected {list(expected)}")
@@ -112,6 +122,16 @@ class Gaussians:
         if len({part.k for part in parts}) != 1:
             raise GmaeToolsError(f"Gaussians.stack needs sets of one size, not of K = {[part.k for part in parts]}")
         return Gaussians(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Gaussians)))
+
+    def pack(self) -> Tensor:
+        """All numbers side by side, `[B, K, 14]`, in the order of `LAYOUT`."""
+        return torch.cat([self.means, self.scales, self.quats, self.colors, self.opacities[..., None]], -1)
+
+    @staticmethod
+    def unpack(packed: Tensor) -> Gaussians:
+        """The Gaussians of `pack`'s `[B, K, 14]`; their tensors are views of it."""
+        means, scales, quats, colors, opacities = packed.split(list(LAYOUT.values()), -1)
+        return Gaussians(means, scales, quats, colors, opacities[..., 0])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a NumPy `.npz` with one float32 array an attribute."""

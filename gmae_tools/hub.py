@@ -1,4 +1,4 @@
-"""Models that are loaded, saved and shared as Hugging Face's libraries do it, in the folders of `checkpoints`."""
+"""Loading, saving and sharing of models by the methods of Hugging Face's libraries, in the folders of `checkpoints`."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class HubModel(
             return super().push_to_hub(repo_id, model_card_kwargs=card, **options)
 
     def generate_model_card(self, *args: Any, repository: str = _PLACEHOLDER, **data: Any) -> ModelCard:
-        """What is known of the model, for its `README.md`.
+        """The model card, for `README.md`.
 
         Args:
             repository: where it will be, `ORG/NAME`.

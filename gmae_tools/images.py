@@ -1,4 +1,4 @@
-"""Reading and writing pictures; every odd file is either handled or refused in one line.
+"""Reading and writing pictures. Every unusual file is either handled or refused in one line.
 
 Pictures in memory are uint8 RGB arrays `[H, W, 3]`; tensors are float32 RGB in [0, 1], `[1, 3, H, W]`.
 """
@@ -6,12 +6,9 @@ Pictures in memory are uint8 RGB arrays `[H, W, 3]`; tensors are float32 RGB in 
 from __future__ import annotations
 
 import io
-import logging
 import os
-import re
 import stat
-import threading
-import warnings
+import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -22,33 +19,30 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
+from gmae_tools.system.untrusted import decoding
 
 if TYPE_CHECKING:  # importing torch takes a second, and most of this file does without
     import torch
 
 _WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 IMAGE_SUFFIXES = _WRITTEN_SUFFIXES | {".avif", ".heic", ".heif"}
-# Those of the suffixes, whatever a file's name: Pillow would also run Ghostscript on a page of PostScript, and has
-# decoders of formats that hardly anybody uses nor tests. HEIC, which Pillow does not read, is read by pillow-heif.
+# The formats of the suffixes; a file's format is recognised by its content. Pillow would also run Ghostscript on
+# PostScript, and has decoders of formats that hardly anybody uses or tests. pillow-heif reads HEIC, Pillow does not.
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-MAX_PIXELS = 89_478_485  # above which Pillow warns of decompression bombs; a quarter of a gigabyte of RGB
+MAX_PIXELS = 89_478_485  # Pillow warns of decompression bombs above this; a quarter of a gigabyte of RGB
 
+_SHRUNK = 2  # times as many pixels as the bound are allowed in a JPEG that is decoded at a fraction of its size
 _STRIP_PIXELS = 1 << 20  # converted at a time
 _LONGEST_LINE = 300  # characters
 _MOST_PIPED = 1 << 29  # bytes that are read from a pipe, which might never end
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")  # of HEVC in a HEIF container
 _AVIF_BRANDS = (b"avif", b"avis")
 _LONGEST_BRANDS = 128  # bytes; files name about five brands of four bytes
-_MOST_SCANS = 100  # of a JPEG, as libtiff allows; encoders make about ten
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # of JPEG, which begins a segment; others lie among the pixels
-# Pillow logs some of what it raises, which Python prints unless there is a handler; those of an application still hear.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
-_STDERR = threading.Lock()  # who holds it has redirected the process's stderr
-_START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
+_PREFIX = 16  # bytes by which Pillow recognises a format
 
 
 def is_image_name(name: str) -> bool:
-    """Whether the last part of a path looks like a picture; hidden files do not (macOS's `._name.jpg`)."""
+    """Whether the last part of a path has the suffix of a picture and is not hidden (as macOS's `._name.jpg` is)."""
     base = os.path.basename(name)
     return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES
 
@@ -57,60 +51,55 @@ def is_image_name(name: str) -> bool:
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> np.ndarray:
-    """Read a picture file as uint8 RGB `[H, W, 3]`, upright, in its own size; the first frame of several.
+    """Read a picture file as uint8 RGB `[H, W, 3]`, upright and in its own size. Of several frames the first is read.
 
     Args:
-        path: a file in one of `IMAGE_FORMATS` or HEIC (which needs pillow-heif), of any mode; see `to_rgb` for how it
+        path: A file in one of `IMAGE_FORMATS` or HEIC (which needs pillow-heif), of any mode; `to_rgb` says how it
             becomes RGB. A pipe is read to its end.
-        max_pixels: refuse larger pictures before decoding anything; see `open_image`. Decoding takes 8 bytes a pixel,
-            of WebP 16.
+        max_pixels: Refuse larger pictures before anything is decoded; see `open_image`. Decoding takes 8 bytes a
+            pixel, 16 for WebP.
 
     Raises:
-        GmaeToolsError: missing, empty, too large, damaged, or not a picture; one line that names the file.
+        GmaeToolsError: The file is missing, empty, too large, damaged, or not a picture. The message is one line that
+            names the file.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of size, which `max_pixels` decides, and of flawed metadata
-        with open_image(path, max_pixels=max_pixels) as image:
-            return to_rgb(image)
+    with open_image(path, max_pixels=max_pixels) as image:
+        return to_rgb(image)
 
 
 @contextmanager
 def open_image(
     file: str | os.PathLike[str] | IO[bytes], *, max_pixels: int | None = None, side: int | None = None
 ) -> Iterator[Image.Image]:
-    """A picture opened by Pillow; what goes wrong before the context ends, in decoding above all, is told in one line.
+    """Open a picture with Pillow. What goes wrong before the context ends, such as decoding, becomes a one-line error.
 
     Args:
-        file: a path, which then stands before what is wrong; or encoded bytes.
-        max_pixels: refuse pictures that are larger once decoded, and name the option that raises the bound; by default
-            larger than `MAX_PIXELS`. Pillow's own bound, which is the process's, follows if it is lower.
-        side: decode a JPEG at 1/2, 1/4 or 1/8 of its size if none of its sides falls below so many pixels.
+        file: A path, with which the error then begins, or encoded bytes.
+        max_pixels: Refuse pictures that are larger once decoded, and name the option that raises the bound. Without
+            it, the bound is `MAX_PIXELS`. Pillow's own bound, which belongs to the whole process, does not apply.
+        side: Decode a JPEG at 1/2, 1/4 or 1/8 of its size if none of its sides falls below this number of pixels.
 
     Raises:
-        GmaeToolsError: as for `read_image`.
+        GmaeToolsError: As for `read_image`.
     """
     bound = max_pixels or MAX_PIXELS
-    too_large = f"more than {bound:,} pixels; downscale it first" + ", or raise --max-pixels" * bool(max_pixels)
-    if Image.MAX_IMAGE_PIXELS is not None:
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, bound)
     try:
         with _opened(file) as encoded, _recognised(encoded) as image:
+            width, height = image.size
             if side and image.format in ("JPEG", "MPO"):  # others would take a thumbnail for the picture
                 image.draft("RGB", (side, side))
-            if image.width * image.height > bound:
-                raise GmaeToolsError(f"{image.width} x {image.height} is {too_large}")
-            if image.format in ("JPEG", "MPO"):
-                _check_scans(image)
-            with _silent_libtiff() if image.format == "TIFF" else nullcontext():
+            if image.width * image.height > bound or width * height > _SHRUNK * bound:
+                problem = f"{width} x {height} is more than {bound:,} pixels; downscale it first"
+                raise GmaeToolsError(problem + ", or raise --max-pixels" * bool(max_pixels))
+            with decoding(image.format, encoded):
                 yield image
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
-        problem = f"far {too_large}" if isinstance(error, Image.DecompressionBombError) else _unreadable(error)
         name = f"{os.fspath(file)}: " if isinstance(file, (str, os.PathLike)) else ""
-        raise GmaeToolsError(name + problem) from None
+        raise GmaeToolsError(name + _unreadable(error)) from None
 
 
 def _opened(file: str | os.PathLike[str] | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
-    """The bytes of a file. Of a path, Pillow would map them, and scramble a turned TIFF or crash if they grow fewer."""
+    """Open a file. Given a path, Pillow would map it, scramble a turned TIFF, and crash if the file is cut off."""
     if not isinstance(file, (str, os.PathLike)):
         return nullcontext(file)
     path = Path(file)
@@ -127,7 +116,7 @@ def _opened(file: str | os.PathLike[str] | IO[bytes]) -> AbstractContextManager[
 
 
 def _piped(path: Path) -> IO[bytes]:
-    """All bytes that come through a pipe: decoders go back and forth in a file, which a pipe cannot."""
+    """All bytes that come through a pipe, because decoders need to seek."""
     data = io.BytesIO()
     with path.open("rb") as pipe:
         while chunk := pipe.read(1 << 20):
@@ -141,10 +130,10 @@ def _piped(path: Path) -> IO[bytes]:
 
 
 def _recognised(encoded: IO[bytes]) -> Image.Image:
-    """The picture in a file, whose format its first bytes tell; nothing is decoded yet.
+    """The picture in a file, by the format that its first bytes identify. Nothing is decoded yet.
 
     Raises:
-        GmaeToolsError: reading this format takes a package that is not installed.
+        GmaeToolsError: The format needs a package that is not installed.
     """
     head = encoded.read(_LONGEST_BRANDS)
     encoded.seek(0)
@@ -154,10 +143,25 @@ def _recognised(encoded: IO[bytes]) -> Image.Image:
             from pillow_heif import HeifImageFile
         except ImportError:
             raise GmaeToolsError("a HEIC picture; to read it, run pip install 'gmae-tools[heif]'") from None
-        return HeifImageFile(encoded)  # not registered with Pillow, which belongs to the whole process
+        return HeifImageFile(encoded)  # without registering it with Pillow, which would concern the whole process
     if any(brand in brands for brand in _AVIF_BRANDS) and not _reads_avif():
         raise GmaeToolsError("an AVIF picture, which this Pillow cannot read; run pip install --upgrade pillow")
-    return Image.open(encoded, formats=IMAGE_FORMATS)
+    return _identified(encoded, head)
+
+
+def _identified(encoded: IO[bytes], head: bytes) -> Image.Image:
+    """`Image.open` without its bound on the number of pixels, which would be that of the whole process."""
+    Image.init()
+    for image_format in IMAGE_FORMATS:
+        opener, accepts = Image.OPEN.get(image_format, (None, None))
+        accepted = opener and (accepts is None or accepts(head[:_PREFIX]))
+        if opener and accepted and not isinstance(accepted, str):  # a text says why Pillow cannot read it
+            encoded.seek(0)
+            try:
+                return opener(encoded, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open` does: it is of another format
+                continue
+    raise UnidentifiedImageError
 
 
 def _reads_avif() -> bool:
@@ -165,7 +169,7 @@ def _reads_avif() -> bool:
 
 
 def _brands(head: bytes) -> list[bytes]:
-    """What a file in a container of ISO media (HEIC, AVIF, films) says that it is, the major brand first."""
+    """The brands of a file in a container of ISO media (HEIC, AVIF, films), the major one first."""
     if head[4:8] != b"ftyp":
         return []
     end = min(int.from_bytes(head[:4], "big"), len(head))
@@ -173,53 +177,16 @@ def _brands(head: bytes) -> list[bytes]:
 
 
 class _BoundedFile(io.BufferedReader):
-    """A file opened for reading that sets aside no more memory for a read than it has bytes left."""
+    """A file opened for reading that allocates no more memory for a read than the file has bytes left."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > io.DEFAULT_BUFFER_SIZE:  # as long as a chunk claims to be
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:  # the length that a chunk claims to have
             size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
         return super().read(size)
 
 
-@contextmanager
-def _silent_libtiff() -> Iterator[None]:
-    """Keep libtiff from printing: it tells errors on the process's stderr, though they are raised, too."""
-    with _STDERR, open(os.devnull, "wb") as nowhere:
-        try:
-            stderr = os.dup(2)
-        except OSError:  # closed
-            yield
-            return
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-def _check_scans(image: Image.Image) -> None:
-    """Refuse a JPEG that passes over its pixels very often; a scan of a few bytes may take a second."""
-    file: IO[bytes] = image.fp  # type: ignore[attr-defined]
-    file.seek(0)
-    data = file.read()
-    if data.count(_SCAN) > _MOST_SCANS and _scans(data) > _MOST_SCANS:
-        raise GmaeToolsError(f"a JPEG of more than {_MOST_SCANS} scans; if it can be trusted, save it anew")
-
-
-def _scans(data: bytes) -> int:
-    """Number of scans before a JPEG ends; what follows, such as a film, may look like more."""
-    count, place = 0, 0
-    while (marker := _MARKER.search(data, place)) and marker[0] != _END:
-        count += marker[0] == _SCAN
-        place = marker.end()
-        if marker[0] != _START:  # all other segments say how long they are
-            place += int.from_bytes(data[place : place + 2], "big")
-    return count
-
-
 def _unreadable(error: Exception) -> str:
-    """What is wrong with a picture file, in a line."""
+    """What is wrong with a picture file, in one line."""
     if isinstance(error, GmaeToolsError):
         return str(error)
     if isinstance(error, FileNotFoundError):
@@ -239,18 +206,18 @@ def one_line(error: Exception) -> str:
 
 
 def printable(text: str) -> str:
-    """A text out of a file for a message: one line, not too much of it, and nothing that a terminal would obey."""
+    """A text from a file for use in a message: one line of limited length without control characters."""
     line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """A PIL picture of any mode as uint8 RGB `[H, W, 3]`, upright (EXIF rotation applied), alpha laid on white.
+    """A PIL picture of any mode as uint8 RGB `[H, W, 3]`, upright (EXIF rotation applied), composited over white.
 
-    Samples of 16 bits or more and of floating point are scaled to 0..255; Pillow's own `convert` would clip. Rows are
-    converted a few at a time, since the copies that a conversion makes would take more memory than the picture.
+    Samples of 16 bits or more and of floating point are scaled to 0..255; Pillow's own `convert` would clip them. Rows
+    are converted a few at a time, because the copies that a conversion makes would take more memory than the picture.
     """
-    image.load()  # only then all metadata are known
+    image.load()  # completes the metadata
     ImageOps.exif_transpose(image, in_place=True)
     white = _white(image) if _is_deep(image) else None
     pixels = np.empty((image.height, image.width, 3), np.uint8)
@@ -260,7 +227,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture in strips, and the row at which each begins."""
+    """The first row of each strip of the picture, and the strip."""
     rows = max(1, _STRIP_PIXELS // image.width)
     if rows >= image.height:
         yield 0, image
@@ -281,7 +248,10 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _white(image: Image.Image) -> float:
-    """The sample that is white in a deep picture: the first bound of 1, 255 (floats), 65,535 or else the maximum."""
+    """The sample that is white in a deep picture: 1, 255 (both for floats only), 65,535, or else the maximum.
+
+    The smallest of them that no sample exceeds is taken.
+    """
     maximum = max(float(_deep_samples(strip).max()) for _, strip in _strips(image))
     usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
     return next((white for white in usual if maximum <= white), maximum)
@@ -298,7 +268,7 @@ def _deep_to_uint8(strip: Image.Image, white: float) -> np.ndarray:
 
 
 def _unit_to_uint8(values: np.ndarray) -> np.ndarray:
-    """Floats, 0 black and 1 white, clipped and rounded to uint8; NaN is black."""
+    """Floats from 0 (black) to 1 (white), clipped and rounded to uint8; NaN becomes black."""
     levels: np.ndarray = np.rint(np.clip(np.nan_to_num(values), 0.0, 1.0) * 255.0)
     return levels.astype(np.uint8)
 
@@ -323,17 +293,17 @@ def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def write_image(path: str | os.PathLike[str], picture: np.ndarray | torch.Tensor) -> None:
-    """Write a picture, whole or not at all; the suffix decides the format (PNG or JPEG of quality 95, ...).
+    """Write a picture, whole or not at all. The suffix decides the format (PNG, JPEG of quality 95, ...).
 
     Args:
-        path: the file; missing folders are made.
-        picture: an array `[H, W]` (grey), `[H, W, 3]` (RGB) or `[H, W, 4]` (RGB and straight alpha), or a
-            tensor `[C, H, W]` or `[1, C, H, W]` with C = 1, 3 or 4. uint8, floating point in [0, 1] (clipped,
-            NaN is black), or boolean.
+        path: The file; missing folders are made.
+        picture: An array `[H, W]` (grey), `[H, W, 3]` (RGB) or `[H, W, 4]` (RGB and straight alpha), or a tensor
+            `[C, H, W]` or `[1, C, H, W]` with C = 1, 3 or 4. It is uint8, floating point in [0, 1] (clipped, NaN
+            becomes black), or boolean.
 
     Raises:
-        GmaeToolsError: the suffix is not a picture's, JPEG is to hold alpha, or the file cannot be written.
-        ValueError: another shape or type of array.
+        GmaeToolsError: The suffix is not a picture's, a JPEG would have to hold alpha, or the file cannot be written.
+        ValueError: The array has another shape or type.
     """
     path = Path(path)
     pixels = _as_uint8(picture if isinstance(picture, np.ndarray) else _channels_last(picture))

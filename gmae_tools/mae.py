@@ -1,14 +1,12 @@
 """The masked autoencoders that GMAE is compared with: the same encoder, and a decoder that predicts pixels.
 
-Every hidden patch gets a mask token in its place, and a ViT turns all tokens into the pixels of their patches. Shapes:
-B pictures, N patches, V visible patches, P = 3 p^2 numbers for a patch of p x p px.
+A mask token takes the place of every hidden patch, and a ViT turns all tokens into the pixels of their patches.
+Shapes: B pictures, N patches, V visible patches, P = 3 p^2 numbers for a patch of p x p px.
 Source: MAE (arXiv 2111.06377).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -16,32 +14,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gmae_tools.errors import GmaeToolsError
-from gmae_tools.masks import hidden_patches, visible_patches
-from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, initialise, vit_block
+from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, init_normal, initialise
 from gmae_tools.system.precision import working_dtype
+from gmae_tools.vit import LayerNorm, ViTBlock, hidden_patches, visible_patches
 
 _EPSILON = 1e-6  # added to a patch's variance
-
-# Where the official checkpoints keep what; the encoder's names are ours.
-_OFFICIAL = {
-    "mask_token": "decoder.mask_token",
-    "decoder_embed.": "decoder.embed.",
-    "decoder_blocks.": "decoder.blocks.",
-    "decoder_norm.": "decoder.norm.",
-    "decoder_pred.": "decoder.head.",
-}
-_WIDTH_OF_H = 1280
-_COMPUTED = ("pos_embed", "decoder_pos_embed")
 
 
 @dataclass(frozen=True)
 class MAEConfig(AutoencoderConfig):
-    """What to predict, besides.
+    """The configuration of an MAE.
 
     Args:
-        normalise_targets: predict each patch less its mean and divided by its standard deviation (MAE's
-            `norm_pix_loss`): better features, but a picture can only be drawn with the help of the original.
+        normalise_targets: predict each patch minus its mean and divided by its standard deviation (MAE's
+            `norm_pix_loss`). Features are better, but painting a picture then needs the original's statistics.
     """
 
     normalise_targets: bool = False
@@ -49,10 +35,10 @@ class MAEConfig(AutoencoderConfig):
 
 @dataclass(frozen=True)
 class RMAEConfig(MAEConfig):
-    """What R-MAE trains, besides.
+    """The configuration of an R-MAE.
 
     Args:
-        own_decoder: decode the second view by a decoder of its own, d' apart from d; without it both share one.
+        own_decoder: whether the second view has a decoder d' of its own; otherwise both views share d.
     """
 
     own_decoder: bool = True
@@ -60,28 +46,23 @@ class RMAEConfig(MAEConfig):
 
 @dataclass(frozen=True)
 class CMAEConfig(AutoencoderConfig):
-    """What to tell of a picture, besides.
+    """The configuration of a C-MAE.
 
     Args:
-        embedding: numbers E in which pictures are compared.
-        head: what makes an embedding of the encoder's tokens: MAE's `decoder`, which fills in the hidden patches; or a
-            `light` head of two layers, with hidden patches filled in before the encoder.
+        embedding: number E of dimensions of a picture's embedding.
+        head: the module that turns the encoder's tokens into an embedding: MAE's `decoder`, with mask tokens for the
+            hidden patches; or a `light` head of two layers, with mask tokens that enter the encoder.
     """
 
     embedding: int = 128
     head: Literal["decoder", "light"] = "decoder"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.head not in ("decoder", "light"):
-            raise GmaeToolsError(f"head is {self.head!r}, must be decoder or light")
 
 
 class PatchDecoder(nn.Module):
     """A ViT over the encoder's tokens and a mask token in place of every hidden patch.
 
     Args:
-        outputs: numbers to predict for a patch.
+        outputs: how many numbers are predicted for a patch.
     """
 
     def __init__(self, config: AutoencoderConfig, outputs: int) -> None:
@@ -89,11 +70,11 @@ class PatchDecoder(nn.Module):
         self.embed = nn.Linear(config.width, config.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.decoder_width))
         self.blocks = nn.ModuleList(
-            vit_block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
+            ViTBlock(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
-        self.norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
+        self.norm = LayerNorm(config.decoder_width)
         self.head = nn.Linear(config.decoder_width, outputs)
-        nn.init.normal_(self.mask_token, std=0.02)
+        init_normal(self.mask_token)
 
     def forward(self, tokens: Tensor, positions: Tensor, visible: Tensor | None) -> Tensor:
         x = self.embed(tokens)  # [B, 1 + V, D']
@@ -113,7 +94,7 @@ class PatchDecoder(nn.Module):
 class MAE(Autoencoder):
     """Pictures in, predictions for the patches out: `predictions = model(images, mask)`, `[B, N, P]`.
 
-    They are of what `patch_targets` says; `draw` turns them into pictures.
+    The predictions approximate `patch_targets`; `paint_patches` turns them into pictures.
     """
 
     config: MAEConfig
@@ -123,19 +104,19 @@ class MAE(Autoencoder):
         super().__init__(config, partial(PatchDecoder, outputs=3 * config.patch_size**2))
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
-        """Predictions `[B, N, P]` from features; `grid` and `mask` say which patch each token is of."""
+        """Predictions `[B, N, P]` from features; `grid` and `mask` say which patch each token belongs to."""
         return self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
 
 
 class RMAE(MAE):
-    """An `MAE` with, in training, a second decoder d' for the second view; for R-MAE."""
+    """An `MAE` that, for training by R-MAE, has a second decoder d' for the second view."""
 
     config: RMAEConfig
 
     def __init__(self, config: RMAEConfig) -> None:
         super().__init__(config)
         if config.own_decoder:  # made last, so that all else starts as an MAE does
-            self.second_decoder = PatchDecoder(config, 3 * config.patch_size**2)
+            self.second_decoder = PatchDecoder(config, 3 * config.patch_size**2).float()
             self.second_decoder.apply(initialise)
 
     def forward(self, images: Tensor, mask: Tensor | None = None, second_view: bool = False) -> Tensor:
@@ -149,9 +130,9 @@ class RMAE(MAE):
 class CMAE(Autoencoder):
     """Pictures in, an embedding of each out: `embeddings = model(images, mask)`, `[B, E]`; for C-MAE.
 
-    With MAE's decoder: in place of the pixels of its patches it tells E numbers of each, and their mean is the
-    picture's embedding. With the light head the encoder itself is given a learned mask token for every hidden patch,
-    and the embedding is the mean of what two layers make of each of its tokens.
+    MAE's decoder predicts E numbers for each patch instead of its pixels, and their mean is the picture's embedding.
+    With the light head the encoder itself takes a learned mask token for every hidden patch, two layers map each of its
+    tokens to E numbers, and the embedding is their mean.
     """
 
     config: CMAEConfig
@@ -162,10 +143,10 @@ class CMAE(Autoencoder):
         super().__init__(config, LightHead if light else partial(PatchDecoder, outputs=config.embedding))
         if light:
             self.encoder.mask_token = nn.Parameter(torch.zeros(1, 1, config.width))
-            nn.init.normal_(self.encoder.mask_token, std=0.02)
+            init_normal(self.encoder.mask_token)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:
-        """Embeddings `[B, E]`; `grid` and `mask` say which patch each token is of."""
+        """Embeddings `[B, E]`; `grid` and `mask` say which patch each token belongs to."""
         if isinstance(self.decoder, LightHead):
             return self.decoder(tokens)
         outputs: Tensor = self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
@@ -173,7 +154,7 @@ class CMAE(Autoencoder):
 
 
 class LightHead(nn.Module):
-    """Two layers over every token of a patch, and the mean of what they say: `[B, 1 + N, D]` to `[B, E]`."""
+    """Two layers over the token of every patch, and the mean over the patches: `[B, 1 + N, D]` to `[B, E]`."""
 
     def __init__(self, config: CMAEConfig) -> None:
         super().__init__()
@@ -207,7 +188,7 @@ def unpatchify(patches: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def patch_targets(images: Tensor, config: MAEConfig) -> Tensor:
-    """What is to be predicted, `[B, N, P]`: pixels in units of ImageNet's statistics, or of those of the patch.
+    """The targets `[B, N, P]`: pixels in units of ImageNet's statistics, or normalised patch by patch.
 
     Args:
         images: RGB in [0, 1] `[B, 3, H, W]`.
@@ -219,7 +200,7 @@ def patch_targets(images: Tensor, config: MAEConfig) -> Tensor:
     return (patches - mean) / deviation
 
 
-def draw(predictions: Tensor, images: Tensor, config: MAEConfig) -> Tensor:
+def paint_patches(predictions: Tensor, images: Tensor, config: MAEConfig) -> Tensor:
     """Pictures `[B, 3, H, W]`, RGB around [0, 1], of predictions for `images`.
 
     Normalised targets say nothing of a patch's brightness and contrast: both are taken from `images`, as in MAE's own
@@ -270,51 +251,3 @@ def mae_loss(
     hidden = hidden_patches(mask, error.shape[1])
     counted = torch.where(hidden.any(), hidden, True)  # no `if`: it would wait for the GPU
     return (error * counted).sum() / counted.sum()
-
-
-# --- official weights --------------------------------------------------------------------------------
-
-
-def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a `MAE` from that of an official checkpoint (its `model`), encoder and decoder.
-
-    Position embeddings are computed, and left out.
-    """
-    return {_our_name(name): tensor for name, tensor in weights.items() if name not in _COMPUTED}
-
-
-def official_config(weights: Mapping[str, Tensor], *, normalise_targets: bool = False) -> MAEConfig:
-    """The configuration of an official checkpoint's model, from the shapes of its weights.
-
-    Shapes do not tell the number of heads. In the official models the encoder's are 64 wide, those of ViT-H 80, and
-    the decoder has 16; so they are here.
-
-    Args:
-        normalise_targets: no weight tells that either; False fits the `mae_visualize_*.pth`.
-
-    Raises:
-        GmaeToolsError: these are not the weights of an encoder and a decoder.
-    """
-    try:
-        width, decoder_width = (weights[name].shape[-1] for name in ("cls_token", "mask_token"))
-        patch = weights["patch_embed.proj.weight"].shape[-1]
-        grid = math.isqrt(weights["pos_embed"].shape[1] - 1)
-    except (KeyError, IndexError, ValueError) as error:
-        problem = f"no weights of a whole MAE ({error}); an encoder alone draws nothing, take a mae_visualize_*.pth"
-        raise GmaeToolsError(problem) from None
-    return MAEConfig(
-        image_size=grid * patch, patch_size=patch, width=width, depth=_count(weights, "blocks"),
-        heads=max(1, width // (80 if width == _WIDTH_OF_H else 64)), decoder_width=decoder_width,
-        decoder_depth=_count(weights, "decoder_blocks"), decoder_heads=16, normalise_targets=normalise_targets,
-    )  # fmt: skip
-
-
-def _count(weights: Mapping[str, Tensor], blocks: str) -> int:
-    return sum(name.startswith(f"{blocks}.") and name.endswith(".norm1.weight") for name in weights)
-
-
-def _our_name(name: str) -> str:
-    for theirs, ours in _OFFICIAL.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return f"encoder.{name}"

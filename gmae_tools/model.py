@@ -1,7 +1,8 @@
 """The Gaussian masked autoencoder, top to bottom.
 
-A ViT encoder sees the visible patches; a light ViT decoder sees its tokens and a set of learned queries; each query
-predicts a few 3-D Gaussians. Shapes: B pictures, N patches, V visible patches, Q queries, G Gaussians a query, K = Q G.
+A ViT encoder processes the visible patches; a light ViT decoder processes the encoder's tokens together with learned
+queries; each query predicts a few 3-D Gaussians.
+Shapes: B pictures, N patches, V visible patches, Q queries, G Gaussians per query, K = Q G Gaussians.
 Source: GMAE (arXiv 2501.03229), on MAE's encoder (arXiv 2111.06377).
 """
 
@@ -9,26 +10,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints, overload
 
 import torch
 from torch import Tensor, nn
 
 from gmae_tools.camera import LATER, Camera
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
+from gmae_tools.gaussians import COLUMNS, LAYOUT, PACKED, Gaussians
 from gmae_tools.hub import HubModel
-from gmae_tools.masks import hidden_patches, keep_visible
-from gmae_tools.positions import patch_positions, query_places, sincos_embedding
 from gmae_tools.system.precision import working_dtype
-from gmae_tools.system.torchvision_ops import ensure_torchvision
-
-ensure_torchvision()
-from timm.layers import Attention, PatchEmbed  # type: ignore[attr-defined]  # noqa: E402
-from timm.models.vision_transformer import Block  # noqa: E402
+from gmae_tools.vit import (
+    LayerNorm,
+    PatchEmbed,
+    ViTBlock,
+    hidden_patches,
+    keep_visible,
+    patch_positions,
+    query_places,
+    sincos_embedding,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,36 +40,28 @@ if TYPE_CHECKING:
 RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_STD = (0.229, 0.224, 0.225)
 
-# What a query says about one Gaussian: centre, scales, rotation, colour, opacity (before activation).
-_PARAMETERS = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": 1}
-_RAW = sum(_PARAMETERS.values())  # 14
-
-# Beyond these a configuration is a mistake, or meant to exhaust whoever loads it.
+# A configuration beyond these limits is a mistake, or made to exhaust the machine that loads it.
 _MOST = {"image_size": 4096, "depth": 256, "decoder_depth": 256}  # other whole numbers:
 _MOST_OTHERS = _MOST_PATCHES = 1 << 16
 _MOST_GAUSSIANS = 1 << 20
 _LARGEST_SCALE = 1000.0
 
-# Where queries come from (each from a place of its own on a grid, or all from chance), and conventions; `GMAEConfig`
-# says what they mean.
+# Choices of `GMAEConfig`, which documents them.
 QueryStart = Literal["grid", "random"]
 Rotations = Literal["quaternion", "shoemake"]
 DecoderPositions = Literal["own", "previous"]
 Order = Literal["queries", "slots"]
-_CHOICES = {
-    "query_start": QueryStart, "rotations": Rotations, "decoder_positions": DecoderPositions, "order": Order,
-}  # fmt: skip
-_CHANCE = 0.02  # standard deviation of random queries, as the paper draws them
+_INIT_STD = 0.02  # standard deviation of tokens and queries that start at random; MAE's and the paper's
 
 _SMALL_START = -1.5  # raw scale at the start: a fifth of the largest; large footprints optimise badly at first
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Everything needed to build a masked autoencoder again; it travels with the weights.
+    """Everything that is needed to build a masked autoencoder; it is saved with the weights.
 
     Args:
-        image_size: side in pixels of the squares trained on; the unit of the position embedding.
+        image_size: side in pixels of the squares that the model is trained on; it sets the unit of the positions.
         patch_size: side of a patch in pixels.
         width, depth, heads: of the encoder.
         decoder_width, decoder_depth, decoder_heads: of the decoder.
@@ -82,13 +77,9 @@ class AutoencoderConfig:
     decoder_heads: int = 3
 
     def __post_init__(self) -> None:
-        for field_ in dataclasses.fields(self):
-            value = getattr(self, field_.name)
-            most = _MOST.get(field_.name, _MOST_OTHERS)
-            if field_.type == "int" and not (type(value) is int and 0 < value <= most):
-                raise GmaeToolsError(f"{field_.name} is {value!r}, must be a whole number above 0, {most:,} at most")
-            if field_.type == "bool" and type(value) is not bool:
-                raise GmaeToolsError(f"{field_.name} is {value!r}, must be true or false")
+        for name, kind in _types(type(self)).items():
+            if problem := _problem(getattr(self, name), kind, _MOST.get(name, _MOST_OTHERS)):
+                raise GmaeToolsError(f"{name} is {getattr(self, name)!r}, must be {problem}")
         if self.image_size % self.patch_size:
             raise GmaeToolsError(f"image size {self.image_size} is not a multiple of the patch size {self.patch_size}")
         if (self.image_size // self.patch_size) ** 2 > _MOST_PATCHES:
@@ -99,12 +90,16 @@ class AutoencoderConfig:
 
     @classmethod
     def preset(cls, name: str, /, **changes: Any) -> Self:
-        """`nano` (for tests), `tiny`, `small`, `base` or `paper`.
+        """A named configuration: `nano` (for tests), `tiny`, `small`, `base` or `paper`.
 
-        `base` has the sizes of the paper's model, a ViT-B with 256 queries of one Gaussian each, and its largest scale,
-        but queries that start spread over the picture, each with an anchor there, quaternions of any length, and a
-        camera without shear. `paper` is the paper's in these, too. What no switch changes is told in
-        `gmae_tools.pretrain.paper`.
+        `base` has the sizes of the paper's model (a ViT-B with 256 queries of one Gaussian each) and its largest scale,
+        but its queries start on a grid over the picture, each with an anchor, its quaternions have any length, and its
+        camera has no shear. `paper` follows the paper in these, too. `gmae_tools.pretrain.paper` lists the differences
+        that no setting removes.
+
+        Args:
+            name: of the preset.
+            changes: settings that replace those of the preset.
 
         Raises:
             GmaeToolsError: there is no such preset, or a change is impossible.
@@ -118,7 +113,7 @@ class AutoencoderConfig:
             raise GmaeToolsError(f"preset {name!r}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON; what is marked `LATER` only where it is not the default."""
+        """The settings in plain types, for JSON; those marked `LATER` are left out where they have their default."""
         return _plain(self)
 
     @classmethod
@@ -129,11 +124,31 @@ class AutoencoderConfig:
             GmaeToolsError: a key is unknown or a value impossible.
         """
         try:
-            values = {key: Camera(**value) if key == "camera" else value for key, value in values.items()}
-            return cls(**values)
+            parts: dict[str, Any] = {name: kind for name, kind in _types(cls).items() if dataclasses.is_dataclass(kind)}
+            return cls(**{key: parts[key](**value) if key in parts else value for key, value in values.items()})
         except TypeError as error:
             name = cls.__name__.removesuffix("Config")
             raise GmaeToolsError(f"not a configuration of this version's {name}: {error}") from error
+
+
+def _types(config: type[AutoencoderConfig]) -> dict[str, Any]:
+    """The types of the settings."""
+    return get_type_hints(config)
+
+
+def _problem(value: object, kind: Any, most: int) -> str | None:
+    """What a setting of a type must be, if the value is not; a whole number lies in 1..most."""
+    if kind is int and not (type(value) is int and 0 < value <= most):
+        return f"a whole number above 0, {most:,} at most"
+    if kind is bool and type(value) is not bool:
+        return "true or false"
+    if kind is float and type(value) not in (int, float):
+        return "a number"
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        return " or ".join(get_args(kind))
+    if dataclasses.is_dataclass(kind) and not isinstance(value, kind):  # type: ignore[arg-type]
+        return f"a {kind.__name__}"  # type: ignore[union-attr]
+    return None
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -147,24 +162,24 @@ def _plain(config: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class GMAEConfig(AutoencoderConfig):
-    """What to draw, besides.
+    """The configuration of a GMAE.
 
     The last four settings are conventions in which the authors' code differs; `formats/authors.py` sets them.
 
     Args:
-        queries: learned query tokens Q. The decoder's cost grows with them.
-        gaussians_per_query: G; K = Q G Gaussians cost the decoder no more than Q.
+        queries: number Q of learned query tokens. The cost of the decoder grows with Q.
+        gaussians_per_query: number G of Gaussians per query. The decoder's cost hardly depends on it.
         max_scale: c in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
-        camera: how the Gaussians are looked at.
+        camera: the camera that the Gaussians are rendered with.
         query_start: `grid` spreads the queries over the picture: each starts as the sine-cosine code of a place and has
-            a learned anchor there, to which the head's x and y are added. That is a prior on places which the paper
-            does without. `random`, as in the paper: queries start from N(0, 0.02), and there are no anchors.
-        rotations: what the head's four numbers of a rotation are: a `quaternion` of any length; or, the first three,
-            sigmoids in [0, 1]^3 for `shoemake_quaternion`.
-        decoder_positions: with which position the decoder sees a visible patch: its `own`; or that of the `previous`
-            patch (zeros for the first), as where a table is read whose first row is the class token's.
+            a learned anchor there, to which the head's x and y are added; the paper has no such prior. `random`, as in
+            the paper, starts the queries from N(0, 0.02) and has no anchors.
+        rotations: the meaning of the head's four numbers for a rotation: a `quaternion` of any length; or `shoemake`:
+            the sigmoids of the first three are the arguments of `shoemake_quaternion`.
+        decoder_positions: the position that the decoder adds to a visible patch: its `own`; or that of the `previous`
+            patch (zeros for the first), as in code that reads a table whose first row belongs to the class token.
         order: of the K Gaussians: those of one query side by side (`queries`), or those of one slot (`slots`).
-        background_grey: in [0, 1], behind the Gaussians where the model's picture is drawn; 1 is white.
+        background_grey: grey level in [0, 1] behind the Gaussians in the model's picture; 1 is white.
     """
 
     queries: int = 64
@@ -179,26 +194,21 @@ class GMAEConfig(AutoencoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in _CHOICES.items():
-            if (value := getattr(self, name)) not in get_args(known):
-                raise GmaeToolsError(f"{name} is {value!r}, must be {' or '.join(get_args(known))}")
-        if type(self.background_grey) not in (int, float) or not 0 <= self.background_grey <= 1:
+        if not 0 <= self.background_grey <= 1:
             raise GmaeToolsError(f"background_grey is {self.background_grey!r}, must be a number in 0..1")
-        if type(self.max_scale) not in (int, float) or not 0 < self.max_scale <= _LARGEST_SCALE:
+        if not 0 < self.max_scale <= _LARGEST_SCALE:
             raise GmaeToolsError(f"max_scale is {self.max_scale!r}, must be above 0, {_LARGEST_SCALE:g} at most")
-        if not isinstance(self.camera, Camera):
-            raise GmaeToolsError(f"camera is {self.camera!r}, must be a Camera")
         if self.k > _MOST_GAUSSIANS:
             raise GmaeToolsError(f"a picture has {_MOST_GAUSSIANS:,} Gaussians at most, not {self.k:,}")
 
     @property
     def k(self) -> int:
-        """Number of Gaussians a picture."""
+        """Number of Gaussians of a picture."""
         return self.queries * self.gaussians_per_query
 
     @property
     def conventions(self) -> tuple[str, ...]:
-        """What the numbers of a decoder mean; two decoders of different conventions cannot share weights."""
+        """The conventions of the decoder's numbers; decoders whose conventions differ cannot share weights."""
         return self.rotations, self.decoder_positions, self.order
 
 
@@ -218,8 +228,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "max_scale": 1.0,
     },
 }  # fmt: skip
-# The paper's model in every switch that there is: queries start from chance and without places, rotations are
-# Shoemake's, and footprints have the shear of a full EWA projection.
+# The paper's model in all settings: queries start at random and without anchors, rotations are Shoemake's, and
+# footprints have the shear of a full EWA projection.
 _PRESETS["paper"] = {
     **_PRESETS["base"], "query_start": "random", "rotations": "shoemake", "camera": Camera(shear=True),
 }  # fmt: skip
@@ -229,7 +239,8 @@ class Encoder(nn.Module):
     """A plain ViT over the visible patches; its parameters are named as in timm and MAE.
 
     Attributes:
-        mask_token: None, or a parameter `[1, 1, D]` that a model has put here: it stands in for every hidden patch.
+        mask_token: None, or a parameter `[1, 1, D]` that takes the place of every hidden patch; models that need one
+            set it.
     """
 
     mask_token: nn.Parameter | None
@@ -237,21 +248,25 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.patch_embed = PatchEmbed(
-            None, config.patch_size, embed_dim=config.width, strict_img_size=False, flatten=True
-        )
-        self.blocks = nn.ModuleList(vit_block(config.width, config.heads) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.patch_embed = PatchEmbed(config.patch_size, config.width)
+        self.blocks = nn.ModuleList(ViTBlock(config.width, config.heads) for _ in range(config.depth))
+        self.norm = LayerNorm(config.width)
         self.register_parameter("mask_token", None)
 
-    def forward(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, images: Tensor, positions: Tensor, mask: Tensor | None, return_blocks: bool = False
+    ) -> Tensor | list[Tensor]:
         x = self.embed(images, positions, mask)
+        stages = [x]
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+            if return_blocks:
+                stages.append(x)
+        x = self.norm(x)
+        return [*stages, x] if return_blocks else x
 
     def embed(self, images: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """What the first block sees, `[B, 1 + V, D]`; with mask tokens `[B, 1 + N, D]`."""
+        """The tokens that enter the first block, `[B, 1 + V, D]`; with mask tokens `[B, 1 + N, D]`."""
         x = self.patch_embed(images) + positions  # [B, N, D]
         if mask is not None and self.mask_token is not None:
             hidden = hidden_patches(mask, x.shape[1])[..., None]
@@ -262,7 +277,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Queries read Gaussians out of the encoder's tokens."""
+    """A ViT over the encoder's tokens and the queries, whose outputs become the raw numbers of the Gaussians."""
 
     def __init__(self, config: GMAEConfig) -> None:
         super().__init__()
@@ -271,12 +286,11 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(config.width, config.decoder_width)
         self.queries = nn.Parameter(queries)
         self.blocks = nn.ModuleList(
-            vit_block(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
+            ViTBlock(config.decoder_width, config.decoder_heads) for _ in range(config.decoder_depth)
         )
-        self.norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
-        self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * _RAW, bias=False)
-        # Only the place in the picture starts from the query: a depth of its own would print the queries' grid on
-        # the depth map.
+        self.norm = LayerNorm(config.decoder_width)
+        self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * PACKED, bias=False)
+        # Anchors hold x and y alone: an anchor in depth would show the grid of queries in the depth map.
         self.anchors = None if anchors is None else nn.Parameter(anchors)
         self.bias = nn.Parameter(_starting_bias())  # [14]
 
@@ -287,7 +301,7 @@ class Decoder(nn.Module):
             x = block(x)
         queries = self.norm(x[:, -self.queries.shape[1] :])  # [B, Q, D']
         raw = self.head(queries)
-        raw = raw.to(working_dtype(raw)).unflatten(-1, (-1, _RAW)) + self.bias  # [B, Q, G, 14]
+        raw = raw.to(working_dtype(raw)).unflatten(-1, (-1, PACKED)) + self.bias  # [B, Q, G, 14]
         if self.anchors is not None:
             raw = torch.cat([raw[..., :2] + self.anchors, raw[..., 2:]], -1)
         if self.order == "slots":
@@ -296,10 +310,10 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module, HubModel):
-    """The encoder of visible patches, and a decoder of its features: what GMAE and MAE share.
+    """An encoder of visible patches and a decoder of its features: the base of GMAE, MAE, R-MAE and C-MAE.
 
-    A new model is float32 whatever torch's default dtype is. `model.to(dtype)` has it compute in another; it takes
-    pictures of any floating dtype, and what it predicts is float32 or, by a float64 model, float64.
+    A new model is float32 whatever torch's default dtype is, and computes in another after `model.to(dtype)`. It takes
+    pictures of any floating dtype; its predictions are float32, or float64 where the model is.
 
     Args:
         decoder: makes the decoder from a configuration.
@@ -313,19 +327,35 @@ class Autoencoder(nn.Module, HubModel):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = decoder(config)
-        for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
+        self._set_statistics()
         self.float()
         self.apply(initialise)
-        nn.init.normal_(self.encoder.cls_token, std=0.02)
+        init_normal(self.encoder.cls_token)
+
+    def _set_statistics(self) -> None:
+        for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
+
+    @classmethod
+    def with_weights(cls, config: Any, weights: Mapping[str, Tensor]) -> Self:
+        """A model on the CPU with copies of these weights, all of them; no random numbers are drawn for it."""
+        with torch.device("meta"):
+            model = cls(config)  # type: ignore[call-arg]  # subclasses choose their decoder
+        model._set_statistics()
+        copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+        model.load_state_dict(copies, assign=True)
+        return model
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Any:
-        """What `decode` makes of pictures.
+        """Encode pictures and decode their features.
 
         Args:
             images: RGB in [0, 1] `[B, 3, H, W]`, sides multiples of the patch size, at any aspect ratio.
-            mask: True where a patch is hidden from the encoder, bool `[B, N]`, rows of equal sums; or the patches that
-                stay visible as `visible_patches` numbers them, which spares a GPU the counting; None hides none.
+            mask: True where a patch is hidden from the encoder, bool `[B, N]`, the same number in every row; or the
+                numbers of the visible patches, int64 `[B, V]`, from `visible_patches`; None hides no patch.
+
+        Returns:
+            The result of `decode`.
         """
         return self.decode(self.encode(images, mask), self.grid(images), mask)
 
@@ -341,17 +371,32 @@ class Autoencoder(nn.Module, HubModel):
             raise GmaeToolsError(f"pictures of {height} x {width} px: both sides must be multiples of {patch} px")
         return height // patch, width // patch
 
-    def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order."""
+    @overload
+    def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor: ...
+
+    @overload
+    def encode(self, images: Tensor, mask: Tensor | None = None, *, return_blocks: Literal[True]) -> list[Tensor]: ...
+
+    def encode(
+        self, images: Tensor, mask: Tensor | None = None, *, return_blocks: bool = False
+    ) -> Tensor | list[Tensor]:
+        """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order.
+
+        Args:
+            images, mask: as for `forward`.
+            return_blocks: return a list of depth + 2 tensors instead: the tokens that enter the first block, those
+                that leave each block, and the features, which are the last of these after the encoder's `norm`.
+        """
         positions = self.positions(self.grid(images), self.config.width)
-        return self.encoder(self.normalise(images), positions, mask)
+        features: Tensor | list[Tensor] = self.encoder(self.normalise(images), positions, mask, return_blocks)
+        return features
 
     def normalise(self, images: Tensor) -> Tensor:
-        """What the encoder sees of RGB in [0, 1] `[B, 3, H, W]`: in units of ImageNet's statistics, and its dtype."""
+        """The encoder's input for RGB in [0, 1] `[B, 3, H, W]`: in units of ImageNet's statistics, in its dtype."""
         return ((images - self.rgb_mean) / self.rgb_std).to(self.dtype)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Any:
-        """What the decoder makes of features; `grid` and `mask` say which patch each token is of."""
+        """Decode features; `grid` and `mask` say which patch each token belongs to."""
         raise NotImplementedError
 
     def positions(self, grid: tuple[int, int], width: int) -> Tensor:
@@ -380,7 +425,7 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
         return self.config.camera
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:
-        """Gaussians from features; `grid` and `mask` say which patch each token is of."""
+        """Gaussians from features; `grid` and `mask` say which patch each token belongs to."""
         positions = self.positions(grid, self.config.decoder_width)
         if self.config.decoder_positions == "previous":
             positions = torch.cat([torch.zeros_like(positions[:1]), positions[:-1]])
@@ -391,7 +436,7 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
 
 def activate(raw: Tensor, max_scale: float, rotations: Rotations = "quaternion") -> Gaussians:
     """Turn the head's `[B, K, 14]` into Gaussians: sigmoids, and a quaternion left for `project` to normalise."""
-    means, scales, quats, colors, opacities = raw.split(list(_PARAMETERS.values()), -1)
+    means, scales, quats, colors, opacities = raw.split(list(LAYOUT.values()), -1)
     return Gaussians(
         means=2 * means.sigmoid() - 1,
         scales=max_scale * scales.sigmoid(),
@@ -412,25 +457,13 @@ def shoemake_quaternion(raw: Tensor) -> Tensor:
     return torch.stack([near * v.sin(), near * v.cos(), far * w.sin(), far * w.cos()], -1)
 
 
-def vit_block(width: int, heads: int) -> nn.Module:
-    """One block of a ViT as MAE has it: the layers normalise with an epsilon of 1e-6."""
-    return Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))  # type: ignore[arg-type]
-
-
-def use_plain_attention(model: nn.Module) -> None:
-    """Have attention computed by matrix products; torch's fused one is several times slower on CPUs in bf16.
-
-    It is the backward pass that is slow, so this is for training alone.
-    """
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.fused_attn = False  # type: ignore[misc]  # final for TorchScript alone
-
-
 def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
     """Query tokens `[1, Q, D']`, and the raw x and y `[Q, 1, 2]` from which their Gaussians start, if from a grid."""
+    if torch.get_default_device().type == "meta":  # arithmetic without numbers would import torch._dynamo
+        queries = torch.empty(1, config.queries, config.decoder_width)
+        return queries, None if config.query_start == "random" else torch.empty(config.queries, 1, 2)
     if config.query_start == "random":
-        return torch.randn(1, config.queries, config.decoder_width) * _CHANCE, None
+        return torch.randn(1, config.queries, config.decoder_width) * _INIT_STD, None
     places = query_places(config.queries)  # [Q, 2] in [-1, 1]
     grid = config.image_size // config.patch_size
     tokens = sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)
@@ -438,14 +471,14 @@ def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
 
 
 def _starting_bias() -> Tensor:
-    bias = torch.zeros(_RAW)
-    bias[3:6] = _SMALL_START
-    bias[6] = 1.0  # the identity rotation (w, x, y, z) = (1, 0, 0, 0)
+    bias = torch.zeros(PACKED)
+    bias[COLUMNS["scales"]] = _SMALL_START
+    bias[COLUMNS["quats"].start] = 1.0  # the identity rotation (w, x, y, z) = (1, 0, 0, 0)
     return bias
 
 
 def initialise(module: nn.Module) -> None:
-    """Give a part of a model the random weights that it starts from; for `nn.Module.apply`."""
+    """Set the initial random weights of one module; for `nn.Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)  # MAE's initialisation
         if module.bias is not None:
@@ -454,4 +487,13 @@ def initialise(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]
     elif isinstance(module, Decoder):  # applied after its children
-        nn.init.normal_(module.head.weight, std=0.02)
+        init_normal(module.head.weight)
+
+
+def init_normal(parameter: Tensor) -> None:
+    """Fill a parameter from N(0, 0.02), unless it has a shape only: on the meta device that would import torch._dynamo.
+
+    Source of the deviation: MAE.
+    """
+    if not parameter.is_meta:
+        nn.init.normal_(parameter, std=_INIT_STD)

@@ -1,4 +1,4 @@
-"""From a photograph to its Gaussians: the one place where pictures meet the model."""
+"""From a photograph to the Gaussians that a model predicts for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize, to_tensor
 from gmae_tools.model import GMAE
+from gmae_tools.scene import Scene
 
 
 def resolve_device(name: str) -> torch.device:
@@ -28,7 +29,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _devices() -> str:
-    """What there is instead of a device that there is not."""
+    """Advice on which devices there are, for a message about one that there is not."""
     if torch.version.cuda is None:
         return "this torch is built without CUDA; use auto or cpu"
     if not torch.cuda.is_available():
@@ -63,3 +64,13 @@ def predict(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = Non
     device = next(model.parameters()).device
     gaussians: Gaussians = model(to_tensor(resize(picture, height, width)).to(device))
     return gaussians
+
+
+def predict_scene(model: GMAE, photo: np.ndarray, size: tuple[int, int] | None = None) -> Scene:
+    """The scene of a photograph: what `predict` says, the model's camera, and the photograph in its own size.
+
+    Args:
+        model, size: of `predict`.
+        photo: uint8 RGB `[H, W, 3]`.
+    """
+    return Scene(predict(model, photo, size), model.camera, photo.shape[0], photo.shape[1], photo)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,12 +17,15 @@ from torch import Tensor
 
 from gmae_tools.camera import Camera, longest_axes, project
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
+from gmae_tools.gaussians import COLUMNS, LAYOUT, Gaussians
 from gmae_tools.images import resize, to_tensor
 from gmae_tools.metrics.differentiable import ssim
 from gmae_tools.metrics.pictures import SSIM_WINDOW
 from gmae_tools.splatting import Backend, Raster, rasterize
 from gmae_tools.system.precision import working_dtype
+
+if TYPE_CHECKING:
+    from gmae_tools.scene import Scene
 
 MAX_PIXELS = 1 << 18  # photographs are fitted at this size: a few thousand Gaussians hold no finer detail
 PLATEAU_STEPS, PLATEAU_GAIN = 25, 0.02  # dB; the rule for stopping early
@@ -31,8 +35,6 @@ _COOLDOWN = 1 / 3  # the share of the steps over which the rates fall to 0
 _GROWTH, _GROWTHS = 0.3, 5  # densification: over which share of the steps, and in how many goes
 _SPLIT = math.sqrt(0.75)  # how far children lie from their parent, in its standard deviations: they are half as long
 _SCALE_RANGE = math.log(100)  # no Gaussian grows or shrinks by more: keeps exp() and the conics finite
-_COLUMNS = (3, 3, 4, 3, 1)  # of the parameters [B, K, 14]: means, log growth of scales, quats, colors, opacities
-_LOG_GROWTH, _QUATS, _UNIT = slice(3, 6), slice(6, 10), slice(10, 14)
 
 Progress = Callable[[int, float], None]  # steps done, mean of the best PSNRs so far
 
@@ -43,8 +45,8 @@ class Rates:
 
     Attributes:
         means: in x and y, in units of the Gaussians' mean spacing sqrt(H W / K) px.
-        depth: in scene units; 0 keeps the depths as they are. What moves them is their effect on size alone, as order
-            has no gradient.
+        depth: in scene units; 0 keeps the depths as they are. Their gradient comes from the size of the footprints
+            alone, as order has none.
         scales: of the logarithm.
         quats: in units of their length.
         colors, opacities: in units of their range [0, 1], to which they are clamped.
@@ -58,18 +60,50 @@ class Rates:
     opacities: float = 0.03
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not 0 <= getattr(self, field.name) < math.inf:
-                raise GmaeToolsError(f"rates: {field.name} must be a number of 0 or more")
+        for name, rate in vars(self).items():
+            if not 0 <= rate < math.inf:
+                raise GmaeToolsError(f"rates: {name} must be a number of 0 or more")
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """How Gaussians are fitted.
+
+    Attributes:
+        k: how many Gaussians each set ends with, at least K; None for as many as there are. Early on, those whose
+            pixels (the ones in which they weigh most) hold the largest error are split in two.
+        rates: step sizes.
+        ssim_weight: how much of 1 - SSIM is added to the squared error; 0.01 is a fair share. Needs sides of 7 px.
+        background: grey level behind the Gaussians in [0, 1] for the PSNRs that are reported and compared.
+        backend: of `splatting.rasterize`.
+
+    Raises:
+        GmaeToolsError: a number is out of its range.
+    """
+
+    k: int | None = None
+    rates: Rates = field(default_factory=Rates)
+    ssim_weight: float = 0.0
+    background: float = 1.0
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ssim_weight < math.inf:
+            raise GmaeToolsError(f"refine: ssim_weight {self.ssim_weight}: use 0 or more")
+        if not 0 <= self.background <= 1:
+            raise GmaeToolsError(f"refine: background {self.background} is not in [0, 1]")
+
+
+DEFAULTS = RefineOptions()
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """What `refine` found.
+    """The result of `refine`.
 
     Attributes:
-        gaussians: the best of each set on the way, by PSNR; the start itself if nothing was better.
-        psnr_before, psnr_after: of the start and of `gaussians` in dB, float64 `[B]`.
+        gaussians: the best of each set during the fit, by PSNR; the start if nothing was better.
+        psnr_before, psnr_after: PSNR of the start and of `gaussians` in dB, float64 `[B]`.
         history: PSNR of the start and after each step, float64 `[steps taken + 1, B]`.
     """
 
@@ -84,19 +118,15 @@ def refine(
     image: Tensor,
     camera: Camera,
     steps: int,
+    options: RefineOptions = DEFAULTS,
     *,
-    k: int | None = None,
-    rates: Rates | None = None,
-    ssim_weight: float = 0.0,
-    background: float = 1.0,
-    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> Refinement:
     """Fit Gaussians to pictures by Adam.
 
-    The loss is the mean squared error expected over backgrounds drawn uniformly from [0, 1]^3, which has a closed form:
-    with light T left for the background it is (image + T/2 - x)^2 + T^2/12. So nothing is left to the background, and
-    no random number is needed: the same input gives the same result.
+    The loss is the mean squared error expected over backgrounds sampled uniformly from [0, 1]^3. It has a closed form:
+    with light T left for the background it is (image + T/2 - x)^2 + T^2/12. No random number is
+    needed, so that the same input gives the same result.
 
     The rates hold until the last third of the steps, in which they fall to 0. Once no set has gained `PLATEAU_GAIN` dB
     within `PLATEAU_STEPS` steps, they fall right away, and the fit ends with them.
@@ -104,40 +134,33 @@ def refine(
     Args:
         gaussians: any number of sets `[B, K]`, each fitted to its own picture.
         image: RGB in [0, 1] `[B, 3, H, W]`.
-        camera: that they are seen by.
+        camera: through which they are seen.
         steps: how many at most; 0 only measures.
-        k: how many Gaussians each set shall end with, at least K. Early on, those whose pixels (the ones in which they
-            weigh most) hold the largest error are split in two.
-        rates: step sizes.
-        ssim_weight: how much of 1 - SSIM to add to the squared error; 0.01 is a fair share. Needs sides of 7 px.
-        background: grey level behind the Gaussians in [0, 1] for the PSNRs that are reported and compared.
-        backend: of `rasterize`.
-        progress: told after each step.
+        options: how they are fitted.
+        progress: called after each step.
 
     Raises:
         GmaeToolsError: arguments that do not fit together, or are not finite.
     """
-    _check(gaussians, image, steps, k, ssim_weight, background)
+    _check(gaussians, image, steps, options)
     with torch.inference_mode(False), torch.enable_grad():
-        fit = _Fit(gaussians, image, camera, k or gaussians.k, rates or Rates(), ssim_weight, background, backend)
-        return fit.run(steps, progress)
+        return _Fit(gaussians, image, camera, options).run(steps, progress)
 
 
-def refine_photo(
-    gaussians: Gaussians,
-    photo: np.ndarray,
-    camera: Camera,
-    steps: int,
-    *,
-    background: float = 1.0,
-    backend: Backend = "auto",
-    progress: Progress | None = None,
-) -> Refinement:
-    """`refine` one set to a photograph, uint8 RGB `[H, W, 3]`, which is first made smaller if beyond `MAX_PIXELS`."""
-    height, width = photo.shape[:2]
-    shrink = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))
-    small = resize(photo, max(1, round(height * shrink)), max(1, round(width * shrink)))
-    return refine(gaussians, to_tensor(small), camera, steps, background=background, backend=backend, progress=progress)
+def refine_scene(
+    scene: Scene, steps: int, options: RefineOptions = DEFAULTS, *, progress: Progress | None = None
+) -> Scene:
+    """`refine` a scene to its photograph, which is first made smaller if it has more than `MAX_PIXELS`.
+
+    Raises:
+        GmaeToolsError: the scene has no photograph, or as `refine`.
+    """
+    if scene.photo is None:
+        raise GmaeToolsError("refine: this scene has no photograph to be fitted to")
+    shrink = min(1.0, math.sqrt(MAX_PIXELS / (scene.height * scene.width)))
+    small = resize(scene.photo, max(1, round(scene.height * shrink)), max(1, round(scene.width * shrink)))
+    found = refine(scene.gaussians, to_tensor(small), scene.camera, steps, options, progress=progress)
+    return replace(scene, gaussians=found.gaussians)
 
 
 class _Adam:
@@ -162,30 +185,23 @@ class _Adam:
 
 
 class _Fit:
-    """A fit under way.
+    """The state of a fit.
 
-    `parameters` `[B, K, 14]` are those of the Gaussians themselves but for the scales, which are `scales` times exp of
-    theirs: where they have not moved, the start is reproduced to the bit.
+    `parameters` `[B, K, 14]` are the packed Gaussians, but for the scales, which are `scales` times the exp of their
+    parameters, so that parameters that have not moved reproduce the start to the bit.
     """
 
-    def __init__(
-        self, start: Gaussians, image: Tensor, camera: Camera, k: int, rates: Rates, ssim_weight: float,
-        background: float, backend: Backend,
-    ) -> None:  # fmt: skip
+    def __init__(self, start: Gaussians, image: Tensor, camera: Camera, options: RefineOptions) -> None:
         dtype = working_dtype(*vars(start).values())
         self.start = start.map(lambda tensor: tensor.detach().to(dtype).clone())  # clones of inference tensors are not
-        self.image, self.camera, self.k, self.backend = image.to(self.start.means), camera, k, backend
-        self.ssim_weight, self.background = ssim_weight, background
+        self.image, self.camera, self.options = image.to(self.start.means), camera, options
+        self.k = options.k or start.k
         self.height, self.width = image.shape[-2:]
         self.rows = torch.arange(start.batch_size, device=start.device)[:, None]
         self.scales = self.start.scales
-        means, quats, colors, opacities = (
-            getattr(self.start, name) for name in ("means", "quats", "colors", "opacities")
-        )
-        growth = torch.zeros_like(self.scales)
-        self.start_parameters = torch.cat([means, growth, quats, colors, opacities[..., None]], -1)
+        self.start_parameters = replace(self.start, scales=torch.zeros_like(self.scales)).pack()
         self.parameters = self.start_parameters.clone()
-        self.adam = _Adam(self._rates(rates))
+        self.adam = _Adam(self._rates(options.rates))
         self._forget_best()
 
     def run(self, steps: int, progress: Progress | None) -> Refinement:
@@ -194,7 +210,7 @@ class _Fit:
         cooldown, end, step = math.ceil(steps * _COOLDOWN), steps, 0
         while True:
             self.parameters.requires_grad_()
-            raster = self._draw()
+            raster = self._render()
             history.append(self._keep_best(raster))
             if progress and step:
                 progress(step, float(self.best[-1].mean()))
@@ -213,30 +229,31 @@ class _Fit:
         spacing = math.sqrt(self.height * self.width / self.k)
         across, down = 2 * spacing / self.width, 2 * spacing / self.height  # as a normalised length
         columns = [rates.means * across, rates.means * down, rates.depth]
-        columns += [rates.scales] * 3 + [rates.quats] * 4 + [rates.colors] * 3 + [rates.opacities]
+        columns += [getattr(rates, name) for name, size in LAYOUT.items() if name != "means" for _ in range(size)]
         result = self.parameters.new_tensor(columns).repeat(*self.parameters.shape[:2], 1)
-        result[..., _QUATS] *= self.start.quats.norm(dim=-1, keepdim=True)
+        result[..., COLUMNS["quats"]] *= self.start.quats.norm(dim=-1, keepdim=True)
         return result
 
     def _gaussians(self, parameters: Tensor) -> Gaussians:
-        means, growth, quats, colors, opacities = parameters.split(_COLUMNS, -1)
-        return Gaussians(means, self.scales * growth.exp(), quats, colors, opacities[..., 0])
+        unpacked = Gaussians.unpack(parameters)
+        return replace(unpacked, scales=self.scales * unpacked.scales.exp())
 
-    def _draw(self, owners: bool = False) -> Raster:
+    def _render(self, owners: bool = False) -> Raster:
         splats = project(self._gaussians(self.parameters), self.camera, self.height, self.width)
-        return rasterize(splats, self.height, self.width, owners=owners, backend=self.backend)
+        return rasterize(splats, self.height, self.width, owners=owners, backend=self.options.backend)
 
     def _step(self, raster: Raster, factor: float) -> None:
         left = 1 - raster.alpha
         picture = raster.image + left / 2
         loss = _mean_square(picture - self.image) + _mean_square(left) / 12
-        if self.ssim_weight:
-            loss = loss + self.ssim_weight * (1 - ssim(picture, self.image))
+        if self.options.ssim_weight:
+            loss = loss + self.options.ssim_weight * (1 - ssim(picture, self.image))
         gradient = torch.autograd.grad(loss.sum(), self.parameters)[0].nan_to_num_(0.0, 0.0, 0.0)
         with torch.no_grad():
             self.adam.step(self.parameters, gradient, factor)
-            self.parameters[..., _LOG_GROWTH].clamp_(-_SCALE_RANGE, _SCALE_RANGE)
-            self.parameters[..., _UNIT].clamp_(0, 1)
+            self.parameters[..., COLUMNS["scales"]].clamp_(-_SCALE_RANGE, _SCALE_RANGE)
+            for name in ("colors", "opacities"):
+                self.parameters[..., COLUMNS[name]].clamp_(0, 1)
 
     def _forget_best(self) -> None:
         self.best = [self.parameters.new_full((self.start.batch_size,), -math.inf, dtype=torch.float64)]
@@ -244,8 +261,8 @@ class _Fit:
 
     @torch.no_grad()
     def _keep_best(self, raster: Raster) -> Tensor:
-        """PSNR of each set `[B]`; sets that were never better are kept."""
-        picture = raster.image + (1 - raster.alpha) * self.background
+        """PSNR of each set `[B]`; the parameters of sets that are better than ever are remembered."""
+        picture = raster.image + (1 - raster.alpha) * self.options.background
         psnr = -10 * _mean_square(picture - self.image).double().log10()
         better = psnr > self.best[-1]
         self.best.append(torch.where(better, psnr, self.best[-1]))
@@ -253,30 +270,30 @@ class _Fit:
         return psnr
 
     def _is_flat(self) -> bool:
-        """Whether no set has become better for a while, since the last Gaussians were added."""
+        """Whether no set has gained `PLATEAU_GAIN` within `PLATEAU_STEPS` steps, since Gaussians were last added."""
         if self.parameters.shape[1] < self.k or len(self.best) <= PLATEAU_STEPS + 1:
             return False
         return bool((self.best[-1] - self.best[-1 - PLATEAU_STEPS]).max() < PLATEAU_GAIN)
 
     def _grow(self, k: int) -> Raster:
-        """Split the Gaussians with the largest errors until there are `k`, and draw them."""
+        """Split the Gaussians with the largest errors until there are `k`, and render them."""
         with torch.no_grad():
             while (missing := k - self.parameters.shape[1]) > 0:
                 self._split(self._errors().topk(min(missing, self.parameters.shape[1]), dim=1).indices)
         self._forget_best()
         self.parameters.requires_grad_()
-        return self._draw()
+        return self._render()
 
     def _errors(self) -> Tensor:
         """Squared error `[B, K]` in the pixels in which each Gaussian weighs most."""
-        raster = self._draw(owners=True)
+        raster = self._render(owners=True)
         assert raster.owner is not None
         error = (raster.image + (1 - raster.alpha) / 2 - self.image).square().sum(1).flatten(1)
         owner = raster.owner.flatten(1).long()
         return error.new_zeros(self.parameters.shape[:2]).scatter_add_(1, owner.clamp_min(0), error * (owner >= 0))
 
     def _split(self, chosen: Tensor) -> None:
-        """Put two Gaussians in the place of each `chosen` one `[B, n]`, side by side along its longest axis."""
+        """Replace each `chosen` Gaussian `[B, n]` by two, side by side along its longest axis."""
         count, rows = self.parameters.shape[1], self.rows
         longest, moves = longest_axes(self._gaussians(self.parameters), self.camera, self.height, self.width)
         children = torch.arange(count, count + chosen.shape[1], device=chosen.device).expand_as(chosen)
@@ -295,7 +312,7 @@ class _Fit:
         return Refinement(found, *(psnr.cpu().numpy() for psnr in (before, after, history)))
 
     def _give_up(self, worse: Tensor) -> None:
-        """Go back to the start where densification spoiled it, filled up to K with Gaussians that cannot be seen."""
+        """Return to the start in sets that densification made worse, filled up to K with invisible Gaussians."""
         count, worse = self.start.k, worse[:, None, None]
         index = torch.arange(self.k, device=worse.device) % count
         filled = self.start_parameters[:, index]
@@ -305,12 +322,12 @@ class _Fit:
 
 
 def _mean_square(pictures: Tensor) -> Tensor:
-    """Of each picture `[B]`."""
+    """Mean square of each picture `[B]`."""
     return pictures.square().mean((1, 2, 3))
 
 
 def _growth_plan(start: int, end: int, steps: int) -> dict[int, int]:
-    """Step -> how many Gaussians to have from then on: equal factors, evenly over the first part of the steps."""
+    """The number of Gaussians from each step on: equal factors, evenly over the first part of the steps."""
     if start == end:
         return {}
     times = min(_GROWTHS, math.ceil(steps * _GROWTH))
@@ -320,10 +337,8 @@ def _growth_plan(start: int, end: int, steps: int) -> dict[int, int]:
     }
 
 
-def _check(
-    gaussians: Gaussians, image: Tensor, steps: int, k: int | None, ssim_weight: float, background: float
-) -> None:
-    count = gaussians.k
+def _check(gaussians: Gaussians, image: Tensor, steps: int, options: RefineOptions) -> None:
+    count, k = gaussians.k, options.k
     if image.ndim != 4 or image.shape[:2] != (gaussians.batch_size, 3) or not image.numel() or not count:
         sets = f"{gaussians.batch_size} sets of {count} Gaussians"
         raise GmaeToolsError(f"refine: pictures of shape {list(image.shape)} for {sets}; use [B, 3, H, W]")
@@ -333,7 +348,5 @@ def _check(
         raise GmaeToolsError(f"refine: {steps} steps; use 0 or more")
     if k is not None and (k < count or (k > count and not steps)):
         raise GmaeToolsError(f"refine: cannot go from {count} to {k} Gaussians in {steps} steps; it only adds some")
-    if not 0 <= ssim_weight < math.inf or (ssim_weight and min(image.shape[-2:]) < SSIM_WINDOW):
-        raise GmaeToolsError(f"refine: ssim_weight {ssim_weight}: use 0 or more, and 0 below {SSIM_WINDOW} px")
-    if not 0 <= background <= 1:
-        raise GmaeToolsError(f"refine: background {background} is not in [0, 1]")
+    if options.ssim_weight and min(image.shape[-2:]) < SSIM_WINDOW:
+        raise GmaeToolsError(f"refine: ssim_weight {options.ssim_weight}: use 0 below {SSIM_WINDOW} px")

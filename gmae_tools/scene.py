@@ -1,8 +1,15 @@
-"""`Scene`: Gaussians, and how to look at them. Whatever comes in becomes one; every analysis is a function of it."""
+"""`Scene`: Gaussians, and how to look at them. Whatever comes in becomes one; every analysis is a function of it.
+
+The methods are one-line calls into the modules that do the work, imported when they are first called.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,7 +18,11 @@ from torch import Tensor
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import resize
 from gmae_tools.splatting import Backend, rasterize
+
+if TYPE_CHECKING:
+    from gmae_tools.results import Density, EdgeMap, Foreground, Layers
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -20,9 +31,9 @@ class Scene:
 
     Attributes:
         gaussians: a batch of one, in the units of `camera`.
-        camera: through which they are seen.
-        height, width: of the picture in pixels; `render` draws any other size, too.
-        photo: the photograph that they rebuild, uint8 RGB `[H, W, 3]`; None where there is none.
+        camera: the camera through which they are seen.
+        height, width: of the picture in pixels; `render` takes any other size, too.
+        photo: the photograph that they reconstruct, uint8 RGB `[H, W, 3]`; None if there is none.
 
     Raises:
         GmaeToolsError: there is not exactly one set, the picture has no pixels, or the photograph another shape.
@@ -64,6 +75,11 @@ class Scene:
         """The Gaussians projected onto the picture, of `height` x `width` pixels instead of its own if given."""
         return project(self.gaussians, self.camera, height or self.height, width or self.width)
 
+    def resized(self, height: int, width: int) -> Scene:
+        """The same view as a picture of another size in pixels, the photograph made smaller or larger with it."""
+        photo = None if self.photo is None else resize(self.photo, height, width)
+        return replace(self, height=height, width=width, photo=photo)
+
     def render(
         self,
         height: int | None = None,
@@ -77,8 +93,110 @@ class Scene:
         Args:
             height, width: in pixels.
             background: RGB in [0, 1] behind the Gaussians.
-            backend: that draws; see `splatting.rasterize`.
+            backend: of `splatting.rasterize`.
         """
         height, width = height or self.height, width or self.width
         color = torch.tensor(background, dtype=self.gaussians.means.dtype, device=self.gaussians.device)
         return rasterize(self.splats(height, width), height, width, background=color, backend=backend).image
+
+    def picture(self, *, backend: Backend = "auto") -> np.ndarray:
+        """The photograph, or the rendered picture on white if there is none, uint8 RGB `[H, W, 3]`."""
+        if self.photo is not None:
+            return self.photo
+        rendered = self.render(backend=backend)[0].detach().movedim(0, -1).clamp(0, 1)
+        return (rendered * 255).round().byte().cpu().numpy()
+
+    def layers(self, k: int | Sequence[int] | None = None, n: int = 8, *, backend: Backend = "auto") -> Layers:
+        """Take the scene apart into depth layers.
+
+        Args:
+            k: numbers of nearest Gaussians to render together, 1..K; by default powers of 2 from 32 to 512, and all.
+            n: number of equal depth groups to render, each alone, 1..K.
+            backend: of `splatting.rasterize`.
+
+        Example:
+            >>> scene.layers(k=[32, 64], n=8).sheet().save("layers.png")
+        """
+        from gmae_tools import results
+
+        return results.layers(self, _several(k), n, backend)
+
+    def edges(
+        self, readout: str = "layers", *, layers: int | Sequence[int] | None = None, backend: Backend = "auto"
+    ) -> EdgeMap:
+        """The edge map that `gmae-tools edges --scales 1` writes: one look at the whole, thinned to its crests.
+
+        Args:
+            readout: one of `zeroshot.names.EDGE_READOUTS`; `layers` is l@N.
+            layers: the number N of depth groups of l@N, or several, whose maps are averaged; 16 by default.
+            backend: of `splatting.rasterize`.
+
+        Example:
+            >>> scene.edges("closed-regions").strength.shape
+            (321, 481)
+        """
+        from gmae_tools import results
+
+        return results.edges(self, readout, _several(layers), backend)
+
+    def mask(self, method: str = "grouped", *, backend: Backend = "auto") -> Foreground:
+        """Tell figure from ground.
+
+        Args:
+            method: one of `zeroshot.names.FOREGROUND_METHODS`.
+            backend: of `splatting.rasterize`.
+        """
+        from gmae_tools import results
+
+        return results.foreground(self, method, backend)
+
+    def boxes(self, method: str = "grouped", *, backend: Backend = "auto") -> np.ndarray:
+        """Boxes around the pieces of `mask`, largest first, int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open."""
+        return self.mask(method, backend=backend).boxes
+
+    def density(self) -> Density:
+        """Where the Gaussians lie, and how large they are at which depth."""
+        from gmae_tools.results import Density
+        from gmae_tools.zeroshot.density import Points
+
+        return Density(self, Points.of(self))
+
+    def refine(
+        self, steps: int, *, progress: Callable[[int, float], None] | None = None, backend: Backend = "auto"
+    ) -> Scene:
+        """Fit the Gaussians to the photograph by gradient descent; a few dozen steps make a prediction sharp.
+
+        Args:
+            steps: how many at most.
+            progress: called after each step with the steps done and the best PSNR so far in dB.
+            backend: of `splatting.rasterize`.
+
+        Raises:
+            GmaeToolsError: the scene has no photograph.
+        """
+        from gmae_tools.refine import RefineOptions, refine_scene
+
+        return refine_scene(self, steps, RefineOptions(backend=backend), progress=progress)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a `.ply`, `.splat`, `.npz` or `.svg`, as `formats.write` does."""
+        from gmae_tools import formats
+
+        formats.write(path, self)
+
+    def show(self, *, backend: Backend = "auto") -> Path:
+        """Open a page in the browser on which the scene can be taken apart by hand; returns the path of the page."""
+        from gmae_tools import results
+
+        return results.show(self, backend)
+
+    def _repr_html_(self) -> str:
+        from gmae_tools import results
+
+        return results.scene_html(self)
+
+
+def _several(numbers: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    if isinstance(numbers, int):
+        return (numbers,)
+    return None if numbers is None else tuple(numbers)

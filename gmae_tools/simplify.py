@@ -14,22 +14,22 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend, rasterize
 
-_PIXELS = 1 << 19  # of the picture on which it is counted who is seen
-_DEPTHS = 32  # groups of depth, each with as much to be seen, within which Gaussians are joined
-_DENSE = 0.95  # opacity of what is joined, at most: what covers more becomes larger,
-_LARGER = 3.0  # in area, at most: from that of a full cell to what leaves no gaps between full cells
-_FINER = 1.1  # from one size of the grid to the next
+_PIXELS = 1 << 19  # of the picture on which the visible shares of the Gaussians are measured
+_DEPTHS = 32  # groups of depth with equal visible shares, within which Gaussians are joined
+_DENSE = 0.95  # the most opacity of a joined Gaussian; one that would need more becomes larger
+_LARGER = 3.0  # factor of its area, at most, which leaves no gaps between full cells of the grid
+_FINER = 1.1  # ratio of one cell size of the grid to the next
 
 
 def simplify(scene: Scene, count: int, *, backend: Backend = "auto") -> Scene:
     """Join Gaussians that lie together, in the picture and in depth, until there are no more than `count`.
 
-    Those that fall into one cell of a grid over the picture and into one group of depth become one of their mean, their
-    covariance and their colour, all weighted by what is seen of each. What is not seen at all is left out.
+    Gaussians in one cell of a grid over the picture and in one group of depth become one Gaussian with their mean,
+    covariance and colour, weighted by their visible shares of the picture. Invisible Gaussians are left out.
 
     Args:
         count: 1 or more.
-        backend: that draws; see `splatting.rasterize`.
+        backend: of `splatting.rasterize`.
 
     Returns:
         The scene itself if it has no more than `count` Gaussians.
@@ -40,14 +40,14 @@ def simplify(scene: Scene, count: int, *, backend: Backend = "auto") -> Scene:
     height, width = max(1, round(scene.height * shrink)), max(1, round(scene.width * shrink))
     with torch.no_grad():
         splats = project(scene.gaussians, scene.camera, height, width)
-    weights = _seen(splats, height, width, backend)
+    weights = _visible_shares(splats, height, width, backend)
     index = (weights > 0).nonzero()[:, 0]
     if not len(index):
         return replace(scene, gaussians=scene.gaussians.select(slice(0, 1)))
     some, weights = scene.gaussians.detach().select(index), weights[index]
     group = _groups(splats.means[0, index], splats.depths[0, index], weights, count, height, width)
     joined = _join(some, weights, group)
-    # Whoever is seen through a gap is as opaque there as its parts are, however little is seen of them now.
+    # A joined Gaussian that shows through a gap is as opaque there as its parts, whatever their visible shares.
     masses = splats.opacities[0, index].double() / _peak(splats)[index]
     masses = torch.zeros(joined.k, dtype=masses.dtype, device=masses.device).index_add_(0, group, masses)
     dense = masses * _peak(project(joined, scene.camera, height, width)) / _DENSE
@@ -57,15 +57,17 @@ def simplify(scene: Scene, count: int, *, backend: Backend = "auto") -> Scene:
 
 
 def _peak(splats: Splats) -> Tensor:
-    """Density at its centre of each splat that holds one pixel altogether, float64 `[K]`."""
+    """Density at its centre of each splat if its integral is one pixel, float64 `[K]`."""
     a, b, c = splats.conics[0].double().unbind(-1)
     return (a * c - b * b).clamp_min(1e-30).sqrt() / (2 * math.pi)
 
 
-def _seen(splats: Splats, height: int, width: int, backend: Backend) -> Tensor:
-    """How many pixels of the picture are of each splat, float64 `[K]`: the gradient of one that is as light as they."""
+def _visible_shares(splats: Splats, height: int, width: int, backend: Backend) -> Tensor:
+    """The visible share of each splat in pixels, float64 `[K]`: the gradient of the picture's sum in its colour."""
     with torch.inference_mode(False), torch.enable_grad():
-        copy = Splats(*(tensor.clone() for tensor in vars(splats).values()))  # of inference mode there are no gradients
+        copy = Splats(
+            *(tensor.clone() for tensor in vars(splats).values())
+        )  # tensors of inference mode have no gradients
         light = torch.ones_like(copy.opacities)[..., None].requires_grad_()
         image = rasterize(replace(copy, colors=light), height, width, backend=backend).image
         (gradient,) = torch.autograd.grad(image.sum(), light)

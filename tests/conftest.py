@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,16 @@ def _cache_of_photographs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GMAE_TOOLS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_kernels() -> None:
+    """Several processes that run the tests compile the kernels together, each another part of them."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        from tests.kernels import CALLS
+
+        for call in CALLS[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]:
+            call()
 
 
 @pytest.fixture(scope="session")

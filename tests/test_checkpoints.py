@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from gmae_tools import checkpoint_names, checkpoints
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, official_config
-from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.formats.official_mae import official_config
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig
+from gmae_tools.model import GMAE, RGB_MEAN, GMAEConfig
 from tests.oracles.hub import Hub, serve
 from tests.oracles.mae import OfficialMAE, save_official
 
@@ -67,6 +68,16 @@ def test_other_models_come_back_and_are_refused_where_gaussians_are_wanted(kind:
         f"{tmp_path}: {kind} predicts no Gaussians; choose a GMAE, or look at this one with "
         "reconstruct, probe or invariance"
     )
+
+
+def test_loading_leaves_the_callers_random_numbers_alone(folder: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    model = checkpoints.load_any(folder)
+    assert torch.equal(torch.rand(4), expected)
+    assert all(parameter.requires_grad and parameter.device.type == "cpu" for parameter in model.parameters())
+    assert torch.equal(model.rgb_mean.flatten(), torch.tensor(RGB_MEAN))
 
 
 def test_a_folder_that_does_not_say_is_a_gmaes(folder: Path) -> None:
@@ -116,7 +127,7 @@ def test_settings_beside_the_weights_tell_of_normalised_targets(published: Offic
     settings = argparse.Namespace(norm_pix_loss=True, lr=1e-4, model="mae_vit_base_patch16")
     half = {name: tensor.half() for name, tensor in published.state_dict().items()}
     save_official({"model": half, "args": settings, "epoch": 3}, tmp_path / "mae.pth")
-    model = checkpoints.load_official(tmp_path / "mae.pth")
+    model = checkpoints.load_any(tmp_path / "mae.pth")
     assert model.config.normalise_targets and model.decoder.head.weight.dtype == torch.float32
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
+from gmae_tools.gaussians import COLUMNS, LAYOUT, PACKED, Gaussians
 
 LAST = {"means": (3,), "scales": (3,), "quats": (4,), "colors": (3,), "opacities": ()}
 
@@ -33,6 +33,16 @@ def arrays(gaussians: Gaussians, change: Callable[[Tensor], Tensor] = lambda ten
 
 
 # --- the container --------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_gaussian_are_packed_in_the_order_of_the_layout() -> None:
+    gaussians = some()
+    packed = gaussians.pack()
+    assert packed.shape == (2, 5, PACKED) == (2, 5, 14)
+    assert list(LAYOUT) == list(LAST)
+    for name, last in LAST.items():
+        assert torch.equal(packed[..., COLUMNS[name]].view(2, 5, *last), getattr(gaussians, name)), name
+    assert_equal(Gaussians.unpack(packed), arrays(gaussians))
 
 
 def test_sizes_and_device() -> None:

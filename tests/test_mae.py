@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.mae import MAE, MAEConfig, draw, from_official, mae_loss, patch_targets, patchify, unpatchify
-from gmae_tools.masks import visible_patches
+from gmae_tools.formats.official_mae import from_official
+from gmae_tools.mae import MAE, MAEConfig, mae_loss, paint_patches, patch_targets, patchify, unpatchify
 from gmae_tools.model import GMAE, RGB_MEAN, RGB_STD, GMAEConfig
+from gmae_tools.vit import visible_patches
 from tests.oracles.mae import OfficialMAE
 
 SIDE, PATCH, KEEP = 4, 8, 5
@@ -108,7 +109,7 @@ def test_what_is_hidden_is_not_seen(model: MAE) -> None:
 def test_pictures_need_not_be_square(model: MAE) -> None:
     images = torch.rand(2, 3, 2 * PATCH, 5 * PATCH)
     assert model(images).shape == (2, 10, 3 * PATCH**2)
-    assert draw(model(images), images, model.config).shape == images.shape
+    assert paint_patches(model(images), images, model.config).shape == images.shape
     with pytest.raises(GmaeToolsError, match="multiples of 8 px"):
         model(torch.rand(1, 3, 12, 16))
 
@@ -154,7 +155,7 @@ def test_patches_are_rows_of_pixels_with_channels_last() -> None:
 @pytest.mark.parametrize("normalise", [False, True])
 def test_perfect_predictions_draw_the_picture(normalise: bool) -> None:
     like = config(normalise_targets=normalise)
-    torch.testing.assert_close(draw(patch_targets(pictures(), like), pictures(), like), pictures())
+    torch.testing.assert_close(paint_patches(patch_targets(pictures(), like), pictures(), like), pictures())
 
 
 def test_normalised_targets_have_no_brightness_nor_contrast() -> None:

@@ -12,7 +12,6 @@ import torch
 from gmae_tools.camera import Camera, quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.masks import visible_patches
 from gmae_tools.model import (
     GMAE,
     GMAEConfig,
@@ -23,6 +22,7 @@ from gmae_tools.model import (
     sincos_embedding,
 )
 from gmae_tools.system.torchvision_ops import ensure_torchvision
+from gmae_tools.vit import visible_patches
 
 ensure_torchvision()
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402

@@ -58,6 +58,7 @@ def test_the_guides_have_marked_blocks() -> None:
     assert {"README.md", "pretraining.md", "using-the-encoder.md"} <= set(guides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("language", "code"),
     [(language, code) for document in DOCUMENTS for marked, language, code in blocks(document) if marked],

@@ -15,7 +15,8 @@ from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.metrics.pictures import psnr
-from gmae_tools.refine import Rates, Refinement, refine, refine_photo
+from gmae_tools.refine import Rates, Refinement, RefineOptions, refine, refine_scene
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 
 CAMERA = Camera()
@@ -23,7 +24,7 @@ HEIGHT, WIDTH = 30, 40
 DEPTH_ORDER_KEPT = 0.9  # Spearman's rank correlation of the depths before and after, if they are allowed to move
 
 
-def scene(k: int = 24, sets: int = 1, seed: int = 0) -> Gaussians:
+def prediction(k: int = 24, sets: int = 1, seed: int = 0) -> Gaussians:
     """Random Gaussians that cover most of the picture."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -101,7 +102,7 @@ def torch_adam(start: Gaussians, image: Tensor, steps: int, rates: Rates) -> tup
 
 
 def test_is_adam_on_the_error_expected_over_backgrounds() -> None:
-    start, image = scene(), photo()
+    start, image = prediction(), photo()
     expected, history = torch_adam(start, image, 6, Rates())
     found = refine(start, image, CAMERA, 6)
     assert found.history[:, 0] == pytest.approx(history, abs=0.02)
@@ -113,20 +114,22 @@ def test_is_adam_on_the_error_expected_over_backgrounds() -> None:
 
 
 def test_the_backend_does_not_matter() -> None:
-    histories = [refine(scene(), photo(), CAMERA, 4, backend=backend).history for backend in ("cpu", "dense")]
+    histories = [
+        refine(prediction(), photo(), CAMERA, 4, RefineOptions(backend=backend)).history for backend in ("cpu", "dense")
+    ]
     np.testing.assert_allclose(*histories, atol=0.02)
 
 
 @pytest.mark.cuda
 def test_the_gpu_does_not_matter() -> None:
-    start, image = scene(sets=2), torch.cat([photo(), photo().flip(-1)])
-    here, there = (refine(start.to(device), image, CAMERA, 6, k=30) for device in ("cpu", "cuda"))
+    start, image = prediction(sets=2), torch.cat([photo(), photo().flip(-1)])
+    here, there = (refine(start.to(device), image, CAMERA, 6, RefineOptions(k=30)) for device in ("cpu", "cuda"))
     assert there.gaussians.device.type == "cuda"
     np.testing.assert_allclose(here.history, there.history, atol=0.1)
 
 
 def test_no_steps_only_measure() -> None:
-    start, image = scene(sets=2), torch.cat([photo(), photo().flip(-1)])
+    start, image = prediction(sets=2), torch.cat([photo(), photo().flip(-1)])
     found = refine(start, image, CAMERA, 0)
     assert_equal(found.gaussians, start)
     assert found.psnr_before.tolist() == pytest.approx(measured(start, image), abs=1e-4)
@@ -135,7 +138,7 @@ def test_no_steps_only_measure() -> None:
 
 def test_what_is_returned_is_the_best_on_the_way() -> None:
     image = photo()
-    found = refine(scene(), image, CAMERA, 40)
+    found = refine(prediction(), image, CAMERA, 40)
     assert found.psnr_after[0] > found.psnr_before[0] + 10
     assert found.psnr_after.tolist() == found.history.max(0).tolist()
     assert measured(found.gaussians, image) == pytest.approx(found.psnr_after.tolist(), abs=1e-3)
@@ -146,10 +149,10 @@ def test_what_is_returned_is_the_best_on_the_way() -> None:
 
 @pytest.mark.parametrize("k", [24, 30])
 def test_never_worse_than_the_start(k: int) -> None:
-    start = scene()
+    start = prediction()
     image = (draw(start) + 0.001).clamp(0, 1)
     wild = Rates(means=50, scales=50, quats=50, colors=50, opacities=50)
-    found = refine(start, image, CAMERA, 3, k=k, rates=wild)
+    found = refine(start, image, CAMERA, 3, RefineOptions(k=k, rates=wild))
     assert found.psnr_before[0] == found.psnr_after[0] > 50
     assert found.history[1:].max() < 30
     assert found.gaussians.k == k
@@ -158,20 +161,20 @@ def test_never_worse_than_the_start(k: int) -> None:
 
 
 def test_depth_keeps_its_order() -> None:
-    start, image = scene(60), photo()
+    start, image = prediction(60), photo()
     kept = refine(start, image, CAMERA, 30)
     assert torch.equal(kept.gaussians.means[..., 2], start.means[..., 2])
-    moved = refine(start, image, CAMERA, 30, rates=Rates(depth=0.005)).gaussians.means[0, :, 2]
+    moved = refine(start, image, CAMERA, 30, RefineOptions(rates=Rates(depth=0.005))).gaussians.means[0, :, 2]
     assert not torch.equal(moved, start.means[0, :, 2])
     assert spearmanr(moved, start.means[0, :, 2]).statistic > DEPTH_ORDER_KEPT
 
 
 def test_the_same_input_gives_the_same_result_alone_or_in_a_batch() -> None:
-    start, image = scene(sets=2), torch.cat([photo(), photo().flip(-1)])
-    both, again = (refine(start, image, CAMERA, 12, k=40) for _ in range(2))
+    start, image = prediction(sets=2), torch.cat([photo(), photo().flip(-1)])
+    both, again = (refine(start, image, CAMERA, 12, RefineOptions(k=40)) for _ in range(2))
     assert_equal(both.gaussians, again.gaussians)
     for index in range(2):
-        alone = refine(start[index], image[index : index + 1], CAMERA, 12, k=40)
+        alone = refine(start[index], image[index : index + 1], CAMERA, 12, RefineOptions(k=40))
         np.testing.assert_allclose(alone.history[:, 0], both.history[:, index], atol=1e-3)
 
 
@@ -187,28 +190,28 @@ def test_splits_where_the_error_is_along_the_longest_axis_on_the_picture() -> No
     start = flat((-0.6, 0.0, 0.0), (0.5, 0.0, 0.0), widths=(1.0, 3.0))
     split = flat((-0.6, 0.0, 0.0), (0.5 - shift, 0.0, 0.0), (0.5 + shift, 0.0, 0.0), widths=(1.0, 1.5, 1.5))
     # 3 half widths of 60 px are longer than 4 half heights of 30 px.
-    found = refine(start, draw(split, 30, 60), CAMERA, 1, k=3, rates=Rates(0, 0, 0, 0, 0, 0))
+    found = refine(start, draw(split, 30, 60), CAMERA, 1, RefineOptions(k=3, rates=Rates(0, 0, 0, 0, 0, 0)))
     assert found.psnr_after[0] > 100
     for x, y in zip(values(found.gaussians), values(split), strict=True):
         torch.testing.assert_close(x, y)
 
 
 def test_densification_reaches_k_and_helps() -> None:
-    start, image = scene(), photo()
-    few, many = (refine(start, image, CAMERA, 30, k=k) for k in (None, 100))
+    start, image = prediction(), photo()
+    few, many = (refine(start, image, CAMERA, 30, RefineOptions(k=k)) for k in (None, 100))
     assert (few.gaussians.k, many.gaussians.k) == (24, 100)
     assert many.psnr_after[0] > few.psnr_after[0] + 2
     assert set(many.gaussians.means[0, :, 2].tolist()) == set(start.means[0, :, 2].tolist())  # children keep the depth
-    assert refine(start, image, CAMERA, 1, k=500).gaussians.k == 500
+    assert refine(start, image, CAMERA, 1, RefineOptions(k=500)).gaussians.k == 500
 
 
 def test_stops_when_nothing_is_gained() -> None:
-    start = Gaussians(*(x[:, :1] for x in values(scene())))
+    start = Gaussians(*(x[:, :1] for x in values(prediction())))
     found = refine(start, photo(), CAMERA, 600)
     assert len(found.history) < 500
     assert found.psnr_after[0] > found.psnr_before[0]
     # Of nothing to gain it is only sure when all Gaussians are there: the last come after 144 steps, 200 are the end.
-    found = refine(start, draw(start), CAMERA, 600, k=4)
+    found = refine(start, draw(start), CAMERA, 600, RefineOptions(k=4))
     assert 144 + 25 + 200 <= len(found.history) - 1 < 500
 
 
@@ -219,7 +222,7 @@ def test_stops_when_nothing_is_gained() -> None:
     ids=["gmae", "sheared", "pinhole", "orthographic"],
 )
 def test_any_size_and_camera(size: tuple[int, int], camera: Camera) -> None:
-    found = refine(scene(), photo(*size), camera, 6, k=30)
+    found = refine(prediction(), photo(*size), camera, 6, RefineOptions(k=30))
     assert found.gaussians.k == 30
     assert found.psnr_after[0] > found.psnr_before[0]
     assert all(torch.isfinite(x).all() for x in values(found.gaussians))
@@ -231,7 +234,7 @@ def test_structural_similarity_can_join_the_loss() -> None:
     image = photo()
     likeness = []
     for weight in (0.0, 0.1):
-        found = refine(scene(), image, CAMERA, 40, ssim_weight=weight)
+        found = refine(prediction(), image, CAMERA, 40, RefineOptions(ssim_weight=weight))
         likeness.append(ssim(*(x[0].permute(1, 2, 0).numpy() for x in (draw(found.gaussians), image))))
     assert likeness[1] > likeness[0]
 
@@ -245,14 +248,14 @@ def test_broken_gradients_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
         return (gradient,)
 
     monkeypatch.setattr(torch.autograd, "grad", broken)
-    found = refine(scene(), photo(), CAMERA, 10)
+    found = refine(prediction(), photo(), CAMERA, 10)
     assert found.psnr_after[0] > found.psnr_before[0]
-    assert torch.equal(found.gaussians.means[:, :5], scene().means[:, :5])
+    assert torch.equal(found.gaussians.means[:, :5], prediction().means[:, :5])
 
 
 def test_works_on_predictions_and_inside_inference_mode() -> None:
     with torch.inference_mode():
-        predicted = scene()
+        predicted = prediction()
         inside = refine(predicted, photo(), CAMERA, 3)
     assert_equal(inside.gaussians, refine(predicted, photo(), CAMERA, 3).gaussians)
     assert not inside.gaussians.means.requires_grad
@@ -260,7 +263,7 @@ def test_works_on_predictions_and_inside_inference_mode() -> None:
 
 def test_reports_every_step() -> None:
     calls: list[tuple[int, float]] = []
-    found = refine(scene(), photo(), CAMERA, 5, progress=lambda *call: calls.append(call))
+    found = refine(prediction(), photo(), CAMERA, 5, progress=lambda *call: calls.append(call))
     assert [step for step, _ in calls] == [1, 2, 3, 4, 5]
     assert [best for _, best in calls] == pytest.approx(np.maximum.accumulate(found.history[:, 0])[1:].tolist())
 
@@ -274,9 +277,10 @@ def test_large_photographs_are_fitted_small(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(module, "refine", spy)
     monkeypatch.setattr(module, "MAX_PIXELS", 300)
-    for shape in ((60, 80, 3), (10, 20, 3), (1, 3000, 3)):
-        found = refine_photo(scene(), np.full(shape, 100, np.uint8), CAMERA, 1)
-        assert isinstance(found, Refinement)
+    for height, width in ((60, 80), (10, 20), (1, 3000)):
+        start = Scene(prediction(), CAMERA, height, width, np.full((height, width, 3), 100, np.uint8))
+        found = refine_scene(start, 1)
+        assert (found.height, found.width) == (height, width) and found.photo is start.photo
     assert sizes == [(1, 3, 15, 20), (1, 3, 10, 20), (1, 3, 1, 949)]
 
 
@@ -289,22 +293,29 @@ def test_large_photographs_are_fitted_small(monkeypatch: pytest.MonkeyPatch) -> 
         ({"image": photo() * 255}, "floating point in .0, 1."),
         ({"image": photo() * math.nan}, "without NaN"),
         ({"image": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "floating point"),
-        ({"gaussians": scene().select(slice(0))}, "0 Gaussians"),
-        ({"gaussians": scene().map(lambda x: x * math.nan)}, "NaN or infinite"),
+        ({"gaussians": prediction().select(slice(0))}, "0 Gaussians"),
+        ({"gaussians": prediction().map(lambda x: x * math.nan)}, "NaN or infinite"),
         ({"steps": -1}, "-1 steps"),
-        ({"k": 23}, "from 24 to 23"),
-        ({"k": 30, "steps": 0}, "from 24 to 30 Gaussians in 0 steps"),
-        ({"ssim_weight": -1}, "ssim_weight -1"),
-        ({"ssim_weight": 0.1, "image": photo(6, 20)}, "0 below 7 px"),
-        ({"background": 2}, "background 2"),
+        ({"options": RefineOptions(k=23)}, "from 24 to 23"),
+        ({"options": RefineOptions(k=30), "steps": 0}, "from 24 to 30 Gaussians in 0 steps"),
+        ({"options": RefineOptions(ssim_weight=0.1), "image": photo(6, 20)}, "0 below 7 px"),
     ],
 )
 def test_bad_input_is_refused(change: dict[str, object], message: str) -> None:
-    arguments = {"gaussians": scene(), "image": photo(), "camera": CAMERA, "steps": 2} | change
+    arguments = {"gaussians": prediction(), "image": photo(), "camera": CAMERA, "steps": 2} | change
     with pytest.raises(GmaeToolsError, match=message):
         refine(**arguments)  # type: ignore[arg-type]
 
 
-def test_bad_rates_are_refused() -> None:
+def test_bad_options_are_refused() -> None:
     with pytest.raises(GmaeToolsError, match="scales must be"):
         Rates(scales=-1)
+    with pytest.raises(GmaeToolsError, match="ssim_weight -1"):
+        RefineOptions(ssim_weight=-1)
+    with pytest.raises(GmaeToolsError, match="background 2"):
+        RefineOptions(background=2)
+
+
+def test_a_scene_without_photograph_cannot_be_refined() -> None:
+    with pytest.raises(GmaeToolsError, match="no photograph"):
+        refine_scene(Scene(prediction(), CAMERA, 20, 30), 1)

@@ -34,6 +34,17 @@ def test_it_draws_itself_at_any_size() -> None:
     assert learned.render().requires_grad
 
 
+def test_its_picture_is_the_photograph_or_the_render_in_any_size() -> None:
+    scene = Scene(some_gaussians(), Camera("gmae", 8.0, 3.0), 20, 30, PHOTO)
+    assert scene.picture() is PHOTO
+    small = scene.resized(10, 15)
+    assert (small.height, small.width) == (10, 15) and small.photo is not None and small.photo.shape == (10, 15, 3)
+    bare = Scene(scene.gaussians, scene.camera, 20, 30)
+    assert bare.resized(8, 9).photo is None
+    expected = (bare.render()[0].movedim(0, -1).clamp(0, 1) * 255).round().numpy()
+    np.testing.assert_array_equal(bare.picture(), expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -20,7 +20,6 @@ counts (cntR, cntP) from the official ones, whose solver is random.
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -31,16 +30,14 @@ import click
 import numpy as np
 import pandas as pd
 
+from evals.common import RESULTS, processor, write_files
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.images import read_image
 from gmae_tools.metrics import boundaries, boundary_matching
 from gmae_tools.metrics.boundaries import Protocol, count_boundaries
 from gmae_tools.metrics.thinning import thin
-from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores
 from tests.oracles.assignment import assign
-
-ROOT = Path(__file__).resolve().parents[2]
 
 Solver = Callable[[np.ndarray, np.ndarray, float], tuple[int, np.ndarray]]  # -> (cntR, matched prediction)
 
@@ -153,14 +150,9 @@ def count_with(solve: Solver, maps: list[np.ndarray], truths: list[np.ndarray], 
     return total
 
 
-def machine() -> str:
+def about_machine() -> str:
     """Processor, cores and load, in one line."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        processor = platform.processor() or platform.machine()
-    return f"{processor}, {cores()} cores, load {os.getloadavg()[0]:.1f} before the run."
+    return f"{processor()}, {cores()} cores, load {os.getloadavg()[0]:.1f} before the run."
 
 
 @click.command()
@@ -170,10 +162,10 @@ def machine() -> str:
 @click.option("--thresholds", default=99, show_default=True)
 @click.option("--jobs", type=int, help="Images at a time.  [default: one a core]")
 @click.option("--sample", default=5, show_default=True, help="Images for the comparison with other solvers.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=ROOT / "evals" / "results")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS)
 def main(root: str | None, split: str, every: int, thresholds: int, jobs: int | None, sample: int, out: Path) -> None:
     """Time the boundary benchmark."""
-    about = machine()
+    about = about_machine()
     dataset = BSDS500(root)
     photographs = dataset.images(split)[::every]
     jobs = jobs or cores()
@@ -185,7 +177,7 @@ def main(root: str | None, split: str, every: int, thresholds: int, jobs: int | 
     for name, detect in DETECTORS.items():
         click.echo(f"{name}: {len(photographs)} images", err=True)
         data = [(detect(read_grey(path)), dataset.boundaries(path.stem)) for path in photographs]
-        compare(data[:1], Protocol(1), {"scratch": solve_from_scratch})  # nobody pays for compiling
+        compare(data[:1], Protocol(1), {"scratch": solve_from_scratch})  # a warm-up, which compiles
         row: dict[str, str | float] = {"detector": name, "images": len(data), "thresholds": thresholds, "jobs": jobs}
         row |= score_split(data, protocol, jobs)
         row |= compare(data[:: max(1, len(data) // sample)][:sample], protocol, solvers)
@@ -194,11 +186,8 @@ def main(root: str | None, split: str, every: int, thresholds: int, jobs: int | 
     report = f"# Speed of the boundary benchmark\n\n{(__doc__ or '').strip()}\n\n{about}\n\n"
     report += f"```\n{table.set_index('detector').T.to_string()}\n```\n"
     click.echo(report)
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out / "boundary_speed.md") as path:
-        path.write_text(report.rstrip() + "\n")
-    with atomic_path(out / "boundary_speed.csv") as path:
-        table.to_csv(path, index=False)
+    texts = {"boundary_speed.md": report.rstrip() + "\n", "boundary_speed.csv": table.to_csv(index=False)}
+    write_files(out, texts)
 
 
 if __name__ == "__main__":

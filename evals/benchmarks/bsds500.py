@@ -16,24 +16,25 @@ positive.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import click
-import numpy as np
 import torch
 
+from evals.bootstrap import ods_difference
+from evals.common import as_markdown, progress
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks import edges
 from gmae_tools.benchmarks.edge_methods import CLASSICAL, GAUSSIAN, Detector, GaussianEdges
 from gmae_tools.benchmarks.edges import Settings
 from gmae_tools.benchmarks.predictions import predict_maps, weights_of
 from gmae_tools.datasets.bsds500 import BSDS500
-from gmae_tools.metrics.boundaries import BoundaryResult, best_point
+from gmae_tools.metrics.boundaries import BoundaryResult
 from gmae_tools.report.pr_curve import Curve, plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
@@ -42,8 +43,6 @@ from gmae_tools.zeroshot.views import Looks
 
 ROOT = Path(__file__).resolve().parents[2]
 
-T = TypeVar("T")
-
 LAYERS = ((32,), (16,), (8,), (4,), (32, 16, 8, 4))
 TILES, MIRRORED, WHOLE = Looks(), Looks(flip=True), Looks((1,))
 COLUMNS = {
@@ -51,7 +50,6 @@ COLUMNS = {
     "threshold": 2, "difference": 3, "deviation": 3,
 }  # fmt: skip
 BASELINE = "render-gradient"
-SAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -152,15 +150,8 @@ def evaluate(
     return results, human
 
 
-def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
-    """Pass the items on, with a bar on stderr."""
-    from tqdm import tqdm
-
-    yield from tqdm(items, total=length, desc=label, unit="image", mininterval=1.0, disable=not is_main())
-
-
 def named_progress(name: str) -> edges.Progress:
-    """The same, under the name of an entry."""
+    """A bar on stderr under the name of an entry."""
     return lambda items, length, _label: progress(items, length, name)
 
 
@@ -171,7 +162,7 @@ def tabulate(results: dict[Entry, BoundaryResult], human: BoundaryResult) -> lis
     for entry, result in results.items():
         difference: tuple[float | None, float | None] = (None, None)
         if entry.looks and entry.readout != BASELINE:
-            difference = compare(result, baselines[entry.looks])
+            difference = ods_difference(result, baselines[entry.looks])
         rows.append(
             {
                 "readout": entry.readout,
@@ -196,23 +187,6 @@ def in_words(looks: Looks) -> str:
     return ",".join(map(str, looks.scales)) + (" mirrored" if looks.flip else "")
 
 
-def compare(result: BoundaryResult, baseline: BoundaryResult) -> tuple[float, float]:
-    """Difference of ODS and its standard deviation when the images are drawn anew, with replacement."""
-    names = list(result.counts)
-    chosen = np.random.default_rng(0).integers(0, len(names), (SAMPLES, len(names)))
-    weights = np.stack([np.bincount(draw, minlength=len(names)) for draw in chosen])  # [SAMPLES, images]
-    ours, theirs = (resampled_ods(each, names, weights) for each in (result, baseline))
-    return result.ods - baseline.ods, float(np.std(ours - theirs))
-
-
-def resampled_ods(result: BoundaryResult, names: Sequence[str], weights: np.ndarray) -> np.ndarray:
-    """ODS `[samples]` with image counts weighted by `weights` `[samples, images]`."""
-    counts = np.array([result.counts[name].arrays() for name in names])  # [images, 4, T]
-    found, truth, hits, predicted = np.moveaxis(np.tensordot(weights, counts, 1), 1, 0)  # each [samples, T]
-    recall, precision = found / np.maximum(truth, 1), hits / np.maximum(predicted, 1)
-    return np.array([best_point(result.levels, p, r).f for p, r in zip(precision, recall, strict=True)])
-
-
 def draw_curves(path: Path, results: dict[Entry, BoundaryResult], human: BoundaryResult, caption: str) -> None:
     """Precision and recall of the readouts of the tiles, of layers only the best, and of the classical detectors."""
     best_layers = max((entry for entry in results if entry.readout == "layers"), key=lambda entry: results[entry].ods)
@@ -235,19 +209,6 @@ def verdict(rows: Sequence[Row]) -> str:
         f"Depth layers {answer} the render's own gradient: the best, l@{best['layers']}, is at {best['ods']:.3f}, "
         f"a difference of {best['difference']:+.3f} (standard deviation {best['deviation']:.3f})."
     )
-
-
-def as_markdown(rows: Sequence[Row]) -> str:
-    """The table for the lab book."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for row in rows:
-        cells = []
-        for name, decimals in COLUMNS.items():
-            value = row[name]
-            shown = f"{value:.{decimals}f}" if isinstance(value, float) else str(value or "")
-            cells.append(shown)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 @click.command()
@@ -276,7 +237,8 @@ def main(
         rows = tabulate(scores, human)
         about = f"BSDS500 {split}: {human.images} images, {thresholds} thresholds"
         title = f"{about}, checkpoint {Path(checkpoint).name}"
-        page = f"# {title}\n\n{verdict(rows)}\n\n{as_markdown(rows)}\n![precision and recall](bsds500-{split}.png)\n"
+        page = f"# {title}\n\n{verdict(rows)}\n\n{as_markdown(rows, COLUMNS)}\n"
+        page += f"![precision and recall](bsds500-{split}.png)\n"
         for name, text in ((f"bsds500-{split}.csv", format_rows(rows, COLUMNS, "csv")), (f"bsds500-{split}.md", page)):
             with atomic_path(results / name) as temporary:
                 temporary.write_text(text)

@@ -39,9 +39,10 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from skimage.color import rgb2gray
 
-from evals.depth_consistency import depth_map
+from evals.bootstrap import ods_error
+from evals.common import cache_option, whole_numbers
+from evals.depth_cells import COLUMNS, MEASURES, ODS, depth_cells, with_errors
 from evals.measurements import (
     Candidate,
     Cell,
@@ -52,122 +53,24 @@ from evals.measurements import (
     Photographs,
     Reconstruction,
     boundaries,
-    error,
-    means,
     measure_all,
-    names_digest,
-    ods_error,
     parse_candidates,
     read,
 )
 from gmae_tools import checkpoints
-from gmae_tools.benchmarks.regions import fit
-from gmae_tools.cli._options import Numbers, cache_option
-from gmae_tools.datasets.saliency import Pair, Saliency, Split, read_mask
 from gmae_tools.images import read_image, resize, write_image
-from gmae_tools.metrics.agreement import rank_correlation
-from gmae_tools.metrics.depth import (
-    area_under_curve,
-    common_share,
-    distance_to_centre,
-    height_in_frame,
-    mean_of_others,
-    standard_ranks,
-)
-from gmae_tools.metrics.regions import score_regions
 from gmae_tools.model import GMAE
 from gmae_tools.predict import predict
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import PAPER, depth_colors, depth_range
-from gmae_tools.report.layers import pixels
 from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.scene import Scene
 from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.figure_ground import figure_probability
-from gmae_tools.zeroshot.layers import over, render_layers
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
 from gmae_tools.zeroshot.views import Looks
 
-SIDE = 96  # px of the depth maps
-ORDER = ("luminance", "height", "centre", "common", "auc", "auc_mean", "auc_rest", "depth_iou")  # of depth itself
-ODS = ("l16", "l8", "l16_tiles", "l8_tiles", "depth_edges", "regions")
-MEASURES = dict.fromkeys((*ORDER, *ODS, "flip", "shift", "other"), 3) | {"psnr": 2, "psnr_masked": 2}
-# Columns of the table in CSV: each measure and its standard error, and what the ODS are of.
-COLUMNS: dict[str, int | None] = {"candidate": None} | {
-    name: decimals for measure, decimals in MEASURES.items() for name in (measure, f"{measure}_se")
-} | {"every": None, "thresholds": None, "looks": None}  # fmt: skip
 SHOWN, PANEL = 20, 128  # photographs on a sheet, and the side of its pictures in px
 SHARES = {"1/8": 8, "1/4": 4, "1/2": 2}  # of the Gaussians, in the pictures of the nearest and of the farthest
-
-
-# --- measurements ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DepthMaps:
-    """What depth goes with in the photographs of BSDS500 val."""
-
-    photographs: Development
-
-    def settings(self) -> dict[str, Any]:
-        return {"cell": "depth-maps", "photographs": self.photographs.digest(), "side": SIDE}
-
-    def measure(self, model: GMAE, folder: Path) -> Measured:
-        places = {"height": height_in_frame(SIDE, SIDE), "centre": distance_to_centre(SIDE, SIDE)}
-        samples: dict[str, list[float]] = {name: [] for name in ("luminance", *places)}
-        maps = []
-        for path in self.photographs.photos():
-            photo = read_image(path)
-            depth = small_depth(model, photo)
-            against = {"luminance": rgb2gray(resize(photo, SIDE, SIDE)), **places}
-            for name, other in against.items():
-                samples[name].append(rank_correlation(depth, other))
-            maps.append(standard_ranks(depth))
-        share, share_error = common_share(np.stack(maps))
-        return Measured(with_errors(samples) | {"common": share, "common_se": share_error}, samples)
-
-
-@dataclass(frozen=True)
-class Nearness:
-    """Whether what is near is the figure, on a half of ECSSD."""
-
-    data: str
-    root: str | None = None
-    split: Split = "odd"
-    every: int = 1
-
-    def settings(self) -> dict[str, Any]:
-        names = names_digest([pair.name for pair in self._pairs()])
-        return {"cell": "nearness", "split": self.split, "photographs": names, "side": SIDE}
-
-    def _pairs(self) -> list[Pair]:
-        return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
-
-    def measure(self, model: GMAE, folder: Path) -> Measured:
-        maps, figures, overlaps = [], [], []
-        for pair in self._pairs():
-            photo, truth = read_image(pair.photo), read_mask(pair.mask)
-            gaussians = predict(model, photo)
-            maps.append(standard_ranks(-depth_map(gaussians, model.camera, SIDE, SIDE)[0]))
-            figures.append(fit(truth.astype(float), SIDE, SIDE) >= 0.5)
-            found = figure_probability(gaussians, model.camera, *photo.shape[:2], method="depth")
-            overlaps.append(score_regions(fit(found, *truth.shape), truth).iou)
-        nearness = np.stack(maps)
-        common = mean_of_others(nearness)
-        samples = {
-            name: [area_under_curve(one, figure) for one, figure in zip(scores, figures, strict=True)]
-            for name, scores in (("auc", nearness), ("auc_mean", common), ("auc_rest", nearness - common))
-        } | {"depth_iou": overlaps}
-        return Measured(with_errors(samples), samples)
-
-
-def small_depth(model: GMAE, photo: np.ndarray) -> np.ndarray:
-    """Expected depth `[SIDE, SIDE]` of the Gaussians of a photograph, uint8 RGB `[H, W, 3]`."""
-    depth: np.ndarray = depth_map(predict(model, photo), model.camera, SIDE, SIDE)[0]
-    return depth
-
-
-def with_errors(samples: Mapping[str, list[float]]) -> dict[str, float]:
-    """The mean of each figure over the pictures, and its standard error under `<name>_se`."""
-    return means(dict(samples)) | {f"{name}_se": error(np.array(values)) for name, values in samples.items()}
 
 
 # --- a row -------------------------------------------------------------------------------------------
@@ -190,11 +93,6 @@ class Extent:
 
 
 QUICK = Extent(every=6, thresholds=15, scales=(3,))
-
-
-def depth_cells(bsds: str | None, ecssd: str, every: int = 1, split: Split = "odd") -> dict[str, Cell]:
-    """What is measured of depth itself."""
-    return {"depth-maps": DepthMaps(Development(bsds)), "nearness": Nearness(ecssd, bsds, split, every)}
 
 
 def all_cells(bsds: str, ecssd: str, extent: Extent, photographs: Photographs | None) -> dict[str, Cell]:
@@ -270,8 +168,9 @@ def layers_sheet(model: GMAE, label: str, photos: Sequence[Path]) -> np.ndarray:
 def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
     height, width = (round(side * PANEL / max(photo.shape[:2])) for side in photo.shape[:2])
     gaussians, k = predict(model, photo).sort_by_depth(), model.config.k
+    scene = Scene(gaussians, model.camera, height, width)
     near = {name: max(1, k // part) for name, part in SHARES.items()}
-    drawn = render_layers(gaussians, model.camera, height, width, [*near.values(), k], 1)
+    drawn = render_layers(scene, [*near.values(), k], 1)
     behind = {name: gaussians.select(slice(k - count, None)) for name, count in reversed(near.items())}
     grey = torch.full((3,), 0.5)  # on white, what is bright would look like nothing
     firsts = pixels(over(drawn.firsts, drawn.first_alphas, grey))
@@ -282,7 +181,7 @@ def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
     for name, picture in zip(near, firsts, strict=False):
         yield Panel(_square(picture), f"nearest {name}")
     for name, part in behind.items():
-        far = render_layers(part, model.camera, height, width, [part.k], 1)
+        far = render_layers(replace(scene, gaussians=part), [part.k], 1)
         yield Panel(_square(pixels(over(far.firsts, far.first_alphas, grey))[0]), f"farthest {name}")
 
 
@@ -308,7 +207,7 @@ def _square(picture: np.ndarray) -> np.ndarray:
 @click.option("--quick", is_flag=True, help="Every 6th photograph for edges, 15 thresholds, tiles 3 x 3.")
 @click.option("--every", type=click.IntRange(1), help="Only every Nth photograph for edges.  [default: 1]")
 @click.option("--thresholds", type=click.IntRange(2), help="Of edges.  [default: 33]")
-@click.option("--scales", type=Numbers(), help="Tiles of edges.  [default: 3,4]")
+@click.option("--scales", callback=whole_numbers, help="Tiles of edges.  [default: 3,4]")
 @click.option("--ecssd-every", type=click.IntRange(1), help="Only every Nth photograph of ECSSD.  [default: 1]")
 @cache_option
 @click.option("--out", type=click.Path(path_type=Path), default="runs/depth", show_default=True, help="Measurements.")

@@ -20,24 +20,26 @@ mask over the time of the bare model for the same photograph, measured in turn, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import click
 import numpy as np
 import torch
 
+from evals.bootstrap import resampled_regions
+from evals.common import as_markdown, progress
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks import regions as region_benchmark
 from gmae_tools.benchmarks.figure_methods import CLASSICAL, THRESHOLDS, GaussianFigure, Segmenter
 from gmae_tools.benchmarks.predictions import claim, predict_maps, weights_of
 from gmae_tools.benchmarks.regions import Settings, fit, maps_of, read_map
-from gmae_tools.datasets.saliency import Pair, Saliency, Split, read_mask
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mask
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, resize, to_tensor, write_image
 from gmae_tools.metrics.regions import RegionProtocol, RegionResult, binarize
@@ -50,15 +52,13 @@ from gmae_tools.zeroshot.views import Looks
 
 ROOT = Path(__file__).resolve().parents[2]
 
-T = TypeVar("T")
-
 LOOKS = (Looks((1,)), Looks((1,), flip=True), Looks((1, 2), flip=True))
 COLUMNS = {
     "method": None, "looks": None, "max_f": 3, "max_f_sd": 3, "mean_f": 3, "mae": 3, "s_measure": 3, "e_measure": 3,
     "iou": 3, "iou_sd": 3, "mean_iou": 3, "accuracy": 3, "corloc": 2, "ap50": 3, "ar100": 3,
 }  # fmt: skip
 SPEED_COLUMNS = {"method": None, "photographs": None, "forward_ms": 1, "masks_ms": 1, "ratio": 2}
-SAMPLES, SHOWN = 1000, 12
+SHOWN = 12
 TIMED, TIMED_SIDE = 200, 224
 
 
@@ -136,7 +136,7 @@ def claim_all(data: Saliency, split: str, checkpoint: str, out: Path, overwrite:
 # --- scores ------------------------------------------------------------------------------------------
 
 
-def score_entry(entry: Entry, pairs: Sequence[Pair], out: Path, jobs: int) -> tuple[RegionResult, Row]:
+def score_entry(entry: Entry, pairs: Sequence[PhotoAndMask], out: Path, jobs: int) -> tuple[RegionResult, Row]:
     """The scores of an entry's maps, and its row of `COLUMNS`."""
     protocol = RegionProtocol(threshold=THRESHOLDS[entry.method])
     scored = list(region_benchmark.score_pairs(maps_of(out / entry.folder, pairs), protocol, jobs))
@@ -146,7 +146,7 @@ def score_entry(entry: Entry, pairs: Sequence[Pair], out: Path, jobs: int) -> tu
     except GmaeToolsError as error:  # the extra is not installed; everything else can be had without
         say(f"without AP50 and AR100: {error}")
         boxes = {}
-    max_f, iou = resample(result)
+    max_f, iou = resampled_regions(result)
     row: dict[str, str | int | float | None] = {
         **{name: value for name, value in result.to_dict().items() if name in COLUMNS},
         "method": entry.method,
@@ -167,18 +167,9 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def resample(result: RegionResult) -> tuple[np.ndarray, np.ndarray]:
-    """Max F-beta and IoU `[SAMPLES]` of images drawn with replacement; the same draws for results of equal length."""
-    count = result.images
-    draws = np.random.default_rng(0).integers(0, count, (SAMPLES, count))
-    weights = np.stack([np.bincount(draw, minlength=count) for draw in draws]) / count  # [SAMPLES, images]
-    curves = np.stack([each.f_beta for each in result.figures.values()])
-    return (weights @ curves).max(1), weights @ np.array([each.iou for each in result.figures.values()])
-
-
 def compare(result: RegionResult, rival: RegionResult) -> str:
     """By how much a result is above another one, with the standard deviations of the differences."""
-    ours, theirs = resample(result), resample(rival)
+    ours, theirs = resampled_regions(result), resampled_regions(rival)
     max_f, iou = (float(np.std(a - b)) for a, b in zip(ours, theirs, strict=True))
     return (
         f"max F-beta {result.max_f_beta - rival.max_f_beta:+.3f} (standard deviation {max_f:.3f}), "
@@ -195,11 +186,11 @@ def verdict(results: dict[Entry, RegionResult]) -> str:
 
 
 def draw_extremes(
-    result: RegionResult, entry: Entry, pairs: Sequence[Pair], checkpoint: str, out: Path, results: Path
+    result: RegionResult, entry: Entry, pairs: Sequence[PhotoAndMask], checkpoint: str, out: Path, results: Path
 ) -> None:
     """The photographs of the highest and of the lowest IoU on a sheet each."""
     maker = f"K = {checkpoints.load(checkpoint).config.k} Gaussians by {Path(checkpoint).name}"
-    best_first = sorted(maps_of(out / entry.folder, pairs), key=lambda pair: -result.figures[pair.name].iou)
+    best_first = sorted(maps_of(out / entry.folder, pairs), key=lambda pair: -result.metrics[pair.name].iou)
     photos = {pair.name: pair.photo for pair in pairs}
     for name, end, chosen in (
         ("successes", "highest", best_first[:SHOWN]),
@@ -209,7 +200,7 @@ def draw_extremes(
         for pair in chosen:
             photo, found = read_image(photos[pair.name]), binarize(read_map(pair.photo), THRESHOLDS[entry.method])
             truth = fit(read_mask(pair.mask).astype(float), *found.shape) >= 0.5
-            items.append(Comparison(pair.name, photo, truth, found, f"IoU {result.figures[pair.name].iou:.2f}"))
+            items.append(Comparison(pair.name, photo, truth, found, f"IoU {result.metrics[pair.name].iou:.2f}"))
         subtitle = f"{entry.method} from {maker}, {len(pairs)} photographs: those of the {end} IoU"
         sheet = comparison_sheet(f"Figure and ground: {name}", subtitle, items)
         write_image(results / f"figure-ground-{name}.png", sheet)
@@ -250,25 +241,6 @@ def time_masks(photos: Sequence[Path], checkpoint: str) -> list[Row]:
 
 
 # --- command -----------------------------------------------------------------------------------------
-
-
-def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
-    """Pass the items on, with a bar on stderr."""
-    from tqdm import tqdm
-
-    yield from tqdm(items, total=length, desc=label, unit="image", mininterval=1.0)
-
-
-def as_markdown(rows: Sequence[Row], columns: dict[str, int | None]) -> str:
-    """A table for the lab book."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        cells = []
-        for name, decimals in columns.items():
-            value = row[name]
-            cells.append(f"{value:.{decimals}f}" if isinstance(value, float) else "" if value is None else str(value))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 @click.command()

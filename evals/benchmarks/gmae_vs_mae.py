@@ -2,9 +2,9 @@
 
 Protocol: every model has an encoder of the same shape, and random weights of the same distribution to begin with. It
 sees the same samples in the same order, each cropped, mirrored and, except for C-MAE, masked alike (75 % of the
-patches), with the same optimiser and schedule. GMAE and MAE both have their loss on the hidden patches; GMAE draws on
-white; MAE's targets are pixels, not normalised, so that it can draw. All decoders are ViTs of the preset's size; what
-they read and tell differs, and so does the number of parameters.
+patches), with the same optimiser and schedule. GMAE and MAE both have their loss on the hidden patches; GMAE renders on
+white; MAE's targets are pixels, not normalised, so that it makes pictures. All decoders are ViTs of the preset's size;
+their inputs and outputs differ, and so do the numbers of parameters.
 
 1. Reconstruction of the photographs that training holds out, central squares, 75 % of the patches hidden, which ones
    follows from the photograph's number. `psnr_hidden`: PSNR over the pixels of hidden patches, RGB in [0, 1], the mean
@@ -13,16 +13,16 @@ they read and tell differs, and so does the number of parameters.
    on the same photographs, likewise. `mean colour`: of the visible pixels, in the hidden patches.
 2. Step: milliseconds of a training step (forward, loss, backward, optimiser) on one batch, the models taking turns;
    medians over rounds, and the median of the ratios to the first model. `images_per_s`: the median in the log of the
-   run itself, which pays for loading, but was not measured in turns. Only from a machine without other work.
+   run itself, which pays for loading, but was not measured in turns. Valid only from a machine without other load.
 3. Probe: `gmae-tools probe` on the same shards, labels from the names of the photographs (`nette-00000`: the data set
    that it came from). Encoders saw these photographs in training, without labels; one with random weights did not.
 4. Invariance: `gmae-tools invariance` on the same photographs.
 
 What this shows: how the objectives compare at this size, budget and seed, with one optimiser that was chosen for GMAE.
-What it does not: which is better at the paper's scale (ViT-B, 512 million samples of ImageNet), nor what fine-tuning
-makes of the features. Labels by source are told apart by colour and sharpness, too, so a probe on them measures less
-than one of objects. Intervals tell of the choice of photographs only, not of the seed of training: repeat with --seed
-before a small difference is believed. LPIPS is not given, since its weights could not be had.
+What it does not: which is better at the paper's scale (ViT-B, 512 million samples of ImageNet), nor how
+fine-tuned features compare. Labels by source can also be told apart by colour and sharpness, so that a probe on them
+measures less than one of objects. Intervals cover the choice of photographs, not the seed of training: repeat with
+--seed before believing a small difference. LPIPS is not given, since its weights were not available.
 
     python -m evals.benchmarks.gmae_vs_mae --data 'shards/photos-*.tar' --image-size 128
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 \
@@ -31,14 +31,12 @@ before a small difference is believed. LPIPS is not given, since its weights cou
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -47,48 +45,34 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
-from evals.benchmarks.splatting_speed import machine, take_turn
+from evals.common import (
+    images_per_second,
+    machine,
+    read_table,
+    results_option,
+    run_gmae_tools,
+    take_turn,
+    write_files,
+    write_table,
+)
+from evals.encoders import HIDDEN, OBJECTIVES, Training, training_options
 from gmae_tools import checkpoints
-from gmae_tools.cli import invariance, probe
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.mae import MAE
-from gmae_tools.masks import visible_patches
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import GMAE, Autoencoder
 from gmae_tools.predict import has_bf16, resolve_device
-from gmae_tools.pretrain.batches import Batch
 from gmae_tools.pretrain.held_out import HeldOut
-from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig, pretrain
-from gmae_tools.pretrain.objectives import (
-    CMAEObjective,
-    GMAEObjective,
-    MAEObjective,
-    Objective,
-    RMAEObjective,
-)
+from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig
 from gmae_tools.pretrain.optimizers import build_optimizers
-from gmae_tools.pretrain.reconstruction import hidden_pixels, psnr_of_hidden
-from gmae_tools.pretrain.schedule import Schedule
+from gmae_tools.pretrain.reconstruction import hidden_pixels, psnr_of_hidden, reconstruct_photo
+from gmae_tools.pretrain.sampling import Batch
 from gmae_tools.report.invariance import COLUMNS as INVARIANCE
 from gmae_tools.report.probe import COLUMNS as PROBE
-from gmae_tools.report.reconstruction import ReconstructionRequest, write_reconstructions
+from gmae_tools.report.reconstruction import write_reconstructions
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
+from gmae_tools.vit import visible_patches
 
-ROOT = Path(__file__).resolve().parents[2]
-
-HIDDEN = 0.75
-OBJECTIVES: dict[str, Objective] = {
-    each.name: each
-    for each in (
-        GMAEObjective((HIDDEN, HIDDEN), loss_on="masked", background="white"),
-        MAEObjective((HIDDEN, HIDDEN)),
-        RMAEObjective((HIDDEN, HIDDEN)),
-        CMAEObjective((HIDDEN, HIDDEN)),
-    )
-}
-# The light head of C-MAE is nearer to what its paper says of it than the decoder that it has by default.
-MODEL_CHANGES: dict[str, dict[str, Any]] = {"c-mae": {"head": "light"}}
 RECONSTRUCTION = {"model": None, "psnr_hidden": 2, "within": 2, "difference": 2, "difference_within": 2, "psnr": 2,
                   "ssim": 4, "photographs": None}  # fmt: skip
 SPEED = {"model": None, "parameters_m": 2, "step_ms": 1, "ratio": 3, "images_per_s": 1}
@@ -97,83 +81,68 @@ TIMED = 16  # pictures in a step that is timed
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
+@training_options()
 @click.option("--objective", "names", type=click.Choice(list(OBJECTIVES)), multiple=True, default=["gmae", "mae"])
-@click.option("--preset", default="tiny", show_default=True)
-@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Of the pictures.  [default: the preset's]")
-@click.option("--samples", type=click.IntRange(1), default=100_000, show_default=True, help="Of each model.")
-@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
-@click.option("--held-out", type=click.IntRange(1), default=500, show_default=True, help="Photographs.")
-@click.option("--limit", type=click.IntRange(1), default=10_000, show_default=True, help="Photographs for the probe.")
-@click.option("--photographs", type=click.IntRange(4), default=1024, show_default=True, help="For invariance.")
-@click.option("--neighbours", default="10,20,100,200", show_default=True, help="Of the k-NN classifiers.")
-@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="In which steps are timed.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True)
 @click.option(
-    "--runs",
-    "run",
-    type=click.Path(path_type=Path),
-    default=ROOT / "runs" / "gmae-vs-mae",
-    help="To go on from.",
+    "--limit",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Largest number of photographs for the probe.",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For results.")
+@click.option(
+    "--photographs",
+    type=click.IntRange(4),
+    default=1024,
+    show_default=True,
+    help="Photographs that invariance is measured on.",
+)
+@click.option(
+    "--neighbours", default="10,20,100,200", show_default=True, help="Numbers of neighbours of the k-NN classifiers."
+)
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Rounds in which steps are timed.")
+@results_option("-o", "--out")
 def main(
-    data: tuple[str, ...], names: tuple[str, ...], preset: str, image_size: int | None, samples: int, batch_size: int,
-    held_out: int, limit: int, photographs: int, neighbours: str, rounds: int, seed: int, device: str, run: Path,
-    out: Path,
-) -> None:  # fmt: skip
+    training: Training, names: tuple[str, ...], limit: int, photographs: int, neighbours: str, rounds: int, out: Path
+) -> None:
     """Train the models, measure them, write the report."""
-    names = tuple(dict.fromkeys(names))
-    changes = {} if image_size is None else {"image_size": image_size}
-    configs = {
-        name: run_config(data, OBJECTIVES[name], preset, changes, samples, batch_size, held_out, seed) for name in names
-    }
+    names, run, device = tuple(dict.fromkeys(names)), training.run, training.device
     state = PartialState(cpu=resolve_device(device).type == "cpu")
     with state.local_main_process_first():  # photographs are decoded once for all runs
-        photos = PhotoStore.open(data, progress=state.is_main_process)
-    trained = {name: pretrain(config, run / name, resume=True, device=device) for name, config in configs.items()}
+        photos = PhotoStore.open(training.data, progress=state.is_main_process)
+    trained = {name: training.train(name) for name in names}
     state.destroy_process_group()  # of several that were launched to train, one goes on
     if not state.is_main_process:
         return
-    folders = [str(folder) for folder in trained.values()]
+    checkpoint_options = [option for folder in trained.values() for option in ("--checkpoint", folder)]
     models = {name: checkpoints.load_any(folder, resolve_device(device)) for name, folder in trained.items()}
-    held = HeldOut(photos, held_out_split(photos.names, held_out)[1], held_out)
+    held = HeldOut(photos, held_out_split(photos.names, training.held_out)[1], training.held_out)
+    shared = [*checkpoint_options, "--device", device, *training.data]
+    random = ["--checkpoint", f"random:{next(iter(trained.values()))}"]
+    labelled = ["--labels", "prefix", "--limit", limit, "--neighbours", neighbours, "-o", run / "probe"]
+    run_gmae_tools("probe", *labelled, *checkpoint_options, *random, "--device", device, *training.data)
+    run_gmae_tools("invariance", "--photographs", photographs, "--overwrite", "-o", run / "invariance", *shared)
     parts = {
         "reconstruction": (reconstruction_rows(models, held), RECONSTRUCTION),
-        "step": (speed_rows(configs, run, rounds, device), SPEED),
-        "probe": (probe_rows(data, folders, limit, neighbours, device, run / "probe"), PROBE),
-        "invariance": (invariance_rows(data, folders, photographs, device, run / "invariance"), INVARIANCE),
+        "step": (speed_rows(training, names, rounds), SPEED),
+        "probe": (read_table(run / "probe" / "probe.csv"), PROBE),
+        "invariance": (read_table(run / "invariance" / "invariance.csv"), INVARIANCE),
     }
-    setting = f"Preset {preset}, {next(iter(configs.values())).model.image_size} px, {samples:,} samples of"
-    setting += f" {len(photos) - len(held.indices):,} photographs in batches of {batch_size}, seed {seed}. {machine()}"
-    asked = json.loads((run / "probe" / probe.RECORD).read_text())["protocol"]
+    setting = f"Preset {training.preset}, {training.config(names[0]).model.image_size} px, {training.samples:,} samples"
+    setting += f" of {len(photos) - len(held.indices):,} photographs in batches of {training.batch_size},"
+    setting += f" seed {training.seed}. {machine()}"
+    asked = json.loads((run / "probe" / "probe.json").read_text())["protocol"]
     setting += f" Probe: {asked['to_learn_from']} photographs to learn from, {asked['validation']} to classify into"
     setting += f" {asked['classes']} classes; always the largest class: {asked['largest_class']:.3f}."
     write(out, parts, setting, run)
     sheets(models, held, out)
 
 
-# --- training ----------------------------------------------------------------------------------------
-
-
-def run_config(
-    data: tuple[str, ...], objective: Objective, preset: str, changes: Mapping[str, int], samples: int,
-    batch_size: int, held_out: int, seed: int,
-) -> PretrainConfig:  # fmt: skip
-    """A run with the defaults of `gmae-tools pretrain`, but for the objective."""
-    model = objective.model_config.preset(preset, **changes, **MODEL_CHANGES.get(objective.name, {}))
-    schedule = Schedule(samples, resolutions=(model.image_size,))
-    return PretrainConfig(
-        data, model, schedule, objective, batch_size=batch_size, held_out=held_out, seed=seed, evaluate_every=1800
-    )
-
-
 # --- measuring ---------------------------------------------------------------------------------------
 
 
 def reconstruction_rows(models: Mapping[str, Autoencoder], held: HeldOut) -> list[Row]:
-    """Rows of `RECONSTRUCTION`, for all models that draw and for the mean colour."""
+    """Rows of `RECONSTRUCTION`, for all models that make pictures and for the mean colour."""
     drawing = {name: model for name, model in models.items() if isinstance(model, (GMAE, MAE))}
     figures: dict[str, list[tuple[float, float, float]]] = {}
     for name, model in drawing.items():
@@ -191,7 +160,7 @@ def reconstruction_rows(models: Mapping[str, Autoencoder], held: HeldOut) -> lis
 def of_mean(
     held: HeldOut, model: Autoencoder, numbers: np.ndarray, images: Tensor
 ) -> Iterator[tuple[float, float, float]]:
-    """The figures of the mean colour of what `model` would see."""
+    """PSNRs and SSIM of the mean colour of the visible patches."""
     hidden, (height, width) = held.hidden(model, images, numbers), images.shape[-2:]
     visible = ~hidden_pixels(hidden, height, width, model.config.patch_size)
     mean = (images * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True)
@@ -235,15 +204,14 @@ def within(values: np.ndarray) -> float:
     return float(1.96 * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else math.nan
 
 
-def speed_rows(configs: Mapping[str, PretrainConfig], run: Path, rounds: int, device: str) -> list[Row]:
+def speed_rows(training: Training, names: Sequence[str], rounds: int) -> list[Row]:
     """Rows of `SPEED`; the models take turns."""
-    steps = {name: step_of(config, device) for name, config in configs.items()}
+    steps = {name: step_of(training.config(name), training.device) for name in names}
     turns = [{name: take_turn(step) for name, (step, _) in steps.items()} for _ in tqdm(range(rounds), desc="steps")]
-    first = next(iter(steps))
     return [
         {"model": name, "parameters_m": count / 1e6, "step_ms": statistics.median(turn[name] for turn in turns),
-         "ratio": statistics.median(turn[name] / turn[first] for turn in turns),
-         "images_per_s": images_per_second(run / name / LOG_FILE)}
+         "ratio": statistics.median(turn[name] / turn[names[0]] for turn in turns),
+         "images_per_s": images_per_second(training.run / name / LOG_FILE)}
         for name, (_, count) in steps.items()
     ]  # fmt: skip
 
@@ -273,86 +241,40 @@ def step_of(config: PretrainConfig, device: str) -> tuple[Callable[[], None], in
         if where.type == "cuda":
             torch.cuda.synchronize()
 
-    step()  # nobody pays for compiling, or for the first touch of memory
+    step()  # a warm-up, which compiles and touches the memory
     return step, sum(parameter.numel() for parameter in model.parameters())
-
-
-def images_per_second(log: Path) -> float:
-    """The median in the log of a run."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    return statistics.median(line["images_per_second"] for line in lines if "images_per_second" in line)
-
-
-def probe_rows(
-    data: Sequence[str], folders: Sequence[str], limit: int, neighbours: str, device: str, out: Path
-) -> list[Row]:
-    """The table of `gmae-tools probe`, of the models and of random weights."""
-    models = [*folders, f"random:{folders[0]}"]
-    options = ["--labels", "prefix", "--limit", str(limit), "--neighbours", neighbours, "--device", device]
-    run_command(probe.command, data, models, [*options, "-o", str(out)])
-    return read_table(out / probe.TABLE)
-
-
-def invariance_rows(data: Sequence[str], folders: Sequence[str], photographs: int, device: str, out: Path) -> list[Row]:
-    """The table of `gmae-tools invariance`, of the models and of random weights."""
-    options = ["--photographs", str(photographs), "--device", device, "--overwrite"]
-    run_command(invariance.command, data, folders, [*options, "-o", str(out)])
-    return read_table(out / invariance.TABLE)
-
-
-def run_command(command: click.Command, data: Sequence[str], models: Sequence[str], options: list[str]) -> None:
-    """A command of gmae-tools; what it finds it also writes into files."""
-    given = [option for model in models for option in ("--checkpoint", model)]
-    command.main([*options, *given, *data], standalone_mode=False)
-
-
-def read_table(path: Path) -> list[Row]:
-    """The rows of a CSV file, numbers as numbers."""
-    with path.open(newline="") as file:
-        return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
-def number(text: str) -> str | int | float | None:
-    try:
-        if text.isdigit():
-            return int(text)
-        return float(text) if text else None
-    except ValueError:
-        return text
 
 
 # --- reporting ---------------------------------------------------------------------------------------
 
 
 def write(out: Path, parts: Mapping[str, tuple[list[Row], dict[str, int | None]]], setting: str, run: Path) -> None:
-    """A table for each part as CSV, all of them on one page, and the figures of invariance."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write a CSV file for each part, a page with all of them, and the figures of invariance."""
     page = [f"# GMAE and MAE, trained alike\n\n{(__doc__ or '').strip()}\n\n{setting}"]
     for part, (rows, columns) in parts.items():
-        with atomic_path(out / f"gmae_vs_mae-{part}.csv") as temporary:
-            temporary.write_text(format_rows(rows, columns, "csv"))
+        write_table(out / f"gmae_vs_mae-{part}.csv", rows, columns)
         shown = [row for row in rows if part != "invariance" or is_shown(row)]
         page.append(f"## {part.capitalize()}\n\n```\n{format_rows(shown, columns, 'table')}```")
-    for figure in invariance.FIGURES:
-        shutil.copyfile(run / "invariance" / figure, out / f"gmae_vs_mae-{figure}")
+    for figure in sorted((run / "invariance").glob("invariance-*.png")):
+        shutil.copyfile(figure, out / f"gmae_vs_mae-{figure.name}")
     text = "\n\n".join(page) + "\n"
-    with atomic_path(out / "gmae_vs_mae.md") as temporary:
-        temporary.write_text(text)
+    write_files(out, {"gmae_vs_mae.md": text})
     click.echo(text)
 
 
 def is_shown(row: Row) -> bool:
-    """Of hundreds of figures of invariance those of scattered patches, hidden as in training."""
+    """Whether a row of invariance is on the page: scattered patches, as many hidden as in training."""
     return (row["tokens"], row["occlusion"], row["ratio"]) == ("mean", "random", HIDDEN)
 
 
 def sheets(models: Mapping[str, Autoencoder], held: HeldOut, out: Path) -> None:
-    """What the models make of a few held-out photographs."""
+    """Write a sheet of reconstructions for each of a few held-out photographs."""
     drawing = {name: model for name, model in models.items() if isinstance(model, (GMAE, MAE))}
-    request = ReconstructionRequest(drawing, HIDDEN)
     for number_, index in enumerate(held.indices[:SHOWN].tolist()):
         path = out / f"gmae_vs_mae-{number_}.png"
-        write_reconstructions(held.photos.photo(index), request, path, held.photos.names[index])
+        photo = held.photos.photo(index)
+        found = {name: reconstruct_photo(model, photo, HIDDEN) for name, model in drawing.items()}
+        write_reconstructions(found, photo.shape[:2], path, held.photos.names[index])
 
 
 if __name__ == "__main__":

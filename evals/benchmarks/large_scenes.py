@@ -31,28 +31,25 @@ import click
 import numpy as np
 import torch
 
+from evals.common import PHOTO, RESULTS, first_ks, write_table
 from gmae_tools import formats
 from gmae_tools.camera import Camera
-from gmae_tools.formats.perspective import to_viewer
+from gmae_tools.formats.perspective import for_viewers
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize
-from gmae_tools.report.density import draw_centres, draw_scales, write_figure
+from gmae_tools.report.density import plot_centres, plot_scales, write_figure
 from gmae_tools.report.layers import LayersRequest, write_layers
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.report.view3d import _arrays
 from gmae_tools.scene import Scene
-from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores
 from gmae_tools.zeroshot.density import Points, scale_by_depth, summary
 from gmae_tools.zeroshot.edges import READOUTS
-from gmae_tools.zeroshot.figure_ground import METHODS, figure_mask, figure_probability
+from gmae_tools.zeroshot.figure_ground import METHODS, foreground_mask, foreground_probability
 from tests.oracles.tiled_torch import rasterize_tiled
 
-ROOT = Path(__file__).resolve().parents[2]
-
-PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
 COLUMNS = {"step": None, "gaussians": None, "seconds": 1, "processor_seconds": 1, "gigabytes": 2}
-KS, LAYERS, EDGE_LAYERS = (32, 64, 128, 256, 512), 8, (16,)
+LAYERS, EDGE_LAYERS = 8, (16,)
 TILED = "tiled PyTorch"
 FOCAL = 1400.0  # px; of a photograph with a wide lens
 
@@ -82,37 +79,34 @@ def make_scene(side: int, height: int = 1024, width: int = 1536) -> Scene:
 
 
 def _layers(scene: Scene, folder: Path) -> None:
-    ks = {str(k): k for k in KS} | {"all": scene.k}
-    assert scene.photo is not None
-    request = LayersRequest(ks, LAYERS, "white", "large_scenes")
-    write_layers(scene.photo, scene.gaussians, scene.camera, request, folder / "layers", "large.ply")
+    request = LayersRequest(first_ks(scene.k), LAYERS, "white", "large_scenes")
+    write_layers(scene, request, folder / "layers", "large.ply")
 
 
 def _edges(name: str) -> Callable[[Scene, Path], None]:
     def read(scene: Scene, folder: Path) -> None:
-        READOUTS[name](scene.gaussians, scene.camera, scene.height, scene.width, EDGE_LAYERS)
+        READOUTS[name](scene, EDGE_LAYERS)
 
     return read
 
 
 def _figure(method: str) -> Callable[[Scene, Path], None]:
     def read(scene: Scene, folder: Path) -> None:
-        figure_mask(figure_probability(scene.gaussians, scene.camera, scene.height, scene.width, method=method))
+        foreground_mask(foreground_probability(scene, method=method))
 
     return read
 
 
 def _density(scene: Scene, folder: Path) -> None:
-    points = Points.of(scene.gaussians, scene.camera)
+    points = Points.of(scene)
     summary(points)
     assert scene.photo is not None
-    write_figure(draw_centres(points, scene.photo, "large"), folder, "centres")
-    write_figure(draw_scales(points, scale_by_depth(points), "large", dots=True), folder, "scales")
+    write_figure(plot_centres(points, scene.photo, "large"), folder, "centres")
+    write_figure(plot_scales(points, scale_by_depth(points), "large", dots=True), folder, "scales")
 
 
 def _view3d(scene: Scene, folder: Path) -> None:
-    gaussians, _ = to_viewer(scene.gaussians, scene.camera, scene.height, scene.width, 50.0)
-    _arrays(gaussians.sort_by_depth())
+    _arrays(for_viewers(scene, 50.0)[0].gaussians.sort_by_depth())
 
 
 def _render(scene: Scene, folder: Path) -> None:
@@ -175,10 +169,10 @@ def _alone(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 @click.command()
-@click.option("--side", default=768, show_default=True, help="Of the grid of each of two layers.")
-@click.option("--step", "only", multiple=True, help="Only those whose name begins so.")
-@click.option("-o", "--out", default=str(ROOT / "evals" / "results" / "large_scenes.csv"), show_default=True)
-def main(side: int, only: tuple[str, ...], out: str) -> None:
+@click.option("--side", default=768, show_default=True, help="Side of the grid of each of the two layers.")
+@click.option("--step", "only", multiple=True, help="Only the steps whose names begin with this; may be repeated.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "large_scenes.csv", help="The table.")
+def main(side: int, only: tuple[str, ...], out: Path) -> None:
     """Time every readout of a scene with a million Gaussians."""
     names = [name for name in ("start", "read", *STEPS) if not only or name.startswith(only)]
     rows: list[Row] = []
@@ -189,9 +183,7 @@ def main(side: int, only: tuple[str, ...], out: str) -> None:
         for name in names:
             rows.append({"step": name, "gaussians": 2 * side * side, **_alone(measure, name, paths)})
             click.echo(format_rows(rows[-1:], COLUMNS, "csv").splitlines()[1], err=True)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(out, rows, COLUMNS)
     click.echo(__doc__)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 

@@ -24,21 +24,17 @@ import click
 import numpy as np
 import torch
 
+from evals.common import PHOTO, RESULTS, first_ks, write_table
 from gmae_tools import checkpoints
-from gmae_tools.cli.layers import DEFAULT_KS, fit_ks, parse_ks
 from gmae_tools.images import read_image, resize, to_tensor
-from gmae_tools.metrics.likeness import Likeness
+from gmae_tools.metrics.pictures import StreamingSimilarity
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict
+from gmae_tools.predict import predict_scene
 from gmae_tools.report.figures import depth_colors
-from gmae_tools.report.layers import LayersRequest, pixels, write_layers
+from gmae_tools.report.layers import LayersRequest, write_layers
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.layers import over, render_layers
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
 
-ROOT = Path(__file__).resolve().parents[2]
-
-PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
 SIZE, LAYERS = 224, 8
 COLUMNS = {"part": None, "milliseconds": 1, "ratio": 2}
 
@@ -46,18 +42,16 @@ COLUMNS = {"part": None, "milliseconds": 1, "ratio": 2}
 @click.command()
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
 @click.option("--rounds", default=30, show_default=True, help="Calls of each part.")
-@click.option("-o", "--out", default=str(ROOT / "evals" / "results" / "layers_speed.csv"), show_default=True)
-def main(checkpoint: str, rounds: int, out: str) -> None:
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "layers_speed.csv", help="The table.")
+def main(checkpoint: str, rounds: int, out: Path) -> None:
     """Time the layers of a photograph against the bare model."""
     torch.set_num_threads(1)
     model = checkpoints.load(checkpoint)
     photo = resize(read_image(PHOTO), SIZE, SIZE)
-    request = LayersRequest(fit_ks(parse_ks(DEFAULT_KS), model.config.k, exact=False), LAYERS, "white", checkpoint)
+    request = LayersRequest(first_ks(model.config.k), LAYERS, "white", checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         rows = compare(parts(model, photo, request, Path(folder)), rounds)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(out, rows, COLUMNS)
     click.echo(__doc__)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 
@@ -65,8 +59,8 @@ def main(checkpoint: str, rounds: int, out: str) -> None:
 def parts(model: GMAE, photo: np.ndarray, request: LayersRequest, folder: Path) -> dict[str, Callable[[], object]]:
     """What is timed, by name; `forward` first."""
     image = to_tensor(photo)
-    gaussians = predict(model, photo)
-    firsts = draw(model, photo, request)
+    scene = predict_scene(model, photo)
+    firsts = render(model, photo, request)
 
     def forward() -> None:
         with torch.inference_mode():
@@ -74,22 +68,21 @@ def parts(model: GMAE, photo: np.ndarray, request: LayersRequest, folder: Path) 
 
     def measure() -> None:
         for first in firsts:
-            likeness = Likeness(SIZE, SIZE)
-            likeness.update(first, photo)
-            likeness.compute()
+            similarity = StreamingSimilarity(SIZE, SIZE)
+            similarity.update(first, photo)
+            similarity.compute()
 
     return {
         "forward": forward,
-        "layers": lambda: draw(model, photo, request),
+        "layers": lambda: render(model, photo, request),
         "metrics": measure,
-        "files": lambda: write_layers(photo, gaussians, model.camera, request, folder, PHOTO.name),
+        "files": lambda: write_layers(scene, request, folder, PHOTO.name),
     }
 
 
-def draw(model: GMAE, photo: np.ndarray, request: LayersRequest) -> np.ndarray:
+def render(model: GMAE, photo: np.ndarray, request: LayersRequest) -> np.ndarray:
     """All pictures from a photograph; returns those of the first K, uint8 `[S, H, W, 3]`."""
-    gaussians = predict(model, photo)
-    pictures = render_layers(gaussians, model.camera, SIZE, SIZE, list(request.ks.values()), request.layers)
+    pictures = render_layers(predict_scene(model, photo), list(request.ks.values()), request.layers)
     pixels(over(pictures.layers, pictures.layer_alphas, request.color))
     depth_colors(pictures.depth.numpy(), pictures.alpha.numpy(), 7.0, 9.0)
     return pixels(over(pictures.firsts, pictures.first_alphas, request.color))

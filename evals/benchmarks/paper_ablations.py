@@ -29,13 +29,13 @@ import click
 import numpy as np
 import torch
 
+from evals.bootstrap import bootstrap_interval
+from evals.common import RUNS, features_bar, results_option, whole_numbers, write_files
 from gmae_tools import checkpoints
-from gmae_tools.cli.probe import progress_of
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.encoder.features import autoencoder_extractor
 from gmae_tools.encoder.probe import LinearConfig, cached_features, probe
-from gmae_tools.metrics.accuracy import bootstrap_interval
 from gmae_tools.model import GMAEConfig
 from gmae_tools.pretrain import paper
 from gmae_tools.pretrain.held_out import HeldOut
@@ -45,8 +45,6 @@ from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.report.figures import PALETTE, STYLE
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 COLUMNS = {"group": None, "value": None, "psnr_hidden": 2, "psnr": 2, "linear": 3, "linear_low": 3, "linear_high": 3,
            "difference": 3, "difference_low": 3, "difference_high": 3, "knn": 3, "knn_low": 3, "knn_high": 3,
@@ -87,26 +85,37 @@ GROUPS: dict[str, dict[str, Choice]] = {
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
-@click.option("--labelled", multiple=True, metavar="PATH", help="For the probes.  [default: the same]")
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
+@click.option(
+    "--labelled", multiple=True, metavar="PATH", help="Photographs for the probes.  [default: those of --data]"
+)
 @click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="prefix", show_default=True)
-@click.option("--limit", type=click.IntRange(1), default=4000, show_default=True, help="Of labelled photographs.")
-@click.option("--group", "names", multiple=True, help="Only the switches whose names begin so; may be repeated.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=4000, show_default=True, help="Largest number of labelled photographs."
+)
+@click.option("--group", "names", multiple=True, help="Only the switches whose names begin with this; may be repeated.")
 @click.option("--preset", default="nano", show_default=True)
 @click.option("--image-size", type=click.IntRange(1), default=96, show_default=True, metavar="PX")
 @click.option("--patch-size", type=click.IntRange(1), default=12, show_default=True, metavar="PX")
-@click.option("--samples", type=click.IntRange(1), default=60_000, show_default=True, help="Of each run.")
-@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
-@click.option("--seeds", default="0,1", show_default=True)
-@click.option("--held-out", type=click.IntRange(1), default=500, show_default=True, help="Photographs.")
 @click.option(
-    "--runs", type=click.Path(path_type=Path), default=ROOT / "runs" / "paper-ablations", help="To go on from."
+    "--samples", type=click.IntRange(1), default=60_000, show_default=True, help="Pictures that each run trains on."
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For results.")
+@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
+@click.option("--seeds", callback=whole_numbers, default="0,1", show_default=True)
+@click.option(
+    "--held-out", type=click.IntRange(1), default=500, show_default=True, help="Number of held-out photographs."
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=RUNS / "paper-ablations",
+    help="Folder of the runs, which a later call continues.",
+)
+@results_option("-o", "--out")
 def main(
     data: tuple[str, ...], labelled: tuple[str, ...], labelling: Labelling, limit: int, names: tuple[str, ...],
-    preset: str, image_size: int, patch_size: int, samples: int, batch_size: int, seeds: str, held_out: int, runs: Path,
-    out: Path,
+    preset: str, image_size: int, patch_size: int, samples: int, batch_size: int, seeds: tuple[int, ...],
+    held_out: int, runs: Path, out: Path,
 ) -> None:  # fmt: skip
     """Train, measure, and write the table and the figure."""
     groups = {name: choices for name, choices in GROUPS.items() if not names or name.lower().startswith(names)}
@@ -120,8 +129,7 @@ def main(
         GMAEObjective(**paper.OBJECTIVE), batch_size=batch_size, held_out=held_out, evaluate_every=3600,
     )  # fmt: skip
     rows: list[Row] = []
-    numbers = [int(seed) for seed in seeds.split(",")]
-    published = figures_of(base, numbers, runs, held, photos)
+    published = figures_of(base, seeds, runs, held, photos)
     for group, choices in groups.items():
         for value, choice in choices.items():
             config = dataclasses.replace(
@@ -129,20 +137,17 @@ def main(
                 objective=dataclasses.replace(base.objective, **choice.objective),
                 model=dataclasses.replace(base.model, **choice.model),
             )
-            figures = figures_of(config, numbers, runs, held, photos)
+            figures = figures_of(config, seeds, runs, held, photos)
             rows.append(row(group, value, figures, None if config == base else published, choice.published))
             click.echo(f"{group} {value}: {rows[-1]}", err=True)
     setting = f"Preset {preset} at {image_size} px with patches of {patch_size} px, {samples:,} samples a run of"
-    setting += f" {len(store) - len(held.indices):,} photographs, seeds {seeds}. {describe(photos)};"
+    setting += (
+        f" {len(store) - len(held.indices):,} photographs, seeds {','.join(map(str, seeds))}. {describe(photos)};"
+    )
     setting += f" {len(photos.classes)} labels by {labelling}; always the largest class: {photos.largest_class:.3f}"
-    out.mkdir(parents=True, exist_ok=True)
     table = format_rows(rows, COLUMNS, "table")
-    for file, text in {
-        "paper_ablations.csv": format_rows(rows, COLUMNS, "csv"),
-        "paper_ablations.md": f"# The paper's ablations\n\n{(__doc__ or '').strip()}\n\n{setting}\n\n```\n{table}```\n",
-    }.items():
-        with atomic_path(out / file) as temporary:
-            temporary.write_text(text)
+    page = f"# The paper's ablations\n\n{(__doc__ or '').strip()}\n\n{setting}\n\n```\n{table}```\n"
+    write_files(out, {"paper_ablations.csv": format_rows(rows, COLUMNS, "csv"), "paper_ablations.md": page})
     plot(rows, out / "paper_ablations.png")
     click.echo(f"{__doc__}\n{setting}\n\n{table}", nl=False)
 
@@ -171,7 +176,7 @@ def figures_of_run(config: PretrainConfig, runs: Path, held: HeldOut, photos: La
         model = checkpoints.load(pretrain(config, run, resume=True, device="cpu"))
         psnr = held.psnr(model, config.model.image_size)
         extractor = autoencoder_extractor(model, run.name, torch.device("cpu"))
-        features = cached_features(extractor, photos, runs / "features", progress_of(run.name))
+        features = cached_features(extractor, photos, runs / "features", features_bar(run.name))
         asked = probe(extractor, features, photos, ks=(NEIGHBOURS,), linear=LinearConfig())
         right = {each.method: each.correct.astype(int).tolist() for each in asked if each.tokens == "mean"}
         figures = {"psnr": psnr["psnr"], "psnr_hidden": psnr["psnr_hidden"], "linear": right["linear"],

@@ -16,7 +16,6 @@ What was done is kept in `--run`: a later call goes on from there.
 
 from __future__ import annotations
 
-import csv
 import gc
 import json
 import math
@@ -32,19 +31,17 @@ import click
 import torch
 from accelerate.state import AcceleratorState
 
+from evals.common import read_table, whole_numbers, write_table
 from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.model import GMAEConfig
 from gmae_tools.predict import resolve_device
-from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig, pretrain
+from gmae_tools.pretrain.loop import LOG_FILE, Execution, PretrainConfig, pretrain
 from gmae_tools.pretrain.optimizers import OptimizerConfig
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting.backends import choose_backend
-from gmae_tools.system.files import atomic_path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 Precision = Literal["bf16", "float32"]
 
@@ -54,20 +51,15 @@ NEARLY_AS_FAST = 0.9
 USUAL_BATCH, USUAL_LR = 64, 1e-3  # the defaults of `gmae-tools pretrain`
 
 
-def whole_numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parse a comma-separated list."""
-    return tuple(int(part) for part in value.split(","))
-
-
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder for the checkpoint and what goes with it.")
 @click.option("--run", default="runs/gpu-session", show_default=True, help="Folder of the run; needed to go on.")
-@click.option("--minutes", default=20.0, show_default=True, help="Of training.")
+@click.option("--minutes", default=20.0, show_default=True, help="Minutes of training.")
 @click.option("--preset", default="tiny", show_default=True)
 @click.option("--resolution", default="128,224", show_default=True, callback=whole_numbers)
 @click.option("--batch-sizes", default="256,1024,4096", show_default=True, callback=whole_numbers)
-@click.option("--speed-seconds", default=60.0, show_default=True, help="For the speed test.")
+@click.option("--speed-seconds", default=60.0, show_default=True, help="Seconds of the speed test.")
 @click.option("--muon-lr", default=0.02, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--compile", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True)
@@ -100,7 +92,8 @@ def main(
         config, batch_size=batch_size, precision=precision, optimizer=OptimizerConfig(lr=lr, muon_lr=muon_lr)
     )
     _forget_precision()
-    checkpoint = pretrain(chosen, folder / "train", resume=True, device=device, compile=compile, shard_mb=shard_mb)
+    checkpoint = pretrain(chosen, folder / "train", resume=True, device=device,
+                          execution=Execution(compile=compile, shard_mb=shard_mb))  # fmt: skip
     deliver(checkpoint, folder, Path(out))
     click.echo(out)
 
@@ -111,20 +104,12 @@ def measure_speeds(
     """The rows of `speed.csv`, from an earlier call if there was one."""
     path = folder / "speed.csv"
     if path.exists():
-        with path.open(newline="") as file:
-            return [parse(row) for row in csv.DictReader(file)]
+        return read_table(path)
     PhotoStore.open(config.data)  # decoded before time is taken
     cases = list(product(batch_sizes, PRECISIONS))
     rows = [measure_speed(config, folder, *case, seconds / len(cases), device) for case in cases]
-    with atomic_path(path) as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(path, rows, COLUMNS)
     return rows
-
-
-def parse(row: dict[str, str]) -> Row:
-    """A row of `speed.csv`, read back."""
-    figures = {name: float(row[name] or "nan") for name in ("images_per_second", "waiting", "peak_gb")}
-    return {"batch_size": int(row["batch_size"]), "precision": row["precision"], **figures}
 
 
 def measure_speed(
@@ -141,7 +126,7 @@ def measure_speed(
         torch.cuda.reset_peak_memory_stats()
     _forget_precision()
     try:
-        pretrain(case, folder / name, device=device, compile="off")
+        pretrain(case, folder / name, device=device, execution=Execution(compile="off"))
         lines = [json.loads(line) for line in (folder / name / LOG_FILE).read_text().splitlines()]
         settled = [line for line in lines if "loss" in line][len(lines) // 2 :] or lines[:1]
         figures = {key: statistics.median(line[key] for line in settled) for key in ("images_per_second", "waiting")}

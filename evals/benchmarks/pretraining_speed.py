@@ -8,8 +8,8 @@ all alike.
 
 - `mae`: the same encoder with MAE's pixel decoder, as wide and as deep as GMAE's. The unit of `ratio`.
 - `gmae`: 128 queries whatever K, K / 128 Gaussians each. `growth` is relative to the smallest K of the same footprints.
-- `splatting_ms` and `share`: a step less one that puts its loss on the Gaussians themselves and draws nothing; the loss
-  on pixels is in it. (The paper has 1.5 % for K = 256 of a ViT-B on GPUs.)
+- `splatting_ms` and `share`: a step's time minus that of one whose loss is on the Gaussians themselves, without
+  rendering; it includes the loss on pixels. (The paper has 1.5 % for K = 256 of a ViT-B on GPUs.)
 - `footprint`: `fresh`, as in a model before its first step, the same for every K; `trained`, scaled so that K Gaussians
   cover as much as those of a trained checkpoint (K sigma^2 is constant), though rounder; `checkpoint`, the checkpoint
   itself. `sigma_px`: root mean square of the standard deviations in the picture.
@@ -31,24 +31,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.benchmarks.splatting_speed import machine, take_turn
+from evals.common import PHOTO, RESULTS, machine, take_turn, write_files
 from gmae_tools import checkpoints
 from gmae_tools.camera import project
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.mae import MAE, MAEConfig, mae_loss
-from gmae_tools.masks import visible_patches
 from gmae_tools.model import GMAE, AutoencoderConfig, GMAEConfig
 from gmae_tools.predict import resolve_device
 from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.splatting import choose_backend
-from gmae_tools.system.files import atomic_path
+from gmae_tools.vit import visible_patches
 
-ROOT = Path(__file__).resolve().parents[2]
-
-PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
 COLUMNS = {
     "masked": 2, "model": None, "k": None, "footprint": None, "sigma_px": 1, "step_ms": 1, "images_per_s": 1,
     "ratio": 3, "growth": 2, "splatting_ms": 1, "share": 3, "memory_mb": 0,
@@ -166,7 +162,7 @@ def training(contender: Contender, bench: Bench) -> Callable[[], None]:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    step()  # nobody pays for compiling, or for the first touch of memory
+    step()  # a warm-up, which compiles and touches the memory
     return step
 
 
@@ -178,7 +174,7 @@ def time_rounds(competing: Sequence[Contender], bench: Bench, rounds: int) -> di
 
 
 def peak_memory(contender: Contender, bench: Bench) -> float | None:
-    """Megabytes that training this model takes at its peak; None where the system does not tell."""
+    """Megabytes that training this model takes at its peak; None where the system does not report it."""
     gc.collect()
     if bench.images.is_cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -268,9 +264,9 @@ def report(rows: Sequence[Row], where: str) -> str:
 @click.command()
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--preset", default="tiny", show_default=True)
-@click.option("--batch", default=8, show_default=True, help="Pictures a step.")
+@click.option("--batch", default=8, show_default=True, help="Pictures of each step.")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True)
-@click.option("--checkpoint", default="gmae-tiny", show_default=True, help="Whose footprints are the trained ones.")
+@click.option("--checkpoint", default="gmae-tiny", show_default=True, help="The model with trained footprints.")
 @click.option("--rounds", default=7, show_default=True, help="Rounds in which the models take turns.")
 @click.option("--quick", is_flag=True, help="Tiny models, two rounds: only to see that it runs.")
 @click.option(
@@ -297,12 +293,9 @@ def main(
     page = report(rows, f"{machine()} {threads}, renderer {choose_backend('auto', where)}; {setting}.")
     click.echo(page)
     if out or not quick:
-        folder = out or ROOT / "evals" / "results"
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {"md": page, "csv": format_rows(rows, COLUMNS, "csv")}
-        for suffix, text in texts.items():
-            with atomic_path(folder / f"pretraining_speed.{suffix}") as temporary:
-                temporary.write_text(text)
+        write_files(
+            out or RESULTS, {"pretraining_speed.md": page, "pretraining_speed.csv": format_rows(rows, COLUMNS, "csv")}
+        )
 
 
 if __name__ == "__main__":

@@ -8,20 +8,21 @@ there is none (Debian: apt install chromium chromium-driver).
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
+from evals.common import PHOTO, ROOT, run_gmae_tools
 from gmae_tools import checkpoints
-from gmae_tools.cli import main as gmae_tools
 from gmae_tools.system.files import atomic_path
-from tests.reliability.pages import open_browser
 
-ROOT = Path(__file__).resolve().parents[2]
-
-CAT, CUP = ROOT / "gmae_tools" / "assets" / "demo.jpg", ROOT / "docs" / "photos" / "coffee.jpg"
+CAT, CUP = PHOTO, ROOT / "docs" / "photos" / "coffee.jpg"
 COUNTS = (32, 64, 128, 256, 512)  # of the nearest Gaussians
 # The name of each, the command, and which of its files it is.
 SHEETS = {
@@ -35,7 +36,9 @@ POINTED_AT = 0.576, 0.284  # of the width and the height: the coffee
 
 @click.command()
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=ROOT / "docs" / "images", help="Their folder.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=ROOT / "docs" / "images", help="Folder for the pictures."
+)
 def main(checkpoint: str, out: Path) -> None:
     """Draw them into the folder."""
     out.mkdir(parents=True, exist_ok=True)
@@ -45,22 +48,40 @@ def main(checkpoint: str, out: Path) -> None:
         work = Path(temporary)
         for name, (command, file) in SHEETS.items():
             extra = ["--k", counts] if name == "layers" else []
-            run(*command, *extra, "--checkpoint", checkpoint, "--out", work / name)
+            run_gmae_tools(*command, *extra, "--checkpoint", checkpoint, "--out", work / name)
             keep(work / name / file, out / f"{name}.png")
-        run("view", CUP, "--checkpoint", checkpoint, "--out", work / "view")
+        run_gmae_tools("view", CUP, "--checkpoint", checkpoint, "--out", work / "view")
         if photograph_page(next((work / "view").rglob("*.html")), work / "view.png"):
             keep(work / "view.png", out / "view.png")
-
-
-def run(*command: object) -> None:
-    if status := gmae_tools(list(map(str, command)), standalone_mode=False):
-        raise SystemExit(status)
 
 
 def keep(made: Path, path: Path) -> None:
     with atomic_path(path) as temporary:
         shutil.copyfile(made, temporary)
     click.echo(path)
+
+
+@contextmanager
+def open_browser() -> Iterator[Any | None]:
+    """Chromium without a window; None where there is none, no chromedriver, or no selenium."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    try:
+        from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+    except ImportError:
+        program = None
+    if not program or not driver:
+        yield None
+        return
+    options = ChromeOptions()
+    options.binary_location = program
+    for flag in ("--headless=new", *(["--no-sandbox"] if os.geteuid() == 0 else [])):  # which root cannot have
+        options.add_argument(flag)
+    chrome = Chrome(options=options, service=ChromeService(driver))
+    try:
+        yield chrome
+    finally:
+        chrome.quit()
 
 
 def photograph_page(page: Path, picture: Path) -> bool:

@@ -9,7 +9,7 @@ photograph's mean colour, and its 14 x 14 thumbnail (antialiased bicubic down, b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -17,38 +17,32 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from evals.common import RESULTS, cache_option, checkpoint_option, write_table
+from evals.measurements import Rebuilt, rebuilt_by
 from gmae_tools import checkpoints
-from gmae_tools.cli._options import cache_option
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.images import resize
 from gmae_tools.metrics.pictures import psnr, ssim
-from gmae_tools.model import GMAE
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 COLUMNS = {"method": None, "masked": 2, "psnr": 2, "ssim": 4, "photographs": None}
 THUMBNAIL = 14  # as many pixels as the encoder has patches at 224 px
-BATCH = 20
-
-Pictures = Iterator[tuple[np.ndarray, np.ndarray]]  # (rebuilt, photograph), each float32 [H, W, 3] in [0, 1]
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="The photographs of the pretraining run.")
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs of the pretraining run.")
+@checkpoint_option
 @cache_option
 @click.option("--count", default=500, show_default=True, help="Held-out photographs to use.")
-@click.option("-o", "--out", default=str(ROOT / "evals" / "results" / "reconstruction.csv"), show_default=True)
-def main(data: tuple[str, ...], checkpoint: str, cache: str | None, count: int, out: str) -> None:
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "reconstruction.csv", help="The table.")
+def main(data: tuple[str, ...], checkpoint: str, cache: str | None, count: int, out: Path) -> None:
     """Measure reconstruction of held-out photographs."""
     model = checkpoints.load(checkpoint)
     photos = PhotoStore.open(data, cache)
     held_out = HeldOut(photos, held_out_split(photos.names)[1], count)
     size = model.config.image_size
-    methods: dict[tuple[str, float], Callable[[], Pictures]] = {
+    methods: dict[tuple[str, float], Callable[[], Rebuilt]] = {
         (Path(checkpoint).name, 0.0): lambda: rebuilt_by(model, held_out, size, 0.0),
         (Path(checkpoint).name, 0.75): lambda: rebuilt_by(model, held_out, size, 0.75),
         ("mean colour", 0.0): lambda: shrunk_to(1, held_out, size),
@@ -60,22 +54,12 @@ def main(data: tuple[str, ...], checkpoint: str, cache: str | None, count: int, 
         means = np.mean(figures, axis=0)
         rows.append({"method": name, "masked": masked, "psnr": float(means[0]), "ssim": float(means[1]),
                      "photographs": len(figures)})  # fmt: skip
-    with atomic_path(out) as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(out, rows, COLUMNS)
     click.echo(__doc__)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 
 
-def rebuilt_by(model: GMAE, held_out: HeldOut, size: int, ratio: float) -> Pictures:
-    """Reconstructions by the model with a share `ratio` of the patches hidden."""
-    for start in range(0, len(held_out.indices), BATCH):
-        numbers = np.arange(start, min(start + BATCH, len(held_out.indices)))
-        images = held_out.pictures(numbers, size)
-        rendered = held_out.render(model, images, ratio, numbers)
-        yield from zip(*(batch.permute(0, 2, 3, 1).numpy() for batch in (rendered, images)), strict=True)
-
-
-def shrunk_to(side: int, held_out: HeldOut, size: int) -> Pictures:
+def shrunk_to(side: int, held_out: HeldOut, size: int) -> Rebuilt:
     """Photographs shrunk to `side` x `side` px and enlarged again; side 1 gives their mean colour."""
     for number in range(len(held_out.indices)):
         image = held_out.pictures(np.array([number]), size)

@@ -15,7 +15,7 @@ Starts, at each K:
 `depth kept` is Spearman's rank correlation, over the pixels, of the maps of expected depth before and after: 1 if
 refinement leaves the layering as it was. `gmae` only.
 
-Besides: the bars of speed and of steps; likeness and time at the numbers of Gaussians at which 2-D Gaussian codecs are
+Besides: the bars of speed and of steps; MS-SSIM and time at the numbers of Gaussians at which 2-D Gaussian codecs are
 run, on photographs that scikit-image brings along; a sheet of pictures to look at.
 
     python -m evals.benchmarks.refinement --root DATA  # about 20 minutes on one core; goes on where it stopped
@@ -36,28 +36,29 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from pytorch_msssim import ms_ssim
 from torch import Tensor
 
+from evals.common import RESULTS, RUNS, as_markdown, whole_numbers, write_files
+from evals.depth_consistency import scene_depth
+from evals.depth_ranks import rank_correlation
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks import predictions
-from gmae_tools.camera import Camera, project
+from gmae_tools.camera import Camera
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize, to_tensor, write_image
-from gmae_tools.metrics.multiscale import ms_ssim
 from gmae_tools.model import GMAE
-from gmae_tools.positions import query_places
-from gmae_tools.predict import predict
-from gmae_tools.refine import Rates, Refinement, refine
+from gmae_tools.predict import predict_scene
+from gmae_tools.refine import Rates, Refinement, RefineOptions, refine
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import COLUMN, PAGE, PALETTE, STYLE, add_caption, depth_colors
-from gmae_tools.report.layers import pixels
 from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.layers import over, render_layers
-
-ROOT = Path(__file__).resolve().parents[2]
+from gmae_tools.vit import query_places
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
 
 EVERY = 4
 STARTS = ("gmae", "grid", "grid+depth", "grid, split")
@@ -91,65 +92,60 @@ def grid(image: Tensor, k: int, depth: Tensor | None = None) -> Gaussians:
     return Gaussians(*(part[None].contiguous() for part in parts))
 
 
-def expected_depth(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Tensor:
-    """Expected distance from the camera `[H, W]`."""
-    depth = rasterize(project(gaussians, camera, height, width), height, width, depth=True).depth
-    assert depth is not None
-    return depth[0, 0]
-
-
-def heaviest(gaussians: Gaussians, camera: Camera, height: int, width: int, k: int) -> Gaussians:
+def heaviest(scene: Scene, k: int) -> Gaussians:
     """The `k` Gaussians that weigh most in the picture, which is the gradient of its sum in their colours."""
-    colors = torch.ones_like(gaussians.colors, requires_grad=True)
-    splats = project(replace(gaussians, colors=colors), camera, height, width)
-    (weights,) = torch.autograd.grad(rasterize(splats, height, width).image.sum(), colors)
-    return gaussians.select(weights.sum(-1).topk(k, dim=1).indices.sort(dim=1).values)
+    colors = torch.ones_like(scene.gaussians.colors, requires_grad=True)
+    splats = replace(scene, gaussians=replace(scene.gaussians, colors=colors)).splats()
+    (weights,) = torch.autograd.grad(rasterize(splats, scene.height, scene.width).image.sum(), colors)
+    return scene.gaussians.select(weights.sum(-1).topk(k, dim=1).indices.sort(dim=1).values)
 
 
-def start_from(name: str, prediction: Gaussians, image: Tensor, camera: Camera, k: int) -> Gaussians:
-    """The Gaussians of a start's name; fewer than `k` if it is to be split."""
-    height, width = image.shape[-2:]
+def start_from(name: str, prediction: Scene, k: int) -> Scene:
+    """The scene of a start's name, with its photograph; fewer Gaussians than `k` if they are to be split."""
     if name == "gmae":
-        return heaviest(prediction, camera, height, width, k) if k < prediction.k else prediction
+        return replace(prediction, gaussians=heaviest(prediction, k)) if k < prediction.k else prediction
+    image = photograph(prediction)
     if name == "grid+depth":
-        return grid(image, k, expected_depth(prediction, camera, height, width) - camera.distance)
-    return grid(image, prediction.k if name == "grid, split" else k)
+        depth = torch.from_numpy(scene_depth(prediction)) - prediction.camera.distance
+        return replace(prediction, gaussians=grid(image, k, depth))
+    return replace(prediction, gaussians=grid(image, prediction.k if name == "grid, split" else k))
 
 
-def timed_fit(start: Gaussians, image: Tensor, camera: Camera, steps: int, k: int) -> tuple[Refinement, float]:
-    """The fit, and its seconds of CPU time."""
+def photograph(scene: Scene) -> Tensor:
+    """The photograph of a scene that has one, `[1, 3, H, W]` in [0, 1]."""
+    assert scene.photo is not None
+    return to_tensor(scene.photo)
+
+
+def timed_fit(start: Scene, steps: int, k: int) -> tuple[Refinement, float]:
+    """The fit in the photograph's own size, and its seconds of CPU time."""
+    image = photograph(start)
     begin = time.process_time()
-    found = refine(start, image, camera, steps, k=k)
+    found = refine(start.gaussians, image, start.camera, steps, RefineOptions(k))
     return found, time.process_time() - begin
 
 
 def study(model: GMAE, photo: np.ndarray, ks: Sequence[int], budgets: Sequence[int]) -> Iterator[Record]:
     """Every start at every K and number of steps, for one photograph."""
-    image, camera, prediction = to_tensor(photo), model.camera, thawed(predict(model, photo))
-    before = expected_depth(prediction, camera, *image.shape[-2:])
+    prediction = thawed(predict_scene(model, photo))
+    before = scene_depth(prediction)
     for k in ks:
         for name in STARTS:
             if name == "grid, split" and k <= prediction.k:
                 continue
-            start = start_from(name, prediction, image, camera, k)
+            start = start_from(name, prediction, k)
             for steps in (0, *budgets):
-                found, seconds = timed_fit(start, image, camera, steps, k if steps else start.k)
-                kept = rank_correlation(before, expected_depth(found.gaussians, camera, *image.shape[-2:]))
+                found, seconds = timed_fit(start, steps, k if steps else start.k)
+                kept = rank_correlation(before, scene_depth(replace(start, gaussians=found.gaussians)))
                 yield {
                     "start": name, "k": k, "steps": steps, "psnr": float(found.psnr_after[0]), "seconds": seconds,
                     "depth_kept": kept if name == "gmae" else None,
                 }  # fmt: skip
 
 
-def thawed(gaussians: Gaussians) -> Gaussians:
-    """Copies that autograd may use, of what was made in inference mode."""
-    return gaussians.map(Tensor.clone)
-
-
-def rank_correlation(a: Tensor, b: Tensor) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(a.flatten(), b.flatten()).statistic)
+def thawed(scene: Scene) -> Scene:
+    """A copy that autograd may use, of what was made in inference mode."""
+    return replace(scene, gaussians=scene.gaussians.map(Tensor.clone))
 
 
 def cached(path: Path, make: Iterable[Record]) -> list[Record]:
@@ -203,10 +199,9 @@ def measure_speed(model: GMAE, photos: Sequence[np.ndarray]) -> list[Row]:
     for name in ("gmae", "grid"):
         found = []
         for small in [smalls[0], *smalls]:  # the first one warms up
-            image = to_tensor(small)
-            start = start_from(name, thawed(predict(model, small)), image, model.camera, SPEED_K)
+            start = start_from(name, thawed(predict_scene(model, small)), SPEED_K)
             begin = time.perf_counter()
-            refinement, cpu_seconds = timed_fit(start, image, model.camera, SPEED_STEPS, SPEED_K)
+            refinement, cpu_seconds = timed_fit(start, SPEED_STEPS, SPEED_K)
             found.append((time.perf_counter() - begin, cpu_seconds, float(refinement.psnr_after[0])))
         seconds, cpu, psnrs = zip(*found[1:], strict=True)
         medians = {"seconds": statistics.median(seconds), "cpu_seconds": statistics.median(cpu)}
@@ -219,24 +214,21 @@ def measure_peers(model: GMAE, cache: Path) -> list[Record]:
     from skimage import data
 
     def fits(name: str) -> Iterator[Record]:
-        photo = getattr(data, name)()
-        image, start = to_tensor(photo), thawed(predict(model, photo))
-        height, width = photo.shape[:2]
+        start = thawed(predict_scene(model, getattr(data, name)()))
         for k in PEER_KS:
-            found, seconds = timed_fit(start, image, model.camera, PEER_STEPS, k)
-            splats = project(found.gaussians, model.camera, height, width)
-            picture = rasterize(splats, height, width, background=torch.ones(3)).image.clamp(0, 1)
-            likeness = ms_ssim(*(x[0].permute(1, 2, 0).numpy() for x in (picture, image)))
-            size = f"{width} x {height}"
+            found, seconds = timed_fit(start, PEER_STEPS, k)
+            picture = replace(start, gaussians=found.gaussians).render().clamp(0, 1)
+            similarity = float(ms_ssim(picture.double(), photograph(start).double(), data_range=1))
+            size = f"{start.width} x {start.height}"
             yield {
                 "photograph": name, "pixels": size, "k": k, "psnr": float(found.psnr_after[0]),
-                "ms_ssim": likeness, "seconds": seconds,
+                "ms_ssim": similarity, "seconds": seconds,
             }  # fmt: skip
 
     return [record for name in PEER_PHOTOS for record in cached(cache / f"peer-{name}.json", fits(name))]
 
 
-def draw_curves(path: Path, checkpoint: str, rows: Sequence[Row]) -> None:
+def plot_curves(path: Path, checkpoint: str, rows: Sequence[Row]) -> None:
     """PSNR over steps and over seconds, a panel for each K."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -259,7 +251,7 @@ def draw_curves(path: Path, checkpoint: str, rows: Sequence[Row]) -> None:
             figure.savefig(temporary)
 
 
-def draw_sheet(path: Path, checkpoint: str, model: GMAE, photos: Mapping[str, np.ndarray]) -> None:
+def write_sheet(path: Path, checkpoint: str, model: GMAE, photos: Mapping[str, np.ndarray]) -> None:
     """Pictures, depth and layers of a few photographs as they are refined."""
     sections = []
     sizes = [panel_size(*photo.shape[:2], side=SHEET_SIDE) for photo in photos.values()]
@@ -270,11 +262,10 @@ def draw_sheet(path: Path, checkpoint: str, model: GMAE, photos: Mapping[str, np
         return Panel(in_box(small, box), caption, note, depth_scale)
 
     for name, photo in photos.items():
-        height, width = photo.shape[:2]
+        start = predict_scene(model, photo)
         for steps in SHEET_STEPS:
-            found = refine(predict(model, photo), to_tensor(photo), model.camera, steps)
-            gaussians = found.gaussians
-            drawn = render_layers(gaussians, model.camera, height, width, [gaussians.k], SHEET_LAYERS)
+            found, _ = timed_fit(start, steps, start.k)
+            drawn = render_layers(replace(start, gaussians=found.gaussians), [start.k], SHEET_LAYERS)
             picture = pixels(over(drawn.firsts, drawn.first_alphas, torch.ones(3)))[0]
             layers = pixels(over(drawn.layers, drawn.layer_alphas, torch.ones(3)))
             depth = depth_colors(drawn.depth.numpy(), drawn.alpha.numpy(), 7.4, 8.6)
@@ -287,17 +278,6 @@ def draw_sheet(path: Path, checkpoint: str, model: GMAE, photos: Mapping[str, np
             sections.append(Section(f"{name}, {steps} steps", panels))
     subtitle = f"{checkpoint}, K = {model.config.k}; picture, expected depth, {SHEET_LAYERS} layers each alone"
     write_image(path, contact_sheet("Refinement", subtitle, sections))
-
-
-def as_markdown(rows: Sequence[Mapping[str, str | int | float | None]], columns: Mapping[str, int | None]) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        shown = [
-            "" if row[name] is None else str(row[name]) if decimals is None else f"{row[name]:.{decimals}f}"
-            for name, decimals in columns.items()
-        ]
-        lines.append("| " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
 
 
 def page(rows: Sequence[Row], speed: Sequence[Row], peers: Sequence[Record], ks: Sequence[int], checkpoint: str) -> str:
@@ -338,22 +318,18 @@ GaussianImage fits Kodak's photographs (768 x 512 px) with 800 to 9,000 Gaussian
 {as_markdown(peers, PEER_COLUMNS)}"""
 
 
-def numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
-    return [int(part) for part in value.split(",")]
-
-
 @click.command()
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--photos", type=click.IntRange(1), default=24, show_default=True)
-@click.option("--ks", callback=numbers, default="512,1024,2048,4096", show_default=True)
-@click.option("--steps", callback=numbers, default="6,12,25,50,100", show_default=True)
+@click.option("--ks", callback=whole_numbers, default="512,1024,2048,4096", show_default=True)
+@click.option("--steps", callback=whole_numbers, default="6,12,25,50,100", show_default=True)
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Fit scikit-image's photographs too.")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "refinement", help="For the fits.")
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the tables.")
+@click.option("--out", type=click.Path(path_type=Path), default=RUNS / "refinement", help="For the fits.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the tables.")
 @click.option("--overwrite", is_flag=True, help="Remove fits made with other settings.")
 def main(
-    root: str | None, photos: int, ks: list[int], steps: list[int], peers: bool, checkpoint: str, out: Path,
+    root: str | None, photos: int, ks: tuple[int, ...], steps: tuple[int, ...], peers: bool, checkpoint: str, out: Path,
     results: Path, overwrite: bool,
 ) -> None:  # fmt: skip
     """Write tables and pictures into the folder of results, and print the tables."""
@@ -371,14 +347,11 @@ def main(
     rows = average(records, len(paths))
     speed = measure_speed(model, [read_image(path) for path in paths[:5]])
     beside = measure_peers(model, out / "fits") if peers else []
-    results.mkdir(parents=True, exist_ok=True)
     text = page(rows, speed, beside, ks, Path(checkpoint).name)
-    for name, content in (("refinement.csv", format_rows(rows, COLUMNS, "csv")), ("refinement.md", text)):
-        with atomic_path(results / name) as temporary:
-            temporary.write_text(content)
-    draw_curves(results / "refinement.png", Path(checkpoint).name, rows)
+    write_files(results, {"refinement.csv": format_rows(rows, COLUMNS, "csv"), "refinement.md": text})
+    plot_curves(results / "refinement.png", Path(checkpoint).name, rows)
     shown = {path.stem: read_image(path) for path in paths[:2]}
-    draw_sheet(results / "refinement-pictures.png", Path(checkpoint).name, model, shown)
+    write_sheet(results / "refinement-pictures.png", Path(checkpoint).name, model, shown)
     click.echo(text)
 
 

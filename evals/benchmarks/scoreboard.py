@@ -39,10 +39,9 @@ import click
 import numpy as np
 import torch
 
-from evals.benchmarks import depth
-from evals.benchmarks.bsds500 import compare
-from evals.benchmarks.figure_ground import as_markdown
-from evals.benchmarks.layers_speed import PHOTO
+from evals.bootstrap import ods_difference, ods_error
+from evals.common import PHOTO, as_markdown, cache_option, whole_numbers
+from evals.depth_cells import ORDER, depth_cells
 from evals.measurements import (
     Candidate,
     Cell,
@@ -56,13 +55,11 @@ from evals.measurements import (
     error,
     known_mean,
     measure_all,
-    ods_error,
     parse_candidates,
     read,
 )
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks.edge_methods import GAUSSIAN
-from gmae_tools.cli._options import Numbers, cache_option
 from gmae_tools.datasets.saliency import Split
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.model import GMAE
@@ -79,7 +76,7 @@ COLUMNS = {
     "ms": 1, "parameters_m": 2, "k": None,
 }  # fmt: skip
 DEPTH_COLUMNS = {"candidate": None} | {
-    f"{name}{kind}": 3 for name in (*depth.ORDER, "l16_ods", "l8_ods") for kind in ("", "_se")
+    f"{name}{kind}": 3 for name in (*ORDER, "l16_ods", "l8_ods") for kind in ("", "_se")
 }
 COMPARED = ("psnr", "psnr_masked", "iou", "flip", "shift")  # figures of which there is one a picture, beside ODS
 DIFFERENCES = {"candidate": None, "readout": None} | {
@@ -114,7 +111,7 @@ def difference_of(found: Mapping[str, Measured], first: Mapping[str, Measured], 
     for name in COMPARED:
         change = np.array(ours[name]) - np.array(theirs[name])
         row |= {name: known_mean(change), f"{name}_sd": error(change)}
-    row["ods"], row["ods_sd"] = compare(*(boundaries(side["edges"], thresholds) for side in (found, first)))
+    row["ods"], row["ods_sd"] = ods_difference(*(boundaries(side["edges"], thresholds) for side in (found, first)))
     return row
 
 
@@ -146,7 +143,7 @@ def draw_once(model: GMAE) -> float:
     "--readout", "readouts", type=click.Choice(GAUSSIAN), multiple=True, default=("regions",), show_default=True,
     help="Of edges; several make a row each.",
 )  # fmt: skip
-@click.option("--scales", type=Numbers(), default="3,4", show_default=True, help="The looks of the readouts.")
+@click.option("--scales", callback=whole_numbers, default="3,4", show_default=True, help="The looks of the readouts.")
 @click.option("--flip", is_flag=True, help="Readouts also look at everything mirrored.")
 @click.option("--reporting-half", is_flag=True, help="Figure and ground on even numbers: for a report, not a choice.")
 @click.option("--quick", is_flag=True, help="Few photographs, thresholds and rounds: only to see that it runs.")
@@ -173,7 +170,7 @@ def main(
         "layers": Edges(root, "layers", Looks((1,)), every, thresholds, "l16_"),
         "fewer layers": Edges(root, "layers", Looks((1,)), every, thresholds, "l8_", 8),
         "figure": Figure(ecssd, root, split, every),
-        **depth.depth_cells(root, ecssd, every, split),
+        **depth_cells(root, ecssd, every, split),
     }
     rivals = [Edges(root, readout, Looks(scales, flip), every, thresholds) for readout in readouts]
     measure_all({candidate: [*shared.values(), *rivals] for candidate in candidates}, out, jobs)

@@ -19,17 +19,14 @@ many times longer that takes.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,24 +34,19 @@ import click
 import torch
 from torch import Tensor
 
+from evals.common import RESULTS, ROOT, as_markdown, machine, take_turn, write_files, write_table
 from gmae_tools.camera import Splats
-from gmae_tools.splatting import rasterize
-from gmae_tools.system.files import atomic_path
+from gmae_tools.report.tables import Row
+from gmae_tools.splatting import Rules, rasterize
 from tests.oracles.tiled_torch import rasterize_tiled
 
-ROOT = Path(__file__).resolve().parents[2]
-
 Renderer = Callable[[Splats, int, int], Tensor]
-Row = dict[str, str | int | float | None]
 
 CASE = ["measure", "threads", "batch", "k"]
-CALL_SECONDS = 0.05  # a contender calls until it has used this much of its turn, ...
-MAX_CALLS = 5  # ... but not more often than this
 
 FIRST_CALL = """
 import time, torch
 from gmae_tools.camera import Splats
-from gmae_tools.splatting import rasterize
 generator = torch.Generator().manual_seed(0)
 uniform = lambda *shape: torch.rand(1, 64, *shape, generator=generator).requires_grad_()
 conics = torch.tensor([0.1, 0.0, 0.1]).expand(1, 64, 3)
@@ -65,19 +57,19 @@ print(time.perf_counter() - start)
 """
 
 
-def draw_cpu(splats: Splats, height: int, width: int) -> Tensor:
+def render_cpu(splats: Splats, height: int, width: int) -> Tensor:
     return rasterize(splats, height, width, backend="cpu").image
 
 
-def draw_with_order(splats: Splats, height: int, width: int) -> Tensor:
-    return rasterize(splats, height, width, order_temperature=0.05, backend="cpu").image
+def render_with_order(splats: Splats, height: int, width: int) -> Tensor:
+    return rasterize(splats, height, width, rules=Rules(order_temperature=0.05), backend="cpu").image
 
 
-def draw_dense(splats: Splats, height: int, width: int) -> Tensor:
+def render_dense(splats: Splats, height: int, width: int) -> Tensor:
     return rasterize(splats, height, width, backend="dense").image
 
 
-def draw_tiled(splats: Splats, height: int, width: int, tight: bool = False) -> Tensor:
+def render_tiled(splats: Splats, height: int, width: int, tight: bool = False) -> Tensor:
     order = splats.depths.argsort(dim=1)
     rows = torch.arange(len(order))[:, None]
     tensors = (splats.means, splats.conics, splats.colors, splats.opacities)
@@ -87,10 +79,10 @@ def draw_tiled(splats: Splats, height: int, width: int, tight: bool = False) -> 
 
 
 CONTENDERS: dict[str, Renderer] = {
-    "cpu": draw_cpu,
-    "tiled": draw_tiled,
-    "tight": partial(draw_tiled, tight=True),
-    "dense": draw_dense,
+    "cpu": render_cpu,
+    "tiled": render_tiled,
+    "tight": partial(render_tiled, tight=True),
+    "dense": render_dense,
 }
 ORDER_COLUMNS = [*CASE, "cpu_ms", "order_ms", "order_ratio"]
 COLUMNS = CASE + [f"{name}_ms" for name in CONTENDERS] + [f"{name}_ratio" for name in CONTENDERS if name != "cpu"]
@@ -138,20 +130,10 @@ def training_call(renderer: Renderer, splats: Splats, size: int, order: bool = F
 MEASURES = {"forward": forward_call, "forward+backward": training_call}
 
 
-def take_turn(call: Callable[[], None]) -> float:
-    """Median milliseconds of a few calls."""
-    times: list[float] = []
-    while len(times) < MAX_CALLS and sum(times) < CALL_SECONDS * 1e3:
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
-
-
 def compare(calls: dict[str, Callable[[], None]], rounds: int) -> Row:
     """Median milliseconds of each contender, and the median ratio of its time to the first one's."""
     for call in calls.values():
-        call()  # nobody pays for compiling, or for the first touch of memory
+        call()  # a warm-up, which compiles and touches the memory
     turns = [{name: take_turn(call) for name, call in calls.items()} for _ in range(rounds)]
     first, *others = calls
     milliseconds = {f"{name}_ms": statistics.median(turn[name] for turn in turns) for name in calls}
@@ -165,11 +147,11 @@ def speed_rows(batches: list[int], ks: list[int], threads: list[int], size: int,
         click.echo(f"{measure}: threads {count}, batch {batch}, K {k}", err=True)
         torch.set_num_threads(count)
         splats = workload(batch, k, size)
-        calls = {name: MEASURES[measure](draw, splats, size) for name, draw in CONTENDERS.items()}
+        calls = {name: MEASURES[measure](renderer, splats, size) for name, renderer in CONTENDERS.items()}
         dense = {"cpu": calls["cpu"], "dense": calls.pop("dense")}
         row: Row = {"measure": measure, "threads": count, "batch": batch, "k": k, **compare(calls, rounds)}
         if (batch, k) == (batches[0], ks[0]):
-            row = compare(dense, max(1, rounds // 3)) | row
+            row = {**compare(dense, max(1, rounds // 3)), **row}
         yield row
 
 
@@ -179,14 +161,14 @@ def occlusion_rows(batches: list[int], ks: list[int], threads: list[int], size: 
         click.echo(f"occlusion gradient: threads {count}, batch {batch}, K {k}", err=True)
         torch.set_num_threads(count)
         splats = workload(batch, k, size)
-        without = training_call(draw_cpu, splats, size)
-        row = compare({"cpu": without, "order": training_call(draw_with_order, splats, size, order=True)}, rounds)
+        without = training_call(render_cpu, splats, size)
+        row = compare({"cpu": without, "order": training_call(render_with_order, splats, size, order=True)}, rounds)
         yield {"measure": "forward+backward", "threads": count, "batch": batch, "k": k, **row}
 
 
 def small_scene(size: int, rounds: int) -> Row:
     """What a small scene pays where two threads are allowed, relative to one thread."""
-    call = training_call(draw_cpu, workload(1, 32, size), size)
+    call = training_call(render_cpu, workload(1, 32, size), size)
 
     def with_threads(count: int) -> None:
         torch.set_num_threads(count)
@@ -206,40 +188,23 @@ def first_calls() -> Iterator[Row]:
             yield {"measure": measure, "batch": 1, "k": 64, "cpu_ms": float(finished.stdout) * 1e3}
 
 
-def markdown(rows: list[Row], columns: list[str]) -> str:
+def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """The rows as a Markdown table, numbers to three digits."""
 
-    def cell(value: str | int | float | None) -> str:
+    def cell(value: str | int | float | None) -> str | int | None:
         if isinstance(value, float):
             return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-        return "" if value is None else str(value)
+        return value
 
-    lines = [columns, ["---"] * len(columns), *([cell(row.get(name)) for name in columns] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def machine() -> str:
-    """Processor and versions, in one line."""
-    import numba
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        processor = platform.processor() or platform.machine()
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, numba {numba.__version__}"
-    return f"{processor}, {os.cpu_count()} logical cores; {versions}."
+    return as_markdown([{name: cell(row.get(name)) for name in columns} for row in rows], dict.fromkeys(columns))
 
 
 def write(out: Path, report: str, rows: list[Row], order: list[Row]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for name, columns, table_rows in (("splatting_speed", COLUMNS, rows), ("occlusion_speed", ORDER_COLUMNS, order)):
-        with atomic_path(out / f"{name}.csv") as path, path.open("w", newline="") as file:
-            table = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-            table.writeheader()
-            table.writerows(table_rows)
-    with atomic_path(out / "splatting_speed.md") as path:
-        path.write_text(report)
+    """Write both tables and the report."""
+    for name, columns, found in (("splatting_speed", COLUMNS, rows), ("occlusion_speed", ORDER_COLUMNS, order)):
+        whole = [{column: row.get(column) for column in columns} for row in found]
+        write_table(out / f"{name}.csv", whole, dict.fromkeys(columns))
+    write_files(out, {"splatting_speed.md": report})
 
 
 @click.command()
@@ -261,14 +226,14 @@ def main(quick: bool, rounds: int, out: Path | None) -> None:
         small = small_scene(size=224, rounds=10 * rounds)
         rows += first_calls()
     report = (
-        f"# Speed of the CPU renderer\n\n{(__doc__ or '').strip()}\n\n{machine()}\n\n{markdown(rows, COLUMNS)}\n"
-        f"{markdown(order, ORDER_COLUMNS)}\n"
+        f"# Speed of the CPU renderer\n\n{(__doc__ or '').strip()}\n\n{machine()}\n\n{table(rows, COLUMNS)}\n"
+        f"{table(order, ORDER_COLUMNS)}\n"
         "A ratio says how many times faster `cpu` is. A small scene (K = 32) takes "
         f"{small['two_ratio']:.2f} times as long with two threads allowed as with one.\n"
     )
     click.echo(report)
     if out or not quick:
-        write(out or ROOT / "evals" / "results", report, rows, order)
+        write(out or RESULTS, report, rows, order)
 
 
 if __name__ == "__main__":

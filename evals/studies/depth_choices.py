@@ -4,7 +4,7 @@ Protocol: every run is a `gmae-tools pretrain` in one thread, from random weight
 4 x 96, decoder 2 x 96, 36 queries x 8 Gaussians, batch 32, cooldown 0.4, with the options of its variant (`VARIANTS`).
 It is measured by `depth.py --quick` on 200 photographs that it held out, BSDS500 val and the ECSSD photographs with odd
 numbers, all of them development data; see there for the columns. Beside each run lie the layers of twenty photographs
-(`layers.png`): numbers do not say whether layers look like anything.
+(`layers.png`): numbers do not show what layers look like.
 
 Finished runs are left alone, killed ones go on, and runs of other `--samples` or seeds stay in the table.
 
@@ -15,7 +15,6 @@ Finished runs are left alone, killed ones go on, and runs of other `--samples` o
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -28,14 +27,11 @@ from pathlib import Path
 
 import click
 
-from evals.benchmarks.depth import COLUMNS as MEASURES
-from gmae_tools.cli._options import writable_folder
+from evals.common import ROOT, read_table, write_table
+from evals.depth_cells import COLUMNS as MEASURES
 from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.pretrain.loop import MODEL_FOLDER
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 Options = dict[str, str | float]  # of `gmae-tools pretrain`, without the dashes
 
@@ -70,6 +66,8 @@ VARIANTS: dict[str, Options] = GRID | {
     "size-0.001": STEM | {"size-depth-weight": 0.001},
     "size-0.01": STEM | {"size-depth-weight": 0.01},
     "region-0.001": STEM | {"size-depth-weight": 0, "region-depth-weight": 0.001},
+    "size-0.002-region-0.001": OCCLUSION["occlusion"] | {"size-depth-weight": 0.002, "region-depth-weight": 0.001},
+    "size-0.003-region-0.0005": OCCLUSION["occlusion"] | {"size-depth-weight": 0.003, "region-depth-weight": 0.0005},
     "no-slot-weight": STEM | {"slot-depth-weight": 0},
     "random-queries": STEM | {"set": "query_start=random"},
 }
@@ -121,11 +119,13 @@ class Processes:
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("--bsds", required=True, metavar="DIR", help="BSDS500, or the folder of the data sets.")
 @click.option("--ecssd", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the runs and of their table.")
-@click.option("--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Of each run.")
+@click.option(
+    "--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Pictures that each run trains on."
+)
 @click.option(
     "--variant", "names", multiple=True, type=click.Choice(list(VARIANTS)), help="May be repeated.  [default: all]"
 )
@@ -136,7 +136,7 @@ def main(
     seeds: tuple[int, ...], jobs: int,
 ) -> None:  # fmt: skip
     """Train and measure the variants, and keep their table in OUT/depth_choices.csv."""
-    out = writable_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
     PhotoStore.open(data)  # decoded before two runs want it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     processes, failures = Processes(), 0
@@ -162,7 +162,7 @@ def main(
                 except click.ClickException as error:
                     click.echo(f"{tasks[task]}: {error.message}", err=True)
                     failures += 1
-                write_table(out)
+                keep_table(out)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             processes.close()
@@ -203,29 +203,17 @@ def table(out: Path) -> Iterator[Row]:
     found = {}
     for path in out.glob(f"*/{FIGURES}"):
         name, samples, seed = path.parent.name.rsplit("-", 2)
-        with path.open(newline="") as file:
-            figures = next(csv.DictReader(file))
-        known = {key: number(figures.get(key, "")) for key in COLUMNS if key not in NAMED}
+        figures = read_table(path)[0]
+        known = {key: figures.get(key) for key in COLUMNS if key not in NAMED}
         place = list(VARIANTS).index(name) if name in VARIANTS else len(VARIANTS)
         row: Row = {"variant": name, "seed": int(seed), "samples": int(samples), **known}
         found[int(samples), place, name, int(seed)] = row
     return (found[key] for key in sorted(found))
 
 
-def number(text: str) -> str | int | float | None:
-    """A figure of a CSV file: empty is unknown, looks may be several."""
-    if text.isdigit():
-        return int(text)
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return text
-
-
-def write_table(out: Path) -> None:
-    """Write what is known into `depth_choices.csv`, whole."""
-    with atomic_path(out / "depth_choices.csv") as temporary:
-        temporary.write_text(format_rows(list(table(out)), COLUMNS, "csv"))
+def keep_table(out: Path) -> None:
+    """Write what is known into `depth_choices.csv`."""
+    write_table(out / "depth_choices.csv", list(table(out)), COLUMNS)
 
 
 if __name__ == "__main__":

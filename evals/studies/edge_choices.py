@@ -26,28 +26,26 @@ from scipy.sparse.linalg import eigsh
 from skimage.color import rgb2lab
 from skimage.segmentation import watershed
 
-from evals.benchmarks.bsds500 import compare
+from evals.bootstrap import ods_difference
+from evals.common import RESULTS, write_table
 from gmae_tools import checkpoints
-from gmae_tools.benchmarks.edge_methods import RIDGE_SIGMA, close, finish
-from gmae_tools.camera import Camera, Splats, project
+from gmae_tools.camera import Splats, project
 from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries
-from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
 from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, Protocol, count_boundaries
 from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
-from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot import contours, edges
-from gmae_tools.zeroshot.edges import CLOSED, READOUTS, Measure, Order, Significance
-from gmae_tools.zeroshot.views import DEFAULT_SCALES, Looks, Readout, View, join, look
-
-ROOT = Path(__file__).resolve().parents[2]
+from gmae_tools.zeroshot.edges import CLOSED, READOUTS, RIDGE_SIGMA, Measure, Order, Significance, close, finish
+from gmae_tools.zeroshot.names import EDGE_SCALES, LAYERS
+from gmae_tools.zeroshot.views import Looks, Readout, Views, look
 
 COLUMNS = {
     "group": None, "choice": None, "ods": 3, "ois": 3, "ap": 3, "recall": 3, "precision": 3, "difference": 4,
     "deviation": 4,
 }  # fmt: skip
-WHOLE, TILES, SCALES = (1,), DEFAULT_SCALES, (1, 2, 3, 4, 5)
+WHOLE, TILES, SCALES = (1,), EDGE_SCALES, (1, 2, 3, 4, 5)
 COLOR_LEVELS = Significance().thresholds
 ALPHA_LEVELS = tuple(step / 10 for step in range(1, 10))
 
@@ -58,16 +56,15 @@ Finish = Callable[[Array], Array]  # joined views -> soft map of thin lines
 class Seen:
     """All views of a photograph; what was read from the views of a scale is kept."""
 
-    def __init__(self, views: list[View], height: int, width: int) -> None:
-        self.views, self.height, self.width = views, height, width
+    def __init__(self, views: Views) -> None:
+        self.views = views
         self._maps: dict[tuple[Readout, int, bool], Array] = {}
 
     def scale(self, readout: Readout, scale: int, mirrored: bool = False) -> Array:
         """The views of one scale, mirrored or not, joined."""
         key = (readout, scale, mirrored)
         if key not in self._maps:
-            wanted = [view for view in self.views if (view.scale, view.mirrored) == (scale, mirrored)]
-            self._maps[key] = join(wanted, readout, self.height, self.width)
+            self._maps[key] = self.views.only((scale,), (mirrored,)).join(readout)
         return self._maps[key]
 
     def joined(self, readout: Readout, scales: tuple[int, ...], flip: bool = False) -> Array:
@@ -80,14 +77,14 @@ Choice = Callable[[Seen], Array]
 
 
 @cache
-def named(name: str, camera: Camera) -> Readout:
+def named(name: str) -> Readout:
     """A readout as `gmae-tools edges` has it, l@16 for layers."""
-    return lambda gaussians, height, width: (READOUTS | CLOSED)[name](gaussians, camera, height, width, (16,))
+    return lambda scene: (READOUTS | CLOSED)[name](scene, (LAYERS,))
 
 
 def seen(readout: Readout, scales: tuple[int, ...], *, flip: bool = False, end: Finish = finish) -> Choice:
     """Join the views of these scales and thin them."""
-    return lambda scene: end(scene.joined(readout, scales, flip))
+    return lambda photo: end(photo.joined(readout, scales, flip))
 
 
 def as_it_is(joined: Array) -> Array:
@@ -95,12 +92,12 @@ def as_it_is(joined: Array) -> Array:
     return joined
 
 
-def significances(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+def significances() -> Iterator[tuple[str, str, Choice]]:
     """What a significant change is, for l@16."""
 
     def readout(measure: Measure, order: Order, thresholds: tuple[float, ...]) -> Readout:
         chosen = Significance(measure, thresholds, order)
-        return lambda gaussians, height, width: edges.layer_edges(gaussians, camera, height, width, (16,), chosen)
+        return lambda scene: edges.layer_edges(scene, (LAYERS,), significance=chosen)
 
     orders: tuple[Order, Order] = ("back-to-front", "front-to-back")
     measures: tuple[tuple[Measure, tuple[float, ...]], ...] = (
@@ -117,27 +114,27 @@ def significances(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
         yield "significance", f"{measure} back-to-front > {level}, not thinned", seen(plain, WHOLE, end=as_it_is)
 
 
-def depths(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+def depths() -> Iterator[tuple[str, str, Choice]]:
     """Which depth, for expected-depth."""
 
-    def read(gaussians: Gaussians, height: int, width: int) -> np.ndarray:
-        splats = project(gaussians.sort_by_depth(), camera, height, width)
-        rank = torch.linspace(0, 1, gaussians.k)[None, :, None]
-        raster = rasterize(replace(splats, colors=rank), height, width)
+    def read(scene: Scene) -> np.ndarray:
+        splats = project(scene.gaussians.sort_by_depth(), scene.camera, scene.height, scene.width)
+        rank = torch.linspace(0, 1, scene.k)[None, :, None]
+        raster = rasterize(replace(splats, colors=rank), scene.height, scene.width)
         depth = (raster.image / raster.alpha.clamp_min(1e-10))[0, 0].numpy()
         slope = contours.suppress_nonmaxima(contours.gradient(depth, edges.DEPTH_SIGMA))
         return slope / (slope + 0.02)
 
-    yield "depth", "z", seen(named("expected-depth", camera), WHOLE)
+    yield "depth", "z", seen(named("expected-depth"), WHOLE)
     yield "depth", "place in the depth order", seen(read, WHOLE)
 
 
-def looks(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+def looks() -> Iterator[tuple[str, str, Choice]]:
     """How the photograph is shown to the model."""
     several = (TILES, (1,), (2,), (3,), (4,), (2, 4), (2, 3, 4), (1, 2, 4), (3, 4, 5), SCALES)
     mirrored = (TILES, (3, 4, 5), SCALES)
     for name in ("combined", "render-gradient", "regions", "closed-regions"):
-        readout, end = named(name, camera), close if name in CLOSED else finish
+        readout, end = named(name), close if name in CLOSED else finish
         for scales in several:
             yield f"looks, {name}", ",".join(map(str, scales)), seen(readout, scales, end=end)
         for scales in mirrored:
@@ -145,36 +142,36 @@ def looks(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
             yield f"looks, {name}", text, seen(readout, scales, flip=True, end=end)
 
 
-def thinnings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+def thinnings() -> Iterator[tuple[str, str, Choice]]:
     """How the joined views are thinned."""
     for name in ("combined", "render-gradient", "layers"):
         for sigma in (RIDGE_SIGMA, None, 1.0, 2.0):
             text = f"crests, sigma {sigma:g} px" if sigma else "none"
             end = partial(finish, sigma=sigma) if sigma else as_it_is
-            yield f"thinning, {name}", text, seen(named(name, camera), TILES, end=end)
+            yield f"thinning, {name}", text, seen(named(name), TILES, end=end)
 
 
-def mergings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+def mergings() -> Iterator[tuple[str, str, Choice]]:
     """What makes regions alike: the damping of small ones, colours, and what else Gaussians know of a border."""
-    yield "merging, regions", "colour", seen(merging(camera), TILES)
+    yield "merging, regions", "colour", seen(merging(), TILES)
     for damping in (0.0, 0.0003, 0.003, 0.01, 0.03, 0.1):
-        yield "merging, regions", f"damping {damping:g} of the picture", seen(merging(camera, damping), TILES)
+        yield "merging, regions", f"damping {damping:g} of the picture", seen(merging(damping), TILES)
     for weight in (0.2, 0.5):
-        yield "merging, regions", f"depth as a feature, times {weight:g}", seen(merging(camera, depth=weight), TILES)
+        yield "merging, regions", f"depth as a feature, times {weight:g}", seen(merging(depth=weight), TILES)
     barriers: dict[str, tuple[Barrier, float]] = {
         "gradient of the render along the border": (border_gradient, 1.0),
         "step of the owners' depths at the border": (border_depth, 0.05),
         "how little the owners at the border overlap": (border_overlap, 0.05),
     }
     for text, (barrier, weight) in barriers.items():
-        also = merging(camera, barrier=barrier, weight=weight)
+        also = merging(barrier=barrier, weight=weight)
         yield "merging, regions", f"colour, and {text}, times {weight:g}", seen(also, TILES)
-    alone = merging(camera, barrier=border_gradient, weight=2.0, color=0.0)
+    alone = merging(barrier=border_gradient, weight=2.0, color=0.0)
     yield "merging, regions", "gradient of the render along the border alone", seen(alone, TILES)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Rendered:
     """A view: colours in CIELAB / 100 `[H, W, 3]`, the strongest Gaussian `[H, W]` (-1: none), and the splats."""
 
     color: Array
@@ -182,41 +179,41 @@ class Drawn:
     splats: Splats
 
 
-Barrier = Callable[[Drawn], Array]  # a view -> what is to be overcome at its borders [H, W]
+Barrier = Callable[[Rendered], Array]  # a view -> what is to be overcome at its borders [H, W]
 
 
 def merging(
-    camera: Camera, damping: float = edges.DAMPING, *, color: float = 1.0, depth: float = 0.0,
+    damping: float = edges.DAMPING, *, color: float = 1.0, depth: float = 0.0,
     barrier: Barrier | None = None, weight: float = 0.0,
 ) -> Readout:  # fmt: skip
     """`regions` by any mixture of colour, expected depth and what a barrier says of the borders."""
 
-    def read(gaussians: Gaussians, height: int, width: int) -> Array:
-        splats, white = project(gaussians, camera, height, width), gaussians.means.new_ones(3)
-        raster = rasterize(splats, height, width, background=white, owners=True, depth=True)
+    def read(scene: Scene) -> Array:
+        splats, white = scene.splats(), scene.gaussians.means.new_ones(3)
+        raster = rasterize(splats, scene.height, scene.width, background=white, owners=True, depth=True)
         assert raster.owner is not None and raster.depth is not None
         lab = rgb2lab(raster.image[0].permute(1, 2, 0).clamp(0, 1).numpy()) / 100
         owner = raster.owner[0].numpy()
         features = np.concatenate([color * lab, depth * raster.depth[0].permute(1, 2, 0).numpy()], -1)
-        walls = None if barrier is None else weight * barrier(Drawn(lab, owner, splats))
+        walls = None if barrier is None else weight * barrier(Rendered(lab, owner, splats))
         levels = contours.merge_regions(owner, features, barrier=walls, damping=damping * owner.size)
         return levels / (levels + edges.REGION_HALF)
 
     return read
 
 
-def border_gradient(view: Drawn) -> Array:
+def border_gradient(view: Rendered) -> Array:
     """Of the colours, CIELAB / 100 a px."""
     return contours.gradient(view.color, edges.RENDER_SIGMA).magnitude
 
 
-def border_depth(view: Drawn) -> Array:
+def border_depth(view: Rendered) -> Array:
     """Difference of the depths of the owners on both sides, scene units."""
     depths = view.splats.depths[0].numpy()
     return contours.jumps(np.append(depths, depths.max())[view.owner])  # what nobody owns is behind all
 
 
-def border_overlap(view: Drawn) -> Array:
+def border_overlap(view: Rendered) -> Array:
     """1 less the Bhattacharyya coefficient of the splats that own both sides."""
     barrier = np.zeros(view.owner.shape)
     for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
@@ -244,28 +241,28 @@ def area(covariances: Array) -> Array:
     return covariances[..., 0] * covariances[..., 2] - covariances[..., 1] ** 2
 
 
-def mixtures(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+def mixtures() -> Iterator[tuple[str, str, Choice]]:
     """What depth adds to `combined`."""
 
     def mean(*names: str) -> Readout:
-        parts = [named(name, camera) for name in names]
-        return lambda gaussians, height, width: np.mean([part(gaussians, height, width) for part in parts], 0)
+        parts = [named(name) for name in names]
+        return lambda scene: np.mean([part(scene) for part in parts], 0)
 
     both = ("regions", "render-gradient")
     for names in (both, (*both, "layers"), (*both, "expected-depth"), ("render-gradient", "layers"), both[:1]):
         yield "mixture", " + ".join(names), seen(mean(*names), TILES)
 
 
-def closings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+def closings() -> Iterator[tuple[str, str, Choice]]:
     """What it helps to ask which regions the joined edges close around, and how to ask."""
     by_cuts = partial(closed, cuts=0.3)
     for name, flip in product(("regions", "closed-regions"), (False, True)):
-        group, readout = f"closing, {name}" + (" and mirrored" if flip else ""), named(name, camera)
+        group, readout = f"closing, {name}" + (" and mirrored" if flip else ""), named(name)
         yield group, "none", seen(readout, TILES, flip=flip)
         yield group, "crests weakened where they close around little", seen(readout, TILES, flip=flip, end=close)
         yield group, "the contours themselves", seen(readout, TILES, flip=flip, end=hierarchy)
         yield group, "contours also by normalised cuts", seen(readout, TILES, flip=flip, end=by_cuts)
-    readout = named("closed-regions", camera)
+    readout = named("closed-regions")
     yield "closing, constants", "1.5 px, 0.001 of the picture", seen(readout, TILES, end=close)
     for sigma in (1.0, 2.0):
         yield "closing, constants", f"sigma {sigma:g} px", seen(readout, TILES, end=partial(closed, sigma=sigma))
@@ -273,8 +270,8 @@ def closings(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
         text = f"damping {damping:g} of the picture"
         yield "closing, constants", text, seen(readout, TILES, end=partial(closed, damping=damping))
     for name in ("combined", "render-gradient"):
-        yield f"closing, {name}", "none", seen(named(name, camera), TILES)
-        yield f"closing, {name}", "closed", seen(named(name, camera), TILES, end=close)
+        yield f"closing, {name}", "none", seen(named(name), TILES)
+        yield f"closing, {name}", "closed", seen(named(name), TILES, end=close)
 
 
 def hierarchy(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING, cuts: float = 0.0) -> Array:
@@ -292,7 +289,7 @@ def hierarchy(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.
 
 
 def closed(joined: Array, sigma: float = RIDGE_SIGMA, damping: float = edges.DAMPING, cuts: float = 0.0) -> Array:
-    """`detectors.close` with other contours."""
+    """`zeroshot.edges.close` with other contours."""
     crests, around = finish(joined), ndimage.maximum_filter(hierarchy(joined, sigma, damping, cuts), 5)
     return np.where(crests > 0, (crests + around) / 2, 0)
 
@@ -328,23 +325,23 @@ def normalized_cuts(regions: Array, barrier: Array, sigma: float = 0.1, count: i
     return jumps / 100
 
 
-def agreements(camera: Camera) -> Iterator[tuple[str, str, Choice]]:
+def agreements() -> Iterator[tuple[str, str, Choice]]:
     """How views of different scales are asked what they agree on, with `closed-regions`, also mirrored."""
-    readout = named("closed-regions", camera)
+    readout = named("closed-regions")
     fine, coarse = (3, 4, 5), (1, 2)
     yield "agreement", "mean of 3,4,5", seen(readout, fine, flip=True, end=close)
-    yield "agreement", "geometric mean of 3,4,5", lambda scene: close(geometric(scene, readout, fine))
-    yield "agreement", "geometric mean of 2,3,4,5", lambda scene: close(geometric(scene, readout, (2, *fine)))
+    yield "agreement", "geometric mean of 3,4,5", lambda photo: close(geometric(photo, readout, fine))
+    yield "agreement", "geometric mean of 2,3,4,5", lambda photo: close(geometric(photo, readout, (2, *fine)))
     yield (
         "agreement",
         "3,4,5 where 1,2 has an edge near",
-        lambda scene: close(scene.joined(readout, fine, True) * near(scene.joined(readout, coarse, True))),
+        lambda photo: close(photo.joined(readout, fine, True) * near(photo.joined(readout, coarse, True))),
     )
 
 
-def geometric(scene: Seen, readout: Readout, scales: tuple[int, ...]) -> Array:
+def geometric(photo: Seen, readout: Readout, scales: tuple[int, ...]) -> Array:
     """An edge has to be found at every scale, to about a pixel."""
-    parts = [ndimage.gaussian_filter(scene.joined(readout, (scale,), True), 1.0) for scale in scales]
+    parts = [ndimage.gaussian_filter(photo.joined(readout, (scale,), True), 1.0) for scale in scales]
     return np.exp(np.mean(np.log(np.array(parts) + 0.02), axis=0)) - 0.02
 
 
@@ -359,7 +356,7 @@ def stretch(strength: Array) -> Array:
     return strength * 1.25 / (strength + 0.25)
 
 
-GROUPS: dict[str, Callable[[Camera], Iterator[tuple[str, str, Choice]]]] = {
+GROUPS: dict[str, Callable[[], Iterator[tuple[str, str, Choice]]]] = {
     "significance": significances,
     "depth": depths,
     "looks": looks,
@@ -377,21 +374,21 @@ GROUPS: dict[str, Callable[[Camera], Iterator[tuple[str, str, Choice]]]] = {
 @click.option("--thresholds", type=click.IntRange(1), default=33, show_default=True)
 @click.option("--group", "groups", type=click.Choice(list(GROUPS)), multiple=True, help="Only these.  [default: all]")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the table.")
 def main(
     root: str | None, every: int, thresholds: int, groups: tuple[str, ...], checkpoint: str, results: Path
 ) -> None:  # fmt: skip
     """Write `edge-choices.csv` into the folder of results, and print it."""
     data, model, protocol = BSDS500(root), checkpoints.load(checkpoint), Protocol(thresholds)
-    choices = [choice for group in groups or GROUPS for choice in GROUPS[group](model.camera)]
+    choices = [choice for group in groups or GROUPS for choice in GROUPS[group]()]
     scores = [BoundaryScores(protocol) for _ in choices]
 
     def count(path: Path) -> None:
         photo = read_image(path)
         truths = read_boundaries(data.ground_truth_folder("val") / f"{path.stem}.mat")
-        scene = Seen(look(model, photo, Looks(SCALES, flip=True)), *photo.shape[:2])
+        views = Seen(look(model, photo, Looks(SCALES, flip=True)))
         for (_, _, detect), score in zip(choices, scores, strict=True):
-            score.add(path.stem, count_boundaries(detect(scene), truths, protocol))
+            score.add(path.stem, count_boundaries(detect(views), truths, protocol))
 
     with ThreadPoolExecutor(2) as pool:
         for number, _ in enumerate(pool.map(count, data.images("val")[::every]), 1):
@@ -402,12 +399,10 @@ def main(
         result = score.compute()
         figures = {"ods": result.ods, "ois": result.ois, "ap": result.ap}
         points = {"recall": result.ods_recall, "precision": result.ods_precision}
-        difference, deviation = compare(result, first.setdefault(group, result))
+        difference, deviation = ods_difference(result, first.setdefault(group, result))
         changes = {"difference": difference, "deviation": deviation}
         rows.append({"group": group, "choice": choice, **figures, **points, **changes})
-    results.mkdir(parents=True, exist_ok=True)
-    with atomic_path(results / "edge-choices.csv") as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(results / "edge-choices.csv", rows, COLUMNS)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 
 

@@ -25,17 +25,17 @@ from scipy.sparse.csgraph import dijkstra
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 
+from evals.common import RESULTS, write_table
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks import figure_methods
-from gmae_tools.camera import Camera, project
 from gmae_tools.datasets.saliency import Saliency, read_mask
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize
 from gmae_tools.metrics.regions import LEVELS, RegionScores
 from gmae_tools.model import GMAE
 from gmae_tools.report.tables import Row, format_rows
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
-from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot import figure_ground
 from gmae_tools.zeroshot.figure_ground import (
     COUNTS,
@@ -45,16 +45,14 @@ from gmae_tools.zeroshot.figure_ground import (
     build_graph,
     calibrate,
     composite,
-    far_is_figure,
-    figure_mask,
-    figure_probability,
+    far_is_foreground,
+    foreground_mask,
+    foreground_probability,
     group_scores,
+    render_owners,
     saliency,
-    see,
 )  # fmt: skip
-from gmae_tools.zeroshot.views import Looks, View, join, look
-
-ROOT = Path(__file__).resolve().parents[2]
+from gmae_tools.zeroshot.views import Looks, View, Views, look
 
 COLUMNS = {
     "group": None, "choice": None, "max_f": 3, "iou": 3, "half_1": 3, "half_2": 3, "gain": 3, "gain_sd": 3, "auc": 3,
@@ -68,40 +66,43 @@ Array = np.ndarray
 # --- what a choice may look at ----------------------------------------------------------------------
 
 
-class Scene:
-    """A photograph as the model sees it: everything is found out when it is first asked for, and kept."""
+class Case:
+    """A photograph as the model sees it: everything is computed when it is first asked for, and kept."""
 
     def __init__(self, model: GMAE, photo: Array, truth: Array) -> None:
-        self.model, self.camera, self.photo, self.truth = model, model.camera, photo, truth
+        self.model, self.photo, self.truth = model, photo, truth
         self.height, self.width = photo.shape[:2]
 
     @cached_property
-    def views(self) -> list[View]:
+    def views(self) -> Views:
         """As a whole and as 2 x 2 tiles, each also mirrored."""
         return look(self.model, self.photo, Looks((1, 2), flip=True))
 
     @cached_property
+    def scene(self) -> Scene:
+        return self.views.views[0].scene
+
+    @property
     def gaussians(self) -> Gaussians:
-        return self.views[0].gaussians
+        return self.scene.gaussians
 
     @cached_property
     def seen(self) -> tuple[Array, Array]:
         """The strongest Gaussians and their colours in the small picture of which the graph is built."""
-        return see(self.gaussians, self.camera, self.height, self.width)
+        return render_owners(self.scene)
 
     @cached_property
     def graph(self) -> Graph:
         return build_graph(self.gaussians.k, *self.seen)
 
-    def draw(self, scores: Array) -> Array:
+    def render(self, scores: Array) -> Array:
         """Scores of the Gaussians `[K]` as a map stretched to [0, 1]."""
-        return composite(self.gaussians, self.camera, self.height, self.width, scores)
+        return composite(self.scene, scores)
 
     @cached_property
     def owner(self) -> Array:
         """The strongest Gaussian of each pixel of the photograph, `[H, W]`."""
-        splats = project(self.gaussians, self.camera, self.height, self.width)
-        owner = rasterize(splats, self.height, self.width, owners=True).owner
+        owner = rasterize(self.scene.splats(), self.height, self.width, owners=True).owner
         assert owner is not None
         return owner[0].numpy()
 
@@ -117,18 +118,18 @@ class Scene:
         return np.random.default_rng(0).permutation(self.depths)
 
 
-Choice = Callable[[Scene], Array]  # -> probability of figure [H, W]; above 0.5 it is figure
+Choice = Callable[[Case], Array]  # -> probability of figure [H, W]; above 0.5 it is figure
 Score = Callable[[Groups], Array]
 
 
 def grouped(
-    score: Score = saliency, counts: Sequence[int] = COUNTS, rewire: Callable[[Scene], Graph] | None = None
+    score: Score = saliency, counts: Sequence[int] = COUNTS, rewire: Callable[[Case], Graph] | None = None
 ) -> Choice:
     """`grouped` with another score, other numbers of groups or another graph."""
 
-    def choose(scene: Scene) -> Array:
-        graph = rewire(scene) if rewire else scene.graph
-        return calibrate(scene.draw(group_scores(graph, counts, score)))
+    def choose(case: Case) -> Array:
+        graph = rewire(case) if rewire else case.graph
+        return calibrate(case.render(group_scores(graph, counts, score)))
 
     return choose
 
@@ -198,14 +199,14 @@ def normalised_cut(groups: Groups) -> Array:
     return values if values @ groups.border < (1 - values) @ groups.border else 1 - values
 
 
-def color_models(scene: Scene) -> Array:
+def color_models(case: Case) -> Array:
     """A second pass: each Gaussian also by whether colours like its own nearby are rather figure or ground."""
-    nodes = scene.graph.groups(np.arange(len(scene.graph.gaussians)))
-    first = group_scores(scene.graph)
-    side = calibrate(np.nan_to_num(first[scene.graph.gaussians])[:, None])[:, 0]
+    nodes = case.graph.groups(np.arange(len(case.graph.gaussians)))
+    first = group_scores(case.graph)
+    side = calibrate(np.nan_to_num(first[case.graph.gaussians])[:, None])[:, 0]
     alike = bell(distances(nodes.color), 10.0) * bell(distances(nodes.place), 0.25) * nodes.area
-    first[scene.graph.gaussians] += alike @ side / alike.sum(1)
-    return calibrate(scene.draw(first))
+    first[case.graph.gaussians] += alike @ side / alike.sum(1)
+    return calibrate(case.render(first))
 
 
 def constants() -> Iterator[tuple[str, Choice]]:
@@ -250,12 +251,12 @@ def graphs() -> Iterator[tuple[str, Choice]]:
     yield "200 superpixels of the photograph instead (looks at it)", superpixels
 
 
-def damped(damping: float, scene: Scene) -> Graph:
-    return build_graph(scene.gaussians.k, *scene.seen, damping)
+def damped(damping: float, case: Case) -> Graph:
+    return build_graph(case.gaussians.k, *case.seen, damping)
 
 
-def drawn(pixels: int, scene: Scene) -> Graph:
-    return build_graph(scene.gaussians.k, *see(scene.gaussians, scene.camera, scene.height, scene.width, pixels))
+def drawn(pixels: int, case: Case) -> Graph:
+    return build_graph(case.gaussians.k, *render_owners(case.scene, pixels))
 
 
 class Unlinked(Graph):
@@ -270,32 +271,32 @@ class Unlinked(Graph):
         return replace(groups, beside=beside)
 
 
-def unlinked(scene: Scene) -> Graph:
-    return Unlinked(scene.graph.k, scene.graph.gaussians, scene.graph.sums, scene.graph.tree)
+def unlinked(case: Case) -> Graph:
+    return Unlinked(case.graph.k, case.graph.gaussians, case.graph.sums, case.graph.tree)
 
 
-def own_colors(scene: Scene) -> Graph:
-    owner, _ = scene.seen
+def own_colors(case: Case) -> Graph:
+    owner, _ = case.seen
     white = torch.ones(1, 3)  # of owner -1, the last
-    color = rgb2lab(torch.cat([scene.gaussians.colors[0].clamp(0, 1), white]).numpy())
-    return build_graph(scene.gaussians.k, owner, color[owner])
+    color = rgb2lab(torch.cat([case.gaussians.colors[0].clamp(0, 1), white]).numpy())
+    return build_graph(case.gaussians.k, owner, color[owner])
 
 
-def photo_colors(scene: Scene) -> Graph:
-    owner, _ = scene.seen
-    return build_graph(scene.gaussians.k, owner, rgb2lab(resize(scene.photo, *owner.shape)))
+def photo_colors(case: Case) -> Graph:
+    owner, _ = case.seen
+    return build_graph(case.gaussians.k, owner, rgb2lab(resize(case.photo, *owner.shape)))
 
 
-def superpixels(scene: Scene) -> Array:
+def superpixels(case: Case) -> Array:
     """The same score on SLIC's superpixels: what the field starts from."""
     from PIL import Image
     from skimage.segmentation import slic
 
-    small = resize(scene.photo, *scene.seen[0].shape)
+    small = resize(case.photo, *case.seen[0].shape)
     nodes = slic(small, n_segments=200, compactness=10, start_label=0)
     scores = group_scores(build_graph(int(nodes.max()) + 1, nodes, rgb2lab(small)))
     picture = Image.fromarray(unit(scores[nodes]).astype(np.float32))
-    return calibrate(np.asarray(picture.resize((scene.width, scene.height), Image.Resampling.BILINEAR)))
+    return calibrate(np.asarray(picture.resize((case.width, case.height), Image.Resampling.BILINEAR)))
 
 
 def depth_in_grouping() -> Iterator[tuple[str, Choice]]:
@@ -312,26 +313,26 @@ def depth_in_grouping() -> Iterator[tuple[str, Choice]]:
         yield f"scores times exp({weight:g} shuffled depth)", partial(tilted, weight, True)
 
 
-def deepened(weight: float, colored: bool, shuffle: bool, scene: Scene) -> Graph:
+def deepened(weight: float, colored: bool, shuffle: bool, case: Case) -> Graph:
     """Depth as a fourth channel of colour, or as the only one, for merging too."""
-    owner, color = scene.seen
-    depth = weight * np.append(scene.shuffled if shuffle else scene.depths, 0)[owner][..., None]
-    return build_graph(scene.gaussians.k, owner, np.concatenate([color, depth], -1) if colored else depth)
+    owner, color = case.seen
+    depth = weight * np.append(case.shuffled if shuffle else case.depths, 0)[owner][..., None]
+    return build_graph(case.gaussians.k, owner, np.concatenate([color, depth], -1) if colored else depth)
 
 
-def tilted(weight: float, shuffle: bool, scene: Scene) -> Array:
-    scores = group_scores(scene.graph)
-    return calibrate(scene.draw(scores * np.exp(weight * (scene.shuffled if shuffle else scene.depths))))
+def tilted(weight: float, shuffle: bool, case: Case) -> Array:
+    scores = group_scores(case.graph)
+    return calibrate(case.render(scores * np.exp(weight * (case.shuffled if shuffle else case.depths))))
 
 
 def paintings() -> Iterator[tuple[str, Choice]]:
     """How scores of Gaussians become a map."""
     yield "composited", grouped()
-    yield "each pixel of its strongest Gaussian", lambda scene: calibrate(sharp(scene))
+    yield "each pixel of its strongest Gaussian", lambda case: calibrate(sharp(case))
 
 
-def sharp(scene: Scene) -> Array:
-    return unit(np.nan_to_num(group_scores(scene.graph))[scene.owner])
+def sharp(case: Case) -> Array:
+    return unit(np.nan_to_num(group_scores(case.graph))[case.owner])
 
 
 def thresholds() -> Iterator[tuple[str, Choice]]:
@@ -348,8 +349,8 @@ def thresholds() -> Iterator[tuple[str, Choice]]:
         yield f"Otsu's, softness {softness:g}", partial(cut_at, threshold_otsu, softness)
 
 
-def cut_at(rule: Callable[[Array], float], softness: float, scene: Scene) -> Array:
-    saliency_map = scene.draw(group_scores(scene.graph))
+def cut_at(rule: Callable[[Array], float], softness: float, case: Case) -> Array:
+    saliency_map = case.render(group_scores(case.graph))
     return 1 / (1 + np.exp((rule(saliency_map) - saliency_map) / softness))
 
 
@@ -364,48 +365,43 @@ def looks() -> Iterator[tuple[str, Choice]]:
     yield f"refined in {REFINE_STEPS} steps (looks at the photograph)", refined
 
 
-def joined(scales: tuple[int, ...], flip: bool, scene: Scene) -> Array:
-    views = [view for view in scene.views if view.scale in scales and (flip or not view.mirrored)]
-    return join(views, partial(read, scene.camera), scene.height, scene.width)
+def joined(scales: tuple[int, ...], flip: bool, case: Case) -> Array:
+    return case.views.only(scales, (False, True)[: 1 + flip]).foreground()
 
 
-def read(camera: Camera, gaussians: Gaussians, height: int, width: int) -> Array:
-    return figure_probability(gaussians, camera, height, width)
-
-
-def patchwork(scene: Scene) -> Array:
+def patchwork(case: Case) -> Array:
     """One set of four tiles' Gaussians, each from the tile in whose quarter of the picture its centre lies."""
-    parts = [in_picture(view, scene) for view in scene.views if view.scale == 2 and not view.mirrored]
+    parts = [in_picture(view, case) for view in case.views if view.scale == 2 and not view.mirrored]
     joined = Gaussians(
         *(
             torch.cat([getattr(part, name) for part in parts], 1)
             for name in ("means", "scales", "quats", "colors", "opacities")
         )
     )
-    return read(scene.camera, joined, scene.height, scene.width)
+    return foreground_probability(replace(case.scene, gaussians=joined))
 
 
-def in_picture(view: View, scene: Scene) -> Gaussians:
+def in_picture(view: View, case: Case) -> Gaussians:
     """A tile's Gaussians in units of the picture, those with their centre in its quarter."""
     columns, rows = view.columns, view.rows
-    sides = torch.tensor([scene.width, scene.height])
+    sides = torch.tensor([case.width, case.height])
     share = torch.tensor([columns.stop - columns.start, rows.stop - rows.start]) / sides
     middle = torch.tensor([columns.start + columns.stop, rows.start + rows.stop]) / sides - 1
-    means = view.gaussians.means.clone()
+    gaussians = view.scene.gaussians
+    means = gaussians.means.clone()
     means[..., :2] = means[..., :2] * share + middle
     own = ((means[0, :, :2] >= 0) == (middle >= 0)).all(1)
-    return replace(view.gaussians, means=means, scales=view.gaussians.scales * share.mean()).select(own)
+    return replace(gaussians, means=means, scales=gaussians.scales * share.mean()).select(own)
 
 
-def refined(scene: Scene) -> Array:
-    views = look(scene.model, scene.photo, Looks((1,), refine=REFINE_STEPS))
-    return read(scene.camera, views[0].gaussians, scene.height, scene.width)
+def refined(case: Case) -> Array:
+    return look(case.model, case.photo, Looks((1,), refine=REFINE_STEPS)).foreground()
 
 
 def sides() -> Iterator[tuple[str, Choice]]:
     """Which end of the depths is the figure, for `depth`."""
     rules: dict[str, Callable[[Array], bool]] = {
-        THE_MIDDLE: far_is_figure,
+        THE_MIDDLE: far_is_foreground,
         "always the far one": lambda farness: True,
         "always the near one": lambda farness: False,
         "the border is nearer than the mean": lambda farness: bool(rim(farness).mean() <= farness.mean()),
@@ -417,16 +413,16 @@ def sides() -> Iterator[tuple[str, Choice]]:
         yield name, partial(turned, rule)
     yield (
         f"{THE_MIDDLE}; places in the order of depth",
-        lambda scene: turn(far_is_figure, scene.draw(ranks(scene.depths))),
+        lambda case: turn(far_is_foreground, case.render(ranks(case.depths))),
     )
     yield (
         "the right one (looks at the truth)",
-        lambda scene: turned(lambda f: area_under_roc(f, scene.truth) > 0.5, scene),
+        lambda case: turned(lambda f: area_under_roc(f, case.truth) > 0.5, case),
     )
 
 
-def turned(rule: Callable[[Array], bool], scene: Scene) -> Array:
-    return turn(rule, scene.draw(scene.depths))
+def turned(rule: Callable[[Array], bool], case: Case) -> Array:
+    return turn(rule, case.render(case.depths))
 
 
 def turn(rule: Callable[[Array], bool], farness: Array) -> Array:
@@ -438,7 +434,7 @@ def rim(values: Array) -> Array:
 
 
 def split(farness: Array) -> Array:
-    return figure_mask(calibrate(farness))
+    return foreground_mask(calibrate(farness))
 
 
 def extent(mask: Array) -> float:
@@ -457,29 +453,27 @@ def farness() -> Iterator[tuple[str, Choice]]:
         yield f"centre prior times exp({weight:g} depth)", partial(middle, weight)
 
 
-def middle(weight: float, scene: Scene) -> Array:
-    splat_depth = scene.draw(scene.depths)
+def middle(weight: float, case: Case) -> Array:
+    splat_depth = case.render(case.depths)
     tilt = np.exp(weight * (splat_depth - splat_depth.mean()) / splat_depth.std())
-    return calibrate(unit(figure_methods.centre_prior(scene.photo) * tilt))
+    return calibrate(unit(figure_methods.centre_prior(case.photo) * tilt))
 
 
 def references() -> Iterator[tuple[str, Choice]]:
     """What the figures above are to be measured by."""
     yield "grouped", grouped()
-    yield "depth", partial(turned, far_is_figure)
-    yield "centre prior", lambda scene: figure_methods.centre_prior(scene.photo)
-    yield "everything", lambda scene: figure_methods.everything(scene.photo)
-    yield "Otsu on luminance (looks at the photograph)", lambda scene: figure_methods.otsu(scene.photo)
+    yield "depth", partial(turned, far_is_foreground)
+    yield "centre prior", lambda case: figure_methods.centre_prior(case.photo)
+    yield "everything", lambda case: figure_methods.everything(case.photo)
+    yield "Otsu on luminance (looks at the photograph)", lambda case: figure_methods.otsu(case.photo)
     yield "each Gaussian on its right side (looks at the truth)", majority
 
 
-def majority(scene: Scene) -> Array:
+def majority(case: Case) -> Array:
     """How well any choice among Gaussians can do: the side of each that has more of its pixels."""
-    nodes = scene.owner.ravel() + 1
+    nodes = case.owner.ravel() + 1
     return (
-        (np.bincount(nodes, scene.truth.ravel()) * 2 > np.bincount(nodes))[nodes]
-        .reshape(scene.truth.shape)
-        .astype(float)
+        (np.bincount(nodes, case.truth.ravel()) * 2 > np.bincount(nodes))[nodes].reshape(case.truth.shape).astype(float)
     )
 
 
@@ -536,7 +530,7 @@ class Tally:
 
     def overlaps(self) -> Array:
         """IoU of each photograph, by name."""
-        return np.array([figures.iou for figures in self.scores.compute().figures.values()])
+        return np.array([each.iou for each in self.scores.compute().metrics.values()])
 
 
 def as_row(name: tuple[str, str], tally: Tally, standard: Tally) -> Row:
@@ -556,7 +550,7 @@ def as_row(name: tuple[str, str], tally: Tally, standard: Tally) -> Row:
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth photograph.")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the table.")
 def main(data: str, root: str | None, every: int, checkpoint: str, results: Path) -> None:
     """Write `figure_ground_choices.csv` into the folder of results, and print it."""
     torch.set_num_threads(1)
@@ -566,15 +560,13 @@ def main(data: str, root: str | None, every: int, checkpoint: str, results: Path
     pairs = Saliency(data, root).pairs("odd")[::every]
     for number, pair in enumerate(pairs, 1):
         photo = read_image(pair.photo)
-        scene = Scene(model, photo, read_mask(pair.mask))
+        case = Case(model, photo, read_mask(pair.mask))
         for name, choice in choices.items():
-            tallies[name].add(pair.name, choice(scene), scene.truth)
+            tallies[name].add(pair.name, choice(case), case.truth)
         click.echo(f"{number} of {len(pairs)} photographs", err=True)
     standards = {group: tallies[group, next(make())[0]] for group, make in GROUPS.items()}
     rows = [as_row(name, tally, standards[name[0]]) for name, tally in tallies.items()]
-    results.mkdir(parents=True, exist_ok=True)
-    with atomic_path(results / "figure_ground_choices.csv") as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(results / "figure_ground_choices.csv", rows, COLUMNS)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 
 

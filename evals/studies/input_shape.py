@@ -12,21 +12,16 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 from tqdm import tqdm
 
+from evals.common import RESULTS, write_table
 from gmae_tools import checkpoints
-from gmae_tools.camera import project
 from gmae_tools.finding import find_images
 from gmae_tools.images import read_image
 from gmae_tools.metrics.pictures import psnr
 from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.predict import predict
+from gmae_tools.predict import predict_scene
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.splatting import rasterize
-from gmae_tools.system.files import atomic_path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 COLUMNS = {"input": None, "psnr": 2, "better": None, "photographs": None}
 
@@ -34,8 +29,8 @@ COLUMNS = {"input": None, "psnr": 2, "better": None, "photographs": None}
 @click.command()
 @click.argument("photographs", nargs=-1, required=True)
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("-o", "--out", default=str(ROOT / "evals" / "results" / "input_shape.csv"), show_default=True)
-def main(photographs: tuple[str, ...], checkpoint: str, out: str) -> None:
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "input_shape.csv", help="The table.")
+def main(photographs: tuple[str, ...], checkpoint: str, out: Path) -> None:
     """Measure reconstruction of PHOTOGRAPHS (files, folders or globs) for both ways in."""
     model = checkpoints.load(checkpoint)
     figures = np.array([both_ways(model, read_image(path)) for path in tqdm(find_images(photographs))])
@@ -43,9 +38,7 @@ def main(photographs: tuple[str, ...], checkpoint: str, out: str) -> None:
         {"input": name, "psnr": float(figures[:, way].mean()), "better": better, "photographs": len(figures)}
         for way, (name, better) in enumerate(zip(("square", "own shape"), wins(figures), strict=True))
     ]
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(out, rows, COLUMNS)
     click.echo(__doc__)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 
@@ -59,9 +52,7 @@ def both_ways(model: GMAE, photo: np.ndarray) -> tuple[float, float]:
 
 def rebuilt(model: GMAE, photo: np.ndarray, size: tuple[int, int] | None) -> float:
     """PSNR in dB of a photograph seen at `size`."""
-    height, width = photo.shape[:2]
-    splats = project(predict(model, photo, size), model.camera, height, width)
-    picture = rasterize(splats, height, width, background=torch.ones(3)).image[0]
+    picture = predict_scene(model, photo, size).render()[0]
     return psnr(picture.permute(1, 2, 0).clamp(0, 1).numpy(), photo.astype(np.float32) / 255)
 
 

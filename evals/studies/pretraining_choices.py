@@ -1,7 +1,7 @@
 """Which choices of pretraining matter? Many short runs of a small model, each with one change; goes on if killed.
 
 Protocol: every run trains the preset from random weights on the same samples in the same order, with the defaults of
-`gmae-tools pretrain` but for the change that its row names; every seed is another start, and other crops and masks.
+`gmae-tools pretrain` but for the change that its row names; every seed has other starting weights, crops and masks.
 Figures are means over held-out photographs (central squares at the run's size, on white): PSNR in dB of whole
 pictures, of pictures with 75 % of the patches hidden (all pixels count), and of those that the nearest quarter of a
 whole picture's Gaussians draw. `difference`: of `psnr` to the defaults with the same seeds; `spread`: the standard
@@ -25,7 +25,7 @@ import click
 import numpy as np
 import torch
 
-from evals.benchmarks.gmae_vs_mae import images_per_second
+from evals.common import RUNS, images_per_second, results_option, whole_numbers, write_files, write_table
 from gmae_tools import checkpoints
 from gmae_tools.camera import Camera
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
@@ -36,9 +36,6 @@ from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig, pretrain
 from gmae_tools.pretrain.reconstruction import render
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 DEFAULTS = "defaults"
 COLUMNS = {"change": None, "psnr": 2, "difference": 2, "spread": 2, "psnr_masked": 2, "psnr_quarter": 2,
@@ -80,37 +77,43 @@ _FACTORS = ("gaussians_per_query", "queries", "batch_size", "lr", "muon_lr")  # 
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`.")
+@click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("--preset", default="nano", show_default=True)
-@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Of the pictures.  [default: the preset's]")
-@click.option("--samples", type=click.IntRange(1), default=40_000, show_default=True, help="Of each run.")
-@click.option("--seeds", default="0,1", show_default=True)
-@click.option("--change", "names", multiple=True, help="Only the changes whose names begin so; may be repeated.")
-@click.option("--held-out", type=click.IntRange(1), default=500, show_default=True, help="Photographs.")
-@click.option("--runs", type=click.Path(path_type=Path), default=ROOT / "runs" / "choices", help="To go on from.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Side of pictures.  [default: the preset's]")
+@click.option(
+    "--samples", type=click.IntRange(1), default=40_000, show_default=True, help="Pictures that each run trains on."
+)
+@click.option("--seeds", callback=whole_numbers, default="0,1", show_default=True)
+@click.option("--change", "names", multiple=True, help="Only the changes whose names begin with this; may be repeated.")
+@click.option(
+    "--held-out", type=click.IntRange(1), default=500, show_default=True, help="Number of held-out photographs."
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=RUNS / "choices",
+    help="Folder of the runs, which a later call continues.",
+)
+@results_option("-o", "--out")
 def main(
-    data: tuple[str, ...], preset: str, image_size: int | None, samples: int, seeds: str, names: tuple[str, ...],
-    held_out: int, runs: Path, out: Path,
+    data: tuple[str, ...], preset: str, image_size: int | None, samples: int, seeds: tuple[int, ...],
+    names: tuple[str, ...], held_out: int, runs: Path, out: Path,
 ) -> None:  # fmt: skip
     """Train, measure, and write the table."""
     chosen = [name for name in CHANGES if name == DEFAULTS or not names or name.startswith(names)]
     if names and len(chosen) == 1:
         raise click.UsageError(f"no change begins with {' or '.join(names)}: there are {', '.join(CHANGES)}")
-    numbers = [int(seed) for seed in seeds.split(",")]
-    out.mkdir(parents=True, exist_ok=True)
     photos = PhotoStore.open(data)
     held = HeldOut(photos, held_out_split(photos.names, held_out)[1], held_out)
     figures: dict[str, list[dict[str, float]]] = {}
     for name in chosen:
-        for seed in numbers:
+        for seed in seeds:
             config = run_config(name, data, preset, image_size, samples, held_out, seed)
             label = f"{list(CHANGES).index(name):02d}-{preset}-{config.model.image_size}-{samples}-{seed}"
             figures.setdefault(name, []).append(figures_of(config, runs / label, held))
             click.echo(f"{name}, seed {seed}: {figures[name][-1]}", err=True)
     rows = [row(name, each, figures[DEFAULTS]) for name, each in figures.items()]
-    with atomic_path(out / f"pretraining_choices_{preset}.csv") as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(out / f"pretraining_choices_{preset}.csv", rows, COLUMNS)
     click.echo(__doc__)
     click.echo(f"Preset {preset}, {config.model.image_size} px, {samples:,} samples a run.\n")
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
@@ -154,8 +157,7 @@ def figures_of(config: PretrainConfig, run: Path, held: HeldOut) -> dict[str, fl
         size = config.model.image_size
         figures = held.psnr(model, size) | {"psnr_quarter": psnr_of_nearest(model, held, size, model.config.k // 4)}
         figures["images_per_s"] = images_per_second(run / LOG_FILE)
-        with atomic_path(kept) as temporary:
-            temporary.write_text(json.dumps(figures))
+        write_files(run, {kept.name: json.dumps(figures)})
     found: dict[str, float] = json.loads(kept.read_text())
     return found
 

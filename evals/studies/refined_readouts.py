@@ -22,8 +22,8 @@ import click
 import numpy as np
 import torch
 
-from evals.benchmarks.bsds500 import compare, progress
-from evals.benchmarks.figure_ground import resample
+from evals.bootstrap import ods_difference, resampled_regions
+from evals.common import progress, whole_numbers
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks import edges as edge_benchmark
 from gmae_tools.benchmarks import regions as region_benchmark
@@ -31,7 +31,7 @@ from gmae_tools.benchmarks.edge_methods import GaussianEdges
 from gmae_tools.benchmarks.figure_methods import THRESHOLDS, GaussianFigure
 from gmae_tools.benchmarks.predictions import Predictor, claim, predict_maps, weights_of
 from gmae_tools.datasets.bsds500 import BSDS500
-from gmae_tools.datasets.saliency import Pair, Saliency
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency
 from gmae_tools.metrics.boundaries import BoundaryResult
 from gmae_tools.metrics.regions import RegionProtocol
 from gmae_tools.report.tables import Row, format_rows
@@ -115,7 +115,7 @@ def edge_rows(
         result = results[entry] = edge_benchmark.score_maps(
             out / entry.folder, data.ground_truth_folder("val"), LEVELS, subset=every > 1, jobs=jobs, progress=progress
         )
-        difference, deviation = compare(result, results[Entry(entry.name, steps[0])])
+        difference, deviation = ods_difference(result, results[Entry(entry.name, steps[0])])
         scores = {"ods": result.ods, "ois": result.ois, "ap": result.ap}
         rows.append(
             {"readout": entry.name, "steps": entry.steps, **scores, "difference": difference, "deviation": deviation}
@@ -127,7 +127,7 @@ def figure_rows(
     data: Saliency, every: int, checkpoint: str, out: Path, steps: Sequence[int], jobs: int, overwrite: bool
 ) -> list[Row]:
     """Rows of `FIGURE_COLUMNS`."""
-    pairs: list[Pair] = data.pairs("odd")[::every]
+    pairs: list[PhotoAndMask] = data.pairs("odd")[::every]
     entries = [Entry(name, count) for name in METHODS for count in steps]
     weights = weights_of(checkpoint)
     for entry in entries:
@@ -143,7 +143,7 @@ def figure_rows(
         protocol = RegionProtocol(threshold=THRESHOLDS[entry.name])
         scored = region_benchmark.score_pairs(region_benchmark.maps_of(out / entry.folder, pairs), protocol, jobs)
         result = region_benchmark.summarize(list(scored), protocol)
-        iou = resample(result)[1]
+        iou = resampled_regions(result)[1]
         change = iou - first.setdefault(entry.name, iou)
         scores = {"max_f": result.max_f_beta, "iou": result.iou}
         difference, deviation = float(change.mean()), float(change.std())
@@ -153,14 +153,12 @@ def figure_rows(
     return rows
 
 
-def numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
-    return [int(part) for part in value.split(",")]
-
-
 @click.command()
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--ecssd", metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/; edges alone without.")
-@click.option("--steps", callback=numbers, default="0,10,50", show_default=True, help="The first is compared with.")
+@click.option(
+    "--steps", callback=whole_numbers, default="0,10,50", show_default=True, help="The first is compared with."
+)
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth image.")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "refined-readouts", help="For maps.")
@@ -168,7 +166,7 @@ def numbers(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @click.option("--overwrite", is_flag=True, help="Remove maps made with other settings.")
 @click.option("--jobs", type=click.IntRange(1), help="Photographs at a time.  [default: one a core]")
 def main(
-    root: str | None, ecssd: str | None, steps: list[int], every: int, checkpoint: str, out: Path, results: Path,
+    root: str | None, ecssd: str | None, steps: tuple[int, ...], every: int, checkpoint: str, out: Path, results: Path,
     overwrite: bool, jobs: int | None,
 ) -> None:  # fmt: skip
     """Write the tables into the folder of results, and print them."""

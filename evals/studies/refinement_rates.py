@@ -9,29 +9,27 @@ the photographs. `depth_kept` is Spearman's rank correlation of the maps of expe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 
-from evals.benchmarks.refinement import SPEED_SIZE, expected_depth, rank_correlation
+from evals.common import RESULTS, write_table
+from evals.depth_consistency import scene_depth
+from evals.depth_ranks import rank_correlation
 from gmae_tools import checkpoints
-from gmae_tools.camera import project
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.metrics.pictures import ssim
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict
-from gmae_tools.refine import Rates, refine
+from gmae_tools.predict import predict_scene
+from gmae_tools.refine import Rates, RefineOptions, refine
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.splatting import rasterize
-from gmae_tools.system.files import atomic_path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 EVERY, STEPS = 12, (50, 200)
+SIZE = (192, 288)  # px, or turned by 90 degrees
 FACTORS, DEPTHS, WEIGHTS = (0.25, 0.5, 2.0, 4.0), (0.001, 0.003, 0.01), (0.003, 0.01, 0.03)
 COLUMNS = {"choice": None, "value": None, "steps": None, "psnr": 2, "ssim": 4, "depth_kept": 3}
 
@@ -60,20 +58,20 @@ def choices() -> Iterator[Choice]:
 
 def measure(model: GMAE, photo: np.ndarray, choice: Choice, steps: int) -> tuple[float, float, float]:
     """PSNR, SSIM and how far the depth is kept, for one photograph."""
-    image, start, (height, width) = to_tensor(photo), predict(model, photo), photo.shape[:2]
-    found = refine(start, image, model.camera, steps, rates=choice.rates, ssim_weight=choice.ssim_weight)
-    splats = project(found.gaussians, model.camera, height, width)
-    picture = rasterize(splats, height, width, background=torch.ones(3)).image.clamp(0, 1)
-    likeness = ssim(*(pictures[0].permute(1, 2, 0).numpy() for pictures in (picture, image)))
-    depths = (expected_depth(gaussians, model.camera, height, width) for gaussians in (start, found.gaussians))
-    return float(found.psnr_after[0]), likeness, rank_correlation(*depths)
+    image, start = to_tensor(photo), predict_scene(model, photo)
+    options = RefineOptions(rates=choice.rates, ssim_weight=choice.ssim_weight)
+    found = refine(start.gaussians, image, model.camera, steps, options)
+    refined = replace(start, gaussians=found.gaussians)
+    picture = refined.render().clamp(0, 1)
+    similarity = ssim(*(pictures[0].permute(1, 2, 0).numpy() for pictures in (picture, image)))
+    return float(found.psnr_after[0]), similarity, rank_correlation(scene_depth(start), scene_depth(refined))
 
 
 @click.command()
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--every", type=click.IntRange(1), default=EVERY, show_default=True, help="Only every Nth image.")
 @click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the table.")
 def main(root: str | None, every: int, checkpoint: str, results: Path) -> None:
     """Write `refinement_rates.csv` into the folder of results, and print it."""
     from tqdm import tqdm
@@ -81,17 +79,15 @@ def main(root: str | None, every: int, checkpoint: str, results: Path) -> None:
     torch.set_num_threads(1)
     model = checkpoints.load(checkpoint)
     photos = [read_image(path) for path in BSDS500(root).images("val")[::every]]
-    photos = [resize(p, *(SPEED_SIZE if p.shape[0] < p.shape[1] else SPEED_SIZE[::-1])) for p in photos]
+    photos = [resize(p, *(SIZE if p.shape[0] < p.shape[1] else SIZE[::-1])) for p in photos]
     rows: list[Row] = []
     for choice in tqdm(list(choices()), unit="choice"):
         for steps in STEPS:
-            psnr, likeness, kept = np.mean([measure(model, photo, choice, steps) for photo in photos], 0).tolist()
+            psnr, similarity, kept = np.mean([measure(model, photo, choice, steps) for photo in photos], 0).tolist()
             value = "" if choice.value is None else f"{choice.value:g}"
-            figures = {"psnr": psnr, "ssim": likeness, "depth_kept": kept}
+            figures = {"psnr": psnr, "ssim": similarity, "depth_kept": kept}
             rows.append({"choice": choice.name, "value": value, "steps": steps, **figures})
-    results.mkdir(parents=True, exist_ok=True)
-    with atomic_path(results / "refinement_rates.csv") as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(results / "refinement_rates.csv", rows, COLUMNS)
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 
 

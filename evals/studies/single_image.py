@@ -7,8 +7,8 @@ and by a linear classifier. `random` has the weights that training starts from, 
 of an 8 x 8 px thumbnail. Nothing of the labelled photographs is seen in training, unless the photograph is one of them.
 
 `low`, `high`: 95 % interval (Wilson). `difference`: to the random weights of the first seed on the same photographs,
-`within` so much (95 %, paired). Both tell only of the choice of labelled photographs: what the choice of the one
-photograph and the seed does is seen by comparing rows.
+`within` so much (95 %, paired). Both cover only the choice of labelled photographs; compare rows for the effect of
+the one photograph and of the seed.
 
 After arXiv 2208.04164, where pretraining on a single picture beats random weights after fine-tuning; that is the second
 table (`--fine-tune EPOCHS`). Each encoder is trained on as a classifier by the recipe of `gmae-tools finetune`, random
@@ -30,10 +30,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.benchmarks.finetuning import COLUMNS as FINE_TUNED
-from evals.benchmarks.finetuning import RANDOM, rows_of, warmup
+from evals.common import PHOTO, RESULTS, RUNS, features_bar, whole_numbers, write_table
+from evals.encoders import FINE_TUNED, RANDOM, fine_tuned_rows, warmup
 from gmae_tools import checkpoints
-from gmae_tools.cli.probe import progress_of
 from gmae_tools.datasets.labelled import Labelling, describe, find_labelled
 from gmae_tools.datasets.photos import center_crop
 from gmae_tools.encoder.features import Extractor, autoencoder_extractor
@@ -45,11 +44,7 @@ from gmae_tools.pretrain.objectives import OBJECTIVES
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.report.probe import COLUMNS, probe_rows
 from gmae_tools.report.tables import format_rows
-from gmae_tools.system.files import atomic_path
 
-ROOT = Path(__file__).resolve().parents[2]
-
-IMAGE = ROOT / "gmae_tools" / "assets" / "demo.jpg"
 THUMBNAIL = 8  # px
 CPU = torch.device("cpu")
 
@@ -102,29 +97,33 @@ def run_config(
     return PretrainConfig((image,), model, schedule, kind(), held_out=0, seed=seed)
 
 
-def numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
-    return [int(part) for part in value.split(",")]
-
-
 @click.command()
 @click.option("--data", required=True, multiple=True, help="Labelled photographs, as `gmae-tools probe` takes them.")
 @click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="folder", show_default=True)
-@click.option("--limit", type=click.IntRange(1), default=4000, show_default=True, help="Of labelled photographs.")
-@click.option("--image", "images", multiple=True, default=[str(IMAGE)], help="The photograph; may be repeated.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=4000, show_default=True, help="Largest number of labelled photographs."
+)
+@click.option("--image", "images", multiple=True, default=[str(PHOTO)], help="The photograph; may be repeated.")
 @click.option("--objective", "objectives", type=click.Choice(list(OBJECTIVES)), multiple=True, default=["gmae"])
-@click.option("--preset", default="nano", show_default=True, help="nano or tiny; larger ones want a GPU.")
-@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Of the pictures.  [default: the preset's]")
-@click.option("--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Crops to train on.")
-@click.option("--seeds", callback=numbers, default="0,1", show_default=True)
-@click.option("--neighbours", callback=numbers, default="10,20,100,200", show_default=True)
+@click.option("--preset", default="nano", show_default=True, help="nano or tiny; larger ones need a GPU.")
+@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Side of pictures.  [default: the preset's]")
+@click.option(
+    "--samples", type=click.IntRange(1), default=20_000, show_default=True, help="Number of crops to train on."
+)
+@click.option("--seeds", callback=whole_numbers, default="0,1", show_default=True)
+@click.option("--neighbours", callback=whole_numbers, default="10,20,100,200", show_default=True)
 @click.option("--fine-tune", "epochs", type=click.IntRange(0), default=0, show_default=True, metavar="EPOCHS",
-              help="Fine-tune all encoders, too.")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Of fine-tuning.")
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "single-image", help="Runs, features.")
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the table.")
+              help="Epochs for which all encoders are fine-tuned; 0 leaves that out.")  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Pictures of a fine-tuning step."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=RUNS / "single-image", help="Folder for runs and features."
+)
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder for the table.")
 def main(
     data: tuple[str, ...], labelling: Labelling, limit: int, images: tuple[str, ...], objectives: tuple[str, ...],
-    preset: str, image_size: int | None, samples: int, seeds: list[int], neighbours: list[int], epochs: int,
+    preset: str, image_size: int | None, samples: int, seeds: tuple[int, ...], neighbours: tuple[int, ...], epochs: int,
     batch_size: int, out: Path, results: Path,
 ) -> None:  # fmt: skip
     """Write the table into the folder of results, and print it."""
@@ -135,7 +134,7 @@ def main(
     answers: list[Answers] = []
     fine_tuned: dict[str, list[np.ndarray]] = {}
     for extractor, model, called, seed in models(images, objectives, preset, changes, samples, seeds, out):
-        features = cached_features(extractor, photos, out / "features", progress_of(extractor.name))
+        features = cached_features(extractor, photos, out / "features", features_bar(extractor.name))
         answers += probe(extractor, features, photos, ks=neighbours, linear=LinearConfig())
         if epochs and model is not None:
             config = FinetuneConfig(epochs=epochs, warmup=warmup(epochs), batch_size=batch_size, seed=seed)
@@ -145,14 +144,11 @@ def main(
             correct = finetune(classifier, photos, config, run, Machine(CPU)).correct
             fine_tuned.setdefault(called, []).append(correct)
     rows = probe_rows(answers)
-    results.mkdir(parents=True, exist_ok=True)
-    with atomic_path(results / f"single_image_{preset}.csv") as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_table(results / f"single_image_{preset}.csv", rows, COLUMNS)
     click.echo(f"{__doc__}\n{about}\n\n{format_rows(rows, COLUMNS, 'table')}", nl=False)
     if epochs:
-        tuned = rows_of({name: np.stack(correct) for name, correct in fine_tuned.items()}, RANDOM)
-        with atomic_path(results / f"single_image_{preset}_finetuned.csv") as temporary:
-            temporary.write_text(format_rows(tuned, FINE_TUNED, "csv"))
+        tuned = fine_tuned_rows({name: np.stack(correct) for name, correct in fine_tuned.items()})
+        write_table(results / f"single_image_{preset}_finetuned.csv", tuned, FINE_TUNED)
         click.echo(f"\nFine-tuned, {epochs} epochs:\n\n{format_rows(tuned, FINE_TUNED, 'table')}", nl=False)
 
 

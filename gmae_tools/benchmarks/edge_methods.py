@@ -8,21 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend
-from gmae_tools.zeroshot.contours import Gradient, close_contours, gradient, suppress_nonmaxima, thin_ridges
-from gmae_tools.zeroshot.edges import CLOSED, DAMPING, READOUTS
-from gmae_tools.zeroshot.views import Looks, Viewer, Watch
+from gmae_tools.zeroshot.contours import Gradient, gradient, suppress_nonmaxima
+from gmae_tools.zeroshot.edges import CLOSED, READOUTS, RIDGE_SIGMA
+from gmae_tools.zeroshot.views import Looks, Views, Watch, look
 
 Detector = Callable[[np.ndarray], np.ndarray]
 
 _CANNY_SIGMA, _CANNY_LOW, _CANNY_FULL = 1.4, 0.4, 500.0  # px, low / high threshold, high threshold at strength 1
-RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
-_HALF = 0.25
-_REACH = 2  # px between the crests and the contours of the same map, at most
 _CANNY_LEVELS = np.arange(1, 100) / 100  # the thresholds of the benchmark
 
 
@@ -90,8 +86,8 @@ class GaussianEdges:
     """
 
     def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto", watch: Watch = iter) -> None:
-        self.model, self.looks, self.backend = model, looks or Looks(), backend
-        self._viewer = Viewer(self.model, self.looks, backend=backend, watch=watch)
+        self.model, self.looks, self.backend, self.watch = model, looks or Looks(), backend, watch
+        self._seen: tuple[np.ndarray, Views] | None = None
 
     def detector(self, readout: str, layers: Sequence[int]) -> Detector:
         """The detector of a readout's name (`GAUSSIAN`): views joined, then thinned to their crests (and closed).
@@ -99,43 +95,12 @@ class GaussianEdges:
         Args:
             layers: numbers of depth groups, for `layers`; their maps are averaged.
         """
-        parts: list[tuple[int, ...]] = [(count,) for count in layers] if readout == "layers" else [()]
+        return lambda photo: self._look(photo).edges(readout, layers)
 
-        end = close if readout in CLOSED else finish
-
-        def detect(photo: np.ndarray) -> np.ndarray:
-            return end(np.mean([self._strength(readout, part, photo) for part in parts], axis=0))
-
-        return detect
-
-    def _strength(self, readout: str, layers: tuple[int, ...], photo: np.ndarray) -> np.ndarray:
-        read, camera, backend = (READOUTS | CLOSED)[readout], self.model.camera, self.backend
-        return self._viewer.read(
-            photo, (readout, layers), lambda g, h, w: read(g, camera, h, w, layers, backend=backend)
-        )
-
-
-def finish(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
-    """Joined views `[H, W]` in [0, 1] thinned to their crests, and stretched.
-
-    Stretching moves weak edges apart, which the benchmark's even thresholds would lump together; 0 and 1 stay.
-    """
-    return _stretch(thin_ridges(strength, sigma))
-
-
-def close(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
-    """The same crests, each as the mean of its own strength and of the contours that close around regions there.
-
-    The views are thereby asked what they agree on over the whole photograph: which regions their edges keep apart.
-    """
-    crests = finish(strength, sigma)
-    contours = _stretch(close_contours(strength, sigma, damping=DAMPING * strength.size))
-    around = ndimage.maximum_filter(contours, 2 * _REACH + 1)
-    return np.where(crests > 0, (crests + around) / 2, 0).astype(np.float32)
-
-
-def _stretch(strength: np.ndarray) -> np.ndarray:
-    return strength * (1 + _HALF) / (strength + _HALF)
+    def _look(self, photo: np.ndarray) -> Views:
+        if self._seen is None or self._seen[0] is not photo:
+            self._seen = photo, look(self.model, photo, self.looks, backend=self.backend, watch=self.watch)
+        return self._seen[1]
 
 
 def _grey(photo: np.ndarray) -> np.ndarray:

@@ -12,13 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
 from gmae_tools.metrics.regions import Threshold, binarize
 from gmae_tools.model import GMAE
 from gmae_tools.splatting import Backend
-from gmae_tools.zeroshot.figure_ground import METHODS, figure_probability
-from gmae_tools.zeroshot.views import Looks, Viewer, Watch
+from gmae_tools.zeroshot.figure_ground import METHODS
+from gmae_tools.zeroshot.views import Looks, Views, Watch, look
 
 Segmenter = Callable[[np.ndarray], np.ndarray]
 
@@ -115,17 +114,17 @@ class GaussianFigure:
     """
 
     def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto", watch: Watch = iter) -> None:
-        self.model, self.looks, self.backend = model, looks or Looks((1,)), backend
-        self._viewer = Viewer(self.model, self.looks, backend=backend, watch=watch)
+        self.model, self.looks, self.backend, self.watch = model, looks or Looks((1,)), backend, watch
+        self._seen: tuple[np.ndarray, Views] | None = None
 
     def segmenter(self, method: str) -> Segmenter:
         """The segmenter of one of `zeroshot.figure_ground.METHODS`."""
-        camera, backend = self.model.camera, self.backend
+        return lambda photo: self._look(photo).foreground(method)
 
-        def read(gaussians: Gaussians, height: int, width: int) -> np.ndarray:
-            return figure_probability(gaussians, camera, height, width, method=method, backend=backend)
-
-        return lambda photo: self._viewer.read(photo, method, read)
+    def _look(self, photo: np.ndarray) -> Views:
+        if self._seen is None or self._seen[0] is not photo:
+            self._seen = photo, look(self.model, photo, self.looks, backend=self.backend, watch=self.watch)
+        return self._seen[1]
 
 
 def _grey(photo: np.ndarray) -> np.ndarray:

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from gmae_tools.benchmarks.predictions import MAPS
-from gmae_tools.datasets.saliency import Pair, pair_by_stem, read_grey
+from gmae_tools.datasets.saliency import PhotoAndMask, pair_by_stem, read_grey
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import IMAGE_SUFFIXES
 from gmae_tools.metrics.detection import Detections, detection_scores
 from gmae_tools.metrics.map_levels import MapLevels, check_levels
 from gmae_tools.metrics.regions import (
-    RegionFigures,
+    RegionMetrics,
     RegionProtocol,
     RegionResult,
     RegionScores,
@@ -77,7 +77,7 @@ class ScoredPair(NamedTuple):
     """
 
     name: str
-    figures: RegionFigures
+    figures: RegionMetrics
     found: Detections
     wanted: np.ndarray
     levels: MapLevels
@@ -93,22 +93,24 @@ def read_map(path: Path) -> np.ndarray:
     return read_soft_map(path)
 
 
-def pair_maps(maps: Path, masks: Path) -> list[Pair]:
+def pair_maps(maps: Path, masks: Path) -> list[PhotoAndMask]:
     """The files of a folder of maps (as `photo`) and of a folder of masks, by stem.
 
     Raises:
         GmaeToolsError: a map has no mask, or the other way round; the message names them.
     """
     ours, theirs = pair_by_stem(maps, masks, ("map", "mask"), MAP_SUFFIXES)
-    return [Pair(name, ours[name], theirs[name]) for name in ours]
+    return [PhotoAndMask(name, ours[name], theirs[name]) for name in ours]
 
 
-def maps_of(folder: Path, pairs: Sequence[Pair]) -> list[Pair]:
+def maps_of(folder: Path, pairs: Sequence[PhotoAndMask]) -> list[PhotoAndMask]:
     """The maps that a segmenter left in a folder (as `photo`), with the masks of a data set."""
     return [replace(pair, photo=folder / MAPS / f"{pair.name}.png") for pair in pairs]
 
 
-def score_pairs(pairs: Sequence[Pair], protocol: RegionProtocol, jobs: int | None = None) -> Iterator[ScoredPair]:
+def score_pairs(
+    pairs: Sequence[PhotoAndMask], protocol: RegionProtocol, jobs: int | None = None
+) -> Iterator[ScoredPair]:
     """Score the map `photo` of each pair against its mask, in `jobs` processes (by default one a core)."""
     score_one = partial(score_pair, protocol=protocol)
     jobs = min(jobs or cores(), -(-len(pairs) // _CHUNK))
@@ -118,7 +120,7 @@ def score_pairs(pairs: Sequence[Pair], protocol: RegionProtocol, jobs: int | Non
     yield from in_processes(score_one, pairs, jobs, _CHUNK)
 
 
-def score_pair(pair: Pair, protocol: RegionProtocol) -> ScoredPair:
+def score_pair(pair: PhotoAndMask, protocol: RegionProtocol) -> ScoredPair:
     """Score one map at the size of its mask, and the box of the largest region of its binary mask.
 
     Raises:

@@ -10,33 +10,28 @@ from __future__ import annotations
 import importlib
 import io
 import logging
-import os
 import pkgutil
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Timer
 
 import click
 
 from gmae_tools.cli._version import print_versions
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.processes import is_first_to_fail
+from gmae_tools.system.untrusted import no_interruption_lost, protected
 
-INTERRUPTED = "gmae_tools.interrupted"  # where a context has what is said after Ctrl-C
+INTERRUPTED = "gmae_tools.interrupted"  # key of the message after Ctrl-C in the meta data of a click context
 EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + SIGINT)
-_OVER = 0.05  # seconds after which a callback of compiled code has returned
 
 
 def print_error(problem: object) -> None:
-    """Print `error: <problem>` as one line on stderr, without what a terminal would obey: files have any name."""
+    """Print `error: <problem>` as one line on stderr, without the control characters that file names may hold."""
     line = " ".join(str(problem).splitlines())
     click.echo(f"error: {''.join(char if char.isprintable() else '?' for char in line)}", err=True)
 
 
 class ModuleGroup(click.Group):
-    """Sub-commands from the modules of this package; the user's mistakes end in one line, not in a traceback.
+    """Sub-commands from the modules of this package. Mistakes of the user end in one line, not in a traceback.
 
     Exit codes: 0 done, 1 something failed, 2 wrong usage (click's), 130 interrupted.
     """
@@ -54,10 +49,10 @@ class ModuleGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with _no_interruption_lost():
+            with protected(), no_interruption_lost():
                 return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # the reader of our output left (`| head`): click ends quietly
+            raise  # the reader of the output has left (`| head`): click ends quietly
         except (GmaeToolsError, OSError) as error:  # OSError: no such folder, no permission, disk full, ...
             if is_first_to_fail():
                 print_error(error)
@@ -68,50 +63,30 @@ class ModuleGroup(click.Group):
             ctx.exit(EXIT_INTERRUPTED)
 
 
-@contextmanager
-def _no_interruption_lost() -> Iterator[None]:
-    """Have Ctrl-C come again where it came in a callback of compiled code (numba), which drops or disguises it."""
-    usual = sys.unraisablehook
-
-    def raise_again(lost: sys.UnraisableHookArgs) -> None:
-        if not issubclass(lost.exc_type, KeyboardInterrupt):
-            usual(lost)
-            return
-        timer = Timer(_OVER, os.kill, (os.getpid(), signal.SIGINT))
-        timer.daemon = True
-        timer.start()
-
-    sys.unraisablehook = raise_again
-    try:
-        yield
-    except SystemError as disguise:  # "returned a result with an exception set"
-        if isinstance(disguise.__cause__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        sys.unraisablehook = usual
-
-
 @click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=print_versions,
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=print_versions,
     help="Show the versions of this package, of torch and of the embedded checkpoint.",
-)  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what was chosen, and why.")
+)
+@click.option("-v", "--verbose", is_flag=True, help="Report on stderr what was chosen automatically, and why.")
 def main(verbose: bool) -> None:
     """Gaussian masked autoencoders on photographs: layers, pretraining, analyses.
 
     Results go to stdout and into files, progress to stderr.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as they are, whatever their bytes
+        sys.stdout.reconfigure(errors="surrogateescape")  # prints names of any bytes
     log = logging.getLogger("gmae_tools")
     log.setLevel(logging.INFO if verbose else logging.WARNING)
     log.handlers = [LinesOnStderr()]
 
 
 class LinesOnStderr(logging.Handler):
-    """Log records as lines on what is stderr at the time."""
+    """Prints log records as lines on the current stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)

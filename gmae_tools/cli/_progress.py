@@ -20,9 +20,8 @@ from gmae_tools.system.files import still_there
 if TYPE_CHECKING:
     import numpy as np
 
-    from gmae_tools.gaussians import Gaussians
-    from gmae_tools.model import GMAE
     from gmae_tools.report.layers import Strips
+    from gmae_tools.scene import Scene
     from gmae_tools.splatting import Backend
 
 T = TypeVar("T")
@@ -151,19 +150,17 @@ def strip_progress(photo: np.ndarray, name: str) -> Callable[[Strips], Strips]:
 
 
 def refine_with_progress(
-    gaussians: Gaussians, photo: np.ndarray, model: GMAE, steps: int, backend: Backend, *, name: str,
-    background: float = 1.0,
-) -> Gaussians:  # fmt: skip
-    """Refine a prediction on a grey level, with a progress bar if it takes long."""
-    from gmae_tools.refine import MAX_PIXELS, refine_photo
+    scene: Scene, steps: int, *, name: str, background: float = 1.0, backend: Backend = "auto"
+) -> Scene:
+    """Refine a scene to its photograph on a grey level, with a progress bar if it takes long."""
+    from gmae_tools.refine import MAX_PIXELS, RefineOptions, refine_scene
 
-    work = min(photo.shape[0] * photo.shape[1], MAX_PIXELS) * steps
+    work = min(scene.height * scene.width, MAX_PIXELS) * steps
+    options = RefineOptions(background=background, backend=backend)
     with tqdm(total=steps, unit="step", desc=name, leave=False, disable=None if work >= LONG else True) as bar:
 
         def advance(_: int, psnr: float) -> None:
             bar.set_postfix_str(f"{psnr:.2f} dB", refresh=False)
             bar.update()
 
-        return refine_photo(
-            gaussians, photo, model.camera, steps, background=background, backend=backend, progress=advance
-        ).gaussians
+        return refine_scene(scene, steps, options, progress=advance)

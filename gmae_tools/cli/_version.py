@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 
 import click
 
 from gmae_tools import __version__, checkpoint_names
+from gmae_tools.system.files import file_sha256
 
 
 def describe_versions() -> list[str]:
@@ -20,8 +20,7 @@ def describe_versions() -> list[str]:
     lines = [f"gmae-tools, version {__version__}", f"torch {torch}, Python {platform.python_version()}"]
     for name in checkpoint_names.embedded():
         for weights in sorted(checkpoint_names.local_path(name).glob("*.safetensors")):
-            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-            lines.append(f"checkpoint {name}, SHA-256 {digest}")
+            lines.append(f"checkpoint {name}, SHA-256 {file_sha256(weights)}")
     return lines
 
 

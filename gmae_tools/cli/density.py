@@ -92,23 +92,23 @@ def command(
 
 def find_points(model: GMAE, photo: np.ndarray, refine: int, backend: Backend, name: str) -> Points:
     """Predict, and refine if asked to."""
-    from gmae_tools.predict import predict
+    from gmae_tools.predict import predict_scene
     from gmae_tools.zeroshot.density import Points
 
-    gaussians = predict(model, photo)
+    scene = predict_scene(model, photo)
     if refine:
-        gaussians = refine_with_progress(gaussians, photo, model, refine, backend, name=name)
-    return Points.of(gaussians)
+        scene = refine_with_progress(scene, refine, name=name, backend=backend)
+    return Points.of(scene)
 
 
 def draw(points: Points, photo: np.ndarray | None, caption: str, folder: Path) -> None:
     """Both figures; a single picture is shown by its Gaussians on the photograph."""
-    from gmae_tools.report.density import draw_centres, draw_density, draw_scales, write_figure
+    from gmae_tools.report.density import plot_centres, plot_density, plot_scales, write_figure
     from gmae_tools.zeroshot.density import density_map, scale_by_depth
 
-    centres = draw_density(density_map(points), caption) if photo is None else draw_centres(points, photo, caption)
+    centres = plot_density(density_map(points), caption) if photo is None else plot_centres(points, photo, caption)
     write_figure(centres, folder, "centres")
-    write_figure(draw_scales(points, scale_by_depth(points), caption, dots=photo is not None), folder, "scales")
+    write_figure(plot_scales(points, scale_by_depth(points), caption, dots=photo is not None), folder, "scales")
 
 
 def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path) -> None:

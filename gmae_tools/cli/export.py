@@ -90,29 +90,25 @@ def export(
     import dataclasses
 
     from gmae_tools import __version__, formats
-    from gmae_tools.formats.perspective import Viewer
+    from gmae_tools.formats.perspective import PerspectiveView
     from gmae_tools.images import read_image
-    from gmae_tools.predict import predict
-    from gmae_tools.scene import Scene
+    from gmae_tools.predict import predict_scene
 
-    photo = read_image(path, max_pixels=max_pixels)
-    gaussians = predict(model, photo)
+    scene = predict_scene(model, read_image(path, max_pixels=max_pixels))
     if refine:
-        gaussians = refine_with_progress(gaussians, photo, model, refine, backend, name=path.name)
-    height, width = photo.shape[:2]
-    scene = Scene(gaussians, model.camera, height, width, photo)
-    title = f"{path.name}: {gaussians.k} Gaussians by {checkpoint}"
+        scene = refine_with_progress(scene, refine, name=path.name, backend=backend)
+    title = f"{path.name}: {scene.k} Gaussians by {checkpoint}"
     files = [target.with_name(f"{target.name}.{form}") for form in dict.fromkeys(forms)]
     for file in files:
         formats.write(file, scene, fov=fov, title=title)
     record = {
         "image": str(path),
         "checkpoint": checkpoint,
-        "k": gaussians.k,
+        "k": scene.k,
         "refine": refine,
         "background": [1.0, 1.0, 1.0],
         "files": [file.name for file in files],
-        "viewer": Viewer(height, width, fov).to_dict(),
+        "viewer": PerspectiveView(scene.height, scene.width, fov).to_dict(),
         "camera": dataclasses.asdict(model.camera),
         "gmae_tools": __version__,
     }

@@ -13,7 +13,7 @@ from gmae_tools.cli._options import checkpoints_option, device_option, format_op
 from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
-    from gmae_tools.encoder.invariance import Curve
+    from gmae_tools.encoder.invariance import InvarianceCurve
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def command(
     photos, data_digest = choose_photographs(data, photographs)  # before torch is loaded, in case there are none
 
     from gmae_tools.benchmarks.predictions import claim
-    from gmae_tools.encoder.features import fingerprint
+    from gmae_tools.encoder.features import weights_digest
     from gmae_tools.encoder.invariance import TOKENS, occlusions, shuffled_batches
     from gmae_tools.predict import resolve_device
     from gmae_tools.report.invariance import COLUMNS, curve_rows, plot_invariance, wide_table
@@ -87,9 +87,9 @@ def command(
     }  # fmt: skip
     claim(folder, settings, parts=(TABLE, CURVES, *FIGURES), overwrite=overwrite)
     (folder / CURVES).mkdir(exist_ok=True)
-    curves: list[Curve] = []
+    curves: list[InvarianceCurve] = []
     for name, model in models_of(checkpoints, seed):
-        path = folder / CURVES / f"{fingerprint(model.encoder)[:16]}.json"
+        path = folder / CURVES / f"{weights_digest(model.encoder)[:16]}.json"
         if not path.exists():
             measured = measure(model.to(where), name, photos, batches, occlusions(ratios), seed)
             with atomic_path(path) as temporary:
@@ -107,11 +107,11 @@ def command(
 def choose_photographs(data: Sequence[str], count: int) -> tuple[list[Any], str]:
     """At most so many of the photographs, by the digests of their names, and what their fingerprint is."""
     from gmae_tools.datasets.labelled import name_share
-    from gmae_tools.datasets.photos import find_sources, fingerprint, list_photos
+    from gmae_tools.datasets.photos import find_sources, list_photos, sources_digest
 
     sources = find_sources(data)
     photos = sorted(list_photos(sources), key=lambda photo: (name_share("limit", photo.name), photo.name))
-    return photos[:count], fingerprint(sources, 0)
+    return photos[:count], sources_digest(sources, 0)
 
 
 def models_of(checkpoints: Sequence[str], seed: int) -> Iterator[tuple[str, Any]]:
@@ -134,7 +134,7 @@ def models_of(checkpoints: Sequence[str], seed: int) -> Iterator[tuple[str, Any]
 
 def measure(
     model: Any, name: str, photos: Sequence[Any], batches: Sequence[Any], conditions: Sequence[Any], seed: int
-) -> list[Curve]:
+) -> list[InvarianceCurve]:
     """The curves of a model, with a bar on stderr."""
     from gmae_tools.encoder.features import read_pictures
     from gmae_tools.encoder.invariance import invariance
@@ -147,13 +147,13 @@ def measure(
     return invariance(model, name, pictures, bar(batches, name), conditions, seed=seed)
 
 
-def read_curves(path: Path, name: str) -> list[Curve]:
+def read_curves(path: Path, name: str) -> list[InvarianceCurve]:
     """Curves as they were written, under the name that the model has now."""
-    from gmae_tools.encoder.invariance import Curve
+    from gmae_tools.encoder.invariance import InvarianceCurve
     from gmae_tools.errors import GmaeToolsError
 
     try:
-        return [Curve(**{**values, "model": name}) for values in json.loads(path.read_text())]
+        return [InvarianceCurve(**{**values, "model": name}) for values in json.loads(path.read_text())]
     except (ValueError, TypeError) as error:
         raise GmaeToolsError(f"{path}: damaged ({error}); delete it to have it made again") from None
 

@@ -108,19 +108,19 @@ def command(images: tuple[str, ...], recursive: bool, ks: str | None, layers: in
 def take_apart(model: GMAE, path: Path, request: LayersRequest, folder: Path, max_pixels: int) -> list[Row]:
     """Everything about one picture: read, predict, refine, draw, write; returns its rows of the table."""
     from gmae_tools.images import read_image
-    from gmae_tools.predict import predict
+    from gmae_tools.predict import predict_scene
     from gmae_tools.report.layers import BACKGROUNDS, write_layers
 
     photo = read_image(path, max_pixels=max_pixels)
-    gaussians, before = predict(model, photo), None
+    scene, before = predict_scene(model, photo), None
     if request.refine:
         background = BACKGROUNDS[request.background]
-        before = gaussians
-        gaussians = refine_with_progress(
-            gaussians, photo, model, request.refine, request.backend, name=path.name, background=background
+        before = scene
+        scene = refine_with_progress(
+            scene, request.refine, name=path.name, background=background, backend=request.backend
         )
     progress = strip_progress(photo, path.name)
-    return write_layers(photo, gaussians, model.camera, request, folder, str(path), progress, before)
+    return write_layers(scene, request, folder, str(path), progress=progress, before=before)
 
 
 def parse_ks(text: str) -> dict[str, int | None]:

@@ -108,7 +108,7 @@ def _numbers(kind: type) -> Any:
     "--mask-ratio",
     callback=_numbers(float),
     metavar="SHARES",
-    help="Share of hidden patches: one number, or a range.  [default: 0,0.75; except for gmae 0.75]",
+    help="Share of hidden patches: one number, or a range.  [default: 0,0.75 for gmae, 0.75 for the others]",
 )
 @click.option(
     "--whole",
@@ -255,7 +255,7 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
     from accelerate import PartialState
 
     from gmae_tools.pretrain import paper
-    from gmae_tools.pretrain.loop import MODEL_FOLDER, PretrainConfig, pretrain
+    from gmae_tools.pretrain.loop import MODEL_FOLDER, Execution, PretrainConfig, pretrain
     from gmae_tools.pretrain.objectives import OBJECTIVES
     from gmae_tools.pretrain.optimizers import OptimizerConfig
     from gmae_tools.pretrain.schedule import Schedule
@@ -287,10 +287,10 @@ def command(data: tuple[str, ...], out: str, objective: str, preset: str, change
         **{name: options[name] for name in ("batch_size", "clip", "precision", "held_out", "seed", "log_every",
                                             "save_every", "evaluate_every")},
     )  # fmt: skip
-    machine = {name: options[name] for name in ("backend", "accumulate", "compile", "shard_mb", "cache")}
+    execution = Execution(**{each.name: options[each.name] for each in fields(Execution)})
     folder = output_folder(out, MODEL_FOLDER, launched=True)
     when_interrupted(f"the same command with --resume goes on with what {folder} holds")
-    checkpoint = pretrain(config, folder, resume=resume, device=device, **machine)
+    checkpoint = pretrain(config, folder, resume=resume, device=device, execution=execution)
     if PartialState().is_main_process:
         click.echo(checkpoint)
 

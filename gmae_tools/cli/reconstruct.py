@@ -61,7 +61,8 @@ def command(
         from gmae_tools.encoder.features import distinct_names, load_autoencoder
         from gmae_tools.images import read_image
         from gmae_tools.predict import resolve_device
-        from gmae_tools.report.reconstruction import COLUMNS, ReconstructionRequest, write_reconstructions
+        from gmae_tools.pretrain.reconstruction import check_rebuilds, reconstruct_photo
+        from gmae_tools.report.reconstruction import COLUMNS, rows_of, write_reconstructions
         from gmae_tools.report.tables import format_rows
         from gmae_tools.splatting import choose_backend
 
@@ -69,14 +70,20 @@ def command(
         choose_backend(backend, where)  # one that cannot draw is refused before any work
         names = list(dict.fromkeys(checkpoints))
         models = dict(zip(distinct_names(names), (load_autoencoder(name).to(where) for name in names), strict=True))
-    request = ReconstructionRequest(models, mask_ratio, seed, backend)
+    for name, model in models.items():
+        check_rebuilds(model, name)
     folder = output_folder(out, "*")
     rows: list[Row] = []
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
             try:
                 photo = read_image(path, max_pixels=max_pixels)
-                rows += write_reconstructions(photo, request, folder / name / SHEET, str(path))
+                found = {
+                    label: reconstruct_photo(model, photo, mask_ratio, seed=seed, backend=backend)
+                    for label, model in models.items()
+                }
+                write_reconstructions(found, photo.shape[:2], folder / name / SHEET, str(path))
+                rows += rows_of(found, str(path))
             except (GmaeToolsError, OSError) as error:
                 print_failure(path, error)
                 failures += 1

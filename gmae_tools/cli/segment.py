@@ -31,7 +31,7 @@ from gmae_tools.system.files import atomic_path
 if TYPE_CHECKING:
     from gmae_tools.benchmarks.figure_methods import GaussianFigure, Segmenter
     from gmae_tools.metrics.regions import Threshold
-    from gmae_tools.report.segment import FigureRow
+    from gmae_tools.report.segment import ForegroundRow
     from gmae_tools.splatting import Backend
 
 GAUSSIAN = ("grouped", "depth")
@@ -141,7 +141,7 @@ def draw(
         from gmae_tools.benchmarks import figure_methods
         from gmae_tools.images import write_image
         from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
-        from gmae_tools.report.segment import figure_sheet
+        from gmae_tools.report.segment import foreground_sheet
 
     threshold = figure_methods.THRESHOLDS[method] if threshold is None else threshold
     source = open_model(checkpoint, device, backend, scales, flip, refine) if method in GAUSSIAN else None
@@ -162,7 +162,7 @@ def draw(
         refined = f", refined in {refine} steps" if refine else ""
         maker = f" from K = {source.model.config.k} Gaussians by {Path(checkpoint).name}{refined}" if source else ""
         write_image(
-            folder / SHEET, figure_sheet("Figure and ground", f"{method}{maker}{of_all(rows, len(records))}", rows)
+            folder / SHEET, foreground_sheet("Figure and ground", f"{method}{maker}{of_all(rows, len(records))}", rows)
         )
     if records:
         click.echo(render(records, form))
@@ -171,13 +171,13 @@ def draw(
 
 def take_out(
     path: Path, segment: Segmenter, method: str, threshold: Threshold, folder: Path, max_pixels: int
-) -> tuple[FigureRow, dict[str, Any]]:
+) -> tuple[ForegroundRow, dict[str, Any]]:
     """Everything about one picture, written to `folder`; its row of the sheet, and what stands in its JSON file."""
     import numpy as np
 
     from gmae_tools.images import read_image, write_image
     from gmae_tools.metrics.regions import binarize
-    from gmae_tools.report.segment import cutout, figure_row, overlay
+    from gmae_tools.report.segment import cutout, foreground_row, overlay
     from gmae_tools.zeroshot.boxes import largest_box
 
     photo = read_image(path, max_pixels=max_pixels)
@@ -210,7 +210,7 @@ def take_out(
         "figure and box": pictures["overlay"],
         "cut-out": pictures["cutout"],
     }
-    return figure_row(path.name, shown), record
+    return foreground_row(path.name, shown), record
 
 
 def render(records: list[dict[str, Any]], form: str) -> str:

@@ -88,14 +88,11 @@ def command(images: tuple[str, ...], recursive: bool, layers: int, side: int, ou
 def show(model: GMAE, path: Path, request: PageRequest, page: Path, max_pixels: int) -> Row:
     """Everything about one picture: read, predict, refine, write; returns its row of the table."""
     from gmae_tools.images import read_image
-    from gmae_tools.predict import predict
+    from gmae_tools.predict import predict_scene
     from gmae_tools.report.page import write_page
 
-    photo = read_image(path, max_pixels=max_pixels)
-    gaussians = predict(model, photo)
+    scene = predict_scene(model, read_image(path, max_pixels=max_pixels))
     if request.refine:
-        gaussians = refine_with_progress(
-            gaussians, photo, model, request.refine, request.backend, name=path.name
-        )  # fmt: skip
-    size = write_page(photo, gaussians, model.camera, request, page, path.name)
-    return {"image": str(path), "k": gaussians.k, "kilobytes": round(size / 1000), "page": str(page)}
+        scene = refine_with_progress(scene, request.refine, name=path.name, backend=request.backend)
+    size = write_page(scene, request, page, path.name)
+    return {"image": str(path), "k": scene.k, "kilobytes": round(size / 1000), "page": str(page)}

@@ -54,21 +54,18 @@ def command(
     path = input_path(image)
     photo = read_image(path, max_pixels=max_pixels)
 
-    from gmae_tools.formats.perspective import Viewer, in_perspective
-    from gmae_tools.predict import predict
-    from gmae_tools.refine import refine_photo
+    from gmae_tools.formats.perspective import for_viewers
+    from gmae_tools.predict import predict_scene
+    from gmae_tools.refine import RefineOptions, refine_scene
     from gmae_tools.report.view3d import serve
 
     model = open_gmae(checkpoint, device, backend)
-    gaussians = predict(model, photo)
+    scene = predict_scene(model, photo)
     if refine:
         with busy(f"refining in {refine} steps"):
-            gaussians = refine_photo(gaussians, photo, model.camera, refine, backend=backend).gaussians
-    height, width = photo.shape[:2]
-    viewer = Viewer(height, width, fov)
-    source = f"{gaussians.k} by {Path(checkpoint).name}" + (f", refined in {refine} steps" if refine else "")
-    moved = in_perspective(gaussians, model.camera, viewer)
-    with serve(moved, viewer, host=host, port=port, title=path.name, source=source):
+            scene = refine_scene(scene, refine, RefineOptions(backend=backend))
+    source = f"{scene.k} by {Path(checkpoint).name}" + (f", refined in {refine} steps" if refine else "")
+    with serve(*for_viewers(scene, fov), host=host, port=port, title=path.name, source=source):
         click.echo(f"http://{host}:{port}")
         while True:
             time.sleep(1)

@@ -1,4 +1,4 @@
-"""Photographs with the boxes of their objects, whatever the data set they come from."""
+"""Photographs with the boxes of their objects, of any data set, and where data sets are found."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class BoxedPhoto:
     """A photograph, and the boxes of the objects in it.
 
     Attributes:
-        name: of the photograph, unique in its data set.
-        photo: its file.
+        name: Name of the photograph, unique in its data set.
+        photo: Its file.
         boxes: float64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open (x1 - x0 is the width); n may be 0.
     """
 
@@ -31,7 +31,7 @@ def data_root(name: str, root: str | os.PathLike[str] | None) -> Path:
     """The folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
 
     Raises:
-        GmaeToolsError: none is named.
+        GmaeToolsError: Neither is given.
     """
     chosen = root or os.environ.get("GMAE_TOOLS_DATA")
     if not chosen:
@@ -40,10 +40,10 @@ def data_root(name: str, root: str | os.PathLike[str] | None) -> Path:
 
 
 def first_folder(name: str, root: Path, layouts: Sequence[str], part: str) -> Path:
-    """The first of some folders under the root that holds `part`.
+    """The first of the folders `layouts` under the root that contains `part`.
 
     Raises:
-        GmaeToolsError: none of them does; the message says where the data set belongs.
+        GmaeToolsError: None of them does; the message says where the data set belongs.
     """
     for layout in layouts:
         if (root / layout / part).exists():

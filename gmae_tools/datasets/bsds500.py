@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from gmae_tools.datasets.download import Progress, checksum, download, unpack_tar
+from gmae_tools.datasets.download import Progress, download, unpack_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import open_image
+from gmae_tools.system.files import file_sha256
 
 URL = "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
 SHA256 = "97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e"  # of the 70,763,455 bytes there
@@ -34,9 +35,12 @@ HOW_TO_GET = "run `gmae-tools datasets fetch bsds500 --root DIR`, or name the fo
 class BSDS500:
     """The data set in a folder.
 
-    root: the folder that holds `BSR/BSDS500/data` or `bsds500`, or the folder with `images` and
-    `groundTruth` itself; by default the environment variable GMAE_TOOLS_DATA. Raises GmaeToolsError, saying
-    what to run, when it is not there.
+    Args:
+        root: Folder that contains `BSR/BSDS500/data` or `bsds500`, or the folder of `images` and `groundTruth` itself;
+            by default the environment variable GMAE_TOOLS_DATA.
+
+    Raises:
+        GmaeToolsError: It is not there; the message says what to run.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
@@ -63,7 +67,7 @@ class BSDS500:
         return self._folder("groundTruth", split)
 
     def boundaries(self, name: str) -> list[np.ndarray]:
-        """The annotators' boundary maps of one image, bool [H, W] each; `name` is its id, such as "3063"."""
+        """The annotators' boundary maps of one image, bool `[H, W]` each; `name` is its id, such as "3063"."""
         for split in SPLITS:
             path = self.folder / "groundTruth" / split / f"{name}.mat"
             if path.is_file():
@@ -71,11 +75,13 @@ class BSDS500:
         raise GmaeToolsError(f"no ground truth for image {name} in {self.folder / 'groundTruth'}")
 
     def check(self, progress: Callable[[Iterable[str], int], Iterable[str]] | None = None) -> dict[str, int]:
-        """Count and read every file: the number of images of each split that is there.
+        """Read every file; returns the number of images of each split that is there.
 
-        progress: passes on the names of the images of a split, of which it is told the number.
+        Args:
+            progress: Called with the names of a split's images and their number; yields the names.
 
-        Raises GmaeToolsError naming the first file that is missing, surplus, damaged or of the wrong size.
+        Raises:
+            GmaeToolsError: A file is missing, surplus, damaged or of the wrong size; the message names the first one.
         """
         found = {split: self._check_split(split, progress) for split in SPLITS if self._has(split)}
         if not found:
@@ -124,15 +130,18 @@ def fetch(
     keep_archive: bool = False,
     progress: Progress | None = None,
 ) -> BSDS500:
-    """Download the official archive, compare its checksum and unpack `BSR/BSDS500/data` under `root`.
+    """Download the official archive, compare its checksum and unpack `BSR/BSDS500/data`, unless that was done before.
 
-    url: another source of the same archive. keep_archive: leave the archive in `root`.
-    Data that are already there are not fetched again.
+    Args:
+        root: Folder of the data sets.
+        url: Another source of the same archive.
+        keep_archive: Leave the archive in `root`.
+        progress: See `download`.
     """
     with suppress(GmaeToolsError):
         return BSDS500(root)
     archive = Path(root) / "BSR_bsds500.tgz"
-    if not (archive.is_file() and checksum(archive) == SHA256):
+    if not (archive.is_file() and file_sha256(archive) == SHA256):
         download(url or URL, archive, sha256=SHA256, progress=progress)
     inside = LAYOUTS[0]
     unpack_tar(archive, Path(root) / inside, inside=inside)
@@ -142,7 +151,7 @@ def fetch(
 
 
 def read_mat(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The variables of a MATLAB file (version 7.2 or older). Raises GmaeToolsError when it cannot be read."""
+    """The variables of a MATLAB file (version 7.2 or older); GmaeToolsError if it cannot be read."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -160,9 +169,9 @@ def read_mat(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_boundaries(path: str | os.PathLike[str]) -> list[np.ndarray]:
-    """The annotators' boundary maps in a BSDS-style file, bool [H, W] each.
+    """The annotators' boundary maps in a BSDS-style file, bool `[H, W]` each.
 
-    The file holds a cell array `groundTruth` of structures with a field `Boundaries`.
+    The file contains a cell array `groundTruth` of structures with a field `Boundaries`.
     """
     variables = read_mat(path)
     if "groundTruth" not in variables:

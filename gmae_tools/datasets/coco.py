@@ -1,8 +1,8 @@
 """COCO in the official layout: boxes of objects, from `annotations/instances_*.json`.
 
-Photographs lie in a folder named by the split (`val2017/`, `train2014/`), or in `images/` above it. Regions marked as
-crowds are no objects, as in LOST (arXiv 2109.14279). COCO20k, the part of train2014 on which single-object discovery is
-reported, is a list of files (`coco_20k_filenames.txt`) beside the annotations.
+Photographs are in a folder named after the split (`val2017/`, `train2014/`), which may itself be in `images/`. Regions
+marked as crowds do not count as objects, as in LOST (arXiv 2109.14279). COCO20k, the part of train2014 on which
+single-object discovery is reported, is a list of files (`coco_20k_filenames.txt`) beside the annotations.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class COCO:
     """COCO of any year.
 
     Args:
-        root: folder of the data sets, by default the environment variable GMAE_TOOLS_DATA; there lies `coco/`, or what
-            is in it.
+        root: Folder of the data sets that contains `coco/` or its content; by default the environment variable
+            GMAE_TOOLS_DATA.
 
     Raises:
-        GmaeToolsError: it is not there; the message says what to do.
+        GmaeToolsError: It is not there; the message says what to do.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
@@ -39,7 +39,7 @@ class COCO:
         """The photographs of a split (`val2017`, `train2014`, ..., `coco20k`) by file name, with all boxes.
 
         Raises:
-            GmaeToolsError: annotations, photographs or the list of COCO20k are missing or damaged.
+            GmaeToolsError: Annotations, photographs or the list of COCO20k are missing or damaged.
         """
         year = "train2014" if split == COCO20K else split
         path = self.folder / "annotations" / f"instances_{year}.json"

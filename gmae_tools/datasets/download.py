@@ -1,8 +1,7 @@
-"""Fetch archives: a download that goes on where it stopped, a checksum, and unpacking that trusts nothing."""
+"""Fetch archives: downloads that resume, a checksum, and unpacking that distrusts the archive."""
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import io
 import os
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line, printable
+from gmae_tools.system.files import file_sha256
 
 Progress = Callable[[int, int | None], None]  # bytes there, bytes in all (None: not known)
 
@@ -38,13 +38,22 @@ def download(
     timeout: float = 30.0,
     max_bytes: int = 4 << 30,
 ) -> None:
-    """Download `url` into the file `target`.
+    """Download `url` into the file `target`, which appears when it is complete.
 
-    What has arrived is kept in `<target>.part`: a broken connection, and a later call, go on from there.
-    The file gets its name when it is complete and, if `sha256` (hex) is given, has that checksum. Raises
-    GmaeToolsError when the server refuses or sends more than `max_bytes`, the connection breaks or brings nothing for
-    `timeout` seconds, `attempts` times without anything new, the disk is full, or the checksum is wrong (the part is
-    removed then).
+    Received bytes are kept in `<target>.part`, from which a new connection or a later call continues.
+
+    Args:
+        url: An http or https address.
+        target: The file; missing folders are made.
+        sha256: Expected checksum in hexadecimal digits; a file with another one is removed.
+        progress: Called with the bytes received so far and in all.
+        attempts: Number of connections in a row that may break without a new byte.
+        timeout: Seconds without a byte after which a connection counts as broken.
+        max_bytes: Largest size that is accepted.
+
+    Raises:
+        GmaeToolsError: The server refuses or sends too much, the connection breaks too often, the disk is full, or the
+            checksum is wrong.
     """
     if not _is_address(url):
         raise GmaeToolsError(f"{url!r} is no address: it should begin with https:// or http://")
@@ -68,7 +77,7 @@ def download(
         if failures >= attempts:
             raise GmaeToolsError(f"{url} cannot be fetched ({one_line(problem)}): run again, it goes on from there")
         time.sleep(min(0.1 * 2**failures, 10))
-    if sha256 and checksum(part) != sha256.lower():
+    if sha256 and file_sha256(part) != sha256.lower():
         part.unlink()
         raise GmaeToolsError(f"{url} has another checksum than {sha256}: run again, or name another source")
     os.replace(part, target)
@@ -81,21 +90,12 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def checksum(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
 def _continue(url: str, part: Path, progress: Progress | None, timeout: float, max_bytes: int) -> None:
-    """Append what is missing to `part`, or begin anew where the server cannot continue."""
+    """Append the missing bytes to `part`, or begin again if the server cannot continue."""
     have = _size(part)
     request = urllib.request.Request(url, headers={"User-Agent": "gmae-tools"})
     if have:
@@ -105,7 +105,7 @@ def _continue(url: str, part: Path, progress: Progress | None, timeout: float, m
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
             raise
-        # Nothing lies beyond what we have: it is all there, or it is not this file.
+        # There are no bytes beyond those in the part: it is complete, or of another file.
         if error.headers.get("Content-Range") == f"bytes */{have}":
             return
         part.unlink()
@@ -136,7 +136,7 @@ def _open_part(part: Path, anew: bool) -> io.FileIO:
 
 
 def _append(file: io.FileIO, chunk: bytes) -> None:
-    """Write all of a chunk, or all that the disk takes."""
+    """Write a chunk, or as much of it as the disk takes."""
     left = memoryview(chunk)
     try:
         while left:
@@ -146,7 +146,7 @@ def _append(file: io.FileIO, chunk: bytes) -> None:
 
 
 def _extent(response: http.client.HTTPResponse, part: Path, have: int) -> tuple[int, int | None]:
-    """Where the answer begins in the file, and the size of the file if known."""
+    """The offset in the file at which the response begins, and the size of the file if known."""
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not match or int(match[1]) != have:
@@ -170,13 +170,17 @@ def unpack_tar(
     inside: str = "",
     max_bytes: int = 4 << 30,
 ) -> None:
-    """Unpack the part `inside` (a path prefix such as "BSR/BSDS500/data") of a tar archive into a new
-    `folder`.
+    """Unpack a part of a tar archive into a new folder, which appears when everything is unpacked.
 
-    `folder` appears when everything is unpacked, or not at all; it must not exist. Only files and folders
-    with relative names below `inside` are accepted: an archive with anything else there (links, devices,
-    absolute names, `..`, a name twice), with more than `max_bytes` in all, or damaged, is refused with a
-    GmaeToolsError, and so is a disk that is full.
+    Args:
+        archive: The archive.
+        folder: The folder, which must not exist yet.
+        inside: The part to unpack, a path prefix such as "BSR/BSDS500/data".
+        max_bytes: Largest size of all members.
+
+    Raises:
+        GmaeToolsError: The folder exists, the archive is damaged or too large, or contains anything else than files and
+            folders with relative names (links, devices, absolute names, `..`, a name twice), or the disk is full.
     """
     folder = Path(folder)
     if folder.exists():
@@ -199,7 +203,7 @@ def unpack_tar(
 def _unpack_members(tar: tarfile.TarFile, folder: Path, inside: PurePosixPath, max_bytes: int, label: str) -> None:
     total = 0
     for member in checked_members(tar, label):
-        total += member.size  # also of what is not wanted: all of it has to be decompressed
+        total += member.size  # also of members that are not wanted, because all of them are decompressed
         if total > max_bytes:
             raise GmaeToolsError(f"{label}: refusing to unpack more than {max_bytes >> 20} MB")
         name = PurePosixPath(member.name)
@@ -228,7 +232,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) 
 
 
 def _read_to_the_end(tar: tarfile.TarFile, label: str) -> None:
-    """Read what follows the last member, a few empty blocks; only then a decompressor compares checksums."""
+    """Read the empty blocks after the last member, because a decompressor compares checksums only at the end."""
     assert tar.fileobj is not None
     for _ in range(_MOST_PADDING // _CHUNK):
         if not tar.fileobj.read(_CHUNK):

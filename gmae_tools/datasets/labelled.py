@@ -1,7 +1,7 @@
-"""Photographs with labels, split into those to learn from and those to be asked about.
+"""Photographs with labels, split into a training part and a validation part.
 
-Labels are the names of folders (`CLASS/photo.jpg`, as in torchvision's ImageFolder), or what stands before the last
-dash of a file's name (`SOURCE-000123.webp`, in folders or tar shards).
+Labels are the names of folders (`CLASS/photo.jpg`, as in torchvision's ImageFolder), or the part of a file's name
+before its last dash (`SOURCE-000123.webp`, in folders or tar shards).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gmae_tools.errors import GmaeToolsError
 
 Labelling = Literal["folder", "prefix"]
 
-_VALIDATION_SHARE = 0.2  # of a data set that comes without a split
+_VALIDATION_SHARE = 0.2  # of a data set without a split of its own
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class LabelledPhotos:
     """A classification data set.
 
     Attributes:
-        photos: sorted by part and name.
-        labels: `[n]`, numbers into `classes`.
-        is_validation: `[n]`, bool; the others are to learn from.
-        classes: names, sorted.
-        split: in words, how the photographs were split.
-        fingerprint: changes when a photograph, its label or its part does.
+        photos: Photographs, sorted by part and name.
+        labels: Indices of `classes`, `[n]`.
+        is_validation: Whether a photograph belongs to the validation part, bool `[n]`.
+        classes: Names of the classes, sorted.
+        split: How the photographs were split, in words.
+        fingerprint: Digest of photographs, labels and parts.
     """
 
     photos: list[Photo]
@@ -45,22 +45,22 @@ class LabelledPhotos:
 
     @property
     def largest_class(self) -> float:
-        """Accuracy on the validation part of who always answers with the class most frequent there."""
+        """Accuracy on the validation part if the answer is always its most frequent class."""
         counts = np.bincount(self.labels[self.is_validation])
         return float(counts.max() / counts.sum())
 
 
 def find_labelled(data: Sequence[str | Path], labelling: Labelling, limit: int | None = None) -> LabelledPhotos:
-    """The photographs of `data` with their labels and parts; nothing is decoded yet.
+    """The photographs of `data` with their labels and parts. Nothing is decoded.
 
     Args:
-        data: one folder with `train/` and `val/`, which then are the parts; or folder trees, shards, ranges, of which
-            a fifth, by the digests of the names, is for validation.
-        labelling: where labels stand.
-        limit: use at most so many photographs, chosen by the digests of their names.
+        data: One folder with the parts `train/` and `val/`; or folder trees, shards and ranges, a fifth of which, by
+            the digests of the names, is for validation.
+        labelling: Where the labels are.
+        limit: Largest number of photographs, which are chosen by the digests of their names.
 
     Raises:
-        GmaeToolsError: nothing there, no label, fewer than two classes, or an empty part.
+        GmaeToolsError: There are no photographs, no labels, fewer than two classes, or a part is empty.
     """
     parts = _parts(data)
     found = [(part, photo) for part, inputs in parts.items() for photo in list_photos(find_sources(inputs))]
@@ -82,7 +82,7 @@ def find_labelled(data: Sequence[str | Path], labelling: Labelling, limit: int |
 
 
 def _parts(data: Sequence[str | Path]) -> dict[str, list[str | Path]]:
-    """Inputs by part; the part has no name where the data set brings no split along."""
+    """Inputs by part; one part with an empty name if the data set has no split of its own."""
     if len(data) == 1:
         folders = {part: Path(data[0]).expanduser() / part for part in ("train", "val")}
         there = [part for part, folder in folders.items() if folder.is_dir()]
@@ -95,7 +95,7 @@ def label_of(name: str, labelling: Labelling) -> str:
     """The label in a photograph's name (a path with `/`).
 
     Raises:
-        GmaeToolsError: there is none.
+        GmaeToolsError: There is none.
     """
     path = PurePosixPath(name)
     if labelling == "prefix":
@@ -114,7 +114,7 @@ def _is_validation(name: str) -> bool:
 
 
 def name_share(purpose: str, name: str) -> float:
-    """A number in [0, 1) that follows from the name; for different purposes independent ones."""
+    """A number in [0, 1) that is a function of the name; independent for different purposes."""
     digest = hashlib.sha256(f"{purpose} {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -125,7 +125,7 @@ def _key(each: tuple[str, Photo]) -> tuple[str, str]:
 
 
 def _fingerprint(found: Sequence[tuple[str, Photo]], labels: Sequence[str]) -> str:
-    """SHA-256 of names, labels, and sizes and times of the files; no file is read for it."""
+    """SHA-256 of names, labels, and sizes and times of the files. No file is read."""
     times = {photo.path: photo.path.stat().st_mtime_ns for _, photo in found}
     digest = hashlib.sha256()
     for (part, photo), label in zip(found, labels, strict=True):
@@ -135,7 +135,7 @@ def _fingerprint(found: Sequence[tuple[str, Photo]], labels: Sequence[str]) -> s
 
 
 def describe(data: LabelledPhotos) -> str:
-    """Sizes of the parts, and of the largest classes."""
+    """Sizes of the parts and of the largest classes, in words."""
     counts = Counter(data.labels.tolist()).most_common(5)
     shown = ", ".join(f"{data.classes[number]} {count}" for number, count in counts)
     more = ", ..." if len(data.classes) > len(counts) else ""

@@ -1,4 +1,4 @@
-"""The data sets that figure and ground are measured on, by the name that a command line has for them."""
+"""The data sets on which foregrounds are measured, by their names on the command line."""
 
 from __future__ import annotations
 
@@ -8,42 +8,46 @@ from typing import Any, NamedTuple
 
 from gmae_tools.datasets.boxed import BoxedPhoto
 from gmae_tools.datasets.coco import COCO, COCO20K
-from gmae_tools.datasets.saliency import Pair, Saliency, Split, of_split
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, of_split
 from gmae_tools.datasets.voc import VOC
 from gmae_tools.errors import GmaeToolsError
 
 Root = str | os.PathLike[str] | None
 
 
-class _Source(NamedTuple):
-    """The split that is meant where none is named, and what reads one."""
+class _NamedDataset(NamedTuple):
+    """The default split, and the function that reads a split."""
 
     split: str
-    read: Callable[[str, Root], list[BoxedPhoto] | list[Pair]]
+    read: Callable[[str, Root], list[BoxedPhoto] | list[PhotoAndMask]]
 
 
-# Boxes of objects, on the splits that single-object discovery is reported on; and segmentations.
+# Data sets with boxes of objects, by default on the splits of single-object discovery, and with segmentations.
 BOXED = {
-    "voc07": _Source("trainval", lambda split, root: VOC("2007", root).boxed(split)),
-    "voc12": _Source("trainval", lambda split, root: VOC("2012", root).boxed(split)),
-    "coco": _Source("val2017", lambda split, root: COCO(root).boxed(split)),
-    COCO20K: _Source(COCO20K, lambda split, root: COCO(root).boxed(split)),
+    "voc07": _NamedDataset("trainval", lambda split, root: VOC("2007", root).boxed(split)),
+    "voc12": _NamedDataset("trainval", lambda split, root: VOC("2012", root).boxed(split)),
+    "coco": _NamedDataset("val2017", lambda split, root: COCO(root).boxed(split)),
+    COCO20K: _NamedDataset(COCO20K, lambda split, root: COCO(root).boxed(split)),
 }
 SEGMENTED = {
-    "voc07-seg": _Source("val", lambda split, root: VOC("2007", root).pairs(split)),
-    "voc12-seg": _Source("val", lambda split, root: VOC("2012", root).pairs(split)),
+    "voc07-seg": _NamedDataset("val", lambda split, root: VOC("2007", root).pairs(split)),
+    "voc12-seg": _NamedDataset("val", lambda split, root: VOC("2012", root).pairs(split)),
 }
 
 
 class ListedSet:
-    """A data set whose photographs are those of a list: `name` with the list's, such as `voc07:trainval`.
+    """A data set of which a list names the photographs.
 
     Args:
-        source: the name of one of `BOXED` or `SEGMENTED`; another split than its own after a colon.
-        root: folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
+        source: A name of `BOXED` or `SEGMENTED`, followed by a colon and a split if that is not the default one.
+        root: Folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
+
+    Attributes:
+        name: Name with split, such as `voc07:trainval`.
+        boxed: Whether the photographs come with boxes; else they come with masks.
 
     Raises:
-        GmaeToolsError: it is not there, or damaged.
+        GmaeToolsError: It is not there, or damaged.
     """
 
     official_size = None  # the lists are the official ones
@@ -55,8 +59,8 @@ class ListedSet:
         self.boxed = kind in BOXED
         self._photos = found.read(split or found.split, root)
 
-    def pairs(self, split: Split = "all") -> list[Pair] | list[BoxedPhoto]:
-        """The photographs, or those with odd or with even numbers: with boxes if `boxed`, else with masks."""
+    def pairs(self, split: Split = "all") -> list[PhotoAndMask] | list[BoxedPhoto]:
+        """The photographs, all or those with odd or even numbers, with their boxes or masks."""
         photos: list[Any] = self._photos
         return of_split(photos, split, self.name)
 
@@ -67,5 +71,5 @@ def open_dataset(source: str, root: Root = None) -> Saliency | ListedSet:
     if kind in BOXED or kind in SEGMENTED:
         return ListedSet(source, root)
     if colon and not os.path.exists(source):
-        raise GmaeToolsError(f"{source}: only {', '.join([*BOXED, *SEGMENTED])} have splits to be named")
+        raise GmaeToolsError(f"{source}: only {', '.join([*BOXED, *SEGMENTED])} have splits")
     return Saliency(source, root)

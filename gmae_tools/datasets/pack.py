@@ -1,7 +1,7 @@
-"""Packing photographs into tar shards: a few large files travel and are kept more easily than a million small ones.
+"""Packing photographs into tar shards, because a few large files are easier to copy and keep than a million small ones.
 
-Photographs are downscaled and encoded anew, and stored in the order of their names. A shard appears under its name when
-it is whole; a later call goes on after the last one and makes the same shards as one that was never interrupted.
+Photographs are downscaled, encoded again, and stored in the order of their names. A shard appears under its name when
+it is complete. A later call continues after the last one and makes the same shards as an uninterrupted call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 
 from PIL import Image, features
 
-from gmae_tools.datasets.photos import Photo, decode_photo, find_sources, fingerprint, list_photos, work_through
+from gmae_tools.datasets.photos import Photo, decode_photo, find_sources, list_photos, sources_digest, work_through
 from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
@@ -32,13 +32,13 @@ _END = tarfile.RECORDSIZE  # bytes with which a tar ends, at most
 
 @dataclass(frozen=True)
 class Packed:
-    """What lies in the folder.
+    """The content of the folder.
 
     Attributes:
-        shards: number of files, `photos-00000.tar` and on.
-        photographs: number of photographs in them.
-        skipped: number of photographs that could not be read.
-        example: name of one of these and the reason, if this call met any.
+        shards: Number of files, from `photos-00000.tar` on.
+        photographs: Number of photographs in them.
+        skipped: Number of photographs that could not be read.
+        example: Name of one of these and the reason, if this call met any.
     """
 
     shards: int
@@ -57,19 +57,19 @@ def pack(
     quality: int = 80,
     progress: bool = True,
 ) -> Packed:
-    """Pack photographs into the folder `out`, or go on where an earlier call was interrupted.
+    """Pack photographs into the folder `out`, or continue an interrupted call.
 
     Args:
-        inputs: as for `PhotoStore.open`.
-        out: made if missing; of shards, it must hold none but those of the same call.
-        shard_mb: megabytes (of 1,000,000 bytes) in a shard, at most; a photograph that is larger has one of its own.
-        max_side: longer side in pixels above which a photograph is downscaled.
-        kind: how photographs are encoded.
-        quality: of the encoder, 1..100.
-        progress: show a bar on stderr.
+        inputs: As for `PhotoStore.open`.
+        out: Folder, made if missing. It must not contain shards of another call.
+        shard_mb: Largest size of a shard in megabytes (of 1,000,000 bytes); a larger photograph has its own shard.
+        max_side: Longest side in pixels; larger photographs are downscaled.
+        kind: Format of the photographs in the shards.
+        quality: Quality of the encoder, 1..100.
+        progress: Whether a bar is shown on stderr.
 
     Raises:
-        GmaeToolsError: no photograph can be read, `out` lies among the inputs or holds other shards, a setting is
+        GmaeToolsError: No photograph can be read, `out` is inside an input or contains other shards, a setting is
             impossible, or the disk is full.
     """
     if not shard_mb > 0 or max_side < 1 or not 1 <= quality <= 100:
@@ -81,7 +81,7 @@ def pack(
             raise GmaeToolsError(f"{out}: lies inside {path}, whose photographs are to be packed; choose another --out")
     sources = find_sources(inputs)
     photos = list_photos(sources)
-    settings = {"sources": fingerprint(sources, max_side), "photographs": len(photos), "shard_mb": shard_mb,
+    settings = {"sources": sources_digest(sources, max_side), "photographs": len(photos), "shard_mb": shard_mb,
                 "max_side": max_side, "format": kind, "quality": quality}  # fmt: skip
     shards = _claim(out, settings)
     members = _member_names(photos, _SUFFIXES[kind])
@@ -98,7 +98,7 @@ def pack(
 
 
 def _claim(out: Path, settings: dict[str, object]) -> list[Path]:
-    """Shards that are there already; they must be of the same call."""
+    """The shards that exist already, which must be of the same call."""
     out.mkdir(parents=True, exist_ok=True)
     shards = sorted(out.glob("photos-*.tar"))
     manifest = out / MANIFEST
@@ -110,7 +110,7 @@ def _claim(out: Path, settings: dict[str, object]) -> list[Path]:
         raise GmaeToolsError(f"{out}: holds shards of other photographs or settings; choose another --out")
     if [shard.name for shard in shards] != [_SHARD.format(number) for number in range(len(shards))]:
         raise GmaeToolsError(f"{out}: a shard is missing between the others; choose another --out")
-    for leftover in out.glob(".photos-*.tmp.tar"):  # of a call that was killed
+    for leftover in out.glob(".photos-*.tmp.tar"):  # of a killed call
         leftover.unlink()
     with atomic_path(manifest) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
@@ -118,7 +118,7 @@ def _claim(out: Path, settings: dict[str, object]) -> list[Path]:
 
 
 def _member_names(photos: Sequence[Photo], suffix: str) -> list[str]:
-    """The photographs' names with another suffix, or with a second one where that would make two the same."""
+    """The photographs' names with another suffix; with a second suffix where two names would become equal."""
     names = [photo.name.lstrip("/") for photo in photos]
     short = [str(PurePosixPath(name).with_suffix(suffix)) for name in names]
     uses = Counter(short)
@@ -126,7 +126,7 @@ def _member_names(photos: Sequence[Photo], suffix: str) -> list[str]:
 
 
 def _encode(photo: Photo, max_side: int, kind: Kind, quality: int) -> bytes | str:
-    """The photograph, small, or the reason why it cannot be read."""
+    """The downscaled photograph, or the reason why it cannot be read."""
     pixels = decode_photo(photo, max_side)
     if isinstance(pixels, str):
         return pixels
@@ -138,7 +138,7 @@ def _encode(photo: Photo, max_side: int, kind: Kind, quality: int) -> bytes | st
 def _readable(
     photos: Sequence[Photo], names: Sequence[str], encoded: Iterator[bytes | str], skipped: list[tuple[str, str]]
 ) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of what could be read; the rest is added to `skipped`."""
+    """Names and bytes of the readable photographs; the others are added to `skipped`."""
     for photo, name, data in zip(photos, names, encoded, strict=True):
         if isinstance(data, str):
             skipped.append((photo.name, data))
@@ -147,7 +147,7 @@ def _readable(
 
 
 def _write_shards(out: Path, number: int, members: Iterator[tuple[str, bytes]], shard_mb: float) -> list[Path]:
-    """Shard `number` and those that follow, each as full as may be."""
+    """Write shard `number` and the following ones, each as full as possible."""
     written: list[Path] = []
     waiting = next(members, None)
     while waiting is not None:
@@ -164,7 +164,7 @@ def _write_shards(out: Path, number: int, members: Iterator[tuple[str, bytes]], 
 
 
 def _header(name: str, data: bytes) -> tarfile.TarInfo:
-    """Of nobody's and of no time, so that the same photographs make the same shards."""
+    """A header without owner and time, so that the same photographs make the same shards."""
     header = tarfile.TarInfo(name)
     header.size = len(data)
     return header

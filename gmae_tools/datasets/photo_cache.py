@@ -1,9 +1,9 @@
-"""One folder of decoded photographs for all runs: what lies in it, who may add to it, and how to be rid of it.
+"""The folder of decoded photographs that all runs share: how caches are found, built, listed and removed.
 
-A cache (`photos-KEY.cache`) is named by the contents of its photographs, so runs over the same photographs share it,
-wherever these lie. Finding out the contents means reading all files, which the first run does. It leaves a small file
-(`STATE.known`), named by the states of all files, that says which cache they belong to. As long as no state changes,
-as git's index has it, later runs read nothing. See `photos.state_of` and `photos.content_of`.
+A cache (`photos-KEY.cache`) is named by a digest of the contents of its photographs, so that runs over the same
+photographs share it wherever these are. The first run reads all files for the digest. It then writes a small record
+(`STATE.known`), named by a digest of the states of all files, of the cache that they belong to. As in git's index,
+later runs read no file as long as no state changes. See `photos.state_of` and `photos.content_of`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ ENVIRONMENT = "GMAE_TOOLS_CACHE"
 ALL = "all"
 _CACHE = re.compile(r"photos-([0-9a-f]{24})\.cache")
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp\.(cache|known)")  # as `atomic_path` names them
-_STALE_AFTER_SECONDS = 600.0  # without locks: what is being built is written to all the time; its process is dead
+_STALE_AFTER_SECONDS = (
+    600.0  # without locks: a cache that has not been written to for this long belongs to a dead process
+)
 
 
 def cache_folder(chosen: str | Path | None = None) -> Path:
-    """The folder for decoded photographs: the one chosen, that of GMAE_TOOLS_CACHE, or one in the user's cache folder.
+    """The folder for decoded photographs: `chosen`, else that of GMAE_TOOLS_CACHE, else one in the user's cache folder.
 
-    The latter is `$XDG_CACHE_HOME/gmae-tools/photographs`, by default `~/.cache/gmae-tools/photographs`.
+    The last one is `$XDG_CACHE_HOME/gmae-tools/photographs`, by default `~/.cache/gmae-tools/photographs`.
 
     Raises:
-        GmaeToolsError: none is chosen, and there is no home folder.
+        GmaeToolsError: None is chosen, and there is no home folder.
     """
     try:
         if folder := chosen or os.environ.get(ENVIRONMENT):
@@ -53,12 +55,12 @@ class Entry:
     """A cache in the folder.
 
     Attributes:
-        key: 24 hexadecimal digits, of the contents.
-        path: of the file.
-        size: in bytes.
-        photographs: how many; None where no use of it is on record.
-        data: where the photographs lay when it was last used.
-        used: when that was, in seconds since 1970.
+        key: Digest of the contents, 24 hexadecimal digits.
+        path: The file.
+        size: Its size in bytes.
+        photographs: Number of photographs; None if no use is recorded.
+        data: Places of the photographs at the last use.
+        used: Time of the last use in seconds since 1970.
     """
 
     key: str
@@ -70,19 +72,19 @@ class Entry:
 
 
 class PhotoCache:
-    """The caches in a folder, which need not be there."""
+    """The caches in a folder, which may not exist yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path_of(self, content: str) -> Path:
-        """Where the cache of these contents is or will be."""
+        """The path of the cache of these contents, whether or not it exists."""
         return self.folder / f"photos-{content}.cache"
 
     # --- which cache belongs to which files -----------------------------------------------------------
 
     def find(self, state: str) -> Path | None:
-        """The cache of files in this state, if they were seen in it before and the cache is still there."""
+        """The cache of files in this state, if a record of them and the cache exist."""
         known = self._known(state)
         path = self._read(known)[0]
         if path is None or not path.exists():
@@ -92,15 +94,18 @@ class PhotoCache:
         return path
 
     def remember(self, state: str, path: Path, photographs: int, data: Sequence[str | Path]) -> None:
-        """Let files in this state be found without being read; where nothing can be written they are read again.
+        """Record the cache of files in this state. Without write permission nothing is recorded.
 
         Args:
-            data: the folders and files that were asked for.
+            state: Digest of the files' states.
+            path: Their cache.
+            photographs: Number of photographs in it.
+            data: The folders and files that were asked for.
         """
         places = ", ".join(os.path.abspath(place) for place in data)
         record = {"cache": path.name, "photographs": photographs, "data": places}
         with suppress(OSError, GmaeToolsError):
-            for leftover in self.folder.glob(f".{state}.*.tmp.known"):  # of one that was killed
+            for leftover in self.folder.glob(f".{state}.*.tmp.known"):  # of a killed process
                 leftover.unlink(missing_ok=True)
             with atomic_path(self._known(state)) as temporary:
                 temporary.write_text(json.dumps(record))
@@ -109,7 +114,7 @@ class PhotoCache:
         return self.folder / f"{state}.known"
 
     def _read(self, known: Path) -> tuple[Path | None, int | None, str]:
-        """Which cache a record is of, and its photographs and data; one that is damaged is of none."""
+        """The cache, number of photographs and data of a record; no cache if the record is damaged."""
         try:
             record = json.loads(known.read_text())
             if _CACHE.fullmatch(record["cache"]):
@@ -121,13 +126,13 @@ class PhotoCache:
     # --- building ---------------------------------------------------------------------------------------
 
     def make(self, path: Path, write: Callable[[IO[bytes]], None]) -> bool:
-        """Have `write` make the cache `path` if it is not there; returns whether it was called.
+        """Build the cache `path` with `write` unless it exists; returns whether `write` was called.
 
-        One process at a time makes caches in the folder, others wait. (Where the file system has no locks, several may
-        make the same one, and the last one stays.) What killed processes left is removed before.
+        One process at a time builds caches in the folder while others wait. Without locks in the file system, several
+        may build the same one, and the last one stays. Files of killed processes are removed first.
 
         Raises:
-            CannotWriteError: there is no permission, or the disk is full.
+            CannotWriteError: There is no permission, or the disk is full.
         """
         if path.exists():
             return False
@@ -153,12 +158,12 @@ class PhotoCache:
 
     def _remove_abandoned(self, alone: bool) -> None:
         for path in self._unfinished():
-            with suppress(FileNotFoundError):  # another process may be renaming it at this moment
+            with suppress(FileNotFoundError):  # another process may be renaming it now
                 if alone or time.time() - path.stat().st_mtime > _STALE_AFTER_SECONDS:
                     path.unlink()
 
     def _forget(self) -> None:
-        """Remove the records of caches that are gone."""
+        """Remove the records of caches that no longer exist."""
         for known in self.folder.glob("*.known"):
             path, *_ = self._read(known)
             if path is None or not path.exists():
@@ -170,11 +175,11 @@ class PhotoCache:
     # --- listing and removing -----------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
-        """All caches, the last used one first."""
+        """All caches, the most recently used one first."""
         uses: dict[Path | None, tuple[float, int | None, str]] = {}
         for known in self.folder.glob("*.known"):
             path, photographs, data = self._read(known)
-            with suppress(FileNotFoundError):  # another process may be removing it
+            with suppress(FileNotFoundError):  # another process may be removing it now
                 used = known.stat().st_mtime
                 if path not in uses or used > uses[path][0]:
                     uses[path] = used, photographs, data
@@ -187,17 +192,17 @@ class PhotoCache:
         return sorted(found, key=lambda entry: -entry.used)
 
     def unfinished_size(self) -> int:
-        """Bytes of caches that are being built, or whose building was killed."""
+        """Bytes of caches that are being built or were left unfinished."""
         return sum(path.stat().st_size for path in self._unfinished())
 
     def remove(self, keys: Sequence[str]) -> list[Entry]:
-        """Delete caches, and what killed processes left. Runs that are using one are not disturbed.
+        """Delete caches, and files of killed processes. Runs that use a cache can go on with it.
 
         Args:
-            keys: of the caches, or their first digits; `all` for every one.
+            keys: Keys of the caches, or their first digits; `all` for every cache.
 
         Raises:
-            GmaeToolsError: a key is of no cache, or of several.
+            GmaeToolsError: A key matches no cache, or several.
         """
         entries = self.entries()
         chosen = list(dict.fromkeys(entry for key in keys for entry in _of_key(key, entries)))
@@ -206,7 +211,7 @@ class PhotoCache:
         self._forget()
         if (lock := self.folder / "lock").exists():
             with take_turns(lock, None) as alone:
-                if alone:  # nobody is building
+                if alone:  # no process is building
                     self._remove_abandoned(alone)
         return chosen
 

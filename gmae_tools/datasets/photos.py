@@ -1,8 +1,8 @@
 """Photographs for pretraining: folders, single files and tar shards, decoded once into a memory-mapped cache.
 
-Decoding costs more than a training step of a small model can wait for, and would be paid again every epoch.
-So `PhotoStore.open` decodes every photograph once, downscaled, and later runs map the pixels back at no cost. All runs
-share one folder of such caches; see `photo_cache`.
+Decoding takes longer than a training step of a small model, and would be repeated every epoch. `PhotoStore.open`
+therefore decodes every photograph once, downscaled, and later runs map the pixels at no cost. All runs share one folder
+of such caches; see `photo_cache`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import re
 import tarfile
 import threading
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,24 +31,24 @@ from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.finding import is_special, matching_paths, report_skipped, walk
 from gmae_tools.images import is_image_name, one_line, open_image, resize, to_rgb
+from gmae_tools.system.files import file_sha256
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CACHE_VERSION = 1
 DECODING_CHUNK = 256  # photographs decoded ahead of the writer, to bound memory
-_LARGE = 1 << 24  # pixels, from which photographs are decoded one at a time, to bound memory
-_PATIENCE = 2.0  # seconds without a word
+_LARGE = 1 << 24  # photographs of more pixels are decoded one at a time, to bound memory
+_PATIENCE = 2.0  # seconds before progress is shown
 _ONE_LARGE = threading.Lock()
-_BLOCK = 1 << 20  # bytes of a source read at a time
 
 
-# --- what there is --------------------------------------------------------------------------------
+# --- sources and photographs ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that holds photographs: an image, or a tar shard of images."""
+    """A file with photographs: an image, or a tar shard of images."""
 
     name: str
     path: Path
@@ -61,7 +60,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Photo:
-    """Where the encoded bytes of one photograph lie: a whole file, or a range of an uncompressed tar."""
+    """Place of the encoded bytes of one photograph: a whole file, or a range of an uncompressed tar."""
 
     name: str
     path: Path
@@ -75,12 +74,12 @@ class Photo:
 
 
 def find_sources(inputs: Sequence[str | Path]) -> list[Source]:
-    """The images and shards behind `inputs`, each once, sorted by name whatever the order of `inputs`.
+    """The images and shards in `inputs`, each once, sorted by name whatever the order of `inputs`.
 
-    What is passed over in folders is logged as a warning: how many files of which suffix.
+    A warning counts, by suffix, the files in folders that are skipped.
 
     Raises:
-        GmaeToolsError: an input is missing, compressed, a pipe, or holds nothing.
+        GmaeToolsError: An input is missing, compressed, a pipe, or contains no photographs.
     """
     found: list[tuple[Path, str]] = []
     for path in (path for text in inputs for path in expand(text)):
@@ -101,10 +100,10 @@ def find_sources(inputs: Sequence[str | Path]) -> list[Source]:
 
 
 def expand(text: str | Path) -> list[Path]:
-    """The paths meant by one input: itself, a glob, or a WebDataset range such as `photos-{000..012}.tar`.
+    """The paths of one input: a path, a glob, or a WebDataset range such as `photos-{000..012}.tar`.
 
     Raises:
-        GmaeToolsError: there is none.
+        GmaeToolsError: There are none.
     """
     text = str(text)
     if (numbers := re.search(r"\{(\d+)\.\.(\d+)\}", text)) and not os.path.exists(text):
@@ -116,7 +115,7 @@ def expand(text: str | Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Images and shards anywhere below `folder`, except for hidden ones."""
+    """Images and shards anywhere below `folder`, except hidden ones."""
     skipped: list[Path] = []
     for parent, files in walk(folder):
         for path in (parent / name for name in files):
@@ -133,7 +132,7 @@ def _is_shard(name: str) -> bool:
 
 def list_photos(sources: Sequence[Source]) -> list[Photo]:
     """Every photograph of every source, sorted by name; other members of shards are logged as skipped."""
-    photos: dict[str, Photo] = {}  # by name: of two members of one name the later is valid, as in any tar
+    photos: dict[str, Photo] = {}  # by name: of members with the same name the last one counts, as in any tar
     skipped: list[str] = []
     for source in sources:
         listed = _list_shard(source, skipped) if source.is_shard else [Photo(source.name, source.path)]
@@ -143,7 +142,7 @@ def list_photos(sources: Sequence[Source]) -> list[Photo]:
 
 
 def _list_shard(shard: Source, skipped: list[str]) -> list[Photo]:
-    """The photographs in a shard; the names of other files in it are added to `skipped`."""
+    """The photographs in a shard. The names of its other files are added to `skipped`."""
     try:
         with open_tar(shard.path, "r:") as tar:
             members = list(checked_members(tar, str(shard.path)))
@@ -159,15 +158,15 @@ def _list_shard(shard: Source, skipped: list[str]) -> list[Photo]:
 
 
 def _is_photo(member: tarfile.TarInfo) -> bool:
-    """Whether the bytes of a tar's member are those of a photograph, by its name; what is sparse lies elsewhere."""
+    """Whether a tar's member is a photograph, by its name. Sparse members are not, because they are not contiguous."""
     return member.isreg() and not member.issparse() and is_image_name(member.name)
 
 
-# --- whether it is the same -----------------------------------------------------------------------
+# --- digests of sources ---------------------------------------------------------------------------
 
 
-def fingerprint(sources: Sequence[Source], max_side: int) -> str:
-    """Changes whenever a source file or the way of decoding does, as far as sizes and dates tell; reads none."""
+def sources_digest(sources: Sequence[Source], max_side: int) -> str:
+    """A digest of names, sizes and dates of the sources, and of the way of decoding. No file is read."""
     found = [(source, source.path.stat()) for source in sources]
     return _key(
         [f"{source.name}\0{source.path}\0{status.st_size}\0{status.st_mtime_ns}" for source, status in found], max_side
@@ -175,17 +174,17 @@ def fingerprint(sources: Sequence[Source], max_side: int) -> str:
 
 
 def state_of(sources: Sequence[Source], max_side: int) -> str:
-    """As `fingerprint`, but no replaced file escapes it; reads none.
+    """A digest that, unlike `sources_digest`, also changes if a file is replaced by one of equal size and date.
 
-    A program that copies or unpacks files may give another photograph of the same size the old date, yet neither the
-    old inode nor the old time at which its status changed (ctime), which only the system sets.
+    A program that copies or unpacks files can set the date, but neither the inode nor the time of the last change of
+    status (ctime). No file is read.
     """
     statuses = [source.path.stat() for source in sources]
-    return _key([fingerprint(sources, max_side), *(f"{s.st_ino} {s.st_ctime_ns}" for s in statuses)], max_side)
+    return _key([sources_digest(sources, max_side), *(f"{s.st_ino} {s.st_ctime_ns}" for s in statuses)], max_side)
 
 
 def content_of(sources: Sequence[Source], max_side: int, progress: bool = True) -> str:
-    """Names, contents and the way of decoding in 24 digits, the same wherever the files lie; reads all of them."""
+    """A digest (24 digits) of names, contents and the way of decoding, wherever the files are. Reads all files."""
     digests = work_through(sources, _digest, "looking for these photographs in the cache", progress)
     return _key([f"{source.name}\0{found}" for source, found in zip(sources, digests, strict=True)], max_side)
 
@@ -196,15 +195,11 @@ def _key(lines: Sequence[str], max_side: int) -> str:
 
 
 def _digest(source: Source) -> str:
-    """Of a file's contents, or the reason why it cannot be read."""
-    digest = hashlib.sha256()
+    """The SHA-256 of a file, or the reason why it cannot be read."""
     try:
-        with source.path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        return file_sha256(source.path)
     except OSError as error:
         return str(error.strerror)
-    return digest.hexdigest()
 
 
 # --- the store ------------------------------------------------------------------------------------
@@ -214,15 +209,15 @@ class PhotoStore:
     """Decoded photographs, mapped from one cache file; see `PhotoStore.open`.
 
     Attributes:
-        names: unique names, sorted: the path relative to the folder given, or `shard.tar/member`. Where two
-            sources would share a name, their full paths take its place.
+        names: Unique names, sorted: the path relative to the given folder, or `shard.tar/member`. Sources that would
+            share a name have their full paths instead.
         skipped: `(name, reason)` of every photograph that could not be decoded.
-        path: the cache file. Pixels come first, back to back; then the index (JSON); then its size (8 bytes,
-            little endian). One file, so that one rename makes the whole cache appear at once.
-        shapes: `[N, 2]`, heights and widths in pixels.
-        starts: `[N]`, where each photograph begins in the file, in bytes.
-        size: of all pixels, in bytes.
-        made: whether they were decoded just now.
+        path: The cache file: the pixels, then the index (JSON), then the size of the index (8 bytes, little endian).
+            It is a single file, so that one rename makes the whole cache appear at once.
+        shapes: Heights and widths in pixels, `[N, 2]`.
+        starts: Offset in bytes at which each photograph begins in the file, `[N]`.
+        size: Size of all pixels in bytes.
+        made: Whether this call has decoded them.
     """
 
     def __init__(self, path: Path, made: bool = False) -> None:
@@ -235,7 +230,7 @@ class PhotoStore:
         ends = np.cumsum(self.shapes.prod(axis=1) * 3)
         self.starts = ends - self.shapes.prod(axis=1) * 3
         self.size = int(ends[-1])
-        # A plain array over the map: slicing np.memmap itself is ten times slower.
+        # A plain array over the map, because slicing np.memmap is ten times slower.
         self._pixels = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
 
     @classmethod
@@ -246,22 +241,22 @@ class PhotoStore:
         max_side: int = 256,
         progress: bool = True,
     ) -> PhotoStore:
-        """Open the photographs of `sources`, decoding them into a cache unless that was done before.
+        """Open the photographs of `sources`. They are decoded into a cache unless there is one already.
 
-        A cache is used again where names and contents of all source files and `max_side` are the same; the files are
-        read to find out unless they have not been touched since the last time. It appears under its name only when it
-        is complete, so an interrupted one is simply built again. One process builds, others wait for it.
+        A cache is used again if the names and contents of all source files and `max_side` are the same. The files are
+        read for this comparison, unless they are untouched since the last time. A cache appears under its name when it
+        is complete, so an interrupted one is built again. One process builds it while the others wait.
 
         Args:
-            sources: image files, folder trees of images and shards, shards, globs, ranges (`{00..12}.tar`).
-            cache_dir: folder for caches, made if missing; None for the user's, see `cache_folder`. A photograph takes
+            sources: Image files, folder trees of images and shards, shards, globs, ranges (`{00..12}.tar`).
+            cache_dir: Folder for caches, made if missing; None for the user's, see `cache_folder`. A photograph takes
                 up to `3 * max_side ** 2` bytes.
-            max_side: longer side in pixels above which a photograph is downscaled (never upscaled).
-            progress: show on stderr how reading and decoding go on.
+            max_side: Longest side in pixels; larger photographs are downscaled, smaller ones stay.
+            progress: Whether progress is shown on stderr.
 
         Raises:
-            GmaeToolsError: a source is missing or not readable, no photograph is found or none of them decodes, one
-                was changed meanwhile, the cache cannot be written.
+            GmaeToolsError: A source is missing or not readable, no photograph is found or none of them can be decoded,
+                one was changed meanwhile, or the cache cannot be written.
         """
         files = find_sources(sources)
         cache = PhotoCache(cache_folder(cache_dir))
@@ -295,7 +290,7 @@ class PhotoStore:
 def _still_in_state(sources: Sequence[Source], max_side: int, state: str) -> bool:
     try:
         return state_of(sources, max_side) == state
-    except OSError:  # one is gone
+    except OSError:  # a file has been removed
         return False
 
 
@@ -334,10 +329,9 @@ def _read_index(path: Path) -> dict[str, Any]:
 def work_through(
     photos: Sequence[Item], work: Callable[[Item], Result], label: str, progress: bool
 ) -> Iterator[Result]:
-    """What `work` makes of every photograph or source, in order, on all cores (which Pillow and hashlib leave free)."""
+    """The results of `work` for every photograph or source, in order, by threads (Pillow and hashlib free the GIL)."""
     bar = tqdm(total=len(photos), desc=label, unit="photograph", disable=not progress, delay=_PATIENCE)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's of flawed metadata, which do no harm to the pixels
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(photos), DECODING_CHUNK):
             chunk = photos[start : start + DECODING_CHUNK]
             yield from pool.map(work, chunk)
@@ -345,7 +339,7 @@ def work_through(
 
 
 def decode_photo(photo: Photo, max_side: int) -> np.ndarray | str:
-    """The pixels, uint8 RGB `[h, w, 3]`, no side longer than `max_side`; or the reason why there are none."""
+    """The pixels, uint8 RGB `[h, w, 3]`, no side longer than `max_side`; or the reason why it cannot be read."""
     try:
         with open_image(io.BytesIO(photo.read()), side=max_side) as image:
             large = image.width * image.height > _LARGE
@@ -361,15 +355,15 @@ def decode_photo(photo: Photo, max_side: int) -> np.ndarray | str:
 
 
 def held_out_split(names: Sequence[str], count: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    """Split photographs into training and held out, by a rule that depends on nothing but their names.
+    """Split photographs into training and held out, by their names alone.
 
-    Held out are the `count` photographs (at most a tenth of all) whose base names (the last part of the name,
-    with suffix, in UTF-8) have the smallest SHA-256 digests; ties are broken by the whole name. So neither
-    order nor sharding nor machine matters.
+    Held out are the `count` photographs (at most a tenth of all) whose base names (the last part of the name, with
+    suffix, in UTF-8) have the smallest SHA-256 digests; ties are broken by the whole name. The split therefore does not
+    depend on order, shards or machine.
 
     Args:
-        names: as in `PhotoStore.names`.
-        count: number of photographs to hold out, >= 0.
+        names: Names as in `PhotoStore.names`.
+        count: Number of photographs to hold out, >= 0.
 
     Returns:
         `(train, held_out)`: int64 indices into `names`, each ascending.
@@ -392,15 +386,15 @@ def center_crop(photo: np.ndarray, size: int) -> np.ndarray:
     height, width = photo.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    # Cut before resizing: Pillow's own `box` lets pixels outside bleed in, and copies the whole photograph.
+    # Cut before resizing, because Pillow's own `box` lets outside pixels bleed in and copies the whole photograph.
     return resize(photo[top : top + side, left : left + side], size, size)
 
 
 def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
-    """The same items in the same order, made by one background thread at most `depth` ahead.
+    """The items in their order, computed by one background thread at most `depth` ahead.
 
-    The thread starts with the first item asked for and ends with the iterator (or its `close()`); an
-    exception of `items` is raised at its place in the sequence.
+    The thread starts when the first item is requested and ends with the iterator or its `close()`. An exception of
+    `items` is raised at its place in the sequence.
     """
     iterator, end = iter(items), object()
     pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")

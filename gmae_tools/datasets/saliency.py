@@ -1,11 +1,11 @@
-"""Salient object data sets: photographs, each with a mask of what stands out.
+"""Salient object data sets: photographs, each with a mask of its salient objects.
 
 ECSSD (Yan et al., CVPR 2013; 1,000 photographs), PASCAL-S (Li et al., CVPR 2014; 850), the test half of DUTS (Wang et
-al., CVPR 2017; 5,019), or any folder with `images/` and `masks/`. A mask belongs to the photograph of its stem
-(`images/12.jpg`, `masks/12.png`); a photograph without mask, or the other way round, is refused.
+al., CVPR 2017; 5,019), or any folder with `images/` and `masks/`. A mask belongs to the photograph with the same stem
+(`images/12.jpg`, `masks/12.png`). A photograph without mask, or a mask without photograph, is refused.
 
-Masks are read as they are found: graded ones are cut at one half (PASCAL-S), noisy ones in JPEG likewise; they may have
-another size than the photograph, and may be empty.
+Masks with grades (PASCAL-S) or noise (JPEG) are cut at one half. A mask may be empty, and may have another size than
+the photograph.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from gmae_tools.datasets.boxed import BoxedPhoto
 
 Split = Literal["odd", "even", "all"]
-Named = TypeVar("Named", "Pair", "BoxedPhoto")
+Named = TypeVar("Named", "PhotoAndMask", "BoxedPhoto")
 
 _COLOR = 16  # channels of a grey picture in JPEG differ by less, in levels of 255
 _NAMES_SHOWN = 5
 
 
-class _Source(NamedTuple):
-    """Number of photographs, and where photographs and masks may lie under the root, the official way first."""
+class _KnownDataset(NamedTuple):
+    """Number of photographs, and folders of photographs and masks under the root, the official ones first."""
 
     images: int
     layouts: Sequence[tuple[str, str]]
 
 
-SOURCES = {
-    "ecssd": _Source(
+KNOWN = {
+    "ecssd": _KnownDataset(
         1000,
         [
             ("ECSSD/images", "ECSSD/ground_truth_mask"),
@@ -50,7 +50,7 @@ SOURCES = {
             ("ecssd/images", "ecssd/masks"),
         ],
     ),
-    "pascal-s": _Source(
+    "pascal-s": _KnownDataset(
         850,
         [
             ("PASCAL-S/datasets/imgs/pascal", "PASCAL-S/datasets/masks/pascal"),
@@ -60,7 +60,7 @@ SOURCES = {
             ("pascal-s/images", "pascal-s/masks"),
         ],
     ),
-    "duts-te": _Source(
+    "duts-te": _KnownDataset(
         5019,
         [
             ("DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"),
@@ -70,11 +70,11 @@ SOURCES = {
         ],
     ),
 }
-NAMES = tuple(SOURCES)
+NAMES = tuple(KNOWN)
 
 
 @dataclass(frozen=True)
-class Pair:
+class PhotoAndMask:
     """A photograph and its mask; `name` is their stem."""
 
     name: str
@@ -90,15 +90,16 @@ class Saliency:
     """A data set: `name`, and the folders `images` and `masks`.
 
     Args:
-        source: "ecssd", "pascal-s" or "duts-te", to be found under the root, or a folder with `images/` and `masks/`.
-        root: folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
+        source: "ecssd", "pascal-s" or "duts-te", which is looked for under the root, or a folder with `images/` and
+            `masks/`.
+        root: Folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
 
     Raises:
-        GmaeToolsError: it is not there; the message says what to do.
+        GmaeToolsError: It is not there; the message says what to do.
     """
 
     def __init__(self, source: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> None:
-        if str(source) in SOURCES:
+        if str(source) in KNOWN:
             self.name = str(source)
             self.images, self.masks = _find(self.name, root)
         else:
@@ -108,27 +109,27 @@ class Saliency:
 
     @property
     def official_size(self) -> int | None:
-        """Number of photographs of the whole data set, None for a folder of one's own."""
-        return SOURCES[self.name].images if self.name in SOURCES else None
+        """Number of photographs of the whole data set, None for any other folder."""
+        return KNOWN[self.name].images if self.name in KNOWN else None
 
-    def pairs(self, split: Split = "all") -> list[Pair]:
-        """Photographs and masks by name; of the `odd` or the `even` ids, to develop on one half and report the other.
+    def pairs(self, split: Split = "all") -> list[PhotoAndMask]:
+        """Photographs and masks by name: all, or those with `odd` or `even` ids, one half for development.
 
         Raises:
-            GmaeToolsError: a photograph or a mask is alone, a name has no number to split by, or nothing is left.
+            GmaeToolsError: A photograph or a mask has no counterpart, a name has no number, or nothing is left.
         """
         photos, masks = pair_by_stem(self.images, self.masks, ("photograph", "mask"))
-        pairs = [Pair(name, photos[name], masks[name]) for name in photos]
+        pairs = [PhotoAndMask(name, photos[name], masks[name]) for name in photos]
         return of_split(pairs, split, self.images)
 
 
 def _find(name: str, root: str | os.PathLike[str] | None) -> tuple[Path, Path]:
     chosen = data_root(name, root)
-    for layout in SOURCES[name].layouts:
+    for layout in KNOWN[name].layouts:
         images, masks = (chosen / part for part in layout)
         if images.is_dir() and masks.is_dir():
             return images, masks
-    wanted = " and ".join(SOURCES[name].layouts[0])
+    wanted = " and ".join(KNOWN[name].layouts[0])
     others = [str(path.parent) for path in sorted(chosen.glob("*/masks")) if (path.parent / "images").is_dir()]
     hint = f", such as {others[0]}" if others else ""
     raise GmaeToolsError(
@@ -151,7 +152,7 @@ def of_split(pairs: list[Named], split: Split, source: str | Path) -> list[Named
     """The photographs with odd or with even numbers in their names, or all.
 
     Raises:
-        GmaeToolsError: a name has no number to split by, or nothing is left of `source`.
+        GmaeToolsError: A name has no number, or nothing is left of `source`.
     """
     chosen = [pair for pair in pairs if split == "all" or number(pair.name) % 2 == (split == "odd")]
     if not chosen:
@@ -160,7 +161,7 @@ def of_split(pairs: list[Named], split: Split, source: str | Path) -> list[Named
 
 
 def number(name: str) -> int:
-    """The last number in a name, by which data sets are split: 12 of `img_0012`."""
+    """The last number in a name, by which data sets are split; 12 for `img_0012`."""
     digits = re.findall(r"[0-9]+", name)
     if not digits:
         raise GmaeToolsError(f"{name} has no number, so that it is neither odd nor even: use --split all")
@@ -173,11 +174,12 @@ def pair_by_stem(
     """The files of two folders by stem, sorted, the same stems in both.
 
     Args:
-        kinds: what the files of either folder are called in messages.
-        suffixes: of the files to look at, in lower case; hidden files are left out.
+        left, right: The folders.
+        kinds: Words for the files of either folder in messages.
+        suffixes: Suffixes of the files to take, in lower case; hidden files are left out.
 
     Raises:
-        GmaeToolsError: a file has no counterpart, two files have one stem, or there are none; the message names them.
+        GmaeToolsError: A file has no counterpart, two files have one stem, or there are none; the message names them.
     """
     ours, theirs = (_by_stem(folder, suffixes, kind) for folder, kind in zip((left, right), kinds, strict=True))
     for alone, kind, folder in (
@@ -216,10 +218,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """A mask bool `[H, W]`: grey from one half of white on; all that is not 0 in a mask of 0 and 1.
+    """A mask bool `[H, W]`: pixels of at least half of white, or the pixels of 1 in a mask of 0 and 1.
 
     Raises:
-        GmaeToolsError: it cannot be read, or is in colour or transparent, so that there is no telling what is meant.
+        GmaeToolsError: It cannot be read, or is ambiguous because it has colours or transparency.
     """
     grey = read_grey(path)
     labels = 0 < grey.max() <= 1 / 255
@@ -230,7 +232,7 @@ def read_grey(path: str | os.PathLike[str]) -> np.ndarray:
     """A grey picture of any format as float64 `[H, W]` in [0, 1].
 
     Raises:
-        GmaeToolsError: it cannot be read, or is in colour or transparent.
+        GmaeToolsError: It cannot be read, or has colours or transparency.
     """
     picture = read_image(path)
     if np.ptp(picture, axis=2).max() > _COLOR:

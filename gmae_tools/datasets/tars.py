@@ -1,8 +1,8 @@
-"""Tar archives by strangers: read as `tarfile` reads them, without what it trusts them with.
+"""Reading of tar archives from unknown sources, with checks that `tarfile` lacks.
 
-An archive can name a size below 0, which sends `tarfile` round in circles or back to what it has read already
-(CVE-2025-8194); a name of gigabytes, which it takes into memory, or one that its patterns never finish with
-(CVE-2024-6232); and where it is damaged in the middle, `tarfile` takes it to end there.
+An archive can state a negative size, which makes `tarfile` loop or read the same bytes again (CVE-2025-8194). It can
+contain a name of gigabytes, which `tarfile` reads into memory, or a header on which its patterns take for ever
+(CVE-2024-6232). An archive that is damaged in the middle seems to `tarfile` to end there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line, printable
 
 _MOST_MEMBERS = 1 << 21  # ImageNet in one shard has 1.3 million
-_LONGEST_DESCRIPTION = 1 << 14  # bytes of what describes a member: long names, and lists of properties
+_LONGEST_DESCRIPTION = 1 << 14  # bytes of the description of a member: long names, lists of properties
 _DESCRIPTIONS = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
 )  # fmt: skip
@@ -39,10 +39,11 @@ class _Header(tarfile.TarInfo):
 
 @contextmanager
 def open_tar(path: str | os.PathLike[str], mode: Literal["r:*", "r:"] = "r:*") -> Iterator[tarfile.TarFile]:
-    """Open an archive for reading; whatever goes wrong with it until the context ends is said in one line.
+    """Open an archive for reading. Errors of its content, until the context ends, become a one-line message.
 
     Raises:
-        GmaeToolsError: it is damaged, or is no tar; the file system's own troubles stay an OSError.
+        GmaeToolsError: It is damaged, or is no tar.
+        OSError: The file system fails.
     """
     try:
         with tarfile.open(path, mode, tarinfo=_Header) as tar:
@@ -59,8 +60,8 @@ def checked_members(tar: tarfile.TarFile, label: str) -> Iterator[tarfile.TarInf
     """The members in the order of the archive.
 
     Raises:
-        GmaeToolsError: an archive of no honest origin: a name leads elsewhere, a size is negative, or there is no end
-            of members.
+        GmaeToolsError: The archive is malicious: a name leads out of the folder, a size is negative, or there are too
+            many members.
     """
     for count, member in enumerate(tar):
         name = member.name

@@ -1,12 +1,12 @@
-"""PASCAL VOC 2007 and 2012 in the official layout: boxes of objects, and segmentations as figure and ground.
+"""PASCAL VOC 2007 and 2012 in the official layout: boxes of objects, and segmentations as foreground and background.
 
-`VOCdevkit/VOC2007` and `VOCdevkit/VOC2012` hold `JPEGImages/`, `Annotations/` (an XML file a photograph), the lists of
-`ImageSets/Main/` and `ImageSets/Segmentation/`, and `SegmentationClass/` (a picture a photograph, the number of a class
-in each pixel; 0 is the background, 255 is not labelled).
+`VOCdevkit/VOC2007` and `VOCdevkit/VOC2012` contain `JPEGImages/`, `Annotations/` (an XML file for each photograph), the
+lists in `ImageSets/Main/` and `ImageSets/Segmentation/`, and `SegmentationClass/` (a picture for each photograph, with
+the number of a class in each pixel; 0 is the background, 255 is not labelled).
 
-Boxes count pixels from 1 and include the last one; here they are half-open and count from 0, so a photograph of W x H
-px is the box (0, 0, W, H). As in LOST (arXiv 2109.14279) and TokenCut (arXiv 2202.11539), objects marked as difficult
-or truncated count, too.
+The files count pixels from 1 and include the last one. Here boxes are half-open and count from 0, so a photograph of
+W x H px is the box (0, 0, W, H). Objects marked as difficult or truncated count, as in LOST (arXiv 2109.14279) and
+TokenCut (arXiv 2202.11539).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from gmae_tools.datasets.boxed import BoxedPhoto, data_root, first_folder
-from gmae_tools.datasets.saliency import Pair
+from gmae_tools.datasets.saliency import PhotoAndMask
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line, open_image
 
@@ -31,8 +31,8 @@ _LARGEST_XML = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
-class VOCPair(Pair):
-    """A photograph and its segmentation: whatever is of a class is figure. Pixels without label count as ground."""
+class VOCPhotoAndMask(PhotoAndMask):
+    """A photograph and its segmentation. Pixels of any class are foreground; pixels without label are background."""
 
     def truth(self) -> np.ndarray:
         labels = read_labels(self.mask)
@@ -44,11 +44,11 @@ class VOC:
 
     Args:
         year: "2007" or "2012".
-        root: folder of the data sets, by default the environment variable GMAE_TOOLS_DATA; there lies `VOCdevkit/`, or
-            what is in it.
+        root: Folder of the data sets that contains `VOCdevkit/` or its content; by default the environment variable
+            GMAE_TOOLS_DATA.
 
     Raises:
-        GmaeToolsError: it is not there; the message says what to do.
+        GmaeToolsError: It is not there; the message says what to do.
     """
 
     def __init__(self, year: Year, root: str | os.PathLike[str] | None = None) -> None:
@@ -60,7 +60,7 @@ class VOC:
         """Names of the photographs of a split, such as trainval, in the order of its list.
 
         Raises:
-            GmaeToolsError: there is no such list, or nothing in it.
+            GmaeToolsError: There is no such list, or it is empty.
         """
         path = self.folder / "ImageSets" / task / f"{split}.txt"
         try:
@@ -76,16 +76,19 @@ class VOC:
         """The photographs of a split with the boxes of all their objects.
 
         Raises:
-            GmaeToolsError: an annotation is missing or damaged.
+            GmaeToolsError: An annotation is missing or damaged.
         """
         annotations = self.folder / "Annotations"
         return [BoxedPhoto(name, self._photo(name), read_boxes(annotations / f"{name}.xml"))
                 for name in self.names(split)]  # fmt: skip
 
-    def pairs(self, split: str = "val") -> list[Pair]:
+    def pairs(self, split: str = "val") -> list[PhotoAndMask]:
         """The photographs of a split with their segmentations."""
         masks = self.folder / "SegmentationClass"
-        return [VOCPair(name, self._photo(name), masks / f"{name}.png") for name in self.names(split, "Segmentation")]
+        return [
+            VOCPhotoAndMask(name, self._photo(name), masks / f"{name}.png")
+            for name in self.names(split, "Segmentation")
+        ]
 
     def _photo(self, name: str) -> Path:
         return self.folder / "JPEGImages" / f"{name}.jpg"
@@ -95,7 +98,7 @@ def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
     """The boxes float64 `[n, 4]` of a VOC annotation, half-open, counted from 0.
 
     Raises:
-        GmaeToolsError: it is missing, no such annotation, or a box is empty.
+        GmaeToolsError: It is missing, no VOC annotation, or contains an empty box.
     """
     path = Path(path)
     try:
@@ -115,10 +118,10 @@ def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
-    """The numbers of classes uint8 `[H, W]` of a segmentation, whose colours are only for the eye.
+    """The class of each pixel of a segmentation, uint8 `[H, W]`: its palette indices, not its colours.
 
     Raises:
-        GmaeToolsError: it cannot be read, or is no picture with a palette.
+        GmaeToolsError: It cannot be read, or is no picture with a palette.
     """
     if not Path(path).is_file():
         raise GmaeToolsError(f"{path}: missing; unpack the data set again")

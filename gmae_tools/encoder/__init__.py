@@ -1,1 +1,1 @@
-"""What an encoder is worth."""
+"""Evaluation of encoders: frozen features, probes, fine-tuning, and invariance to occlusion."""

@@ -7,7 +7,7 @@ against which everything learned has to be compared), or as `timm:NAME`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats.timm import require_timm
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 _MAX_SIDE = 1024  # px; larger photographs are decoded downscaled
 _AT_ONCE, _AT_ONCE_ON_CPU = 256, 32  # pictures
@@ -54,9 +55,9 @@ class Extractor:
 def open_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
     """The model of this name as an extractor.
 
-    An encoder of ours sees the central square of a photograph at the size it was trained at; its features are the
-    class token and the mean of the patches' tokens, normalised as the decoder gets them. A model of timm sees what its
-    own evaluation shows it; its features are what it gives a classifier.
+    An encoder of ours takes the central square of a photograph at the size it was trained at; its features are the
+    class token and the mean of the patches' tokens, normalised as for the decoder. A model of timm takes photographs
+    as its own evaluation prepares them; its features are those that its classifier would read.
 
     Raises:
         GmaeToolsError: there is no such model, or it cannot be loaded.
@@ -86,14 +87,14 @@ def random_like(model: Autoencoder, seed: int = 0) -> Autoencoder:
 
 
 def display_name(name: str) -> str:
-    """What a checkpoint is called in tables: the last part of its path; for `RUN/model` that of the run."""
+    """The name of a checkpoint in tables: the last part of its path; for `RUN/model` that of the run."""
     prefix = RANDOM_PREFIX if name.startswith(RANDOM_PREFIX) else ""
     path = Path(name.removeprefix(prefix))
     return prefix + (path.parent.name if path.name == "model" and path.parent.name else path.name)
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """What checkpoints are called in a table together: their `display_name`, or all of it where two would be alike."""
+    """The names of checkpoints in one table: their `display_name`, or the full name where two would be the same."""
     short = [display_name(name) for name in names]
     return [each if short.count(each) == 1 else name for name, each in zip(names, short, strict=True)]
 
@@ -110,7 +111,7 @@ def autoencoder_extractor(model: Autoencoder, name: str, device: torch.device) -
         return torch.stack([tokens[:, 0], tokens[:, 1:].mean(1)], 1)
 
     return Extractor(
-        name, fingerprint(model.encoder), ("class", "mean"), f"central square, bicubic, {size} px", prepare, extract,
+        name, weights_digest(model.encoder), ("class", "mean"), f"central square, bicubic, {size} px", prepare, extract,
         device,
     )  # fmt: skip
 
@@ -120,7 +121,8 @@ def _central_square(photo: np.ndarray, size: int) -> Tensor:
 
 
 def _timm_extractor(name: str, device: torch.device) -> Extractor:
-    import timm  # `gmae_tools.model` has seen to it that this works
+    ensure_torchvision()
+    import timm
     from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]
 
     try:
@@ -139,10 +141,10 @@ def _timm_extractor(name: str, device: torch.device) -> Extractor:
         return model(images)[:, None]
 
     preparation = f"timm's evaluation transform: {dict(sorted(settings.items()))}"
-    return Extractor(name, fingerprint(model), ("pooled",), preparation, prepare, extract, device)
+    return Extractor(name, weights_digest(model), ("pooled",), preparation, prepare, extract, device)
 
 
-def fingerprint(module: nn.Module) -> str:
+def weights_digest(module: nn.Module) -> str:
     """SHA-256 of a module's parameters and buffers, with their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
@@ -199,23 +201,3 @@ def read_pictures(photos: Sequence[Photo], size: int) -> Tensor:
         return _central_square(pixels, size)
 
     return torch.stack(list(work_through(photos, picture, "", progress=False)))
-
-
-# --- block by block --------------------------------------------------------------------------------------
-
-
-def block_features(model: Autoencoder, images: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
-    """Tokens `[B, 1 + V, width]` that enter the first block, those that leave each, and what `encode` returns.
-
-    The last two differ by the encoder's `norm`. The class token comes first.
-
-    Args:
-        images, mask: as `Autoencoder.forward` takes them.
-    """
-    positions = model.positions(model.grid(images), model.config.width)
-    x = model.encoder.embed(model.normalise(images), positions, mask)
-    yield x
-    for block in model.encoder.blocks:
-        x = block(x)
-        yield x
-    yield model.encoder.norm(x)

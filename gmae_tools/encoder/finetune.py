@@ -1,12 +1,12 @@
-"""What an encoder is worth when all of it is trained on: a classifier fine-tuned end to end, resumable at any kill.
+"""Fine-tuning of an encoder, end to end, as a classifier; a killed run resumes where it was saved last.
 
 The recipe is MAE's for ImageNet (arXiv 2111.06377, appendix A.2): AdamW with rates that decay from the last layer to
 the first, a warm-up and half a cosine, RandAugment, random erasing, mixup or cutmix, label smoothing, drop path; the
 head reads the mean of the patches' tokens after a normalisation of its own. Encoders of ours become the plain vision
 transformers of timm that they are, so that optimiser, augmentation and mixing are timm's for all.
 
-All chance of a step follows from (seed, step), and nothing is chosen by the validation photographs: the weights after
-the last step are the ones that answer.
+The random numbers of a step depend on (seed, step) alone. Nothing is selected by the validation photographs: the
+weights after the last step are evaluated.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ from gmae_tools.benchmarks.predictions import claim
 from gmae_tools.checkpoint_names import RANDOM_PREFIX, TIMM_PREFIX
 from gmae_tools.datasets.labelled import LabelledPhotos
 from gmae_tools.datasets.photos import Photo, decode_photo
-from gmae_tools.encoder.features import fingerprint, load_autoencoder, random_like
+from gmae_tools.encoder.features import load_autoencoder, random_like, weights_digest
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats.timm import require_timm, timm_arguments, timm_weights
 from gmae_tools.images import one_line
-from gmae_tools.model import Autoencoder, use_plain_attention
+from gmae_tools.model import Autoencoder
 from gmae_tools.predict import has_bf16
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import end_with_parent
+from gmae_tools.system.torchvision_ops import ensure_torchvision
+from gmae_tools.vit import use_plain_attention
 
 STATE, LOG, ANSWERS, WEIGHTS = "state.pt", "log.jsonl", "answers.json", "classifier.safetensors"
 
@@ -164,6 +166,7 @@ def open_classifier(name: str, classes: int, config: FinetuneConfig) -> nn.Modul
 
 def classifier_of(model: Autoencoder, classes: int, drop_path: float = 0.0) -> nn.Module:
     """The encoder of a masked autoencoder as a classifier of timm, at the size of picture that it was trained with."""
+    ensure_torchvision()
     import timm
 
     size = model.config.image_size
@@ -178,7 +181,8 @@ def classifier_of(model: Autoencoder, classes: int, drop_path: float = 0.0) -> n
 
 
 def _timm_classifier(name: str, classes: int, drop_path: float) -> nn.Module:
-    import timm  # `gmae_tools.model` has seen to it that this works
+    ensure_torchvision()
+    import timm
 
     try:
         model: nn.Module = timm.create_model(
@@ -363,7 +367,8 @@ def finetune(
         GmaeToolsError: the folder holds another run, a photograph cannot be read, or training diverged.
     """
     augmented, plain, preparation = transforms_of(model, config)
-    settings = {"weights": fingerprint(model), "data": data.fingerprint, "preparation": preparation, **asdict(config)}
+    inputs = {"weights": weights_digest(model), "data": data.fingerprint, "preparation": preparation}
+    settings = inputs | asdict(config)
     claim(folder, settings, parts=(STATE, LOG, ANSWERS, WEIGHTS), overwrite=overwrite)
     asked = np.flatnonzero(data.is_validation)
     if not (folder / ANSWERS).exists():
@@ -385,7 +390,9 @@ def finetune(
 def _train(model: nn.Module, steps: _Steps, config: FinetuneConfig, folder: Path, machine: Machine) -> None:
     """All steps that are left; the rates, and what is dropped, follow from their numbers."""
     if machine.device.type == "cpu":
-        use_plain_attention(model)
+        from timm.layers import Attention  # type: ignore[attr-defined]
+
+        use_plain_attention(model, Attention)
     optimizer = optimizer_of(model, config)
     done = _restore(folder, model, optimizer)
     model.train()

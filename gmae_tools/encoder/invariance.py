@@ -1,19 +1,19 @@
-"""How little an encoder's features change when a part of the picture is hidden, block by block.
+"""How invariant an encoder's features are to hidden parts of the picture, block by block.
 
-Features of the whole picture are compared, over many pictures, with those of the same pictures after an `Occlusion`, by
-linear CKA (`metrics.similarity`); complementary halves are compared with each other. A picture's features are, in a
-choice of three:
+Over many pictures, the features of the whole pictures are compared with those of the same pictures after an
+`Occlusion`, by linear CKA (`metrics.cka`); complementary halves are compared with each other. There are three kinds of
+features of a picture:
 
-- `mean`: the mean of the patches' tokens, of those that each version has. What a user of the encoder would compare.
-- `shared`: the mean over the patches that both versions have. These look the same, so before the first block nothing
-  differs; what differs later is the context. Halves share no patch.
-- `class`: the class token. Before the first block it is the same for all pictures, and CKA undefined.
+- `mean`: the mean of the patches' tokens that each version has, which a user of the encoder would compare.
+- `shared`: the mean over the patches that both versions have. They are equal before the first block; later they differ
+  by their context. Halves share no patch.
+- `class`: the class token. Before the first block it is the same for all pictures, and CKA is undefined.
 
-Random weights mix little and keep what the pixels say, so they are invariant to a degree, too: compare with them. Where
-a few large directions carry most of the variance, CKA speaks of these; the encoder's last normalisation, which is what
-anyone sees of it, can change the verdict, and is a stage of its own.
-After arXiv 2208.04164, which reads masked image modelling as learning such invariance; which tokens it compared could
-not be read from its public description, so the choice is ours.
+Encoders with random weights mix patches little, and so are invariant to a degree: compare with them. Where a few
+directions carry most of the variance, CKA depends on them alone. The encoder's last normalisation can change the
+result, and is a stage of its own.
+Source: arXiv 2208.04164, which explains masked image modelling as learning such invariance. Its public description does
+not say which tokens it compares; the choice here is ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.encoder.features import block_features
 from gmae_tools.encoder.occlusion import Occlusion
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.cka import LEAST_BATCH, MinibatchCKA
@@ -40,7 +39,7 @@ _AT_ONCE, _AT_ONCE_ON_CPU = 256, 32  # pictures
 
 
 @dataclass(frozen=True)
-class Curve:
+class InvarianceCurve:
     """CKA along the encoder, between whole and occluded pictures.
 
     Attributes:
@@ -98,7 +97,7 @@ def invariance(
     conditions: Sequence[Occlusion],
     *,
     seed: int = 0,
-) -> list[Curve]:
+) -> list[InvarianceCurve]:
     """The curves of a model, for all conditions and all kinds of tokens.
 
     Args:
@@ -120,8 +119,8 @@ def invariance(
             whole, occluded = (torch.cat(features, 1) for features in zip(*(part[key] for part in parts), strict=True))
             found.setdefault(key, MinibatchCKA()).update(whole, occluded)
     curves = [
-        Curve(name, tokens, condition.kind, condition.ratio, cka.compute().tolist(), cka.standard_error().tolist())
-        for (condition, tokens), cka in found.items()
+        InvarianceCurve(name, tokens, hidden.kind, hidden.ratio, cka.compute().tolist(), cka.standard_error().tolist())
+        for (hidden, tokens), cka in found.items()
     ]
     return sorted(curves, key=lambda curve: TOKENS.index(curve.tokens))
 
@@ -130,11 +129,11 @@ def _pairs(
     model: Autoencoder, images: Tensor, numbers: np.ndarray, conditions: Sequence[Occlusion], seed: int
 ) -> Iterator[tuple[tuple[Occlusion, Tokens], tuple[Tensor, Tensor]]]:
     """For each condition and kind of tokens the features of both versions, `[depth + 2, b, D]` each."""
-    whole = list(block_features(model, images))
+    whole = model.encode(images, return_blocks=True)
     for condition in conditions:
-        mask = condition.draw(model.grid(images), numbers, seed).to(images.device)
-        seen = list(block_features(model, images, mask))
-        other = list(block_features(model, images, ~mask)) if condition.kind == "halves" else whole
+        mask = condition.sample(model.grid(images), numbers, seed).to(images.device)
+        seen = model.encode(images, mask, return_blocks=True)
+        other = model.encode(images, ~mask, return_blocks=True) if condition.kind == "halves" else whole
         visible = _of_visible(seen, mask)
         yield (condition, "mean"), (_of_visible(other, ~mask) if condition.kind == "halves" else _means(whole), visible)
         if condition.kind != "halves":

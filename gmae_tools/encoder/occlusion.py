@@ -1,4 +1,4 @@
-"""Hiding parts of pictures: scattered patches, one block, or one half and then the other."""
+"""Random masks that hide parts of pictures: scattered patches, one block, or two complementary halves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal["random", "block", "halves"]
 
 @dataclass(frozen=True)
 class Occlusion:
-    """What is hidden of a picture.
+    """A way to hide parts of a picture.
 
     Args:
         kind: `random`: patches anywhere; `block`: one block, as square as the number of patches allows, anywhere;
@@ -31,14 +31,16 @@ class Occlusion:
         if not 0 < self.ratio < 1:
             raise GmaeToolsError(f"ratio {self.ratio:g}: the share of hidden patches must lie between 0 and 1")
 
-    def draw(self, grid: tuple[int, int], numbers: np.ndarray, seed: int = 0) -> Tensor:
-        """Hidden patches, bool `[B, N]`, of pictures with these `numbers`; every row hides the same number.
+    def sample(self, grid: tuple[int, int], numbers: np.ndarray, seed: int = 0) -> Tensor:
+        """Sample masks, bool `[B, N]`, True where a patch is hidden; every row hides the same number of patches.
 
-        A picture's masks follow from its number and the seed alone. Scattered patches that a lower ratio hides stay
+        A picture's mask depends on its number and the seed alone. Scattered patches that a lower ratio hides stay
         hidden at a higher one.
 
         Args:
             grid: rows and columns of patches.
+            numbers: int `[B]` of the pictures, any that tell them apart.
+            seed: of the random numbers.
 
         Raises:
             GmaeToolsError: the grid is so coarse that nothing, or everything, would be hidden.
@@ -50,17 +52,17 @@ class Occlusion:
             raise GmaeToolsError(f"ratio {self.ratio:g} hides {hidden} of {size}: choose one further from 0 and 1")
         masks = np.zeros((len(numbers), patches), bool)
         for mask, number in zip(masks, numbers.tolist(), strict=True):
-            chance = np.random.default_rng((seed, number))
-            order = _from_a_place(grid, hidden, chance) if self.kind == "block" else chance.permutation(patches)
+            rng = np.random.default_rng((seed, number))
+            order = _from_a_place(grid, hidden, rng) if self.kind == "block" else rng.permutation(patches)
             mask[order[:hidden]] = True
         return torch.from_numpy(masks)
 
 
-def _from_a_place(grid: tuple[int, int], hidden: int, chance: np.random.Generator) -> np.ndarray:
+def _from_a_place(grid: tuple[int, int], hidden: int, rng: np.random.Generator) -> np.ndarray:
     """All patches, nearest first (by the larger of the distances in x and y), around a place where a square fits."""
     sides = np.array(grid, float)
     margin = np.minimum(np.sqrt(hidden), sides) / 2
-    centre = margin + chance.random(2) * (sides - 2 * margin)
+    centre = margin + rng.random(2) * (sides - 2 * margin)
     places = np.stack(np.meshgrid(*(np.arange(side) + 0.5 for side in grid), indexing="ij"), -1).reshape(-1, 2)
     distances: np.ndarray = np.abs(places - centre).max(1)
     return distances.argsort(kind="stable")

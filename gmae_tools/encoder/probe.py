@@ -1,4 +1,4 @@
-"""What frozen features are worth: nearest neighbours and a linear classifier, with cached features.
+"""Classifiers on frozen features: nearest neighbours and a linear classifier, with features cached on disk.
 
 k-NN: cosine similarity; each of the k nearest votes with the weight exp(similarity / 0.07) (Wu et al.,
 arXiv 1805.01978, as in DINO's evaluation). Linear: batch normalisation without parameters and one linear layer, as in
@@ -40,9 +40,10 @@ def cached_features(
     cache: Path,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> np.ndarray:
-    """Features float32 `[n, P, D]`; those that were extracted before are read, also after an interruption.
+    """Features float32 `[n, P, D]`, read from the cache where an earlier or interrupted run extracted them.
 
-    The folder's name follows from the weights, the preparation and the data, so a changed one is never mixed up.
+    The name of the cache's folder is a digest of the weights, the preparation and the data, so that features of one are
+    never taken for those of another.
 
     Args:
         progress: passes on an iterable of the chunks, of which it is told the number.

@@ -104,7 +104,7 @@ def write(path: str | os.PathLike[str], scene: Scene, *, fov: float = 50.0, titl
     """
     from gmae_tools.errors import GmaeToolsError
     from gmae_tools.formats import npz, ply, splat, svg
-    from gmae_tools.formats.perspective import Viewer, in_perspective
+    from gmae_tools.formats.perspective import PerspectiveView, in_perspective
     from gmae_tools.formats.viewpoint import Viewpoint
 
     form = Path(path).suffix.lower()
@@ -115,11 +115,9 @@ def write(path: str | os.PathLike[str], scene: Scene, *, fov: float = 50.0, titl
     elif form == ".svg":
         svg.write(path, scene.splats(), scene.height, scene.width, title=title)
     else:
-        gaussians, camera = scene.gaussians, scene.camera
-        if camera.kind != "pinhole":
-            viewer = Viewer(scene.height, scene.width, fov)
-            gaussians, camera = in_perspective(gaussians, camera, viewer), viewer.camera(camera.blur)
+        if scene.camera.kind != "pinhole":
+            scene = in_perspective(scene, PerspectiveView(scene.height, scene.width, fov))
         if form == ".ply":
-            ply.write(path, gaussians, Viewpoint(camera, scene.height, scene.width))
+            ply.write(path, scene.gaussians, Viewpoint(scene.camera, scene.height, scene.width))
         else:
-            splat.write(path, gaussians)
+            splat.write(path, scene.gaussians)

@@ -24,9 +24,11 @@ from torch import Tensor
 
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats.official_mae import count_blocks, our_name
+from gmae_tools.gaussians import PACKED
 from gmae_tools.images import printable
 from gmae_tools.model import GMAEConfig
-from gmae_tools.positions import patch_positions
+from gmae_tools.vit import patch_positions
 
 _WRAPPERS = ("_orig_mod", "_forward_module", "module")  # of torch.compile, Lightning's strategies, and DDP
 _MODEL = "encoder."  # what the training module calls the whole autoencoder
@@ -40,7 +42,6 @@ _NAMES = {
     _HEAD: "decoder.head.weight",
 }  # all others are the encoder's, whose names are ours
 _VIDEO = "pos_embed_t"
-_PER_GAUSSIAN = 14
 _HEAD_WIDTH, _DECODER_HEAD_WIDTH = 64, 32
 _ROUNDING = 1e-2  # of a table of sines in bfloat16
 
@@ -99,10 +100,9 @@ def from_authors(document: object) -> tuple[GMAEConfig, dict[str, Tensor]]:
         raise GmaeToolsError(f"lacks a part of the authors' model ({printable(str(error))})") from None
     for name, width in _TABLES.items():
         _check_table(weights[name], config, getattr(config, width), name)
-    result = {
-        _our_name(name): tensor for name, tensor in weights.items() if name not in (*_TABLES, _QUERIES, _MASK_TOKEN)
-    }
-    result["decoder.bias"] = torch.zeros(_PER_GAUSSIAN)  # which theirs does without
+    others = (*_TABLES, _QUERIES, _MASK_TOKEN)
+    result = {our_name(name, _NAMES): tensor for name, tensor in weights.items() if name not in others}
+    result["decoder.bias"] = torch.zeros(PACKED)  # which theirs does without
     result["decoder.queries"] = weights[_MASK_TOKEN].float() + weights[_QUERIES].float()
     return config, result
 
@@ -150,21 +150,18 @@ def _config(weights: Mapping[str, Tensor], max_scale: float) -> GMAEConfig:
     outputs, _ = weights[_HEAD].shape
     if tuple(weights[_MASK_TOKEN].shape) != (1, 1, decoder_width) or len(weights[_QUERIES]) != 1:
         raise ValueError(f"{_MASK_TOKEN} has shape {list(weights[_MASK_TOKEN].shape)}")
-    if outputs % _PER_GAUSSIAN:
-        raise ValueError(f"{_HEAD} has {outputs} rows, no multiple of {_PER_GAUSSIAN}")
+    if outputs % PACKED:
+        raise ValueError(f"{_HEAD} has {outputs} rows, no multiple of {PACKED}")
     side = math.isqrt(tokens - 1) * patch
     camera = Camera("gmae", distance=8.0, focal=1.0, blur=0.3, cx=2 / side, cy=2 / side, shear=True)
     return GMAEConfig(
-        image_size=side, patch_size=patch, width=width, depth=_count(weights, "blocks"), heads=width // _HEAD_WIDTH,
-        decoder_width=decoder_width, decoder_depth=_count(weights, "decoder_blocks"),
+        image_size=side, patch_size=patch,
+        width=width, depth=count_blocks(weights, "blocks"), heads=width // _HEAD_WIDTH,
+        decoder_width=decoder_width, decoder_depth=count_blocks(weights, "decoder_blocks"),
         decoder_heads=decoder_width // _DECODER_HEAD_WIDTH, queries=queries,
-        gaussians_per_query=outputs // _PER_GAUSSIAN, max_scale=max_scale, query_start="random", rotations="shoemake",
+        gaussians_per_query=outputs // PACKED, max_scale=max_scale, query_start="random", rotations="shoemake",
         decoder_positions="previous", order="slots", camera=camera,
     )  # fmt: skip
-
-
-def _count(weights: Mapping[str, Tensor], blocks: str) -> int:
-    return sum(name.startswith(f"{blocks}.") and name.endswith(".norm1.weight") for name in weights)
 
 
 def _scale(document: object) -> float:
@@ -203,10 +200,3 @@ def _check_table(table: Tensor, config: GMAEConfig, width: int, name: str) -> No
         table.float(), expected, rtol=0, atol=_ROUNDING
     ):
         raise GmaeToolsError(f"{name} is not the fixed table of a {side} x {side} grid; learned ones cannot be used")
-
-
-def _our_name(name: str) -> str:
-    for theirs, ours in _NAMES.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return f"encoder.{name}"

@@ -1,14 +1,14 @@
 """Gaussians for perspective viewers: moved and reshaped so that an ordinary camera sees the model's own picture.
 
-The model's camera (`Camera`) moves centres nowhere with depth, and its pixels are square only on square pictures; no
+The model's camera (`Camera`) does not move centres with depth, and its pixels are square only on square pictures; no
 viewer of Gaussians has such a camera. Let it see a Gaussian of axes a at the depth z, with its centre at c and its axes
-as G on the picture plane (`flatten`), and let S = diag(W, H) / max(W, H) make pixels square. A pinhole of focal length
-F at the distance F before the origin shows a centre (P, Z) at F P / Z, and axes A at F / Z (A_xy - P A_z / Z), the
-affine approximation with which all splatting is done (Zwicker et al. 2001). So with Z = F + z - distance,
+as G on the picture plane (`project_vectors`), and let S = diag(W, H) / max(W, H) make pixels square. A pinhole of focal
+length F at the distance F before the origin shows a centre (P, Z) at F P / Z, and axes A at F / Z (A_xy - P A_z / Z),
+the affine approximation with which all splatting is done (Zwicker et al. 2001). So with Z = F + z - distance,
 
     P = Z / F S c,    A_xy = Z / F S G + P A_z / Z
 
-make it see the same splats, at the same depths, whatever A_z is: what lies along the line of sight is not to be seen.
+make it see the same splats, at the same depths, whatever A_z is, since extent along the line of sight is invisible.
 A_z = (Z / F) (focal / z) a_z keeps the proportions of a Gaussian in the middle of a square picture.
 """
 
@@ -16,21 +16,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import Camera, flatten, quats_to_rotations
+from gmae_tools.camera import Camera, project_vectors, quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 
+if TYPE_CHECKING:
+    from gmae_tools.scene import Scene
+
 DEFAULT_FOV = 50.0  # degrees; about what viewers begin with
-_NEAREST = 0.05  # scene units before a viewer
+_NEAREST = 0.05  # scene units in front of the camera
 
 
 @dataclass(frozen=True)
-class Viewer:
+class PerspectiveView:
     """The camera from which exported Gaussians look like the picture.
 
     It stands at (0, 0, -distance) and looks along +z at the origin, with x to the right and y downwards (OpenCV's
@@ -49,11 +53,11 @@ class Viewer:
         if not 0 < self.fov < 90:
             raise GmaeToolsError(f"field of view {self.fov:g}: use more than 0 and less than 90 degrees")
         if min(self.height, self.width) < 1:
-            raise GmaeToolsError(f"a viewer needs a picture, not {self.height} x {self.width} pixels")
+            raise GmaeToolsError(f"a perspective view needs a picture, not {self.height} x {self.width} pixels")
 
     @property
     def distance(self) -> float:
-        """From the origin, and the focal length, in scene units."""
+        """Distance from the origin, which is the focal length, too, in scene units."""
         return 1 / math.tan(math.radians(self.fov) / 2)
 
     @property
@@ -69,7 +73,7 @@ class Viewer:
         return across, down
 
     def camera(self, blur: float = 0.3) -> Camera:
-        """The same as a camera of the picture, with `blur` as `Camera` has it."""
+        """The camera of this view, with `blur` as `Camera` has it."""
         across, down = (self.distance / side for side in self.sides)
         return Camera("pinhole", self.distance, across, blur, focal_y=down)
 
@@ -86,72 +90,68 @@ class Viewer:
         }
 
 
-def in_perspective(gaussians: Gaussians, camera: Camera, viewer: Viewer) -> Gaussians:
-    """The Gaussians that `viewer` sees as `camera` sees the given ones; the head of this module derives them.
+def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
+    """The scene whose picture through the camera of `view` is that of `scene`, as the head of this module derives.
 
     Args:
-        gaussians: as predicted, `[B, K]`.
-        camera: the model's.
+        view: of the scene's own height and width.
 
     Returns:
-        As many Gaussians in scene units of the viewer, in the same order, with unit quaternions.
+        A scene with as many Gaussians in scene units of the view, in the same order, with unit quaternions.
 
     Raises:
         GmaeToolsError: a Gaussian lies behind one of the cameras, or a parameter is not finite.
     """
+    gaussians, camera = scene.gaussians, scene.camera
     means, scales, quats = (tensor.double() for tensor in (gaussians.means, gaussians.scales, gaussians.quats))
     depths = camera.distance + means[..., 2]  # [B, K]
-    far = viewer.distance + means[..., 2]
+    far = view.distance + means[..., 2]
     if not all(torch.isfinite(tensor).all() for tensor in vars(gaussians).values()):
         raise GmaeToolsError("Gaussians have NaN or infinite values; is the model broken?")
     if depths.min() <= 0 or far.min() < _NEAREST:
-        raise GmaeToolsError(f"Gaussians lie too near for a field of view of {viewer.fov:g} degrees: use a smaller one")
-    sides = means.new_tensor(viewer.sides)  # [2]
-    scale = far / viewer.distance  # [B, K]
+        raise GmaeToolsError(f"Gaussians lie too near for a field of view of {view.fov:g} degrees: use a smaller one")
+    sides = means.new_tensor(view.sides)  # [2]
+    scale = far / view.distance  # [B, K]
     axes = quats_to_rotations(quats) * scales[..., None, :]  # [B, K, 3, 3], columns = axes
-    flat, footprint = flatten(means, axes, depths, camera)
+    flat, footprint = project_vectors(means, axes, depths, camera)
     moved = flat * sides * scale[..., None]
     along = axes[..., 2, :] * (scale * camera.focal / depths)[..., None]  # [B, K, 3]
     shear = moved[..., None] * (along / far[..., None])[..., None, :]  # [B, K, 2, 3]
     across = footprint * sides[:, None] * scale[..., None, None] + shear
     scales, quats = principal_axes(torch.cat([across, along[..., None, :]], -2))
-    return Gaussians(
-        torch.cat([moved, means[..., 2:]], -1).float(),
-        scales.float(),
-        quats.float(),
-        gaussians.colors,
-        gaussians.opacities,
-    )
+    means = torch.cat([moved, means[..., 2:]], -1)
+    reshaped = Gaussians(means.float(), scales.float(), quats.float(), gaussians.colors, gaussians.opacities)
+    return replace(scene, gaussians=reshaped, camera=view.camera(camera.blur))
 
 
-def to_viewer(gaussians: Gaussians, camera: Camera, height: int, width: int, fov: float) -> tuple[Gaussians, Viewer]:
-    """Gaussians for a perspective viewer, and the viewer that sees them as `camera` sees the given ones.
+def for_viewers(scene: Scene, fov: float = DEFAULT_FOV) -> tuple[Scene, PerspectiveView]:
+    """The scene for perspective viewers, and the view through which it looks like its picture.
 
-    What a pinhole camera with square pixels sees keeps its shape: it is only moved and scaled, so that the median depth
-    of what lies before it comes to the origin, and the viewer has the camera's own field of view. All else is
-    reshaped by `in_perspective`.
+    The scene of a pinhole camera with square pixels keeps its shape: it is only moved and scaled, so that the median
+    depth in front of the camera comes to the origin, and the view has the camera's own field of view. Other scenes
+    are reshaped by `in_perspective`.
 
     Args:
-        gaussians: `[B, K]`, in the units of `camera`.
-        height, width: of the picture in pixels.
-        fov: of the viewer in degrees, where the camera does not decide.
+        fov: of the view in degrees, where the camera does not decide.
 
     Raises:
         GmaeToolsError: as `in_perspective`.
     """
+    gaussians, camera, height, width = scene.gaussians, scene.camera, scene.height, scene.width
     focal = camera.focal * width / max(height, width)  # in halves of the longer side
     focal_y = (camera.focal_y or camera.focal) * height / max(height, width)
     plain = camera.kind == "pinhole" and not camera.cx and not camera.cy and math.isclose(focal, focal_y, rel_tol=1e-4)
     depths = camera.distance + gaussians.means[..., 2:]  # [B, K, 1]
     before = depths[depths > _NEAREST]
     if not plain or focal <= 1 or not len(before):
-        viewer = Viewer(height, width, fov)
-        return in_perspective(gaussians, camera, viewer), viewer
-    viewer = Viewer(height, width, math.degrees(2 * math.atan(1 / focal)))
-    scale = viewer.distance / before.median()
+        view = PerspectiveView(height, width, fov)
+        return in_perspective(scene, view), view
+    view = PerspectiveView(height, width, math.degrees(2 * math.atan(1 / focal)))
+    scale = view.distance / before.median()
     means = torch.cat([gaussians.means[..., :2], depths], -1) * scale
-    means = means - means.new_tensor([0.0, 0.0, viewer.distance])
-    return replace(gaussians, means=means, scales=gaussians.scales * scale), viewer
+    means = means - means.new_tensor([0.0, 0.0, view.distance])
+    moved = replace(gaussians, means=means, scales=gaussians.scales * scale)
+    return replace(scene, gaussians=moved, camera=view.camera(camera.blur)), view
 
 
 def principal_axes(matrices: Tensor) -> tuple[Tensor, Tensor]:

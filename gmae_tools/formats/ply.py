@@ -15,10 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-import numba
 import numpy as np
 import torch
-from scipy.special import expit
 
 from gmae_tools import __version__
 from gmae_tools.errors import GmaeToolsError
@@ -26,6 +24,7 @@ from gmae_tools.formats.viewpoint import Viewpoint, moved
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import one_line
 from gmae_tools.system.files import atomic_path
+from gmae_tools.system.kernels import kernel
 
 SH_0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi)); colour = 1/2 + SH_0 f_dc
 PROPERTIES = (
@@ -178,6 +177,8 @@ def _assemble(vertices: np.ndarray, extras: dict[str, np.ndarray]) -> tuple[Gaus
     """Gaussians from `PROPERTIES` float32 `[K, 14]`, and the viewpoint from ml-sharp's elements."""
     means, harmonics, logits, logs, quats = np.split(vertices, [3, 6, 7, 10], axis=1)
     with np.errstate(over="ignore"):
+        from scipy.special import expit  # which takes a sixth of a second to import
+
         arrays = (means, np.exp(logs), quats, np.clip(0.5 + SH_0 * harmonics, 0, 1), expit(logits[:, 0]))
     bad = ~np.logical_and.reduce([np.isfinite(array).reshape(len(vertices), -1).all(1) for array in arrays])
     if bad.any():
@@ -332,7 +333,7 @@ def _read_lists(file: IO[bytes], element: _Element, names: tuple[str, ...], orde
     return values
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _walk(
     data: np.ndarray, count: int, lengths: np.ndarray, sizes: np.ndarray, slots: np.ndarray, big: bool,
     places: np.ndarray,

@@ -26,7 +26,7 @@ def write(path: str | os.PathLike[str], gaussians: Gaussians) -> None:
     What matters most, by volume times opacity, comes first, for viewers that draw while they load.
 
     Args:
-        gaussians: one set, as `perspective.to_viewer` makes them.
+        gaussians: one set, as `perspective.for_viewers` makes them.
 
     Raises:
         GmaeToolsError: there is not exactly one set.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -41,8 +40,7 @@ def read_torch(path: str | os.PathLike[str], known: Sequence[Callable[..., Any] 
         raise GmaeToolsError(f"{path}: only torch {needed} or later reads such a file safely, not {torch.__version__}")
     try:
         _check_unpacked(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(known)):
-            warnings.simplefilter("ignore")  # of old protocols
+        with torch.serialization.safe_globals(list(known)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises anything on a damaged or hostile file
         raise GmaeToolsError(f"{path}: not a file of plain weights ({_reason(error)})") from None

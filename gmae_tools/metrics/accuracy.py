@@ -36,30 +36,6 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, floa
     return float(difference.mean()), Z * float(difference.std()) / math.sqrt(len(difference))
 
 
-def bootstrap_interval(values: np.ndarray, draws: int = 4000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of a mean over runs and photographs, both drawn anew with replacement (Efron 1979).
-
-    With several runs it tells of the choice of photographs and of the runs' seeds; with one, of photographs only.
-
-    Args:
-        values: `[runs, photographs]`: right or wrong, or a difference of two models that share photographs and seeds.
-        draws: of both.
-
-    Raises:
-        ValueError: there is no run, or no photograph.
-    """
-    runs, photographs = values.shape
-    if not values.size:
-        raise ValueError("nothing to draw from")
-    chance = np.random.default_rng(seed)
-    means = []
-    for _ in range(draws):
-        chosen = np.bincount(chance.integers(runs, size=runs), minlength=runs) @ values / runs  # [photographs]
-        means.append(float(chosen[chance.integers(photographs, size=photographs)].mean()))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def mean_class_accuracy(correct: np.ndarray, labels: np.ndarray) -> float:
     """Accuracy within each class, averaged over the classes that there are: `correct` bool `[n]`, `labels` `[n]`."""
     return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))

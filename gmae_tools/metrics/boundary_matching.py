@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.system.kernels import kernel
 
 Array = np.ndarray
 
@@ -103,7 +103,7 @@ def scratch(size: int) -> Scratch:
     return Scratch(np.full(size, _FAR), parent, heap, slot, touched)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _tie(prediction: int, truth: int) -> int:
     """The own cost of a pair of flat indices, in [0, 2 ** _TIE_BITS): a multiplicative hash."""
     mixed = np.uint64(prediction) * np.uint64(0x9E3779B97F4A7C15)
@@ -113,7 +113,7 @@ def _tie(prediction: int, truth: int) -> int:
     return int(mixed >> np.uint64(64 - _TIE_BITS))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _sift_up(work: Scratch, place: int) -> None:
     heap, distance, slot = work.heap, work.distance, work.slot
     pixel = heap[place]
@@ -128,7 +128,7 @@ def _sift_up(work: Scratch, place: int) -> None:
     slot[pixel] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _pop(work: Scratch, length: int) -> int:
     """Take the nearest pixel off a heap of `length` pixels."""
     heap, distance, slot = work.heap, work.distance, work.slot
@@ -152,7 +152,7 @@ def _pop(work: Scratch, length: int) -> int:
     return first
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _resolve(start: int, side: int, matching: Matching, near: Reach, work: Scratch) -> int:
     """Make the matching optimal again when `start` is its only unmatched pixel with a positive dual value.
 
@@ -231,7 +231,7 @@ def _resolve(start: int, side: int, matching: Matching, near: Reach, work: Scrat
     return 1 if found >= 0 else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def insert(pixels: Array, side: int, matching: Matching, near: Reach, work: Scratch) -> int:
     """Add `pixels` (flat indices) to a side; returns the change in the number of matches."""
     gained = 0
@@ -251,7 +251,7 @@ def insert(pixels: Array, side: int, matching: Matching, near: Reach, work: Scra
     return gained
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def remove(pixels: Array, side: int, matching: Matching, near: Reach, work: Scratch) -> int:
     """Take `pixels` (flat indices) out of a side; returns the change in the number of matches."""
     gained = 0

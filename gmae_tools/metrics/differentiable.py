@@ -1,4 +1,4 @@
-"""SSIM as a loss: `metrics.pictures.ssim` for tensors, with gradients."""
+"""SSIM of tensors, which can serve as a loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gmae_tools.metrics.pictures import C1, C2, SSIM_WINDOW
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity of each pair of pictures `[B]`, as `metrics.pictures.ssim` has it.
+    """Structural similarity of each pair of pictures `[B]`, equal to `metrics.pictures.ssim`, with gradients.
 
     Args:
         a, b: `[B, C, H, W]` in [0, 1], both sides of at least 7 px.
@@ -18,8 +18,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     squares, product = mean_a.square() + mean_b.square(), mean_a * mean_b
     variances = unbiased * (_window_means(a.square() + b.square()) - squares)
     covariance = unbiased * (_window_means(a * b) - product)
-    likeness = (2 * product + C1) / (squares + C1) * (2 * covariance + C2) / (variances + C2)
-    return likeness.mean((1, 2, 3))
+    similarity = (2 * product + C1) / (squares + C1) * (2 * covariance + C2) / (variances + C2)
+    return similarity.mean((1, 2, 3))
 
 
 def _window_means(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Likeness of two pictures: PSNR and SSIM, in a few megabytes of memory whatever the size of the pictures."""
+"""PSNR and SSIM of two pictures, in a few megabytes of memory whatever the size of the pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C2 = 0.03**2
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB, for a peak of 1; higher is more alike, `inf` for equal pictures.
+    """Peak signal-to-noise ratio in dB, for a peak of 1: higher is more similar, `inf` for equal pictures.
 
     Args:
         a: floating point in [0, 1], `[H, W, C]` or `[H, W]`; all channels count alike.
@@ -49,8 +49,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """
     _check(a, b)
     height, width = a.shape[:2]
-    side = min(SSIM_WINDOW, height, width)
-    window = side - 1 + side % 2
+    window = _window_side(height, width)
     if window < 3:
         return math.nan
     total: float = 0.0
@@ -59,6 +58,47 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
         total += float(_ssim_map(a[overlapping], b[overlapping], window).sum())
     windows = (height - window + 1) * (width - window + 1) * math.prod(a.shape[2:])
     return total / windows
+
+
+class StreamingSimilarity:
+    """PSNR and SSIM of two pictures that arrive in strips of rows and are never held whole.
+
+    The results equal `psnr` and `ssim` of the whole pictures.
+
+    Args:
+        height, width: of the whole pictures in pixels.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._window = _window_side(height, width)
+        self._tail: tuple[np.ndarray, np.ndarray] | None = None  # rows that the next strip's windows begin in
+        self._squares, self._samples = 0.0, 0
+        self._ssim, self._window_rows = 0.0, 0
+
+    def update(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Add the next rows of both pictures, uint8 `[h, W, 3]`; the first strip has at least 7 rows, or all."""
+        pair = tuple(rows.astype(np.float32) / np.float32(255) for rows in (a, b))
+        self._squares += 10 ** (-psnr(*pair) / 10) * a.size
+        self._samples += a.size
+        if self._window < 3:  # no structure to compare
+            return
+        if self._tail is not None:
+            pair = tuple(np.concatenate(both) for both in zip(self._tail, pair, strict=True))
+        rows = len(pair[0]) - self._window + 1
+        self._ssim += ssim(*pair) * rows
+        self._window_rows += rows
+        self._tail = (pair[0][rows:], pair[1][rows:])
+
+    def compute(self) -> tuple[float, float]:
+        """PSNR in dB (`inf` for equal pictures) and SSIM (NaN where a side is shorter than 3 px)."""
+        peak_ratio = math.inf if self._squares == 0 else -10 * math.log10(self._squares / self._samples)
+        return peak_ratio, self._ssim / self._window_rows if self._window_rows else math.nan
+
+
+def _window_side(height: int, width: int) -> int:
+    """Side of the window of SSIM in pixels: the largest odd one up to `SSIM_WINDOW` that fits."""
+    side = min(SSIM_WINDOW, height, width)
+    return side - 1 + side % 2
 
 
 def _ssim_map(a: np.ndarray, b: np.ndarray, window: int) -> np.ndarray:
@@ -71,8 +111,8 @@ def _ssim_map(a: np.ndarray, b: np.ndarray, window: int) -> np.ndarray:
     covariance = unbiased * (_window_means(a * b, window) - product_of_means)
     luminance = (2 * product_of_means + C1) / (squares_of_means + C1)
     contrast_and_structure = (2 * covariance + C2) / (variances + C2)
-    likeness: np.ndarray = luminance * contrast_and_structure
-    return likeness
+    similarity: np.ndarray = luminance * contrast_and_structure
+    return similarity
 
 
 def _window_means(x: np.ndarray, window: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Figure maps against masks: F-beta, MAE, S-measure, E-measure, IoU and accuracy, as the saliency benchmarks have them.
+"""Foreground maps against masks: F-beta, MAE, S-measure, E-measure, IoU and accuracy, as saliency benchmarks have them.
 
     scores = RegionScores()
     for name, soft, truth in images:
@@ -6,16 +6,16 @@
     result = scores.compute()
     result.max_f_beta, result.to_dict(), result.to_pandas(), result.curve()
 
-Everything that has a threshold is counted in one histogram of 256 levels an image. Figures of an image without any
-figure in its mask: F-beta 0; E-measure and S-measure as in their papers, by the ground alone; IoU 1 if nothing is
-predicted either, else 0; not counted in CorLoc.
+Everything that has a threshold is counted in one histogram of 256 levels an image. An image whose mask has no
+foreground has F-beta 0, E-measure and S-measure as in their papers, by the background alone, and IoU 1 if nothing is
+predicted either, else 0; CorLoc leaves it out.
 
 Sources: F-beta, Achanta et al., CVPR 2009. S-measure, Fan et al., ICCV 2017. E-measure, Fan et al., IJCAI 2018. CorLoc,
 Deselaers, Alexe and Ferrari, ECCV 2010. Conventions where papers leave a choice are those of PySODMetrics, with one
-exception: the S-measure of a mask whose figure or ground is a single pixel, or of whose four parts around the figure's
-centre one is a single pixel or empty (the centre lies in the last row or column). There PySODMetrics divides 0 by 0 and
-says 0, even of a perfect map. Here a single pixel has no spread, as in the MATLAB code of the S-measure's authors, and
-an empty part, of which that code makes NaN, has no weight.
+exception: the S-measure of a mask whose foreground or background is a single pixel, or in which one of the four parts
+around the centre of the foreground is a single pixel or empty (the centre lies in the last row or column). There
+PySODMetrics divides 0 by 0 and returns 0, even for a perfect map. Here the deviation of a single pixel is 0, as in the
+MATLAB code of the S-measure's authors, and an empty part, for which that code returns NaN, has no weight.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class RegionProtocol:
         return np.arange(self.thresholds) / (LEVELS - 1)
 
     def describe(self) -> dict[str, Any]:
-        """The conventions in words and numbers, for the reader of a result."""
+        """The conventions in words and numbers, which are stored with a result."""
         return {
             "beta_squared": BETA_SQUARED,
             "thresholds": self.thresholds,
@@ -76,14 +76,18 @@ class RegionProtocol:
 
 
 def check_map(soft: Array) -> Array:
-    """The same map [H, W] as float64. Raises GmaeToolsError if it is no map, not finite, or not in [0, 1]."""
+    """Check a map and return it as float64 [H, W].
+
+    Raises:
+        GmaeToolsError: the array is not a map [H, W], or has values that are not finite or not in [0, 1].
+    """
     soft = np.asarray(soft, float)
     if soft.ndim != 2 or not soft.size:
-        raise GmaeToolsError(f"a figure map has shape [H, W], this one {list(soft.shape)}")
+        raise GmaeToolsError(f"a map has shape [H, W], this one {list(soft.shape)}")
     if not np.isfinite(soft).all():
-        raise GmaeToolsError("the figure map has values that are not finite")
+        raise GmaeToolsError("the map has values that are not finite")
     if soft.min() < -1e-6 or soft.max() > 1 + 1e-6:
-        raise GmaeToolsError(f"a figure map lies in [0, 1], this one in [{soft.min():g}, {soft.max():g}]: scale it")
+        raise GmaeToolsError(f"a map lies in [0, 1], this one in [{soft.min():g}, {soft.max():g}]: scale it")
     return np.clip(soft, 0, 1)
 
 
@@ -97,7 +101,7 @@ def binarize(soft: Array, threshold: Threshold) -> Array:
     """The mask bool [H, W] of a map [H, W] in [0, 1]: pixels at or above the threshold.
 
     `otsu` splits the 256 levels of the map so that the variance between both sides is largest; a map of a single level
-    cannot be split, and is all figure from 0.5 on.
+    cannot be split, and is all foreground from 0.5 on.
     """
     if threshold != "otsu":
         return np.asarray(soft >= threshold)
@@ -122,8 +126,8 @@ def box_iou(box: Array, boxes: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class RegionFigures:
-    """What one image adds to the scores; every number in [0, 1].
+class RegionMetrics:
+    """The scores of one image, and its curves over the thresholds; every number in [0, 1].
 
     precision, recall, f_beta, e_measure: arrays [T], one entry a threshold, ascending.
     e_adaptive: E-measure at twice the mean of the map (at most 1).
@@ -150,7 +154,7 @@ def score_regions(
     *,
     box: Array | None = None,
     truth_boxes: Array | None = None,
-) -> RegionFigures:
+) -> RegionMetrics:
     """Score one map [H, W] in [0, 1] against its mask, bool [H, W].
 
     Args:
@@ -165,16 +169,16 @@ def score_regions(
     if protocol.min_max:
         soft = stretch(soft)
     hits, predicted = _passing(soft, truth)
-    figure, size = int(truth.sum()), truth.size
-    precision, recall = hits / np.maximum(predicted, 1), hits / max(figure, 1)
+    foreground, size = int(truth.sum()), truth.size
+    precision, recall = hits / np.maximum(predicted, 1), hits / max(foreground, 1)
     adaptive = soft >= min(2 * soft.mean(), 1)
     shown = slice(protocol.thresholds)
-    return RegionFigures(
+    return RegionMetrics(
         precision=precision[shown],
         recall=recall[shown],
         f_beta=f_beta(precision, recall)[shown],
-        e_measure=_e_measure(hits, predicted, figure, size)[shown],
-        e_adaptive=float(_e_measure((adaptive & truth).sum(), adaptive.sum(), figure, size)),
+        e_measure=_e_measure(hits, predicted, foreground, size)[shown],
+        e_adaptive=float(_e_measure((adaptive & truth).sum(), adaptive.sum(), foreground, size)),
         mae=float(np.abs(soft - truth).mean()),
         s_measure=_s_measure(soft, truth),
         hit=_hit(box, truth_boxes),
@@ -203,29 +207,29 @@ def _quantize(soft: Array) -> Array:
 
 
 def _passing(soft: Array, truth: Array) -> tuple[Array, Array]:
-    """How many pixels of the figure, and of all, are at or above each of the 256 levels: int [256] each."""
+    """How many pixels of the foreground, and of all, are at or above each of the 256 levels: int [256] each."""
     counts = np.bincount((_quantize(soft) + np.uint16(LEVELS) * truth).ravel(), minlength=2 * LEVELS)
-    ground, figure = counts.reshape(2, LEVELS)[:, ::-1].cumsum(1)[:, ::-1]
-    return figure, figure + ground
+    background, foreground = counts.reshape(2, LEVELS)[:, ::-1].cumsum(1)[:, ::-1]
+    return foreground, foreground + background
 
 
-def _e_measure(hits: Array, predicted: Array, figure: int, size: int) -> Array:
-    """Enhanced alignment of binary masks with the truth, by the counts of pixels alone.
+def _e_measure(hits: Array, predicted: Array, foreground: int, size: int) -> Array:
+    """Enhanced alignment of binary masks with the truth, computed from counts of pixels.
 
     Args:
-        hits, predicted: pixels of the figure that are predicted, and all that are; any shape.
-        figure, size: pixels of the figure, and of the image.
+        hits, predicted: pixels of the foreground that are predicted, and all predicted pixels; any shape.
+        foreground, size: pixels of the foreground, and of the image.
     """
-    if figure in (0, size):  # nothing to align: the share of pixels that are right
-        aligned = (size - predicted) if figure == 0 else predicted
+    if foreground in (0, size):  # nothing to align: the share of pixels that are right
+        aligned = (size - predicted) if foreground == 0 else predicted
         return np.asarray(aligned / max(size - 1, 1))
-    here, there = predicted / size, figure / size  # the means, which are taken away before aligning
+    here, there = predicted / size, foreground / size  # the means, which are subtracted first
     total = np.zeros(np.shape(hits))
     for prediction, truth, pixels in (
         (1 - here, 1 - there, hits),
         (1 - here, -there, predicted - hits),
-        (-here, 1 - there, figure - hits),
-        (-here, -there, size - figure - predicted + hits),
+        (-here, 1 - there, foreground - hits),
+        (-here, -there, size - foreground - predicted + hits),
     ):
         alignment = 2 * prediction * truth / (prediction**2 + truth**2 + _EPS)
         total += pixels * (alignment + 1) ** 2 / 4
@@ -233,7 +237,7 @@ def _e_measure(hits: Array, predicted: Array, figure: int, size: int) -> Array:
 
 
 def _s_measure(soft: Array, truth: Array) -> float:
-    """Structure measure with alpha = 0.5: mean of likeness by object and by region."""
+    """Structure measure with alpha = 0.5: mean of the similarities by object and by region."""
     share = truth.mean()
     if share in (0, 1):
         return float(1 - soft.mean() if share == 0 else soft.mean())
@@ -242,25 +246,25 @@ def _s_measure(soft: Array, truth: Array) -> float:
 
 
 def _uniformity(values: Array) -> float:
-    """How near to 1, and how equal, the pixels of an object are."""
+    """How close to 1, and how equal, the pixels of an object are."""
     deviation = values.std(ddof=1) if values.size > 1 else 0.0
     mean = values.mean()
     return float(2 * mean / (mean**2 + 1 + deviation + _EPS))
 
 
 def _regions(soft: Array, truth: Array) -> float:
-    """Structural likeness of the four parts around the figure's centre, weighted by their areas; some may be empty."""
+    """Structural similarity of the four parts around the foreground's centre, weighted by area; some may be empty."""
     y, x = (int(np.rint(places.mean())) + 1 for places in np.nonzero(truth))
     total = 0.0
     for rows in (slice(y), slice(y, None)):
         for columns in (slice(x), slice(x, None)):
             part = truth[rows, columns]
             if part.size:
-                total += part.size / truth.size * _likeness(soft[rows, columns], part)
+                total += part.size / truth.size * _similarity(soft[rows, columns], part)
     return total
 
 
-def _likeness(soft: Array, truth: Array) -> float:
+def _similarity(soft: Array, truth: Array) -> float:
     """SSIM of two parts of a picture as a whole, without the constants."""
     mean_soft, mean_truth = soft.mean(), truth.mean()
     from_soft, from_truth = soft - mean_soft, truth - mean_truth
@@ -273,9 +277,9 @@ def _likeness(soft: Array, truth: Array) -> float:
 
 
 def _overlap(mask: Array, truth: Array) -> dict[str, float]:
-    """IoU of the figure, mean IoU of figure and ground, and the share of right pixels."""
-    figure, ground = _iou(mask, truth), _iou(~mask, ~truth)
-    return {"iou": figure, "mean_iou": (figure + ground) / 2, "accuracy": float((mask == truth).mean())}
+    """IoU of the foreground, mean IoU of foreground and background, and the share of right pixels."""
+    foreground, background = _iou(mask, truth), _iou(~mask, ~truth)
+    return {"iou": foreground, "mean_iou": (foreground + background) / 2, "accuracy": float((mask == truth).mean())}
 
 
 def _iou(mask: Array, truth: Array) -> float:
@@ -299,7 +303,7 @@ class RegionResult:
     """Scores of a set of images; every number in [0, 1] but the count `images`.
 
     e_measure: mean of the E-measure over the thresholds; e_measure_max and e_measure_adaptive are the other two in use.
-    mean_iou: IoU of figure and of ground averaged.
+    mean_iou: mean of the IoUs of foreground and background.
     corloc: share of the images with a box to find whose predicted box has an IoU >= 0.5 with any; None without boxes.
     """
 
@@ -316,12 +320,12 @@ class RegionResult:
     corloc: float | None
     images: int
     protocol: dict[str, Any]
-    figures: dict[str, RegionFigures] = field(repr=False)
+    metrics: dict[str, RegionMetrics] = field(repr=False)
     levels: Array = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores and the protocol, without the figures behind them."""
-        behind = {"figures", "levels"}
+        """The scores and the protocol, without the metrics of the images."""
+        behind = {"metrics", "levels"}
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in behind}
 
     def curve(self) -> pd.DataFrame:
@@ -329,7 +333,7 @@ class RegionResult:
         import pandas as pd
 
         names = ("precision", "recall", "f_beta", "e_measure")
-        return pd.DataFrame({"threshold": self.levels, **{name: _average(self.figures, name) for name in names}})
+        return pd.DataFrame({"threshold": self.levels, **{name: _average(self.metrics, name) for name in names}})
 
     def to_pandas(self) -> pd.DataFrame:
         """One row an image: `max_f_beta` at its own best threshold, `hit` empty where there is no box to find."""
@@ -344,59 +348,63 @@ class RegionResult:
                 **{score: getattr(each, score) for score in _MEANS},
                 "hit": each.hit,
             }
-            for name, each in self.figures.items()
+            for name, each in self.metrics.items()
         ]
         return pd.DataFrame(rows).astype({"hit": "boolean"})
 
 
 class RegionScores:
-    """Gathers figures image by image: `update`, `add` or `merge`, then `compute`."""
+    """Collects metrics image by image: `update`, `add` or `merge`, then `compute`."""
 
     def __init__(self, protocol: RegionProtocol | None = None) -> None:
         self.protocol = protocol or RegionProtocol()
-        self._figures: dict[str, RegionFigures] = {}
+        self._metrics: dict[str, RegionMetrics] = {}
 
     def update(self, name: str, soft: Array, truth: Array, **boxes: Array | None) -> None:
         """Score one image: see `score_regions`."""
         self.add(name, score_regions(soft, truth, self.protocol, **boxes))
 
-    def add(self, name: str, figures: RegionFigures) -> None:
-        """Add figures made elsewhere, by another process, with the same protocol."""
-        if name in self._figures:
+    def add(self, name: str, metrics: RegionMetrics) -> None:
+        """Add metrics that another process computed with the same protocol."""
+        if name in self._metrics:
             raise GmaeToolsError(f"image {name} was already scored: every image counts once")
-        if len(figures.f_beta) != self.protocol.thresholds:
-            raise GmaeToolsError(f"image {name} has {len(figures.f_beta)} thresholds, not {self.protocol.thresholds}")
-        self._figures[name] = figures
+        if len(metrics.f_beta) != self.protocol.thresholds:
+            raise GmaeToolsError(f"image {name} has {len(metrics.f_beta)} thresholds, not {self.protocol.thresholds}")
+        self._metrics[name] = metrics
 
     def merge(self, other: RegionScores) -> None:
-        """Add what another gatherer has seen."""
+        """Add the metrics that another `RegionScores` has collected."""
         if other.protocol != self.protocol:
             raise GmaeToolsError("scores of different protocols cannot be merged")
-        for name, figures in other._figures.items():
-            self.add(name, figures)
+        for name, metrics in other._metrics.items():
+            self.add(name, metrics)
 
     def compute(self) -> RegionResult:
-        """The scores of all images so far. Raises GmaeToolsError when there are none."""
-        if not self._figures:
+        """The scores of all images so far.
+
+        Raises:
+            GmaeToolsError: there is no image.
+        """
+        if not self._metrics:
             raise GmaeToolsError("nothing to score: no image was counted")
-        figures = dict(sorted(self._figures.items()))  # sums must not depend on the order in which images got ready
-        f, e = _average(figures, "f_beta"), _average(figures, "e_measure")
-        hits = [each.hit for each in figures.values() if each.hit is not None]
+        metrics = dict(sorted(self._metrics.items()))  # sums must not depend on the order in which images were scored
+        f, e = _average(metrics, "f_beta"), _average(metrics, "e_measure")
+        hits = [each.hit for each in metrics.values() if each.hit is not None]
         return RegionResult(
             max_f_beta=float(f.max()),
             mean_f_beta=float(f.mean()),
             e_measure=float(e.mean()),
             e_measure_max=float(e.max()),
-            e_measure_adaptive=float(_average(figures, "e_adaptive")),
+            e_measure_adaptive=float(_average(metrics, "e_adaptive")),
             corloc=float(np.mean(hits)) if hits else None,
-            images=len(figures),
+            images=len(metrics),
             protocol=self.protocol.describe(),
-            figures=figures,
+            metrics=metrics,
             levels=self.protocol.levels(),
-            **{name: float(_average(figures, name)) for name in _MEANS},
+            **{name: float(_average(metrics, name)) for name in _MEANS},
         )
 
 
-def _average(figures: Mapping[str, RegionFigures], name: str) -> Array:
+def _average(metrics: Mapping[str, RegionMetrics], name: str) -> Array:
     """Mean over the images, [T] or a number."""
-    return np.asarray(np.mean([getattr(each, name) for each in figures.values()], axis=0))
+    return np.asarray(np.mean([getattr(each, name) for each in metrics.values()], axis=0))

@@ -8,8 +8,9 @@ its neighbour code; after the first sweep only pixels with a changed code are ju
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from gmae_tools.system.kernels import kernel
 
 Array = np.ndarray
 
@@ -36,7 +37,7 @@ def neighbour_steps(stride: int) -> Array:
     return np.array([row * stride + column for row, column in NEIGHBOURS], np.int64)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def switch_on(pixels: Array, on: Array, codes: Array, steps: Array) -> None:
     """Add `pixels` (flat indices) to a flattened map `on` [N] bool and to its neighbour `codes` [N] uint8."""
     for pixel in pixels:
@@ -45,7 +46,7 @@ def switch_on(pixels: Array, on: Array, codes: Array, steps: Array) -> None:
             codes[pixel + steps[bit]] |= np.uint8(1 << (bit ^ 4))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def thin_in_place(on: Array, codes: Array, steps: Array) -> None:
     """Thin a flattened map `on` [N] bool with its neighbour `codes` [N] uint8; both are changed.
 

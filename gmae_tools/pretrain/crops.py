@@ -1,8 +1,8 @@
-"""Random crops of photographs: drawn for a whole batch at once, cut out and resized on the device that trains.
+"""Crops of photographs, cut out and resized on the device that trains.
 
-Resizing is two matrix products a picture, with the weights of Pillow's antialiased bicubic filter: one for the columns,
-one for the rows. A fast GPU makes a hundred thousand pictures a second that way, and gets them from uint8 pixels, a
-quarter of the bytes.
+Resizing a picture takes two matrix products, one for the columns and one for the rows, with the weights of Pillow's
+antialiased bicubic filter. A fast GPU resizes a hundred thousand pictures a second that way. It receives uint8 pixels,
+which are a quarter of the bytes of float32.
 """
 
 from __future__ import annotations
@@ -12,57 +12,20 @@ import torch
 from torch import Tensor
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.pretrain.sampling import Stream, uniforms
 
-_TRIES = 10
-_RATIO = (3 / 4, 4 / 3)
-_SHARE_OF_DEVICE = 0.25  # photographs that need no more of a GPU's free memory are kept there
-# Pictures resized at once: a GPU wants many. A CPU wants none of the padding to the largest crop among them.
+_SHARE_OF_DEVICE = 0.25  # photographs that need at most this share of a GPU's free memory are kept there
+# Pictures resized at once. A GPU needs many; on a CPU the padding to the largest crop among them would only cost time.
 _AT_ONCE, _AT_ONCE_ON_CPU = 512, 1
-
-
-def draw_crops(
-    shapes: np.ndarray, samples: np.ndarray, seed: int, scale: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Crops by the rule of torchvision's `RandomResizedCrop`, half of them mirrored.
-
-    Up to ten times a share of the area (uniform in `scale`) and an aspect ratio (width to height, log-uniform in
-    3/4..4/3) are drawn until the crop fits; else the largest central crop of such a ratio is taken.
-
-    Args:
-        shapes: `[B, 2]`, heights and widths of the photographs in pixels.
-        samples: `[B]` sample numbers; all chance follows from them and the seed.
-        seed: of the run.
-        scale: smallest and largest share of the area.
-
-    Returns:
-        int64 `[B, 4]` (top, left, height, width) in pixels, and bool `[B]`, True where the picture is mirrored.
-    """
-    chances = uniforms(seed, Stream.CROP, samples, 2 * _TRIES + 3)
-    height, width = shapes[:, :1], shapes[:, 1:]  # [B, 1]
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * chances[:, :_TRIES])  # [B, tries]
-    low, high = np.log(_RATIO)
-    aspect = np.exp(low + (high - low) * chances[:, _TRIES : 2 * _TRIES])
-    w, h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
-    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-    row, first = np.arange(len(shapes)), fits.argmax(1)
-    drawn = np.stack([h[row, first], w[row, first]], 1)  # [B, 2]
-    largest = np.rint(np.concatenate([width / _RATIO[0], height * _RATIO[1]], 1))
-    sides = np.where(fits.any(1)[:, None], drawn, largest.clip(1, shapes)).astype(np.int64)
-    room = shapes - sides
-    places = np.floor(chances[:, -3:-1] * (room + 1)).astype(np.int64)
-    corners = np.where(fits.any(1)[:, None], places, room // 2)
-    return np.concatenate([corners, sides], 1), chances[:, -1] < 0.5
 
 
 class Cropper:
     """Cuts crops out of photographs and resizes them on a device.
 
     Args:
-        photos: the photographs.
-        device: where the pictures are wanted.
-        resident: keep all photographs in the device's memory, so that nothing but numbers travels there. By default
-            on a CUDA GPU if they need at most a quarter of what is free.
+        photos: The photographs.
+        device: Where the pictures are wanted.
+        resident: Whether all photographs are kept in the device's memory, so that only boxes are sent there. By
+            default they are on a CUDA GPU, if they need at most a quarter of its free memory.
     """
 
     def __init__(self, photos: PhotoStore, device: torch.device, resident: bool | None = None) -> None:
@@ -75,7 +38,16 @@ class Cropper:
             self._pixels = pixels.view(-1, 3).to(device)
 
     def crops(self, indices: np.ndarray, boxes: np.ndarray, mirrored: np.ndarray, size: int) -> Tensor:
-        """Pictures uint8 `[B, 3, size, size]` of the photographs `indices` `[B]`; boxes as `draw_crops` gives them."""
+        """Cut crops out of photographs and resize them.
+
+        Args:
+            indices: Numbers of the photographs `[B]`.
+            boxes, mirrored: Crops as `sample_crops` returns them.
+            size: Side of the pictures in pixels.
+
+        Returns:
+            uint8 `[B, 3, size, size]`, on the device.
+        """
         at_once = _AT_ONCE_ON_CPU if self.device.type == "cpu" else _AT_ONCE
         parts = (slice(start, start + at_once) for start in range(0, len(indices), at_once))
         return torch.cat([self._crops(indices[part], boxes[part], mirrored[part], size) for part in parts])
@@ -86,7 +58,7 @@ class Cropper:
         return resize_batch(cut(indices, boxes), sides, turned, size)
 
     def _cut_mapped(self, indices: np.ndarray, boxes: np.ndarray) -> Tensor:
-        """Pixels inside the boxes from the mapped file, uint8 `[B, H, W, 3]`; what pads them is anything."""
+        """Pixels inside the boxes from the mapped file, uint8 `[B, H, W, 3]`. The padding is uninitialised."""
         height, width = boxes[:, 2:].max(0)
         cuda = self.device.type == "cuda"
         pixels = torch.empty(len(boxes), height, width, 3, dtype=torch.uint8, pin_memory=cuda)
@@ -95,7 +67,7 @@ class Cropper:
         return pixels.to(self.device, non_blocking=True)
 
     def _cut_resident(self, indices: np.ndarray, boxes: np.ndarray) -> Tensor:
-        """The same from the device's memory; what pads them repeats the last row and column."""
+        """Pixels inside the boxes from the device's memory. The padding repeats the last row and column."""
         assert self._pixels is not None
         height, width = (int(side) for side in boxes[:, 2:].max(0))
         stride = self.photos.shapes[indices, 1]
@@ -112,10 +84,10 @@ def resize_batch(pixels: Tensor, sides: Tensor, mirrored: Tensor, size: int) -> 
     As in Pillow, colours are rounded to whole levels after the columns and again after the rows.
 
     Args:
-        pixels: uint8 `[B, H, W, 3]`; of each picture only the corner that `sides` tells of counts.
-        sides: int64 `[B, 2]`, height and width of each.
-        mirrored: bool `[B]`, True where left and right are to be swapped.
-        size: height and width wanted.
+        pixels: Pictures in the upper left corner of uint8 `[B, H, W, 3]`; the rest is padding, which is ignored.
+        sides: Height and width of each picture without its padding, int64 `[B, 2]`.
+        mirrored: True where left and right are swapped, bool `[B]`.
+        size: Height and width of the result in pixels.
 
     Returns:
         uint8 `[B, 3, size, size]`.
@@ -131,19 +103,19 @@ def resize_batch(pixels: Tensor, sides: Tensor, mirrored: Tensor, size: int) -> 
 
 
 def _whole_levels(values: Tensor) -> Tensor:
-    return values.add_(0.5).floor_().clamp_(0, 255)  # half a level goes up, as in Pillow
+    return values.add_(0.5).floor_().clamp_(0, 255)  # halves are rounded up, as in Pillow
 
 
 def bicubic_weights(lengths: Tensor, size: int, padded: int) -> Tensor:
     """Weights of Pillow's antialiased bicubic filter (Catmull-Rom, widened when shrinking).
 
     Args:
-        lengths: int64 `[B]`, pixels of each row to be resized.
-        size: pixels that it is to have.
-        padded: length of the rows in memory, at least the largest of `lengths`.
+        lengths: Numbers of input pixels, int64 `[B]`.
+        size: Number of output pixels.
+        padded: Length of the rows in memory, at least the largest of `lengths`.
 
     Returns:
-        float32 `[B, size, padded]`: each output pixel is this sum of input pixels; 0 for pixels beyond the length.
+        float32 `[B, size, padded]`: the share of each input pixel in each output pixel, 0 for pixels of the padding.
 
     Source: Pillow's `precompute_coeffs` (src/libImaging/Resample.c).
     """
@@ -161,6 +133,6 @@ def _catmull_rom(x: Tensor) -> Tensor:
 
 
 def send(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """The values as a tensor on the device, without waiting for them to arrive."""
+    """Copy values to a device as a tensor, without waiting until they have arrived."""
     tensor = torch.from_numpy(np.ascontiguousarray(values)) if isinstance(values, np.ndarray) else values
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

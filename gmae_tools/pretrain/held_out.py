@@ -1,10 +1,8 @@
-"""Held-out photographs of a run: the pictures, what is hidden of them, and how well a model rebuilds them."""
+"""Held-out photographs of a run, and how well a model does on them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,62 +10,81 @@ from torch import Tensor
 
 from gmae_tools.camera import project
 from gmae_tools.datasets.photos import PhotoStore, center_crop
-from gmae_tools.images import write_image
 from gmae_tools.model import GMAE, Autoencoder
-from gmae_tools.pretrain.objectives.objective import MASKED, draw_masks
+from gmae_tools.pretrain.objectives.siamese import cosines
 from gmae_tools.pretrain.reconstruction import psnr_of_hidden, reconstruct
+from gmae_tools.pretrain.sampling import MASKED, sample_masks
 from gmae_tools.splatting import Backend, rasterize
 
-if TYPE_CHECKING:
-    from gmae_tools.pretrain.objectives import Objective
-
-_SHOWN = 8
 _AT_ONCE, _AT_ONCE_ON_CPU = 100, 20
 
 
 class HeldOut:
-    """Photographs kept from training.
+    """Photographs that a run is not trained on.
 
     Args:
-        photos, indices: which photographs.
-        count: how many of them to use for figures during training.
-        backend: of `rasterize`.
+        photos: All photographs.
+        indices: Numbers of those that are held out, int64 `[N]`.
+        count: Number of them to measure during training, spread over all.
+        backend: Backend of `rasterize`.
     """
 
     def __init__(self, photos: PhotoStore, indices: np.ndarray, count: int = 200, *, backend: Backend = "auto") -> None:
         self.photos, self.indices = photos, indices[:: max(1, len(indices) // count)][:count]
         self.backend = backend
 
+    # --- measurements ---------------------------------------------------------------------------------
+
+    def metrics(self, model: Autoencoder, names: Sequence[str], size: int) -> dict[str, float]:
+        """The measurements `names` of pictures of `size` px: those of `psnr`, or `matched`. Empty without pictures."""
+        if "matched" in names:
+            return self.matched(model, size)
+        return self.psnr(model, size, hidden_only="psnr" not in names)
+
     def psnr(
         self, model: Autoencoder, size: int, batch: int | None = None, *, hidden_only: bool = False
     ) -> dict[str, float]:
-        """Mean PSNR in dB over pictures of `size` px: `psnr` of whole ones; `psnr_masked` with 75 % of the patches
-        hidden, all pixels count; `psnr_hidden` the same, pixels of the hidden patches count.
+        """Mean PSNR in dB over pictures of `size` px.
 
         Args:
-            hidden_only: leave out the first two, for a model that was not asked for what it sees.
+            model: A model that `reconstruct` takes.
+            size: Side of the pictures in pixels.
+            batch: Number of pictures at once.
+            hidden_only: Leave out `psnr` and `psnr_masked`, for a model that was not trained on visible patches.
+
+        Returns:
+            `psnr` of whole pictures; `psnr_masked` of all pixels with 75 % of the patches hidden; `psnr_hidden` of the
+            pixels of the hidden patches alone. Empty if no photographs are held out.
         """
-        figures: dict[str, list[Tensor]] = {}
+        found: dict[str, list[Tensor]] = {}
         for numbers, images in self.batches(model, size, batch):
             masked, hidden = self.render(model, images, MASKED, numbers), self.hidden(model, images, numbers)
-            found = {"psnr_hidden": psnr_of_hidden(masked, images, hidden, model.config.patch_size)}
+            values = {"psnr_hidden": psnr_of_hidden(masked, images, hidden, model.config.patch_size)}
             if not hidden_only:
                 whole = self.render(model, images, 0.0, numbers)
-                found = {"psnr": _psnr(whole, images), "psnr_masked": _psnr(masked, images)} | found
-            for name, values in found.items():
-                figures.setdefault(name, []).append(values)
-        return {name: float(torch.cat(values).mean()) for name, values in figures.items()}
+                values = {"psnr": _psnr(whole, images), "psnr_masked": _psnr(masked, images)} | values
+            for name, value in values.items():
+                found.setdefault(name, []).append(value)
+        return {name: float(torch.cat(values).mean()) for name, values in found.items()}
 
-    def contact_sheet(self, model: Autoencoder, objective: Objective, size: int, path: Path) -> None:
-        """A row for each of a few photographs, of what the objective wants to be seen side by side."""
-        for numbers, images in self.batches(model, size, _SHOWN):
-            columns = objective.columns(model, self, numbers, images)
-            sheet = torch.cat([torch.cat(list(column), 1) for column in columns], 2)  # [3, rows * size, columns * size]
-            write_image(path, sheet.clamp(0, 1))
-            return
+    def matched(self, model: Autoencoder, size: int) -> dict[str, float]:
+        """`matched`: share of the pictures whose other view is the most similar one of all held-out pictures.
+
+        Args:
+            model: A model that embeds views, such as a `CMAE`.
+            size: Side of the pictures in pixels.
+        """
+        views = [self.views(model, *batch) for batch in self.batches(model, size)]
+        if not views:
+            return {}
+        first, second = (torch.cat(view) for view in zip(*views, strict=True))
+        nearest = cosines(first, second).argmax(1).cpu()
+        return {"matched": float((nearest == torch.arange(len(nearest))).float().mean())}
+
+    # --- pictures -------------------------------------------------------------------------------------
 
     def batches(self, model: Autoencoder, size: int, batch: int | None = None) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """The numbers `[b]` of the pictures, and the pictures on the model's device."""
+        """The numbers `[b]` of pictures, and the pictures `[b, 3, size, size]` on the model's device."""
         device = model.rgb_mean.device
         batch = batch or (_AT_ONCE_ON_CPU if device.type == "cpu" else _AT_ONCE)
         for start in range(0, len(self.indices), batch):
@@ -79,23 +96,31 @@ class HeldOut:
         crops = [center_crop(self.photos.photo(int(self.indices[number])), size) for number in numbers]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
 
+    # --- what a model makes of them -------------------------------------------------------------------
+
     def hidden(self, model: Autoencoder, images: Tensor, numbers: np.ndarray, ratio: float = MASKED) -> Tensor:
-        """Which patches of pictures are hidden, bool `[b, N]`; it follows from their numbers."""
+        """Hidden patches of pictures, bool `[b, N]`; a share `ratio` of them, chosen by the numbers `[b]`."""
         rows, columns = model.grid(images)
-        return draw_masks((ratio, ratio), rows * columns, 0, numbers, seed=0).to(images.device)
+        return sample_masks((ratio, ratio), rows * columns, 0, numbers, seed=0).to(images.device)
 
     @torch.no_grad()
     def render(self, model: Autoencoder, images: Tensor, ratio: float, numbers: np.ndarray) -> Tensor:
-        """Reconstructions `[b, 3, H, W]` with a share `ratio` of the patches hidden, chosen by the numbers.
+        """Reconstructions `[b, 3, H, W]` with a share `ratio` of the patches hidden, chosen by the numbers `[b]`.
 
-        They lie where `images` lie, which need not be where the model is.
+        The result is on the device of `images`, which may differ from the model's.
         """
         hidden, device = self.hidden(model, images, numbers, ratio), model.rgb_mean.device
         return reconstruct(model, images.to(device), hidden.to(device), self.backend).to(images.device)
 
     @torch.no_grad()
+    def views(self, model: Autoencoder, numbers: np.ndarray, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings `[b, E]` of two complementary views, for which all pictures have the same patches hidden."""
+        hidden = self.hidden(model, images, np.zeros_like(numbers))
+        return model(images, hidden), model(images, ~hidden)
+
+    @torch.no_grad()
     def depth(self, model: GMAE, images: Tensor) -> Tensor:
-        """Expected depth stretched to [0, 1] in each picture, near bright, `[B, 3, H, W]`."""
+        """Expected depth `[B, 3, H, W]`, stretched to [0, 1] in each picture; near is bright."""
         height, width = images.shape[-2:]
         splats = project(model(images), model.camera, height, width)
         depth = rasterize(splats, height, width, depth=True, backend=self.backend).depth

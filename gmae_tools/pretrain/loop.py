@@ -1,11 +1,12 @@
-"""The pretraining loop: any number of processes, resumable at every saved state, with a log that anyone can plot.
+"""The pretraining loop: any number of processes, resumable from every saved state, with a log that is easy to plot.
 
-A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and held-out figures), `state.pt` (everything
-needed to go on), `model/` (the newest checkpoint, ready for `--checkpoint`) and `samples.png` (held-out pictures).
-Several machines share that folder. Decoded photographs lie outside, in a cache that all runs share.
+A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and held-out measurements), `state.pt` (all
+that is needed to continue), `model/` (the newest checkpoint, ready for `--checkpoint`) and `samples.png` (held-out
+pictures). Several machines share that folder. Decoded photographs are in a cache outside, which all runs share.
+
 Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone, and the
-loss is a mean over samples; so neither the number of processes nor accumulation nor an interruption changes the loss
-curve. (A time budget leaves the schedule to the clock.)
+loss is a mean over samples. Therefore neither the number of processes nor accumulation nor an interruption changes the
+loss curve, except that a time budget makes the schedule depend on the clock.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -33,22 +34,25 @@ from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
-from gmae_tools.model import Autoencoder, AutoencoderConfig, use_plain_attention
+from gmae_tools.model import Autoencoder, AutoencoderConfig
 from gmae_tools.predict import has_bf16, resolve_device
-from gmae_tools.pretrain.batches import Batch, BatchMaker
+from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Placement
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.objectives import GMAEObjective, Objective
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
+from gmae_tools.pretrain.sampling import Batch
 from gmae_tools.pretrain.schedule import Schedule
+from gmae_tools.pretrain.sheet import write_sheet
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.splatting import Backend, choose_backend
 from gmae_tools.system.files import atomic_path
+from gmae_tools.vit import use_plain_attention
 
 CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "log.jsonl", "model"
 
 Compile = Literal["auto", "on", "off"]
 
-# What a run of an older version did before there was a setting for it, by the setting's place in `pretrain.json`.
+# Values of settings that `pretrain.json` of older versions lacks, by their place in it: what those versions did.
 _FORMERLY = {
     "model.query_start": "grid",
     "objective.name": GMAEObjective.name,
@@ -60,7 +64,7 @@ _FORMERLY = {
     "model.head": "decoder",
 }
 
-# How long processes wait for one that decodes a data set or evaluates. (A process that dies ends the others at once.)
+# How long processes wait for one that decodes a data set or evaluates. If a process dies, the others end at once.
 _PATIENCE = timedelta(days=2)
 _BATCHES_AHEAD = 3
 
@@ -70,16 +74,17 @@ class PretrainConfig:
     """All choices that decide what a run learns.
 
     Args:
-        data: folders, photographs or tar shards.
-        model, objective, optimizer, schedule: see there.
-        batch_size: pictures a step over all processes.
-        crop_scale: smallest and largest share of a photograph's area that a training crop shows.
-        clip: largest norm of the gradient.
-        precision: arithmetic of the transformer; `auto` is bf16 where the hardware has it.
-        held_out: number of photographs never trained on.
-        warm_start: where the encoder's first weights come from, if not from chance; see `warm_start`.
-        log_every: steps between lines of the log.
-        save_every, evaluate_every: seconds between states and between held-out evaluations.
+        data: Folders, photographs or tar shards.
+        model, schedule, objective, optimizer: See their classes.
+        batch_size: Pictures of a step, over all processes.
+        crop_scale: Smallest and largest share of a photograph's area that a training crop shows.
+        clip: Largest norm of the gradient.
+        precision: Arithmetic of the transformer; `auto` is bf16 where the hardware supports it.
+        held_out: Number of photographs that are never trained on; at most a tenth of all.
+        warm_start: Source of the first weights, None for random ones; see `warm_start`.
+        seed: Seed of weights, order, crops, masks and backgrounds.
+        log_every: Steps between lines of the log.
+        save_every, evaluate_every: Seconds between saved states and between held-out evaluations.
     """
 
     data: tuple[str, ...]
@@ -120,10 +125,29 @@ class PretrainConfig:
             raise GmaeToolsError("held-out, seed, save-every and evaluate-every must not be negative")
 
     def to_json(self) -> str:
-        """For `pretrain.json`, and to tell whether two runs are the same."""
+        """The content of `pretrain.json`, by which a resumed run is compared with the one that it continues."""
         values = {**dataclasses.asdict(self), "model": self.model.to_dict()}
         values["objective"] = {"name": self.objective.name, **values["objective"]}
         return json.dumps(values, indent=2)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is executed. It may change when a run is resumed, and changes the results by rounding errors at most.
+
+    Args:
+        backend: Backend of `rasterize`.
+        accumulate: Number of parts that every process cuts its share of a batch into, to need less memory.
+        compile: Whether `torch.compile` compiles the transformer blocks; `auto` does so on CUDA.
+        shard_mb: Largest size of a checkpoint's files in megabytes, None for a single file.
+        cache: Folder of decoded photographs, None for the user's; see `cache_folder`.
+    """
+
+    backend: Backend = "auto"
+    accumulate: int = 1
+    compile: Compile = "auto"
+    shard_mb: float | None = None
+    cache: str | Path | None = None
 
 
 def pretrain(
@@ -132,49 +156,51 @@ def pretrain(
     *,
     resume: bool = False,
     device: str = "auto",
-    backend: Backend = "auto",
-    accumulate: int = 1,
-    compile: Compile = "auto",
-    shard_mb: float | None = None,
-    cache: str | Path | None = None,
+    execution: Execution = Execution(),
 ) -> Path:
     """Run or continue a run; returns the folder of the finished checkpoint. A finished run is left as it is.
 
-    What is not in `config` may change when a run is resumed, as may the number of processes.
-
     Args:
-        config: what to learn.
-        out: folder of the run, made if missing.
-        resume: continue the run in `out`, from the start if nothing was saved yet; without it, `out` must hold none.
+        config: What to learn.
+        out: Folder of the run, made if missing.
+        resume: Continue the run in `out`, from the start if nothing was saved yet. Without it, `out` must hold no run.
         device: `auto`, `cpu` or `cuda`.
-        backend: of `rasterize`.
-        accumulate: parts that every process cuts its share of a batch into, to need less memory.
-        compile: let `torch.compile` have the transformer blocks; `auto` does so on CUDA.
-        shard_mb: write checkpoints in pieces of at most so many megabytes.
-        cache: folder of decoded photographs; None for the user's, see `cache_folder`.
+        execution: What may differ between the parts of an interrupted run, as may device and number of processes.
 
     Raises:
-        GmaeToolsError: the folder holds another run, the data cannot be read, or training diverged.
+        GmaeToolsError: The folder holds another run, the data cannot be read, or training diverged.
     """
     where = resolve_device(device)
-    accelerator = Accelerator(
-        cpu=where.type == "cpu",
-        mixed_precision=_precision(config.precision, where),
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=_PATIENCE),
-            DistributedDataParallelKwargs(broadcast_buffers=False),  # they never change
-        ],
-    )
-    if where.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32
-    if accelerator.is_main_process:
-        _check_folder(config, out, resume)
-    accelerator.wait_for_everyone()
-    run = _Run(config, out, accelerator, backend, accumulate, _compiles(compile, where), shard_mb, cache)
-    if accelerator.is_main_process:  # only now: settings that cannot work leave nothing behind
-        with atomic_path(out / CONFIG_FILE) as temporary:
-            temporary.write_text(config.to_json() + "\n")
-    return run.train()
+    with _torch_as_before(where):
+        accelerator = Accelerator(
+            cpu=where.type == "cpu",
+            mixed_precision=_precision(config.precision, where),
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+                DistributedDataParallelKwargs(broadcast_buffers=False),  # they never change
+            ],
+        )
+        if accelerator.is_main_process:
+            _check_folder(config, out, resume)
+        accelerator.wait_for_everyone()
+        run = _Run(config, out, accelerator, execution)
+        if accelerator.is_main_process:  # only now, so that settings that cannot work leave no file
+            with atomic_path(out / CONFIG_FILE) as temporary:
+                temporary.write_text(config.to_json() + "\n")
+        return run.train()
+
+
+@contextmanager
+def _torch_as_before(device: torch.device) -> Iterator[None]:
+    """Let matrix products use TF32 on a GPU; restore that setting and the random state in the end."""
+    precision = torch.get_float32_matmul_precision()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if device.type == "cuda" else ()):
+        try:
+            if device.type == "cuda":
+                torch.set_float32_matmul_precision("high")
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
 
 
 def _precision(wanted: str, device: torch.device) -> str:
@@ -184,7 +210,7 @@ def _precision(wanted: str, device: torch.device) -> str:
 
 
 def _compiles(wanted: Compile, device: torch.device) -> bool:
-    """Whether to compile; on a CPU compilation takes longer than it saves in a short run."""
+    """Whether to compile. On a CPU compilation takes longer than it saves in a short run."""
     return wanted == "on" or (wanted == "auto" and device.type == "cuda" and _has_triton())
 
 
@@ -193,10 +219,10 @@ def _has_triton() -> bool:
 
 
 def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Have the transformer blocks compiled when they are first used; parameters keep their names.
+    """Let the transformer blocks be compiled when they are first used; parameters keep their names.
 
-    Blocks of equal shape share their code. The number of tokens changes with the masking ratio from step to step, and
-    with the size of the pictures, so it is left open.
+    Blocks of equal shape share their code. The number of tokens is dynamic, because it changes with the masking ratio
+    from step to step and with the size of the pictures.
     """
     for name, part in model.named_modules():
         if name.endswith(".blocks"):
@@ -205,7 +231,7 @@ def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "indu
 
 
 def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
-    """Make the run's folder; what lies there must be this run."""
+    """Make the run's folder, and refuse one that holds another run."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / CONFIG_FILE
     if not path.exists():
@@ -222,11 +248,11 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
 
 
 def _recipe(config: PretrainConfig) -> dict[str, Any]:
-    """The configuration as it goes with the weights: checkpoints are shared, so it tells nobody's paths."""
-    told: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
+    """The configuration that is stored with the weights. It holds no paths, because checkpoints are shared."""
+    names: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
     if config.warm_start and Path(config.warm_start).exists():
-        told["warm_start"] = Path(config.warm_start).name
-    return {**json.loads(config.to_json()), **told}
+        names["warm_start"] = Path(config.warm_start).name
+    return {**json.loads(config.to_json()), **names}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -243,31 +269,21 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 class _Run:
     """One process's share of a run."""
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        out: Path,
-        accelerator: Accelerator,
-        backend: Backend,
-        accumulate: int,
-        compiles: bool,
-        shard_mb: float | None,
-        cache: str | Path | None,
-    ) -> None:
+    def __init__(self, config: PretrainConfig, out: Path, accelerator: Accelerator, execution: Execution) -> None:
+        accumulate = execution.accumulate
         if accumulate < 1 or config.batch_size % (accelerator.num_processes * accumulate):
             shares = f"{accelerator.num_processes} processes x {accumulate} accumulated parts"
             raise GmaeToolsError(f"batch size {config.batch_size} cannot be shared by {shares}")
         if accumulate > 1 and not config.objective.by_picture:
             name = config.objective.name
             raise GmaeToolsError(f"{name} compares all pictures of a step with each other: it cannot be accumulated")
-        self.config, self.out, self.accelerator = config, out, accelerator
-        self.backend, self.accumulate, self.shard_mb = backend, accumulate, shard_mb
+        self.config, self.out, self.accelerator, self.execution = config, out, accelerator, execution
         if config.objective.splats:
-            choose_backend(backend, accelerator.device)  # one that cannot draw is refused before any work
+            choose_backend(execution.backend, accelerator.device)  # refuses one that cannot render before any work
         with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
-            self.photos = PhotoStore.open(config.data, cache, progress=accelerator.is_main_process)
+            self.photos = PhotoStore.open(config.data, execution.cache, progress=accelerator.is_main_process)
         self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
-        self.held_out = HeldOut(self.photos, held_out, backend=backend)
+        self.held_out = HeldOut(self.photos, held_out, backend=execution.backend)
         self._say(_describe(self.photos, len(self.train_indices), len(held_out), config.held_out))
         torch.manual_seed(config.seed)
         self.bare_model = config.objective.build(config.model)
@@ -276,7 +292,7 @@ class _Run:
         self.bare_model.to(accelerator.device)
         if accelerator.device.type == "cpu":
             use_plain_attention(self.bare_model)
-        if compiles:
+        if _compiles(execution.compile, accelerator.device):
             compile_blocks(self.bare_model)
         optimizers = build_optimizers(self.bare_model, config.optimizer)
         self.model, *self.optimizers = accelerator.prepare(self.bare_model, *optimizers)
@@ -284,14 +300,12 @@ class _Run:
         self._host_group = _host_group(accelerator)
         self._restore()
         self.saved_step = self.step
-        self.maker = BatchMaker(
-            self.photos, self.train_indices, accelerator.device, batch_size=config.batch_size,
-            process=accelerator.process_index, processes=accelerator.num_processes, seed=config.seed,
-            crop_scale=config.crop_scale, objective=config.objective, patch_size=config.model.patch_size,
-        )  # fmt: skip
+        plan = BatchPlan(config.objective, config.batch_size, config.model.patch_size, config.seed, config.crop_scale)
+        place = Placement(accelerator.device, accelerator.process_index, accelerator.num_processes)
+        self.maker = BatchMaker(self.photos, self.train_indices, plan, place)
 
     def train(self) -> Path:
-        """Run to the end of the schedule; a state saved at the end means that nothing is left to do."""
+        """Train to the end of the schedule, unless the saved state is already there."""
         progress = self._progress()
         if progress < 1:
             bar = tqdm(initial=round(100 * progress, 2), total=100.0, disable=not self.accelerator.is_main_process,
@@ -309,7 +323,7 @@ class _Run:
         return self.out / MODEL_FOLDER
 
     def _train(self, batches: Iterator[Batch], bar: tqdm[Any]) -> None:
-        """All steps, and what is due between them."""
+        """Take all steps, and log, evaluate and save between them when that is due."""
         progress = self.latest_progress
         losses: list[Tensor] = []
         waited = 0.0
@@ -345,13 +359,13 @@ class _Run:
                 losses, waited, logged = [], 0.0, time.monotonic()
 
     def _progress(self) -> float:
-        """Progress as the main process sees it, so that all processes stop at the same step."""
+        """Progress in [0, 1] by the clock of the main process, so that all processes stop at the same step."""
         own = self.config.schedule.progress(self.step * self.config.batch_size, self.seconds)
         self.latest_progress = own if self.config.schedule.time_budget is None else self._of_main_process(own)
         return self.latest_progress
 
     def _of_main_process(self, value: float) -> float:
-        """The main process's value, told from host to host: no GPU is waited for."""
+        """The main process's value, sent between hosts so that no GPU is waited for."""
         if self._host_group is None:
             return value
         shared = torch.tensor(value, dtype=torch.float64)
@@ -359,40 +373,41 @@ class _Run:
         return float(shared)
 
     def _size_of(self, step: int) -> int:
-        """Side in pixels of a step's pictures; with a time budget, as of now."""
+        """Side in pixels of a step's pictures; with a time budget, the one that is due now."""
         schedule = self.config.schedule
         by_samples = schedule.progress(step * self.config.batch_size, 0)
         return schedule.resolution(by_samples if schedule.time_budget is None else self.latest_progress)
 
     def _train_step(self, batch: Batch, progress: float) -> Tensor:
-        """One step of the optimisers; returns this process's loss for the log."""
+        """Take one step of the optimisers; returns this process's loss for the log."""
         factor = self.config.schedule.learning_rate_factor(progress)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.zero_grad()
         errors = []
-        for part in range(self.accumulate):
-            last = part == self.accumulate - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):  # processes talk once a step
-                errors.append(self._backward(batch.part(part, self.accumulate)))
+        parts = self.execution.accumulate
+        for part in range(parts):
+            last = part == parts - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):  # gradients are exchanged once a step
+                errors.append(self._backward(batch.part(part, parts)))
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for optimizer in self.optimizers:
             optimizer.step()
         return torch.stack(errors).mean()
 
     def _backward(self, batch: Batch) -> Tensor:
-        """Add this part's share of the gradient."""
-        config = self.config
+        """Add the gradient of a part of a batch; returns its loss for the log."""
+        config, execution = self.config, self.execution
         try:
-            loss, error = config.objective.loss(self.model, batch, config.model, self.backend)
-        except GmaeToolsError as problem:  # the renderer draws no NaN
+            loss, error = config.objective.loss(self.model, batch, config.model, execution.backend)
+        except GmaeToolsError as problem:  # the renderer refuses NaN
             raise self._diverged(str(problem)) from None
-        self.accelerator.backward(loss / self.accumulate)
+        self.accelerator.backward(loss / execution.accumulate)
         return error
 
     def _finite_loss(self, losses: list[Tensor]) -> float:
-        """Mean of the steps and processes; the only moment at which a GPU is waited for."""
+        """Mean over steps and processes. Nowhere else does the loop wait for the GPU."""
         loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
@@ -402,29 +417,29 @@ class _Run:
         return GmaeToolsError(f"diverged at step {self.step} ({how}): lower the learning rates")
 
     def _evaluate(self, size: int) -> None:
-        """Held-out figures into the log, a contact sheet and the newest checkpoint into the folder.
+        """Measure the model on held-out photographs; write the log, the contact sheet and the newest checkpoint.
 
-        The main process alone does it, by its own clock; the others wait for it in their next step.
+        Only the main process does this, by its own clock. The others wait for it in their next step.
         """
         if self.accelerator.is_main_process:
             self.bare_model.eval()
-            objective = self.config.objective
-            figures = objective.figures(self.bare_model, self.held_out, size)
-            self.held_out.contact_sheet(self.bare_model, objective, size, self.out / "samples.png")
+            measured = self.held_out.metrics(self.bare_model, self.config.objective.metrics, size)
+            write_sheet(self.bare_model, self.held_out, size, self.out / "samples.png")
             self.bare_model.train()
-            self._log(size=size, **figures)
+            self._log(size=size, **measured)
             training: dict[str, Any] = {
                 "samples": self.step * self.config.batch_size,
                 "seconds": round(self.seconds),
                 "photographs": len(self.train_indices),
                 "skipped": len(self.photos.skipped),
-                **figures,
+                **measured,
+                "recipe": _recipe(self.config),
             }
-            training["recipe"] = _recipe(self.config)
+            shard_mb = self.execution.shard_mb
             checkpoints.save(
-                self.bare_model, self.out / MODEL_FOLDER, half=True, training=training, max_shard_mb=self.shard_mb
+                self.bare_model, self.out / MODEL_FOLDER, half=True, training=training, max_shard_mb=shard_mb
             )
-            shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+            shown = ", ".join(f"{name} {value:.2f}" for name, value in measured.items())
             self._say(f"step {self.step}: {shown or 'no photographs are held out'}")
 
     def _say(self, text: str) -> None:
@@ -473,12 +488,12 @@ class _Run:
 
 
 def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
-    """For what the processes tell each other beside gradients, None for a single one."""
+    """The group for messages between hosts other than gradients; None for a single process."""
     return distributed.new_group(backend="gloo", timeout=_PATIENCE) if accelerator.num_processes > 1 else None
 
 
 def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> str:
-    """How many photographs there are, and of those that cannot be read how many and one example."""
+    """A message: how many photographs there are, how many cannot be read, with an example, and where the cache is."""
     text = f"{training} photographs to train on, {held_out} held out"
     if photos.skipped:
         name, reason = photos.skipped[0]
@@ -490,7 +505,7 @@ def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> 
 
 
 def _clear_up(out: Path, step: int) -> None:
-    """Drop what a killed process logged after its last saved state, and a state that it was just writing."""
+    """Remove what a killed process logged after its last saved state, and a state that it was just writing."""
     for leftover in out.glob(f".{Path(STATE_FILE).stem}.*.tmp*"):
         leftover.unlink()
     path = out / LOG_FILE

@@ -14,13 +14,13 @@ from gmae_tools.errors import GmaeToolsError
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Peak learning rates and decay.
+    """Choice of the optimiser, peak learning rates and weight decay.
 
     Args:
-        name: `muon` (small models learn faster with it) or `adamw`.
-        lr: of AdamW at its peak.
-        muon_lr: of Muon at its peak, for orthogonalised updates.
-        weight_decay: decoupled, of matrices only.
+        name: `muon`, with which small models learn faster, or `adamw`.
+        lr: Peak learning rate of AdamW.
+        muon_lr: Peak learning rate of Muon, for orthogonalised updates.
+        weight_decay: Decoupled weight decay, applied to matrices only.
     """
 
     name: Literal["muon", "adamw"] = "muon"
@@ -30,7 +30,7 @@ class OptimizerConfig:
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
-    """One optimiser, or two for Muon, of a model that is where it will be trained; groups keep their `peak_lr`."""
+    """One optimiser, or two for Muon, whose groups record their `peak_lr`; the model is on its device already."""
     matrices, block_matrices, others = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and ".blocks." in name and config.name == "muon":

@@ -1,4 +1,4 @@
-"""How far along a run is, and what follows from it: learning rate and picture size."""
+"""The schedule of a run: learning rate and picture size as functions of its progress."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gmae_tools.errors import GmaeToolsError
 class Schedule:
     """Everything that changes during a run, as a function of progress in [0, 1].
 
-    Progress is the share of `samples` that were seen or, with a `time_budget`, the share of it that has passed: the
-    schedule then fits the clock, however fast the machine.
+    Progress is the share of `samples` that were seen or, with a `time_budget`, the share of it that has passed. With a
+    time budget the schedule fits the clock, however fast the machine is.
 
     Args:
-        samples: pictures to train on; ignored with a time budget.
-        time_budget: seconds, or None.
-        warmup: share of the run in which the learning rate rises linearly.
-        resolutions: picture sizes in pixels, in the order in which they are used.
-        grow_at: the progress at which each but the first begins.
-        cooldown: share of the run at its end in which the learning rate falls linearly to 0, after a plateau; None for
-            half a cosine over the whole run. A plateau can be prolonged: a longer run begins with the same steps.
+        samples: Number of pictures to train on; ignored with a time budget.
+        time_budget: Seconds, or None.
+        warmup: Share of the run in which the learning rate rises linearly.
+        resolutions: Picture sizes in pixels, in the order of their use.
+        grow_at: Progress at which each resolution but the first begins.
+        cooldown: Share of the run at its end in which the learning rate falls linearly to 0, after a plateau. None for
+            half a cosine over the whole run. A plateau can be extended: a longer run begins with the same steps.
     """
 
     samples: int
@@ -50,12 +50,12 @@ class Schedule:
             raise GmaeToolsError("a run needs a positive number of samples or a positive time budget")
 
     def progress(self, samples: int, seconds: float) -> float:
-        """Progress in [0, 1] after so many samples and seconds."""
+        """Progress in [0, 1] after this number of samples and seconds."""
         done = samples / self.samples if self.time_budget is None else seconds / self.time_budget
         return min(done, 1.0)
 
     def learning_rate_factor(self, progress: float) -> float:
-        """Linear warm-up, then half a cosine to zero, or a plateau and a linear cooldown; in [0, 1]."""
+        """Factor in [0, 1]: a linear warm-up, then half a cosine to zero, or a plateau and a linear cooldown."""
         if progress < self.warmup:
             return progress / self.warmup
         if self.cooldown is not None:

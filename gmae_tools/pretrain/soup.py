@@ -1,7 +1,7 @@
-"""Model soup: the mean of the weights of models that were trained on from the same start (arXiv 2203.05482).
+"""Model soup: the mean of the weights of models that share their start (arXiv 2203.05482).
 
-Runs that share a start and differ in seed or recipe mostly end in one basin, where their mean is at least as good as
-each of them. Models from different starts do not, and their mean is worthless: look at its figures before using it.
+Runs that share a start and differ in seed or recipe mostly end in one basin, where the mean of their weights is at
+least as good as each of them. The mean of models from different starts is worthless. Measure a mean before using it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def average(models: Sequence[Model]) -> Model:
     """A new model in evaluation mode, whose parameters are the means of theirs.
 
     Args:
-        models: two or more with the same configuration, on one device.
+        models: Two or more models with the same configuration, on one device.
 
     Raises:
-        GmaeToolsError: there are fewer, or their configurations differ.
+        GmaeToolsError: There are fewer than two, or their configurations differ.
     """
     if len(models) < 2:
         raise GmaeToolsError(f"an average of {len(models)} model: give two or more")

@@ -1,4 +1,4 @@
-"""Starting from weights that were trained before: an encoder, or a whole model, a GMAE grown where asked."""
+"""Start from trained weights: those of an encoder, or of a whole model; a GMAE may be grown on the way."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from torch import Tensor, nn
 from gmae_tools import checkpoints
 from gmae_tools.checkpoint_names import OFFICIAL_SUFFIXES, TIMM_PREFIX
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats import official_mae
+from gmae_tools.images import one_line
 from gmae_tools.model import GMAE, Autoencoder, Encoder
+from gmae_tools.system.torchvision_ops import ensure_torchvision
 
-# Fixed position embeddings are ours to compute; the rest belongs to a decoder or to a classifier.
+# Fixed position embeddings are computed; the other tensors belong to a decoder or to a classifier.
 _NOT_THE_ENCODERS = ("pos_embed", "decoder_", "mask_token", "head", "fc_norm", "linear_")
 _HEAD, _ANCHORS = "decoder.head.weight", "decoder.anchors"
-_APART = 0.1  # of the weights' spread: enough for twins to part
+_APART = 0.1  # noise that separates a copied Gaussian from its original, in standard deviations of the weights
 
 
 def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
     """Copy trained weights into `model`: those of an encoder, or all from a model of its own kind.
 
     Args:
-        source: the official MAE `.pth` (a dict with `model`, or the bare state dict; read without running code);
-            `timm:NAME` such as `timm:vit_base_patch16_224.mae`; or a checkpoint as `checkpoints.load_any` takes it, of
-            any objective. These and a checkpoint of another kind or other conventions than the model leave the decoder
-            its random start. For a GMAE, a GMAE may have fewer blocks and fewer Gaussians a query, and queries that
-            started from chance.
+        model: The model to start, whose decoder keeps its random weights unless the source is a model of its kind.
+        source: An official MAE `.pth` (a dict with `model`, or the bare state dict; read without running code),
+            `timm:NAME` such as `timm:vit_base_patch16_224.mae`, or a checkpoint of any objective as
+            `checkpoints.load_any` takes it. A GMAE may start from a GMAE with fewer blocks, with fewer Gaussians a
+            query, or with queries without places on a grid.
 
     Raises:
-        GmaeToolsError: the source cannot be read, or its weights have other shapes than the model's.
+        GmaeToolsError: The source cannot be read, or the shapes of its weights differ from the model's.
     """
     name = str(source)
     if name.startswith(TIMM_PREFIX):
         _copy(_encoder_of(_timm_weights(name)), model.encoder, name)
     elif name.endswith(OFFICIAL_SUFFIXES):
-        _copy(_encoder_of(checkpoints.read_official(name)[0]), model.encoder, name)
+        _copy(_encoder_of(official_mae.read(name)[0]), model.encoder, name)
     elif not _is_alike(trained := checkpoints.load_any(name), model):
         _copy(_encoder_of(trained.encoder.state_dict()), model.encoder, name)
     elif isinstance(trained, GMAE) and isinstance(model, GMAE):
@@ -48,7 +51,7 @@ def warm_start(model: Autoencoder, source: str | os.PathLike[str]) -> None:
 
 
 def _is_alike(trained: Autoencoder, model: Autoencoder) -> bool:
-    """Whether the weights of one decoder mean something to the other."""
+    """Whether the two models are of one kind and conventions, so that the decoder's weights can be used."""
     if isinstance(trained, GMAE) and isinstance(model, GMAE):
         return trained.config.conventions == model.config.conventions
     return type(trained) is type(model)
@@ -61,7 +64,7 @@ def _encoder_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
     wanted = module.state_dict()
     if isinstance(module, Encoder) and module.mask_token is not None:
-        weights = {"mask_token": wanted["mask_token"], **weights}  # which only pretraining knows
+        weights = {"mask_token": wanted["mask_token"], **weights}  # which published encoders lack
     unfit = sorted(
         name for name in wanted.keys() | weights.keys()
         if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape
@@ -75,11 +78,11 @@ def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
 
 
 def grown(trained: GMAE, model: GMAE) -> dict[str, Tensor]:
-    """The weights of `trained` with what only `model` has, so that the function computed hardly changes.
+    """The weights of `trained`, completed by what only `model` has, so that the output hardly changes.
 
-    A further block starts as the identity: what it adds to the residual stream is 0; anchors that queries lacked add 0,
-    too. A further Gaussian of a query
-    starts beside one that is already there, since one that starts from chance would lie in front of a good picture.
+    A further block starts as the identity, because it adds 0 to the residual stream; so do anchors that `trained`
+    lacks. A further Gaussian of a query starts beside an existing one, because a random one would lie in front of a
+    picture that is already good.
     """
     weights, wanted = trained.state_dict(), model.state_dict()
     for name in wanted.keys() - weights.keys():
@@ -95,15 +98,11 @@ def grown(trained: GMAE, model: GMAE) -> dict[str, Tensor]:
 
 
 def _timm_weights(source: str) -> dict[str, Tensor]:
+    ensure_torchvision()
     import timm
 
     name = source.removeprefix(TIMM_PREFIX)
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # unknown name, no network, a hub that refuses
-        raise GmaeToolsError(f"{source}: cannot be loaded by timm ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    """torch and timm add pages of advice."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise GmaeToolsError(f"{source}: cannot be loaded by timm ({one_line(error)})") from None

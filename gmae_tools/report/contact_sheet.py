@@ -30,8 +30,8 @@ class Panel:
     Attributes:
         picture: uint8 RGB `[H, W, 3]`.
         caption: what it is.
-        note: figures that belong to it, in smaller type; empty for none.
-        depth_scale: put the colour scale of depth, from near to far, in the place of the note.
+        note: numbers that belong to it, in smaller type; empty for none.
+        depth_scale: show the colour scale of depth, from near to far, instead of the note.
     """
 
     picture: np.ndarray
@@ -49,12 +49,15 @@ class Section:
 
 
 def contact_sheet(title: str, subtitle: str, sections: Sequence[Section], columns: int = 8) -> np.ndarray:
-    """Draw a sheet, uint8 RGB `[H, W, 3]`.
+    """Lay out a sheet.
 
     Args:
         title, subtitle: of the page, each shortened to fit one line.
-        sections: panels all of one size.
-        columns: most panels in a row; fewer where no section has as many.
+        sections: their panels are all of one size.
+        columns: the most panels in a row; fewer if no section has as many.
+
+    Returns:
+        uint8 RGB `[H, W, 3]`.
     """
     columns = min(columns, max(len(section.panels) for section in sections))
     panel_height, panel_width = sections[0].panels[0].picture.shape[:2]
@@ -85,7 +88,7 @@ def panel_size(height: int, width: int, *, side: int) -> tuple[int, int]:
 
 
 def of_all(shown: Sequence[object], count: int) -> str:
-    """The end of a subtitle: that not all of `count` pictures are on the sheet, if so."""
+    """The end of a subtitle where a sheet does not show all of `count` pictures; empty where it does."""
     return f"; the first {len(shown)} of {count:,} pictures" if len(shown) < count else ""
 
 
@@ -96,7 +99,7 @@ def common_box(pictures: Iterable[np.ndarray]) -> tuple[int, int]:
 
 
 def in_box(picture: np.ndarray, box: tuple[int, int]) -> np.ndarray:
-    """A picture `[h, w, 3]` in the middle of a piece of paper of the size of the box, `[H, W, 3]`."""
+    """Put a picture `[h, w, 3]` in the middle of a blank one of the size of the box, `[H, W, 3]`."""
     page = np.full((*box, 3), PAPER, np.uint8)
     top, left = (box[0] - picture.shape[0]) // 2, (box[1] - picture.shape[1]) // 2
     page[top : top + picture.shape[0], left : left + picture.shape[1]] = picture

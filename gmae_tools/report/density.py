@@ -22,13 +22,13 @@ _AROUND = 0.7  # inches above and below the axes
 _STYLE: dict[Any, Any] = dict(STYLE)  # Matplotlib lists the names of its keys as types
 _PHOTO_SHARE = 0.35  # of the photograph behind the centres, on white
 _DOT = 5.0  # area in square points
-MOST_DOTS = 5_000  # of a figure: more hide each other, and make a PDF that no viewer opens
+MOST_DOTS = 5_000  # of a figure: more would hide each other, and make a PDF that viewers cannot open
 _COLORMAP = "cividis"  # perceptually uniform, made for colour-blind readers; not that of depth
 
 
 @rc_context(_STYLE)
-def draw_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
-    """The centres of one picture's Gaussians, each as opaque as it is, on the faded photograph uint8 `[H, W, 3]`."""
+def plot_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
+    """Plot the centres of one picture's Gaussians with their opacity, on the faded photograph uint8 `[H, W, 3]`."""
     height, width = photo.shape[:2]
     points, caption = _thinned(points, caption)
     figure, axes = _figure(caption, float(np.clip(_INNER * height / width, 0.5, 2 * COLUMN)))
@@ -40,8 +40,8 @@ def draw_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
 
 
 @rc_context(_STYLE)
-def draw_density(density: np.ndarray, caption: str) -> Figure:
-    """The density of centres over many pictures, `[cells, cells]`, 1 where it is that of an even spread."""
+def plot_density(density: np.ndarray, caption: str) -> Figure:
+    """Plot the density of centres over many pictures, `[cells, cells]`; 1 is the density of an even spread."""
     figure, axes = _figure(caption, 2.2)
     picture = axes.imshow(density, cmap=_COLORMAP, vmin=0, extent=(-1, 1, 1, -1), interpolation="nearest")
     axes.set(xlabel="x", ylabel="y", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
@@ -51,8 +51,8 @@ def draw_density(density: np.ndarray, caption: str) -> Figure:
 
 
 @rc_context(_STYLE)
-def draw_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: bool) -> Figure:
-    """Scale against depth: median and bands of the groups of depth, and each Gaussian as a dot if asked for."""
+def plot_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: bool) -> Figure:
+    """Plot scale against depth: median and bands of the groups of depth, and each Gaussian as a dot if `dots`."""
     if dots:
         points, caption = _thinned(points, caption)
     figure, axes = _figure(caption, 2.2)
@@ -83,7 +83,7 @@ def write_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> N
 
 
 def _thinned(points: Points, caption: str) -> tuple[Points, str]:
-    """No more points than a figure has dots, and a caption that says so."""
+    """Sample the points for the dots of a figure, and say so in the caption."""
     count = len(points.x)
     return points.some(MOST_DOTS), caption + f"; {MOST_DOTS:,} of them as dots" * (count > MOST_DOTS)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from gmae_tools.images import resize
 from gmae_tools.report.contact_sheet import Panel, Section, common_box, contact_sheet, in_box, panel_size
@@ -28,12 +27,12 @@ class EdgeRow:
 def edge_row(name: str, photo: np.ndarray, maps: Mapping[str, np.ndarray]) -> EdgeRow:
     """The row of a photograph, uint8 RGB `[H, W, 3]`, and of soft maps in [0, 1] `[H, W]` by their captions."""
     size = panel_size(*photo.shape[:2], side=_PANEL)
-    drawn = {caption: ink(strength, *size) for caption, strength in maps.items()}
-    return EdgeRow(name, {"photograph": resize(photo, *size), **drawn})
+    lines = {caption: ink(strength, *size) for caption, strength in maps.items()}
+    return EdgeRow(name, {"photograph": resize(photo, *size), **lines})
 
 
 def edge_sheet(title: str, subtitle: str, rows: Sequence[EdgeRow]) -> np.ndarray:
-    """Draw a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph."""
+    """Lay out a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph."""
     box = common_box(picture for row in rows for picture in row.pictures.values())
     captions = max((list(row.pictures) for row in rows), key=len)
     nothing = np.full((*box, 3), PAPER, np.uint8)
@@ -50,19 +49,21 @@ def edge_sheet(title: str, subtitle: str, rows: Sequence[EdgeRow]) -> np.ndarray
 
 
 def ink(strength: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A soft map as dark lines on white, uint8 `[height, width, 3]`; shrinking does not thin out their strength."""
+    """A soft map as dark lines on white, uint8 `[height, width, 3]`; lines stay as dark where the map is shrunk."""
     shrink = (max(1, round(strength.shape[0] / height)), max(1, round(strength.shape[1] / width)))
     rows, columns = (
         np.minimum((np.arange(count) + 0.5) * length / count, length - 1).astype(int)
         for count, length in zip((height, width), strength.shape, strict=True)
     )
+    from scipy import ndimage  # takes a fifth of a second, and pages need no sheet
+
     small = ndimage.maximum_filter(darkness(strength), size=shrink)[np.ix_(rows, columns)]
     grey = (255 * (1 - small)).round().astype(np.uint8)
     return np.repeat(grey[..., None], 3, 2)
 
 
 def darkness(strength: np.ndarray) -> np.ndarray:
-    """How dark the lines of a soft map `[H, W]` are drawn, in [0, 1]: the strongest full, weak ones faint."""
+    """Darkness in [0, 1] of the lines of a soft map `[H, W]`: the strongest are black, weak ones faint."""
     edges = strength[strength > 0]
     full = float(np.quantile(edges, _FULL_INK)) if len(edges) else 1.0
     return np.asarray(np.clip(strength / full, 0, 1) ** _CONTRAST)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 from gmae_tools.images import printable
 
@@ -48,7 +50,7 @@ COVERED = 0.5  # coverage from which a pixel has a depth
 _CAPTION = 6  # points
 _LONGEST_CAPTION = 21  # characters an inch
 
-_DEPTH_COLORMAP = "inferno"  # perceptually uniform, safe for colour-blind readers, the usual one for depth
+_DEPTH_SCALE = Path(__file__).parent / "assets" / "inferno.png"
 
 
 def add_caption(figure: Figure, caption: str) -> None:
@@ -69,19 +71,19 @@ def verbatim(name: str) -> str:
 @lru_cache(maxsize=16)
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Matplotlib's own sans serif for text drawn by Pillow, `size` px high."""
-    from matplotlib import get_data_path
-
+    package = find_spec("matplotlib")  # which need not be imported for its files
+    assert package is not None and package.origin is not None
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/{name}", size)
+    return ImageFont.truetype(str(Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / name), size)
 
 
 @lru_cache(maxsize=1)
 def depth_scale() -> np.ndarray:
-    """Colours from near (bright) to far (dark), uint8 RGB `[256, 3]`."""
-    from matplotlib import colormaps
+    """Colours from near (bright) to far (dark), uint8 RGB `[256, 3]`: Matplotlib's inferno, which the asset holds.
 
-    scale: np.ndarray = colormaps[_DEPTH_COLORMAP](np.linspace(1.0, 0.0, 256), bytes=True)[:, :3]
-    return scale
+    The colormap is perceptually uniform, safe for colour-blind readers, and the usual one for depth.
+    """
+    return np.asarray(Image.open(_DEPTH_SCALE))[0].copy()
 
 
 def depth_range(depth: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gmae_tools.checkpoint_names import RANDOM_PREFIX
-from gmae_tools.encoder.invariance import Curve
+from gmae_tools.encoder.invariance import InvarianceCurve
 from gmae_tools.report.figures import PALETTE, STYLE, verbatim
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
@@ -24,7 +24,7 @@ TOKENS = {
 COLUMNS = {"model": None, "tokens": None, "occlusion": None, "ratio": 2, "block": None, "cka": 4, "error": 4}
 
 
-def curve_rows(curves: Iterable[Curve]) -> list[Row]:
+def curve_rows(curves: Iterable[InvarianceCurve]) -> list[Row]:
     """Rows of `COLUMNS`, one a stage of the encoder; block 0 is what enters the first."""
     return [
         {"model": curve.model, "tokens": curve.tokens, "occlusion": curve.kind, "ratio": curve.ratio, "block": block,
@@ -33,7 +33,7 @@ def curve_rows(curves: Iterable[Curve]) -> list[Row]:
     ]  # fmt: skip
 
 
-def wide_table(curves: Sequence[Curve]) -> str:
+def wide_table(curves: Sequence[InvarianceCurve]) -> str:
     """CKA for readers: a line a curve, a column a stage."""
     stages = max((curve.stages for curve in curves), key=len)
     columns: dict[str, int | None] = {"model": None, "tokens": None, "occlusion": None, "ratio": 2}
@@ -47,7 +47,7 @@ def wide_table(curves: Sequence[Curve]) -> str:
     return format_rows(rows, columns, "table")
 
 
-def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title: str) -> None:
+def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], title: str) -> None:
     """A panel for each occlusion, a line for each model (dashed: random weights) and a dot for what it returns.
 
     Bands and bars are standard errors.
@@ -94,7 +94,7 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[Curve], title
             figure.savefig(temporary)
 
 
-def plot_kinds(path: str | os.PathLike[str], curves: Sequence[Curve], title: str) -> None:
+def plot_kinds(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], title: str) -> None:
     """One figure of all that was measured at one ratio: a column for each kind of occlusion, a row for each of tokens.
 
     Args:
@@ -130,7 +130,7 @@ def plot_kinds(path: str | os.PathLike[str], curves: Sequence[Curve], title: str
             figure.savefig(temporary)
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], models: Sequence[str], norm: int) -> None:
+def _draw(axes: Axes, curves: Sequence[InvarianceCurve], models: Sequence[str], norm: int) -> None:
     """The lines of one occlusion, and the dots at `norm`; a model has the same colour in all panels."""
     for curve in curves:
         blocks = range(len(curve.cka) - 1)

@@ -1,4 +1,4 @@
-"""Everything `gmae-tools layers` writes about one photograph."""
+"""Everything that `gmae-tools layers` writes about one scene: pictures, a contact sheet, files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,19 +14,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import Camera
 from gmae_tools.formats import npz
 from gmae_tools.formats.viewpoint import Viewpoint
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import resize
-from gmae_tools.metrics.likeness import Likeness
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import depth_colors, depth_range
-from gmae_tools.report.page import PageRequest, write_page
 from gmae_tools.report.tables import Row
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
 from gmae_tools.system.png import PngWriter, png_writer
-from gmae_tools.zeroshot.layers import LayerPictures, layer_sizes, layer_strips, over, render_layers
+from gmae_tools.zeroshot.layers import (
+    LayerPictures,
+    PrefixScore,
+    PrefixScores,
+    layer_sizes,
+    layer_strips,
+    over,
+    pixels,
+    render_layers,
+    score_prefixes,
+)
 
 # Columns of the table, and the decimals shown; `psnr_before` is there only for refined Gaussians.
 COLUMNS = {"image": None, "k": None, "psnr_before": 2, "psnr": 2, "ssim": 4, "coverage": 4}
@@ -43,14 +51,14 @@ Strips = Iterable[tuple[slice, LayerPictures]]
 
 @dataclass(frozen=True)
 class LayersRequest:
-    """What to draw.
+    """Which pictures to write, and how.
 
     Attributes:
-        ks: numbers of nearest Gaussians to draw together, by their names in the table (`"32"`, `"all"`).
-        layers: number N of depth groups to draw alone.
+        ks: numbers of nearest Gaussians to render together, by their names in the table (`"32"`, `"all"`).
+        layers: number N of depth groups to render alone.
         background: one of `BACKGROUNDS`.
         checkpoint: its name, for the sheet.
-        backend: that draws.
+        backend: of `splatting.rasterize`.
         refine: steps by which the prediction is refined.
         html: whether a page is written too.
     """
@@ -89,96 +97,81 @@ class LayersRequest:
 
 
 def write_layers(
-    photo: np.ndarray,
-    gaussians: Gaussians,
-    camera: Camera,
+    scene: Scene,
     request: LayersRequest,
     folder: Path,
     image: str,
+    *,
     progress: Callable[[Strips], Strips] = iter,
-    before: Gaussians | None = None,
+    before: Scene | None = None,
 ) -> list[Row]:
-    """Write all pictures of one photograph, all of them or none; memory does not grow with its height.
+    """Write all pictures of one scene, all of them or none; memory does not grow with its height.
 
-    `first_<k>.png`, `layer_<n>.png` (1 is the nearest) and `depth.png` in the photograph's own size,
-    `sheet.png`, `gaussians.npz` (nearest first, with the camera), and `view.html` if asked for. First-K and layer
-    pictures and the page of an earlier request go.
+    `first_<k>.png`, `layer_<n>.png` (1 is the nearest) and `depth.png` in the scene's own size, `sheet.png`,
+    `gaussians.npz` (nearest first, with the camera), and `view.html` if asked for. First-K and layer pictures and the
+    page of an earlier request are removed.
 
     Args:
-        photo: uint8 RGB `[H, W, 3]`.
-        gaussians: one set, predicted from it, perhaps refined.
+        scene: perhaps refined, perhaps without photograph.
         folder: made if missing.
-        image: the photograph's name in the table and on the sheet.
-        progress: wraps the strips of rows as they are drawn.
-        before: the prediction, if `gaussians` are refined.
+        image: the name of the photograph or the file of Gaussians in the table and on the sheet.
+        progress: wraps the strips of rows as they are rendered.
+        before: the scene before it was refined, if it was.
 
     Returns:
-        A row of `request.columns` for each k. PSNR and SSIM compare the 8-bit pictures with the photograph; coverage
-        is the mean alpha.
+        A row of `request.columns` for each k: the scores of its picture (`PrefixScore`).
     """
-    gaussians = gaussians.sort_by_depth()
-    height, width = photo.shape[:2]
+    scene = replace(scene, gaussians=scene.gaussians.sort_by_depth())
     ks = list(request.ks.values())
-    small = render_layers(gaussians, camera, *_panel_size(height, width), ks, request.layers, request.backend)
+    small = render_layers(
+        scene.resized(*_panel_size(scene.height, scene.width)), ks, request.layers, backend=request.backend
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files, ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        output = _Output(files, photo, request, folder, depth_range(*_depth_and_alpha(small)))
-        strips = layer_strips(gaussians, camera, height, width, ks, request.layers, request.backend)
+        output = _Output(files, scene, request, folder, depth_range(*_depth_and_alpha(small)))
+        strips = layer_strips(scene, ks, request.layers, backend=request.backend)
         for rows, strip in progress(strips):
             for done in [pool.submit(job) for job in output.jobs(rows, strip)]:
                 done.result()
-        table = output.table(image)
+        scores = dict(zip(request.ks, output.scores.compute(), strict=True))
+        table: list[Row] = [{"image": image, "k": k if k == "all" else int(k), **vars(s)} for k, s in scores.items()]
         if before is not None:
-            psnrs = _prefix_psnrs(photo, before, camera, request)
-            table = [{**row, "psnr_before": psnr} for row, psnr in zip(table, psnrs, strict=True)]
-        sheet = _sheet(photo, small, gaussians, request, table)
+            predicted = score_prefixes(before, ks, request.color, backend=request.backend)
+            table = [{**row, "psnr_before": score.psnr} for row, score in zip(table, predicted, strict=True)]
+        title, refined = Path(image).name, f", refined in {request.refine} steps" if request.refine else ""
+        subtitle = f"{request.checkpoint}, K = {scene.k} Gaussians{refined}"
+        sheet = layers_sheet(title, subtitle, scene, small, scores, color=request.color)
         size = (sheet.shape[0], sheet.shape[1])
         files.enter_context(png_writer(folder / "sheet.png", *size, channels=3)).write(sheet)
         if request.html:
+            from gmae_tools.report.page import PageRequest, write_page
+
             page = PageRequest(request.checkpoint, request.layers, request.refine, request.backend)
-            write_page(photo, gaussians, camera, page, folder / _PAGE, Path(image).name)
-        npz.write(folder / "gaussians.npz", gaussians, Viewpoint(camera, height, width))
+            write_page(scene, page, folder / _PAGE, Path(image).name)
+        npz.write(folder / "gaussians.npz", scene.gaussians, Viewpoint(scene.camera, scene.height, scene.width))
     _remove_earlier(folder, {*request.first_files(), *request.layer_files(), *([_PAGE] if request.html else [])})
     return table
 
 
-def _prefix_psnrs(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: LayersRequest) -> list[float]:
-    """PSNR of each first-K picture, measured as those that are written."""
-    height, width = photo.shape[:2]
-    likeness = [Likeness(height, width) for _ in request.ks]
-    for rows, strip in layer_strips(gaussians, camera, height, width, list(request.ks.values()), 1, request.backend):
-        for each, first in zip(likeness, pixels(over(strip.firsts, strip.first_alphas, request.color)), strict=True):
-            each.update(first, photo[rows])
-    return [each.compute()[0] for each in likeness]
-
-
 class _Output:
-    """The pictures of one photograph while they are written, and what is measured on the way.
+    """The pictures of one scene while they are written, and the scores that are collected meanwhile.
 
     Args:
-        files: the pictures appear when it closes, unless with an exception.
+        files: when it closes without an exception, the pictures appear.
         depth_range: near and far end of the colour scale.
     """
 
     def __init__(
-        self,
-        files: ExitStack,
-        photo: np.ndarray,
-        request: LayersRequest,
-        folder: Path,
-        depth_range: tuple[float, float],
+        self, files: ExitStack, scene: Scene, request: LayersRequest, folder: Path, depth_range: tuple[float, float]
     ) -> None:
-        height, width = photo.shape[:2]
-
         def new_file(name: str, channels: int) -> PngWriter:
-            return files.enter_context(png_writer(folder / name, height, width, channels))
+            return files.enter_context(png_writer(folder / name, scene.height, scene.width, channels))
 
-        self.photo, self.request, self.depth_range = photo, request, depth_range
+        self.request, self.depth_range = request, depth_range
         names = [*request.first_files(), *request.layer_files()]
         self.pictures = [new_file(name, 4 if request.transparent else 3) for name in names]
         self.depth = new_file("depth.png", 3)
-        self.likeness = [Likeness(height, width) for _ in request.ks]
-        self.covered = torch.zeros(len(request.ks), dtype=torch.float64)
+        self.scores = PrefixScores(scene, len(request.ks))
 
     def jobs(self, rows: slice, strip: LayerPictures) -> list[Callable[[], None]]:
         """Independent pieces of work for the next strip of rows."""
@@ -191,30 +184,10 @@ class _Output:
             )
         else:
             visible = firsts, pixels(over(strip.layers, strip.layer_alphas, color))
-        self.covered += strip.first_alphas.double().sum((1, 2, 3)).cpu()
         depth = depth_colors(*_depth_and_alpha(strip), *self.depth_range)
         files = zip([*self.pictures, self.depth], [*visible[0], *visible[1], depth], strict=True)
-        return [
-            *(partial(file.write, picture) for file, picture in files),
-            *(partial(likeness.update, first, self.photo[rows])
-              for likeness, first in zip(self.likeness, firsts, strict=True)),
-        ]  # fmt: skip
-
-    def table(self, image: str) -> list[Row]:
-        """A row for each k, all columns but `psnr_before`, once all strips are done."""
-        rows: list[Row] = []
-        coverage = self.covered / (self.photo.shape[0] * self.photo.shape[1])
-        for name, likeness, covered in zip(self.request.ks, self.likeness, coverage.tolist(), strict=True):
-            k = name if name == "all" else int(name)
-            psnr, ssim = likeness.compute()
-            rows.append({"image": image, "k": k, "psnr": psnr, "ssim": ssim, "coverage": covered})
-        return rows
-
-
-def pixels(images: Tensor) -> np.ndarray:
-    """Pictures `[n, C, H, W]` in [0, 1] as uint8 `[n, H, W, C]`."""
-    levels = (images * 255 + 0.5).clamp_(0, 255).to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        writing = [partial(file.write, picture) for file, picture in files]
+        return [*writing, *self.scores.jobs(rows, firsts, strip.first_alphas)]
 
 
 def straight_alpha(images: Tensor, alphas: Tensor) -> np.ndarray:
@@ -223,7 +196,7 @@ def straight_alpha(images: Tensor, alphas: Tensor) -> np.ndarray:
 
 
 def _panel_size(height: int, width: int) -> tuple[int, int]:
-    """Gaussians can be drawn at any size: the sheet's pictures are drawn anew at their own."""
+    """Height and width of the sheet's pictures, which are rendered in that size."""
     scale = _PANEL / max(height, width)
     return max(_NARROWEST_PANEL, round(height * scale)), max(_NARROWEST_PANEL, round(width * scale))
 
@@ -233,35 +206,55 @@ def _depth_and_alpha(pictures: LayerPictures) -> tuple[np.ndarray, np.ndarray]:
     return pictures.depth.cpu().numpy(), pictures.alpha.cpu().numpy()
 
 
-def _sheet(
-    photo: np.ndarray, small: LayerPictures, gaussians: Gaussians, request: LayersRequest, table: list[Row]
+def layers_sheet(
+    title: str,
+    subtitle: str,
+    scene: Scene,
+    small: LayerPictures,
+    scores: Mapping[str, PrefixScore],
+    *,
+    color: Tensor,
 ) -> np.ndarray:
-    """All pictures on one page, as in the paper's Figures 6 and 7: first-K pictures above, layers below."""
-    height, width = photo.shape[:2]
-    sizes = layer_sizes(gaussians.k, request.layers)
+    """All pictures on one page, as in the paper's Figures 6 and 7: first-K pictures above, layers below.
+
+    Args:
+        scene: in its own size, its Gaussians nearest first.
+        small: its pictures, in any smaller size.
+        scores: of the first-K pictures, by their names.
+        color: RGB `[3]` behind the Gaussians.
+
+    Returns:
+        uint8 RGB `[H, W, 3]`.
+    """
+    count = len(small.layers)
+    sizes = layer_sizes(scene.k, count)
     each = f"{sizes[-1]}" if sizes[0] == sizes[-1] else f"{sizes[-1]} to {sizes[0]}"
     depth_and_alpha = _depth_and_alpha(small)
     depth = depth_colors(*depth_and_alpha, *depth_range(*depth_and_alpha))
-    depth_map = Panel(depth, "depth", depth_scale=True)
-    photograph = Panel(resize(photo, *depth.shape[:2]), "photograph", f"{width} × {height} px")
-    firsts = pixels(over(small.firsts, small.first_alphas, request.color))
-    nearest = [
-        Panel(picture, f"K = {row['k']}", f"{row['psnr']:.1f} dB, SSIM {row['ssim']:.2f}")
-        for picture, row in zip(firsts, table, strict=True)
+    first_row = [
+        Panel(picture, f"K = {name}", _score_note(score))
+        for picture, (name, score) in zip(
+            pixels(over(small.firsts, small.first_alphas, color)), scores.items(), strict=True
+        )
     ]
-    layers = pixels(over(small.layers, small.layer_alphas, request.color))
-    refined = f", refined in {request.refine} steps" if request.refine else ""
-    return contact_sheet(
-        Path(str(table[0]["image"])).name,
-        f"{request.checkpoint}, K = {gaussians.k} Gaussians{refined}",
-        [
-            Section("The nearest K Gaussians", [photograph, *nearest, depth_map]),
-            Section(
-                f"N = {request.layers} depth layers of {each} Gaussians, each alone",
-                [Panel(*panel) for panel in zip(layers, *_layer_captions(gaussians, sizes), strict=True)],
-            ),
-        ],
-    )
+    if scene.photo is not None:
+        photo = resize(scene.photo, *depth.shape[:2])
+        first_row.insert(0, Panel(photo, "photograph", f"{scene.width} × {scene.height} px"))
+    first_row.append(Panel(depth, "depth", depth_scale=True))
+    layers = pixels(over(small.layers, small.layer_alphas, color))
+    captions = zip(layers, *_layer_captions(scene.gaussians, sizes), strict=True)
+    heading = f"N = {count} depth layers of {each} Gaussians, each alone"
+    sections = [
+        Section("The nearest K Gaussians", first_row),
+        Section(heading, [Panel(*caption) for caption in captions]),
+    ]
+    return contact_sheet(title, subtitle, sections)
+
+
+def _score_note(score: PrefixScore) -> str:
+    if score.psnr is None:
+        return f"coverage {score.coverage:.2f}"
+    return f"{score.psnr:.1f} dB, SSIM {score.ssim:.2f}"
 
 
 def _layer_captions(gaussians: Gaussians, sizes: list[int]) -> tuple[list[str], list[str]]:
@@ -275,7 +268,7 @@ def _layer_captions(gaussians: Gaussians, sizes: list[int]) -> tuple[list[str], 
 
 
 def _signed(value: Tensor) -> str:
-    """Two decimals with a typographic minus, none before zero."""
+    """Two decimals with a typographic minus; zero has no sign."""
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")
 
 

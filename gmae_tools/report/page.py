@@ -1,7 +1,7 @@
-"""One page of HTML about one photograph: its Gaussians, to be taken apart in any browser, without a network.
+"""One page of HTML about one scene: its Gaussians, to be taken apart in any browser, without a network.
 
-The page holds everything: the script and the style of `assets/`, the pictures, and the splats that `project` makes of
-the Gaussians, which the browser composites by the renderer's rules. Its content security policy allows nothing else.
+The page holds everything: the script and the style of `assets/`, the pictures, and the splats of the Gaussians, which
+the browser composites by the renderer's rules. Its content security policy allows nothing else.
 """
 
 from __future__ import annotations
@@ -17,47 +17,44 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor
 
-from gmae_tools.camera import Camera, Splats, project
+from gmae_tools.camera import Splats
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.images import resize
 from gmae_tools.report.edges import darkness
-from gmae_tools.report.figures import NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
+from gmae_tools.report.figures import COVERED, NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
 from gmae_tools.report.web import asset, data_uri, encodable, policy, to_base64
 from gmae_tools.scene import Scene
-from gmae_tools.simplify import simplify
-from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.splatting import Backend
+from gmae_tools.splatting.rules import ALPHA_MAX, CUTOFF, TILE, TRANSMITTANCE_MIN
 from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.contours import thin_ridges
-from gmae_tools.zeroshot.edges import layer_edges
-from gmae_tools.zeroshot.figure_ground import figure_mask, figure_probability
+from gmae_tools.zeroshot.names import HIERARCHY
+from gmae_tools.zeroshot.page_content import PageContent, page_content
 
-# Rows of the table of numbers, float32, for each Gaussian: its splat (centre in px, conic in 1/px^2, distance from the
-# camera), and what is only shown.
+# Rows of the table of numbers, float32, a column for each Gaussian: its splat (centre in px, conic in 1/px^2, distance
+# from the camera), and what is only displayed.
 FIELDS = (
     "x", "y", "a", "b", "c", "opacity", "red", "green", "blue", "depth",
     "scale_0", "scale_1", "scale_2", "quat_w", "quat_x", "quat_y", "quat_z",
 )  # fmt: skip
+RULES = {"alphaMax": ALPHA_MAX, "cutoff": CUTOFF, "transmittanceMin": TRANSMITTANCE_MIN, "tile": TILE}
 SIDE = 800  # px, longest side of the pictures on the page
 MOST_SPLATS = 20_000  # on the page, 2 MB; of larger sets it shows what `simplify` makes
-EDGE_LAYERS = (32, 16, 8, 4)  # the l@N on offer
-EDGE_COLOR, FIGURE_COLOR = PALETTE[1], PALETTE[4]
+EDGE_COLOR, FOREGROUND_COLOR = PALETTE[1], PALETTE[4]
 
 _SCRIPTS = ("splats.js", "webgl.js", "page.js")
-_EDGE_SIGMA = 2.0  # px; lines of one edge lie about so far apart
 _EDGE_LEVELS = 16  # of an edge's strength; one pixel takes half a byte
-_GROUND_COVER, _LINE = 0.65, 1 / 400  # how much of the ground is covered; width of the figure's outline
+_GROUND_COVER, _LINE = 0.65, 1 / 400  # how much of the ground is covered; width of the foreground's outline
 _QUALITY = 88  # of the photograph, WebP
 
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a page says and shows.
+    """What a page shows and says.
 
     Attributes:
         checkpoint: its name.
         layers: number N of depth groups, to begin with.
         refine: steps by which the prediction was refined.
-        backend: that draws for edges and figure.
+        backend: of `splatting.rasterize`, for depth, edges and foreground.
         side: longest side of the pictures in px; smaller photographs keep their size.
     """
 
@@ -68,68 +65,61 @@ class PageRequest:
     side: int = SIDE
 
 
-def write_page(
-    photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: PageRequest, path: Path, name: str
-) -> int:
+def write_page(scene: Scene, request: PageRequest, path: Path, name: str) -> int:
     """Write a page, whole or not at all.
 
     Args:
-        photo: uint8 RGB `[H, W, 3]`.
-        gaussians: one set, predicted from it, perhaps refined.
+        scene: predicted or refined, or anyone's Gaussians; without a photograph the page shows the rendered picture.
         path: of the page; its folder exists.
         name: of the photograph, as the page shows it.
 
     Returns:
         Its size in bytes.
     """
-    page = render_page(photo, gaussians, camera, request, name).encode("utf-8")
+    page = render_page(scene, request, name).encode("utf-8")
     with atomic_path(path) as temporary:
         temporary.write_bytes(page)
     return len(page)
 
 
-def render_page(photo: np.ndarray, gaussians: Gaussians, camera: Camera, request: PageRequest, name: str) -> str:
+def render_page(scene: Scene, request: PageRequest, name: str) -> str:
     """The page as text; the same for the same input."""
-    gaussians = gaussians.detach().sort_by_depth()
-    height, width = page_size(photo.shape[0], photo.shape[1], request.side)
-    shown = gaussians
-    if gaussians.k > MOST_SPLATS:
-        shown = simplify(Scene(gaussians, camera, height, width), MOST_SPLATS, backend=request.backend).gaussians
-        shown = shown.sort_by_depth()
-    splats = project(shown, camera, height, width)
-    edges = [count for count in EDGE_LAYERS if count <= gaussians.k]
-    maps = {n: _crests(gaussians, camera, height, width, n, request.backend) for n in edges}
-    figure = figure_mask(figure_probability(gaussians, camera, height, width, backend=request.backend))
-    style = asset("theme.css") + _filled("page.css", edge_color=EDGE_COLOR, figure_color=FIGURE_COLOR)
+    height, width = page_size(scene.height, scene.width, request.side)
+    content = page_content(scene.resized(height, width), HIERARCHY, most=MOST_SPLATS, backend=request.backend)
+    style = asset("theme.css") + _filled("page.css", edge_color=EDGE_COLOR, figure_color=FOREGROUND_COLOR)
     script = "\n".join(asset(file) for file in _SCRIPTS)
     data: dict[str, object] = {
         "checkpoint": request.checkpoint,
-        "k": shown.k,
+        "k": content.gaussians.k,
         "layers": request.layers,
         "width": width,
         "height": height,
-        "distance": camera.distance,
-        "centre": [camera.cx, camera.cy],
-        "depthScale": _depth_scale(splats, height, width, request.backend),
+        "distance": scene.camera.distance,
+        "centre": [scene.camera.cx, scene.camera.cy],
+        "depthScale": _depth_scale(content),
+        "rules": RULES,
         "fields": FIELDS,
-        "table": to_base64(pack(shown, splats).tobytes()),
+        "table": to_base64(pack(content.gaussians, content.splats).tobytes()),
     }
+    edges = {n: darkness(crests) for n, crests in content.edges.items()}
     return _filled(
         "page.html",
         policy=policy(style, script),
         name=_escape(name),
-        caption=_escape(_caption(request, gaussians.k, shown.k, *photo.shape[:2])),
+        caption=_escape(_caption(scene, content.gaussians.k, request)),
         style=style,
         script=script,
         data=_escape_json(data),
-        photo=_picture(Image.fromarray(resize(photo, height, width)), "webp", quality=_QUALITY),
-        overlays="\n      ".join([*(_edge_layer(n, strength) for n, strength in maps.items()), _figure_layer(figure)]),
+        photo=_picture(Image.fromarray(content.picture), "webp", quality=_QUALITY),
+        overlays="\n      ".join(
+            [*(_edge_layer(n, strength) for n, strength in edges.items()), _foreground_layer(content.foreground)]
+        ),
         edge_options="".join(f"<option{' selected' * (n == request.layers)}>{n}</option>" for n in edges),
         edges_disabled="" if edges else " disabled",
         notes=_escape(_NOTES),
         width=str(width),
         height=str(height),
-        k=str(shown.k),
+        k=str(content.gaussians.k),
         layers=str(request.layers),
     )
 
@@ -153,24 +143,19 @@ def pack(gaussians: Gaussians, splats: Splats) -> np.ndarray:
     return np.ascontiguousarray(table, "<f4")
 
 
-def _depth_scale(splats: Splats, height: int, width: int, backend: Backend) -> dict[str, object]:
+def _depth_scale(content: PageContent) -> dict[str, object]:
     """Ends and colours of the scale of expected depth, that of all Gaussians, and the colour of no depth."""
-    raster = rasterize(splats, height, width, depth=True, backend=backend)
-    assert raster.depth is not None
-    near, far = depth_range(raster.depth[0, 0].cpu().numpy(), raster.alpha[0, 0].cpu().numpy())
+    near, far = depth_range(content.depth, content.alpha)
     colors = to_base64(depth_scale().tobytes())
-    return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH}
+    return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH, "covered": COVERED}
 
 
-def _caption(request: PageRequest, k: int, shown: int, height: int, width: int) -> str:
+def _caption(scene: Scene, shown: int, request: PageRequest) -> str:
     refined = f", refined in {request.refine} steps" if request.refine else ""
-    fewer = f", joined to {shown:,} for this page" if shown < k else ""
-    return f"{request.checkpoint}, K = {k} Gaussians{refined}{fewer}; photograph of {width} × {height} px"
-
-
-def _crests(gaussians: Gaussians, camera: Camera, height: int, width: int, layers: int, backend: Backend) -> np.ndarray:
-    """Edges at l@N `[H, W]` in [0, 1], several lines side by side drawn as one."""
-    return darkness(thin_ridges(layer_edges(gaussians, camera, height, width, (layers,), backend=backend), _EDGE_SIGMA))
+    fewer = f", joined to {shown:,} for this page" if shown < scene.k else ""
+    what = "picture" if scene.photo is None else "photograph"
+    size = f"{what} of {scene.width} × {scene.height} px"
+    return f"{request.checkpoint}, K = {scene.k} Gaussians{refined}{fewer}; {size}"
 
 
 # --- pictures ----------------------------------------------------------------------------------------
@@ -185,13 +170,13 @@ def _edge_layer(layers: int, strength: np.ndarray) -> str:
     )
 
 
-def _figure_layer(mask: np.ndarray) -> str:
-    """An element that outlines the figure of a mask `[H, W]` and covers the ground."""
+def _foreground_layer(mask: np.ndarray) -> str:
+    """An element that outlines the foreground of a mask `[H, W]` and covers the ground."""
     from scipy import ndimage
 
     outline = ndimage.binary_dilation(mask, iterations=max(1, round(_LINE * max(mask.shape)))) & ~mask
     levels = np.where(outline, 2, ~mask).astype(np.uint8)
-    shades = [("#000000", 0.0), (f"rgb{PAPER}", _GROUND_COVER), (FIGURE_COLOR, 1.0)]
+    shades = [("#000000", 0.0), (f"rgb{PAPER}", _GROUND_COVER), (FOREGROUND_COLOR, 1.0)]
     return f'<img class="figure" id="figure" src="{_stencil(levels, shades)}" alt="Figure and ground" hidden>'
 
 

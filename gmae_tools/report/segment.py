@@ -13,17 +13,17 @@ from gmae_tools.images import resize
 from gmae_tools.report.contact_sheet import Panel, Section, common_box, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import PALETTE, PAPER
 
-OUTLINE, BOX = PALETTE[4], PALETTE[5]  # of the figure, of its box
+OUTLINE, BOX = PALETTE[4], PALETTE[5]  # colours of the foreground's outline and of its box
 _PAPER_SHARE = 0.6  # of the ground's colours in an overlay
 _LINE = 1 / 250  # width of lines, of the longer side
 _PANEL = 264  # longest side of a picture on the sheet, px
-_COMPARED = 180  # the same where two pictures are compared
+_COMPARED = 180  # longest side of a picture on the sheet of comparisons, px
 _CHECKS = 12  # px of the sheet behind a cut-out, a side of a square
 _CHECK_COLORS = np.array([[255, 255, 255], [225, 225, 228]], np.uint8)
 
 
 @dataclass(frozen=True)
-class FigureRow:
+class ForegroundRow:
     """A row of the sheet: its heading, and small pictures uint8 RGB `[H, W, 3]` by their captions."""
 
     name: str
@@ -31,7 +31,7 @@ class FigureRow:
 
 
 def overlay(photo: np.ndarray, mask: np.ndarray, box: np.ndarray | None = None) -> np.ndarray:
-    """The photograph with its ground faded to grey, the figure outlined, and its box; uint8 RGB `[H, W, 3]`."""
+    """The photograph with its ground faded to grey, the foreground outlined, and its box; uint8 RGB `[H, W, 3]`."""
     faded = (1 - _PAPER_SHARE) * photo.mean(2, dtype=np.float32) + _PAPER_SHARE * PAPER[0]
     picture = np.where(mask[..., None], photo, faded.astype(np.uint8)[..., None])
     width = max(1, round(_LINE * max(mask.shape)))
@@ -46,17 +46,17 @@ def overlay(photo: np.ndarray, mask: np.ndarray, box: np.ndarray | None = None) 
 
 
 def cutout(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The figure alone, uint8 RGBA `[H, W, 4]`: the ground is transparent."""
+    """The foreground alone, uint8 RGBA `[H, W, 4]`: the ground is transparent."""
     return np.dstack([photo, mask.astype(np.uint8) * 255])
 
 
-def figure_row(name: str, pictures: Mapping[str, np.ndarray]) -> FigureRow:
+def foreground_row(name: str, pictures: Mapping[str, np.ndarray]) -> ForegroundRow:
     """A row of pictures of one photograph, uint8 `[H, W]`, `[H, W, 3]` or `[H, W, 4]` each, by their captions."""
-    return FigureRow(name, {caption: _thumbnail(picture) for caption, picture in pictures.items()})
+    return ForegroundRow(name, {caption: _thumbnail(picture) for caption, picture in pictures.items()})
 
 
-def figure_sheet(title: str, subtitle: str, rows: Sequence[FigureRow]) -> np.ndarray:
-    """Draw a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph."""
+def foreground_sheet(title: str, subtitle: str, rows: Sequence[ForegroundRow]) -> np.ndarray:
+    """Lay out a sheet, uint8 RGB `[H, W, 3]`: a row of pictures for each photograph."""
     box = common_box(picture for row in rows for picture in row.pictures.values())
     sections = [
         Section(row.name, [Panel(in_box(picture, box), caption) for caption, picture in row.pictures.items()])
@@ -67,7 +67,7 @@ def figure_sheet(title: str, subtitle: str, rows: Sequence[FigureRow]) -> np.nda
 
 @dataclass(frozen=True)
 class Comparison:
-    """A photograph uint8 RGB `[H, W, 3]`, its true mask and the one found, bool `[H, W]` each, and what to note."""
+    """A photograph uint8 RGB `[H, W, 3]`, its true mask and the one found, bool `[H, W]` each, and a note."""
 
     name: str
     photo: np.ndarray
@@ -77,22 +77,22 @@ class Comparison:
 
 
 def comparison_sheet(title: str, subtitle: str, items: Sequence[Comparison]) -> np.ndarray:
-    """Draw a sheet, uint8 RGB `[H, W, 3]`: two photographs a row, each with the true figure and the one found."""
-    drawn = []
+    """Lay out a sheet, uint8 RGB `[H, W, 3]`: two photographs a row, each with the true mask and the one found."""
+    cells = []
     for item in items:
         size = panel_size(*item.photo.shape[:2], side=_COMPARED)
-        drawn += [
+        cells += [
             (resize(item.photo, *size), item.name, "photograph"),
             (resize(overlay(item.photo, item.truth), *size), "true figure", ""),
             (resize(overlay(item.photo, item.found), *size), "found", item.note),
         ]
-    box = common_box(picture for picture, _, _ in drawn)
-    panels = [Panel(in_box(picture, box), caption, note) for picture, caption, note in drawn]
+    box = common_box(picture for picture, _, _ in cells)
+    panels = [Panel(in_box(picture, box), caption, note) for picture, caption, note in cells]
     return contact_sheet(title, subtitle, [Section(f"{len(items)} photographs", panels)], columns=6)
 
 
 def _thumbnail(picture: np.ndarray) -> np.ndarray:
-    """A small copy, uint8 RGB `[H, W, 3]`; what is transparent lies on a chequered page."""
+    """A small copy, uint8 RGB `[H, W, 3]`; transparent pixels show a chequered page."""
     small = resize(picture, *panel_size(*picture.shape[:2], side=_PANEL))
     if small.ndim == 2:
         return np.repeat(small[..., None], 3, 2)

@@ -13,9 +13,10 @@ import numpy as np
 
 from gmae_tools.camera import quats_to_rotations
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.formats.perspective import Viewer
+from gmae_tools.formats.perspective import PerspectiveView
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.report.viser_there import require_viser
+from gmae_tools.scene import Scene
 
 if TYPE_CHECKING:
     import viser
@@ -25,15 +26,14 @@ WHITE = np.full((1, 1, 3), 255, np.uint8)
 
 @contextmanager
 def serve(
-    gaussians: Gaussians, viewer: Viewer, *, host: str, port: int, title: str, source: str
+    scene: Scene, view: PerspectiveView, *, host: str, port: int, title: str, source: str
 ) -> Iterator[viser.ViserServer]:
-    """A server, in threads of its own, that shows Gaussians first from where they look like the picture.
+    """Serve a scene, in threads of its own, first from where it looks like its picture.
 
     Visitors turn and move the scene, choose how many of the nearest Gaussians they see, and go back to the picture.
 
     Args:
-        gaussians: one set in units of `viewer`, from `in_perspective`.
-        viewer: where visitors begin.
+        scene, view: of `perspective.for_viewers`; visitors begin at the view.
         host, port: to listen on.
         title: what is shown.
         source: where the Gaussians come from.
@@ -51,35 +51,35 @@ def serve(
     with redirect_stdout(io.StringIO()):  # stdout is for results
         server = viser.ViserServer(host, port, label=title, verbose=False)
     try:
-        _furnish(server, gaussians.sort_by_depth(), viewer, source)
+        _furnish(server, scene.gaussians.sort_by_depth(), view, source)
         yield server
     finally:
         with redirect_stdout(io.StringIO()):
             server.stop()
 
 
-def _furnish(server: viser.ViserServer, gaussians: Gaussians, viewer: Viewer, source: str) -> None:
-    """The scene, its controls, and what happens when they are used; the Gaussians come nearest first."""
+def _furnish(server: viser.ViserServer, gaussians: Gaussians, view: PerspectiveView, source: str) -> None:
+    """Add the Gaussians, nearest first, the controls, and what happens when they are used."""
     arrays = _arrays(gaussians)
 
-    def draw(nearest: int) -> None:
+    def show(nearest: int) -> None:
         centres, covariances, colors, opacities = (array[:nearest] for array in arrays)
         server.scene.add_gaussian_splats("/gaussians", centres, covariances, colors, opacities)
 
     server.gui.configure_theme(show_share_button=False)  # sharing would send the scene through someone's server
     server.gui.add_text("Gaussians", source, disabled=True)
     slider = server.gui.add_slider("Nearest", min=1, max=gaussians.k, step=1, initial_value=gaussians.k)
-    slider.on_update(lambda _: draw(slider.value))
+    slider.on_update(lambda _: show(slider.value))
     button = server.gui.add_button("Back to the picture")
-    button.on_click(lambda event: _face(event.client, viewer) if event.client else None)
+    button.on_click(lambda event: _face(event.client, view) if event.client else None)
     server.scene.set_up_direction("-y")
     server.scene.set_background_image(WHITE, format="png")
-    server.on_client_connect(lambda client: _face(client, viewer))
-    draw(gaussians.k)
+    server.on_client_connect(lambda client: _face(client, view))
+    show(gaussians.k)
 
 
 def _check_free(host: str, port: int) -> None:
-    """Refuse a port that is taken; viser would silently go on to another."""
+    """Refuse a port that is taken, where viser would silently take another."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -98,11 +98,11 @@ def _arrays(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     return means, covariances, colors, opacities
 
 
-def _face(client: viser.ClientHandle, viewer: Viewer) -> None:
-    """Put a visitor where the Gaussians look like the picture, with all of it in the window."""
-    across, down = viewer.sides
+def _face(client: viser.ClientHandle, view: PerspectiveView) -> None:
+    """Move a visitor to where the Gaussians look like the picture, with the whole picture in the window."""
+    across, down = view.sides
     half = max(down, across / client.camera.aspect)  # of the window's height at the origin
     client.camera.up_direction = (0.0, -1.0, 0.0)
-    client.camera.position = (0.0, 0.0, -viewer.distance)
+    client.camera.position = (0.0, 0.0, -view.distance)
     client.camera.look_at = (0.0, 0.0, 0.0)
-    client.camera.fov = 2 * math.atan(half / viewer.distance)
+    client.camera.fov = 2 * math.atan(half / view.distance)

@@ -7,9 +7,9 @@ import hashlib
 from importlib.resources import files
 
 
-def asset(file: str) -> str:
-    """The text of a file in `assets/`."""
-    return (files("gmae_tools.report") / "assets" / file).read_text(encoding="utf-8")
+def asset(file: str, package: str = "gmae_tools.report") -> str:
+    """The text of a file in the folder `assets/` of a package."""
+    return (files(package) / "assets" / file).read_text(encoding="utf-8")
 
 
 def policy(style: str, script: str | None = None) -> str:

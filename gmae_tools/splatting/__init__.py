@@ -21,11 +21,14 @@ from torch import Tensor
 
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.splatting.backends import Backend, Drawer, choose_backend
-from gmae_tools.splatting.rules import ALPHA_MAX, RasterOptions
+from gmae_tools.splatting.backends import Backend, Renderer, choose_backend
+from gmae_tools.splatting.rules import RasterOptions, Rules
 from gmae_tools.system.precision import working_dtype
 
-__all__ = ["Backend", "Drawer", "GroupRaster", "Raster", "choose_backend", "rasterize", "rasterize_groups"]
+__all__ = ["Backend", "GroupRaster", "Raster", "Renderer", "Rules", "choose_backend", "rasterize", "rasterize_groups"]
+
+RULES = Rules()
+"""gsplat's cap of alpha, and no gradient of the order."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Raster:
     Attributes:
         image: `[B, C, H, W]` over the background.
         alpha: coverage `[B, 1, H, W]` in [0, 1].
-        depth: expected depth `[B, 1, H, W]`: mean of the depths weighted by what is seen of them, 0 where nothing is.
+        depth: expected depth `[B, 1, H, W]`: the mean of the splats' depths, weighted by their shares of the pixel; 0
+            where no splat is.
         owner: index of the splat with the largest weight in each pixel, -1 where there is none, int32 `[B, H, W]`.
         owner_weight: that weight, `[B, H, W]`.
     """
@@ -49,7 +53,7 @@ class Raster:
 
 @dataclass(frozen=True)
 class GroupRaster:
-    """What consecutive groups of splats, nearest first, contribute to one composited picture.
+    """The contributions of consecutive groups of splats, nearest first, to one composited picture.
 
     The picture of the first s + 1 groups is `images[:, : s + 1].sum(1) + (1 - alphas[:, : s + 1].sum(1)) * background`.
 
@@ -68,10 +72,9 @@ def rasterize(
     width: int,
     *,
     background: Tensor | None = None,
-    alpha_max: float = ALPHA_MAX,
     depth: bool = False,
     owners: bool = False,
-    order_temperature: float | None = None,
+    rules: Rules = RULES,
     backend: Backend = "auto",
 ) -> Raster:
     """Composite splats by depth; differentiable in means, conics, colors, opacities and background.
@@ -85,10 +88,9 @@ def rasterize(
         splats: any order, any number of channels C; the pictures will be on their device.
         height, width: of the picture in pixels.
         background: `[C]` or `[B, C]`; None is 0.
-        alpha_max: cap of a splat's alpha (gsplat 1.5.3: 0.999; its head: 0.99). The backend gsplat has no other.
         depth: also return the expected depth.
         owners: also return each pixel's strongest splat.
-        order_temperature: temperature of the occlusion gradient in units of depth; None for no gradient of the order.
+        rules: the cap of alpha and the temperature of the order.
         backend: `cpu` (numba; splats on a GPU are copied), `gsplat` (CUDA), `dense` (the short reference) or `auto`.
 
     Raises:
@@ -100,7 +102,8 @@ def rasterize(
     if depth:
         drawn = replace(splats, colors=torch.cat([splats.colors, splats.depths[..., None]], -1))
         behind = torch.nn.functional.pad(behind, (0, 1))
-    options = RasterOptions(height, width, (splats.means.shape[1],), alpha_max, owners, order_temperature)
+    sizes = (splats.means.shape[1],)
+    options = RasterOptions(height, width, sizes, rules.alpha_max, owners, rules.order_temperature)
     images, alphas, owner, weight = _composite(drawn, behind, options, backend)
     image, alpha = images[:, 0], alphas[:, 0]
     expected = image[:, -1:] / alpha.clamp_min(1e-10) if depth else None
@@ -119,15 +122,14 @@ def rasterize_groups(
     width: int,
     group_sizes: Sequence[int],
     *,
-    alpha_max: float = ALPHA_MAX,
-    order_temperature: float | None = None,
+    rules: Rules = RULES,
     backend: Backend = "auto",
 ) -> GroupRaster:
-    """Composite splats once and keep what each depth group contributes: all first-K pictures for the price of one.
+    """Composite splats once and keep each depth group's contribution, from which all first-K pictures follow by sums.
 
     Args:
         group_sizes: sizes of consecutive groups in depth order, nearest first. Splats beyond their sum are not drawn.
-        alpha_max, order_temperature, backend: as for `rasterize`.
+        rules, backend: as for `rasterize`.
 
     Raises:
         GmaeToolsError: as `rasterize`, or the groups ask for more splats than there are.
@@ -136,7 +138,8 @@ def rasterize_groups(
         raise GmaeToolsError(f"group sizes {list(group_sizes)} do not cut {splats.means.shape[1]} splats")
     splats = _of_one_dtype(splats)
     behind = _background(None, splats, splats.colors.shape[-1])
-    options = RasterOptions(height, width, tuple(group_sizes), alpha_max, order_temperature=order_temperature)
+    sizes, temperature = tuple(group_sizes), rules.order_temperature
+    options = RasterOptions(height, width, sizes, rules.alpha_max, order_temperature=temperature)
     images, alphas, _, _ = _composite(splats, behind, options, backend)
     return GroupRaster(images, alphas)
 

@@ -1,4 +1,4 @@
-"""Which backends can draw on this machine, why the others cannot, and the choice among them.
+"""Which backends can render on this machine, why the others cannot, and the choice among them.
 
 Probing never compiles anything. gsplat's kernels are compiled by their first use, once for each version of torch and of
 CUDA, unless gsplat was installed prebuilt.
@@ -24,7 +24,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 
 Backend = Literal["auto", "cpu", "gsplat", "dense"]
-Drawer = Literal["cpu", "gsplat", "dense"]  # what `auto` becomes
+Renderer = Literal["cpu", "gsplat", "dense"]  # a backend once `auto` is resolved
 
 GSPLAT_VERSION = (1, 5, 3)  # the oldest whose functions have the signatures used here
 _EXTENSION = "gsplat_cuda"  # gsplat's name for what it compiles
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """Whether a backend can draw here.
+    """Whether a backend can render on this machine.
 
     Attributes:
         name: of the backend.
@@ -42,7 +42,7 @@ class BackendStatus:
         reason: what it draws with; if not usable, what is missing and what to install.
     """
 
-    name: Drawer
+    name: Renderer
     usable: bool
     reason: str
 
@@ -57,7 +57,7 @@ def describe_backends() -> list[BackendStatus]:
 
 
 @lru_cache
-def choose_backend(backend: Backend, device: torch.device | str) -> Drawer:
+def choose_backend(backend: Backend, device: torch.device | str) -> Renderer:
     """The backend that draws splats which lie on `device`; `auto` is gsplat on CUDA if it is usable, else `cpu`.
 
     Every choice is logged once, as a warning where `auto` has to do without gsplat on CUDA. The first choice of gsplat

@@ -11,6 +11,7 @@ fights torch's own threads, and small scenes run on the calling thread without p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -25,21 +26,23 @@ from gmae_tools.camera import Splats
 from gmae_tools.splatting.kernels import (
     BAND_TILES,
     GEOMETRY,
-    TILE,
     apply_chain_rule,
     bin_splats,
     composite,
     composite_backward,
     pack,
 )
-from gmae_tools.splatting.rules import RasterOptions
+from gmae_tools.splatting.rules import TILE, RasterOptions
+from gmae_tools.system.kernels import is_compiled
+
+log = logging.getLogger(__name__)
 
 # Below these, threads cost more than they bring:
 _SMALL_SCENE = 8000  # pairs of splat and tile to composite
 _FEW_SPLATS = 2000  # splats of all images to prepare
 
 
-class Scene(NamedTuple):
+class SortedSplats(NamedTuple):
     """Depth-sorted splats of a batch as the kernels want them, contiguous.
 
     `shape` holds (centre x, centre y, a/2, b, c/2, -log(opacity)) for every splat, `[B, K, 6]`; -log(opacity) is
@@ -62,6 +65,13 @@ class Bins(NamedTuple):
     starts: np.ndarray
     splats: np.ndarray
     rows: np.ndarray
+
+
+@lru_cache
+def _announce() -> None:
+    """Say, once in a process, that the first picture has to wait."""
+    if not is_compiled(composite):
+        log.warning("compiling the CPU renderer for this processor; this takes half a minute, but only the first time")
 
 
 @lru_cache(maxsize=1)
@@ -120,7 +130,7 @@ def _threads_for(bins: list[Bins]) -> int:
     return 1 if visits < _SMALL_SCENE else torch.get_num_threads()
 
 
-def _prepare(tensors: tuple[Tensor, ...], order: np.ndarray, options: RasterOptions) -> tuple[Scene, list[Bins]]:
+def _prepare(tensors: tuple[Tensor, ...], order: np.ndarray, options: RasterOptions) -> tuple[SortedSplats, list[Bins]]:
     """Sort, pack and bin the splats of a batch; only the first sum(group_sizes) in depth order are drawn.
 
     Args:
@@ -129,7 +139,7 @@ def _prepare(tensors: tuple[Tensor, ...], order: np.ndarray, options: RasterOpti
     inputs = [_array(tensor) for tensor in tensors]
     sizes = options.group_sizes
     group = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    scene = Scene(np.empty((*order.shape, 6), np.float32), np.empty(inputs[2].shape, np.float32), group)
+    scene = SortedSplats(np.empty((*order.shape, 6), np.float32), np.empty(inputs[2].shape, np.float32), group)
     columns, rows = _tiles(options.width), _tiles(options.height)
     bins: dict[int, Bins] = {}
 
@@ -166,7 +176,8 @@ class _Composite(torch.autograd.Function):
     """The kernels as a differentiable operation; see `composite_splats` for the arguments."""
 
     @staticmethod
-    def forward(ctx, means, conics, colors, opacities, depths, background, order, options):
+    def forward(ctx, means, conics, colors, opacities, depths, background, plan):
+        order, options = plan
         scene, bins = _prepare((means, conics, colors, opacities), order, options)
         height, width = options.height, options.width
         batch, channels, groups = order.shape[0], colors.shape[2], len(options.group_sizes)
@@ -219,7 +230,7 @@ class _Composite(torch.autograd.Function):
         if ctx.needs_input_grad[5]:  # it is seen through what all groups leave
             left = 1 - alphas[:, :, 0].sum(1)
             grad_background = torch.einsum("bchw,bhw->bc", grad_images[:, -1], left).to(background.dtype)
-        return *_gradients(sums, order, conics, opacities, temperature), grad_background, None, None
+        return *_gradients(sums, order, conics, opacities, temperature), grad_background, None
 
 
 def composite_splats(
@@ -240,7 +251,8 @@ def composite_splats(
         images `[B, S, C, H, W]`, alphas `[B, S, 1, H, W]`, owner `[B, H, W]` (sorted position of the strongest splat,
         -1 for none, int32) and owner_weight `[B, H, W]` (both empty unless wanted); float32 but for owner.
     """
+    _announce()
     tensors = (splats.means, splats.conics, splats.colors, splats.opacities, splats.depths, background)
-    results = _Composite.apply(*(tensor.cpu() for tensor in tensors), order.cpu().numpy(), options)
+    results = _Composite.apply(*(tensor.cpu() for tensor in tensors), (order.cpu().numpy(), options))
     images, alphas, owner, weight = (result.to(background.device) for result in results)
     return images, alphas, owner, weight

@@ -24,12 +24,8 @@ from torch.nn.functional import pad
 
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.splatting.rules import ALPHA_MAX, RasterOptions
+from gmae_tools.splatting.rules import ALPHA_MAX, ALPHA_MIN, TILE, TRANSMITTANCE_MIN, RasterOptions
 
-TILE = 16
-# Constants of gsplat's kernels, as is ALPHA_MAX:
-_MIN_ALPHA = 1 / 255
-_MIN_TRANSMITTANCE = 1e-4
 _CHANNELS = 32  # drawn in one pass
 _CULL = 1e-3  # added to log(255 opacity): boxes stay on the safe side of rounding
 _ROUNDED = 1 + 1e-5  # error of the products a c and b^2 of a very long needle, which may look like a hyperbola, and ...
@@ -210,7 +206,7 @@ def _boxes(shapes: _Shapes, height: int, width: int) -> tuple[Tensor, Tensor]:
     a, b, c = conics.unbind(-1)
     determinant = (a * c - b * b).clamp_min(_LEAST_DETERMINANT * a * c)
     level = 2 * (torch.log(255 * opacities) + _CULL)  # squared radius of the ellipse, in sigmas
-    visible = (shapes.opacities >= _MIN_ALPHA) & (a > 0) & (_ROUNDED * a * c > b * b)
+    visible = (shapes.opacities >= ALPHA_MIN) & (a > 0) & (_ROUNDED * a * c > b * b)
     variances = torch.stack([c, a], -1) / determinant.where(visible, 1.0)[..., None]
     reach = (variances * level[..., None]).where(visible[..., None], 0.0).sqrt()
     zero, end = means.new_zeros(2), means.new_tensor([width, height])
@@ -280,7 +276,7 @@ def _weights(means: Tensor, conics: Tensor, opacities: Tensor, pixels: Tensor) -
     a, b, c = conics[:, None].unbind(-1)
     sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
     alpha = (opacities[:, None] * torch.exp(-sigma)).clamp_max(ALPHA_MAX)
-    alpha = alpha.where((sigma >= 0) & (alpha >= _MIN_ALPHA), 0.0)
+    alpha = alpha.where((sigma >= 0) & (alpha >= ALPHA_MIN), 0.0)
     after = (1 - alpha).cumprod(-1)
     before = pad(after[..., :-1], (1, 0), value=1.0)
-    return (alpha * before).where(after > _MIN_TRANSMITTANCE, 0.0)
+    return (alpha * before).where(after > TRANSMITTANCE_MIN, 0.0)

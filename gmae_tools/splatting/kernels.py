@@ -13,28 +13,31 @@ import math
 import numpy as np
 from numba import njit
 
-from gmae_tools.splatting.simd import LANES, empty_rows, full, lane_numbers, lane_sum, load, store, where
+from gmae_tools.splatting import rules, simd
+from gmae_tools.splatting.rules import ALPHA_MIN, CUTOFF, TILE, TRANSMITTANCE_MIN
+from gmae_tools.splatting.simd import empty_rows, full, lane_numbers, lane_sum, load, store, where
+from gmae_tools.system.kernels import kernel
 
-TILE = LANES  # a row of a tile is one vector
 BAND_TILES = 4
 GEOMETRY = 6  # sums kept a splat for the gradients of mean, conic and opacity
-_FARTHEST = math.log(255)  # in units of four temperatures: splats so far apart exchange next to nothing
-_MIN_ALPHA = np.float32(1 / 255)
-_MIN_TRANSMITTANCE = np.float32(1e-4)
-_CUTOFF = np.float32(math.log(255))  # alpha >= 1/255 where -log(alpha) is no more than this
-_CULL = math.log(255) + 1e-3  # culling stays on the safe side of rounding
+_FARTHEST = CUTOFF  # in units of four temperatures: splats so far apart exchange next to nothing
+_MIN_ALPHA = np.float32(ALPHA_MIN)
+_MIN_TRANSMITTANCE = np.float32(TRANSMITTANCE_MIN)
+_CUTOFF = np.float32(CUTOFF)
+_CULL = CUTOFF + 1e-3  # culling stays on the safe side of rounding
 # The conic of a very long needle is almost one of a stripe, and rounding may make it one of a hyperbola:
 _ROUNDED = 1 + 1e-5  # error of the products a c and b^2
 _LEAST_DETERMINANT = 1e-12  # of a c: a needle at least so long touches what the stripe would
 
 # Contraction allows fused multiply-add. NaN and infinity keep their meaning: what compares with them stays dark.
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-_INLINE = {**_OPTIONS, "cache": False, "inline": "always"}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+_INLINE = {**_OPTIONS, "inline": "always"}
+_compiled = kernel(depends_on=(rules, simd), **_OPTIONS)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def pack(means, conics, colors, opacities, order, shape, sorted_colors):
-    """Fill `Scene.shape` and `Scene.colors` of one image in depth order."""
+    """Fill `SortedSplats.shape` and `SortedSplats.colors` of one image in depth order."""
     for position in range(order.size):
         k = order[position]
         row = shape[position]
@@ -70,7 +73,7 @@ def _span(low, high, count):
     return math.floor(min(max(low, 0.0), float(count))), math.floor(min(max(high + 1.0, 0.0), float(count)))
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _visit_tiles(shape, drawn, tiles_x, tiles_y, slots, splats, rows, fill):
     """Count (fill False) or list (fill True) the splats that touch each tile; `slots[tile]` moves up with each.
 
@@ -99,7 +102,7 @@ def _visit_tiles(shape, drawn, tiles_x, tiles_y, slots, splats, rows, fill):
                 slots[tile] += 1
 
 
-@njit(**_OPTIONS)
+@_compiled
 def bin_splats(shape, drawn, tiles_x, tiles_y):
     """`Bins` of one image, for its first `drawn` splats."""
     starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
@@ -178,7 +181,7 @@ def _write_group(images, alphas, group, top, side, total, light, light_before, b
             store(total, y * channels + channel, 0.0)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def composite(
     shape,
     colors,
@@ -197,7 +200,7 @@ def composite(
     """Composite the tiles of bands [bands[0], bands[1]) of one image, front to back.
 
     Args:
-        shape, colors, group: one image of a `Scene`; starts, splats, rows: its `Bins`.
+        shape, colors, group: one image of a `SortedSplats`; starts, splats, rows: its `Bins`.
         background: `[C]`, added to the last group with the transmittance that is left.
         images `[S, C, H, W]`, alphas `[S, H, W]`: written: what each group contributes. H, W are whole tiles.
         owner `[H, W]`, owner_weight `[H, W]`: written unless empty: sorted position (as a float, exact up to 2^24;
@@ -300,7 +303,7 @@ def _add_order_sums(starts, splats, rows, tile, end, shares, ahead, into, column
         into[splats[visit], column] += lane_sum(total)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def composite_backward(
     shape,
     colors,
@@ -413,7 +416,7 @@ def composite_backward(
             _add_order_sums(starts, splats, rows, tile, end, shares, ahead, into, GEOMETRY + channels)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def apply_chain_rule(sums, order, conics, opacities, to_means, to_conics, to_colors, to_opacities, to_depths):
     """Write the gradients of one image's splats, in the caller's order, given `sums [bands, K, 6 + C]`.
 

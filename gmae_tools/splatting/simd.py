@@ -6,8 +6,6 @@ value is one LLVM vector instead: it lives in registers whatever the instruction
 four of NEON). Inside a kernel, `+ - * /` and comparisons work between lanes, and between lanes and floats, which are
 broadcast; a comparison gives a `Mask` for `where`, masks combine with `&`, `min` and `max` choose lane by lane (the
 second argument where one is NaN).
-
-numba's cache on disk watches the file of a kernel, not this one: after a change here, touch the kernels.
 """
 
 from __future__ import annotations

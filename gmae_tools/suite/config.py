@@ -1,41 +1,37 @@
-"""Which benchmarks there are: a TOML file that names scripts, their arguments, and the files they write.
+"""Which benchmarks there are: a TOML file that names scripts, their arguments, and the files that they write.
 
-`evals/report.toml` is such a file, and explains itself. What cannot be meant is refused before anything is run.
+`evals/report.toml` is such a file and explains the keys. Mistakes are refused before anything is run.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from gmae_tools.errors import GmaeToolsError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 RESULTS, WORK, CHECKPOINT = "results", "work", "checkpoint"
-OWN_NAMES = (CHECKPOINT, RESULTS, WORK)  # that arguments may refer to, beside those of data sets
+OWN_NAMES = (CHECKPOINT, RESULTS, WORK)  # placeholders of arguments beside the names of data sets
 TABLES, FIGURES = (".csv",), (".png", ".svg")  # suffixes
 _PART, _FILE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*"), re.compile(r"[A-Za-z0-9][\w.-]*")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_PLACE = re.compile(r"\.(\w+)(?:\[(\d+)\])?")  # of msgspec's messages: $.parts[0].tables[1].higher
 
 
-@dataclass(frozen=True)
-class Table:
-    """A CSV file that a part writes, and how it is to be read.
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A CSV file that a part writes, and how it is shown.
 
     Attributes:
-        file: its name in the folder of results.
-        caption: what is in it, beyond the question.
-        higher, lower: columns whose highest or lowest number is the best.
-        within: columns that have to be equal for rows to compete.
-        apart: what stands in the first column of rows that do not compete.
+        file: Name in the folder of results.
+        caption: What the table contains.
+        higher, lower: Columns whose highest or lowest number is the best.
+        within: Columns in which rows must agree to be compared.
+        apart: First cells of rows that are not compared.
     """
 
     file: str
@@ -45,73 +41,96 @@ class Table:
     within: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_file(self.file, TABLES)
 
-@dataclass(frozen=True)
-class Figure:
+
+class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A PNG or SVG file that a part writes: its name in the folder of results, and what it shows."""
 
     file: str
     caption: str = ""
 
+    def __post_init__(self) -> None:
+        _check_file(self.file, FIGURES)
 
-@dataclass(frozen=True)
-class Part:
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A benchmark.
 
     Attributes:
-        name: lower-case letters, digits, dashes.
-        question: that it answers.
-        script: a Python file, whose docstring states the protocol.
-        arguments: for it, with placeholders: `{checkpoint}`, `{results}` (folder for tables and figures), `{work}`
-            (folder for what it needs to go on after an interruption), and `{name}` of a data set.
-        quick: further arguments of a quick run.
-        tables, figures: that it writes; a part that does not write all of them has failed.
+        name: Lower-case letters, digits and dashes.
+        question: The question that it answers.
+        module: Python module, run with `python -m`, below the folder of the configuration or one of its parents.
+        script: Or else a Python file, relative to that folder. `read_config` fills in the file of a module. The
+            docstring of the file states the protocol.
+        arguments: Arguments as in a shell, with placeholders: `{checkpoint}`, `{results}` (folder for tables and
+            figures), `{work}` (folder for what is needed to continue after an interruption), `{name}` of a data set.
+        quick: Further arguments of a quick run.
+        tables, figures: Files that it writes; a part that does not write all of them has failed.
     """
 
     name: str
     question: str
-    script: Path
-    arguments: tuple[str, ...] = ()
-    quick: tuple[str, ...] = ()
+    module: str = ""
+    script: Path = Path()
+    arguments: str = ""
+    quick: str = ""
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _PART.fullmatch(self.name):
+            raise ValueError("names are of lower-case letters, digits and dashes")
+        for key in ("arguments", "quick"):
+            try:
+                shlex.split(getattr(self, key))
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
+
+    def words(self, quick: bool) -> list[str]:
+        """The arguments, those of a quick run included if `quick`."""
+        return shlex.split(self.arguments) + (shlex.split(self.quick) if quick else [])
+
+    @property
+    def root(self) -> Path:
+        """The folder from which its modules are imported."""
+        return self.script.parents[self.module.count(".")]
 
     @property
     def uses(self) -> set[str]:
         """The placeholders in its arguments."""
-        return {name for argument in (*self.arguments, *self.quick) for name in _PLACEHOLDER.findall(argument)}
+        return {name for word in self.words(quick=True) for name in _PLACEHOLDER.findall(word)}
 
     @property
     def files(self) -> list[str]:
-        """All that it has to write."""
+        """Names of all files that it writes."""
         return [table.file for table in self.tables] + [figure.file for figure in self.figures]
 
     def public_name(self, file: str) -> str:
-        """A file's name beside those of other parts."""
+        """The name of one of its files beside those of other parts."""
         return file if file.replace("_", "-").startswith(self.name) else f"{self.name}-{file}"
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """Where a data set may lie under the folder of all (the first that is there counts), and how to get it."""
+class DataSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Paths of a data set below the folder of all, of which the first that exists is taken, and how to get it."""
 
-    paths: tuple[str, ...]
+    paths: tuple[str, ...] = ()
     get: str = ""
 
 
-@dataclass(frozen=True)
-class Config:
-    """What a configuration file says."""
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of a configuration file."""
 
     title: str
     parts: tuple[Part, ...]
-    data: Mapping[str, DataSet] = field(default_factory=dict)
+    data: dict[str, DataSet] = {}
 
     def check_names(self, names: Collection[str]) -> None:
         """Make sure that there are parts of these names.
 
         Raises:
-            GmaeToolsError: there is none of some name.
+            GmaeToolsError: A name is of no part.
         """
         known = [part.name for part in self.parts]
         for name in names:
@@ -121,14 +140,14 @@ class Config:
     def find_data(
         self, root: Path | None, given: Mapping[str, Path] | None = None
     ) -> tuple[dict[str, Path], dict[str, str]]:
-        """Where the data sets are, and what to pass for those that are missing.
+        """Where the data sets are, and for those that are missing what to pass, both by name.
 
         Args:
-            root: folder of the data sets.
-            given: the places of some of them, by name.
+            root: Folder of the data sets.
+            given: Places of some of them, by name.
 
         Raises:
-            GmaeToolsError: a given one is unknown, or not there.
+            GmaeToolsError: A given one is unknown or missing.
         """
         given = given or {}
         for name, path in given.items():
@@ -147,146 +166,80 @@ class Config:
         return found, missing
 
 
+_KINDS: dict[str, type[msgspec.Struct]] = {"parts": Part, "tables": Table, "figures": Figure, "data": DataSet}
+
+
 def fill(argument: str, values: Mapping[str, str]) -> str:
-    """An argument whose placeholders are replaced, except those that have no value."""
+    """Replace the placeholders of an argument; those without a value stay."""
     return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), argument)
 
 
 def read_config(path: Path) -> Config:
-    """Read a configuration; scripts are found beside it.
+    """Read a configuration.
 
     Raises:
-        GmaeToolsError: the file cannot be read, or says something that cannot be meant.
+        GmaeToolsError: The file cannot be read, or something in it is wrong; the message names the key.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = msgspec.toml.decode(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise GmaeToolsError(f"{path}: cannot be read ({error.strerror}); give a TOML file, or --all") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise GmaeToolsError(f"{path}: not TOML: {error}") from None
     try:
-        return _parse(_Entry(document, "the file"), path.parent)
+        config = msgspec.convert(document, Config, dec_hook=lambda kind, value: kind(value))
+        config = msgspec.structs.replace(config, parts=tuple(_located(part, path.parent) for part in config.parts))
+        _check(config)
+    except msgspec.ValidationError as error:
+        raise GmaeToolsError(f"{path}: {_in_words(str(error), document)}") from None
     except GmaeToolsError as error:
         raise GmaeToolsError(f"{path}: {error}") from None
+    return config
 
 
-class _Entry:
-    """A table of TOML, asked for what it may hold; what nobody has asked for is refused at the end."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
-            raise GmaeToolsError(f"{where} has to be a table")
-        self.values, self.where, self.asked = value, where, list[str]()
-
-    def get(self, name: str) -> object:
-        self.asked.append(name)
-        return self.values.get(name)
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self.get(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, str):
-            raise GmaeToolsError(f"{self.where}: {name} has to be there, and a text")
-        return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        value = self.get(name) or []
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise GmaeToolsError(f"{self.where}: {name} has to be a list of texts")
-        return tuple(value)
-
-    def words(self, name: str) -> tuple[str, ...]:
-        """A text as a shell takes it apart."""
-        try:
-            return tuple(shlex.split(self.text(name, "")))
-        except ValueError as error:
-            raise GmaeToolsError(f"{self.where}: {name}: {error}") from None
-
-    def entries(self, name: str) -> list[_Entry]:
-        value = self.get(name) or []
-        if not isinstance(value, list):
-            raise GmaeToolsError(f"{self.where}: {name} has to be a list of tables")
-        return [_Entry(each, f"{self.where}: {name} {number}") for number, each in enumerate(value, 1)]
-
-    def named_entries(self, name: str) -> dict[str, _Entry]:
-        value = self.get(name) or {}
-        return {key: _Entry(each, f"{name}.{key}") for key, each in _Entry(value, name).values.items()}
-
-    def end(self) -> None:
-        for name in self.values:
-            if name not in self.asked:
-                raise GmaeToolsError(f"{self.where}: {name} is unknown; there are {', '.join(self.asked)}")
+def _in_words(message: str, document: Any) -> str:
+    """A message of msgspec whose place names the part instead of its number, and that lists the known keys."""
+    problem, _, place = message.partition(" - at `$")
+    steps = _PLACE.findall(place)
+    where = []
+    for name, index in steps:
+        if name == "parts" and index:
+            where.append(f"part {document['parts'][int(index)].get('name', int(index) + 1)}")
+        else:
+            where.append(f"{name} {int(index) + 1}" if index else name)
+    problem = problem.replace("`", "").replace("Object ", "").replace("object", "table").replace("Expected", "expected")
+    if "unknown field" in problem:
+        kind = _KINDS[steps[-1][0]] if steps else Config
+        problem += f"; there are {', '.join(kind.__struct_fields__)}"
+    return f"{', '.join(where) or 'the file'}: {problem}"
 
 
-def _parse(entry: _Entry, folder: Path) -> Config:
-    title = entry.text("title")
-    data = {name: _parse_data(each) for name, each in entry.named_entries("data").items()}
-    parts = tuple(_parse_part(each, folder) for each in entry.entries("parts"))
-    entry.end()
-    if not parts:
+def _located(part: Part, folder: Path) -> Part:
+    """The part with the path of its Python file."""
+    below = Path(*part.module.split(".")).with_suffix(".py") if part.module else part.script
+    folders = [folder, *folder.resolve().parents] if part.module else [folder]
+    script = next((place / below for place in folders if (place / below).is_file()), None)
+    if script is None:
+        wanted = f"module {part.module} below its folder or a parent" if part.module else f"script {folder / below}"
+        raise GmaeToolsError(f"part {part.name}: there is no {wanted}")
+    return msgspec.structs.replace(part, script=script)
+
+
+def _check_file(name: str, suffixes: tuple[str, ...]) -> None:
+    if not _FILE.fullmatch(name) or Path(name).suffix not in suffixes:
+        raise ValueError(f"{name} has to be the name of a {' or '.join(suffixes)} file")
+
+
+def _check(config: Config) -> None:
+    """Refuse what no part of the configuration shows alone."""
+    if not config.parts:
         raise GmaeToolsError("there has to be a part: [[parts]]")
+    known = (*OWN_NAMES, *config.data)
     taken: set[str] = set()
-    for part in parts:
-        _check(part, (*OWN_NAMES, *data))
+    for part in config.parts:
+        for name in part.uses - set(known):
+            raise GmaeToolsError(f"part {part.name}: {{{name}}} is unknown; there are {', '.join(known)}")
         for name in (part.name, *map(part.public_name, part.files)):
             if name in taken:
                 raise GmaeToolsError(f"part {part.name}: {name} is there already")
             taken.add(name)
-    return Config(title, parts, data)
-
-
-def _parse_data(entry: _Entry) -> DataSet:
-    data = DataSet(entry.texts("paths"), entry.text("get", ""))
-    entry.end()
-    return data
-
-
-def _parse_part(entry: _Entry, folder: Path) -> Part:
-    name = entry.text("name")
-    entry.where = f"part {name}"
-    part = Part(
-        name=name,
-        question=entry.text("question"),
-        script=folder / entry.text("script"),
-        arguments=entry.words("arguments"),
-        quick=entry.words("quick"),
-        tables=tuple(map(_parse_table, entry.entries("tables"))),
-        figures=tuple(map(_parse_figure, entry.entries("figures"))),
-    )
-    entry.end()
-    return part
-
-
-def _parse_table(entry: _Entry) -> Table:
-    table = Table(
-        file=entry.text("file"),
-        caption=entry.text("caption", ""),
-        higher=entry.texts("higher"),
-        lower=entry.texts("lower"),
-        within=entry.texts("within"),
-        apart=entry.texts("apart"),
-    )
-    entry.end()
-    return table
-
-
-def _parse_figure(entry: _Entry) -> Figure:
-    figure = Figure(entry.text("file"), entry.text("caption", ""))
-    entry.end()
-    return figure
-
-
-def _check(part: Part, known: Sequence[str]) -> None:
-    """What would go wrong later."""
-    where = f"part {part.name}"
-    if not _PART.fullmatch(part.name):
-        raise GmaeToolsError(f"{where}: names are of lower-case letters, digits and dashes")
-    if not part.script.is_file():
-        raise GmaeToolsError(f"{where}: there is no script {part.script}")
-    for name in part.uses - set(known):
-        raise GmaeToolsError(f"{where}: {{{name}}} is unknown; there are {', '.join(known)}")
-    for items, suffixes in ((part.tables, TABLES), (part.figures, FIGURES)):
-        for item in items:
-            if not _FILE.fullmatch(item.file) or Path(item.file).suffix not in suffixes:
-                raise GmaeToolsError(f"{where}: {item.file} has to be the name of a {' or '.join(suffixes)} file")

@@ -1,4 +1,4 @@
-"""Tables of CSV files as people read them: numbers with as many decimals as help, the best of each column marked."""
+"""CSV files as readable tables: numbers with as many decimals as are useful, the best of each column marked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_DECIMALS, FEW_DECIMALS = 3, 4
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, and whether it is the best of its column."""
+    """A text, and whether it is the best of its column."""
 
     text: str
     best: bool = False
@@ -24,7 +24,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """Its name, whether it holds numbers, and whether the `higher` or the `lower` ones are better, if any."""
+    """Name, whether it holds numbers, and whether `higher` or `lower` ones are better, empty for neither."""
 
     name: str
     numeric: bool
@@ -42,35 +42,31 @@ class ReadableTable:
 def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     """The names of the columns, and rows of equal length."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        lines = [line for line in csv.reader(file) if line] or [[]]
-    names, *rows = lines
+        names, *rows = [line for line in csv.reader(file) if line] or [[]]
     return names, [(row + [""] * len(names))[: len(names)] for row in rows]
 
 
 def readable_table(table: Table, path: Path) -> ReadableTable:
     """Read the file of a table, and mark the best numbers."""
     names, rows = read_csv(path)
+    values = [[row[x] for row in rows] for x in range(len(names))]
     columns = [
-        Column(name, _is_numeric(values), _better(table, name))
-        for name, values in zip(names, _transposed(names, rows), strict=True)
+        Column(name, _is_numeric(each), "higher" if name in table.higher else "lower" if name in table.lower else "")
+        for name, each in zip(names, values, strict=True)
     ]
-    decimals = [decimals_of(values) for values in _transposed(names, rows)]
+    decimals = [decimals_of(each) if column.numeric else None for column, each in zip(columns, values, strict=True)]
     best = set(_best_cells(table, columns, rows))
     cells = [
-        [
-            Cell(_shown(text, decimals[x]) if column.numeric else text, (y, x) in best)
-            for x, (column, text) in enumerate(zip(columns, row, strict=True))
-        ]
-        for y, row in enumerate(rows)
+        [Cell(_shown(text, decimals[x]), (y, x) in best) for x, text in enumerate(row)] for y, row in enumerate(rows)
     ]
     return ReadableTable(columns, cells)
 
 
 def decimals_of(values: Sequence[str]) -> int:
-    """How many decimals a column of numbers needs: four digits of the middle one, without zeros that say nothing.
+    """Number of decimals for a column of numbers: four significant digits of the median, without trailing zeros.
 
-    Three decimals are the most, unless the numbers are so small that these would show less than two digits. What was
-    written with few decimals, such as settings, keeps two digits of the smallest one.
+    At most three decimals are shown, unless the numbers are so small that this would leave fewer than two digits.
+    Numbers that are written with few decimals, such as settings, keep two digits of the smallest one.
     """
     numbers = [abs(number) for number in map(_finite, values) if number]
     if not numbers:
@@ -83,25 +79,15 @@ def decimals_of(values: Sequence[str]) -> int:
     return min(written, max(wanted, 1 - least) if written <= FEW_DECIMALS else wanted)
 
 
-def _transposed(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    return [[row[x] for row in rows] for x in range(len(names))]
-
-
-def _better(table: Table, name: str) -> str:
-    return "higher" if name in table.higher else "lower" if name in table.lower else ""
-
-
 def _best_cells(table: Table, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[tuple[int, int]]:
-    """Row and column of the best numbers among rows that compete, if at least two differ."""
+    """Row and column of the best numbers among the rows that are compared, where at least two differ."""
     within = [x for x, column in enumerate(columns) if column.name in table.within]
     groups: dict[tuple[str, ...], list[int]] = {}
     for y, row in enumerate(rows):
         if row[0] not in table.apart:
             groups.setdefault(tuple(row[x] for x in within), []).append(y)
     for x, column in enumerate(columns):
-        if not column.better:
-            continue
-        for group in groups.values():
+        for group in groups.values() if column.better else ():
             numbers = {y: number for y in group if (number := _finite(rows[y][x])) is not None}
             if len(set(numbers.values())) > 1:
                 winner = (max if column.better == "higher" else min)(numbers.values())
@@ -125,9 +111,9 @@ def _finite(text: str) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def _shown(text: str, decimals: int) -> str:
-    """A number with a typographic minus; a nothing as a dash."""
+def _shown(text: str, decimals: int | None) -> str:
+    """A number with a typographic minus, a dash if it is missing; a text as it is (`decimals` None)."""
+    if decimals is None:
+        return text
     number = _number(text)
-    if number is None:
-        return "–"
-    return f"{number:.{decimals}f}".replace("-", "−")
+    return "–" if number is None else f"{number:.{decimals}f}".replace("-", "−")

@@ -1,8 +1,8 @@
-"""Runs a command, and ends it with everything that it has started when the end of a pipe on stdin is closed.
+"""Runs a command, and kills it with everything that it has started as soon as the pipe on stdin is closed.
 
-Whoever holds the other end (and nobody else does) need not live to close it: `kill -9` leaves nothing running.
+The pipe is also closed when the process at its other end is killed, so that even `kill -9` leaves nothing running.
 
-    python keeper.py COMMAND ARGUMENT...        # its exit code is the command's; 128 + N if signal N ended it
+    python keeper.py COMMAND ARGUMENT...        # exits with the code of the command, or 128 + N if signal N ended it
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import sys
 import threading
 from contextlib import suppress
 
-SIGNALLED = 128  # added to the number of a signal in exit codes
+SIGNALLED = 128  # exit code of a command that signal N ended, less N
 
 
 def main(command: list[str]) -> None:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     threading.Thread(target=_kill_when_closed, args=(child.pid,), daemon=True).start()
     code = child.wait()
-    _kill(child.pid)  # what it has left behind
-    os._exit(code if code >= 0 else SIGNALLED - code)  # not by way of the thread, which is still waiting
+    _kill(child.pid)  # what the command has left running
+    os._exit(code if code >= 0 else SIGNALLED - code)  # because the thread is still waiting
 
 
 def _kill_when_closed(group: int) -> None:

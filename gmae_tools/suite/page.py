@@ -1,7 +1,7 @@
-"""The report of all benchmarks: one page that needs nothing but itself, its tables and figures as files, and JSON.
+"""The report of all benchmarks: one self-contained page, its tables and figures as files, and JSON.
 
-The page runs no script and fetches nothing, which its content security policy enforces; names, tables and what
-scripts print are text, whatever they contain (Jinja2 escapes everything).
+The page runs no script and fetches nothing, which its content security policy enforces. Jinja2 escapes names, tables
+and the output of scripts, whatever they contain.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _LAST_LINES = 80  # of what a script has printed
 
 @dataclass(frozen=True)
 class Card:
-    """What is said about the checkpoint.
+    """The checkpoint, as the page presents it.
 
     Attributes:
-        name: as it was asked for.
+        name: Name of the checkpoint.
         weights: SHA-256 of its weights.
-        parameters: their number.
-        k: Gaussians a picture, `queries` times `gaussians_per_query`.
-        image_size, patch_size: in px.
-        training: how it came to be, as noted beside the weights.
+        parameters: Number of parameters.
+        k: Gaussians of a picture, `queries` times `gaussians_per_query`.
+        image_size, patch_size: Sides in px.
+        training: The record of its training that is stored beside the weights.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report says: its title, the checkpoint, the machine in words, the parts as they are known."""
+    """The content of a report: title, checkpoint, the machine in words, and the outcomes known so far."""
 
     title: str
     card: Card
@@ -72,16 +72,16 @@ class Report:
 
 @dataclass(frozen=True)
 class Block:
-    """A paragraph of a protocol, or a list: texts in which every other piece, from the second on, is code."""
+    """A paragraph (`p`) of a protocol or a list (`ul`, `ol`): texts whose pieces are in turn plain and code."""
 
     kind: str
     items: Sequence[Sequence[str]]
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write `report.html`, `report.json`, `tables/` and `figures/`; returns the page's path.
+    """Write `report.html`, `report.json`, `tables/` and `figures/`; returns the path of the page.
 
-    Files of an earlier report in there go, if it has noted them and this one does not write them.
+    Files that an earlier report in the folder recorded are removed, unless this one writes them.
     """
     written = _copy_results(report, folder)
     record = _record(report, written)
@@ -96,13 +96,13 @@ def write_report(report: Report, folder: Path) -> Path:
 
 
 def render_report(report: Report) -> str:
-    """The page as text."""
-    style = asset("theme.css") + asset("report.css")
+    """The page as HTML."""
+    style = asset("theme.css") + asset("report.css", __package__)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["duration"] = duration
-    page = environment.from_string(asset("report.html")).render(
+    page = environment.from_string(asset("report.html", __package__)).render(
         report=report,
         card=report.card,
         sections=[_section(outcome, report) for outcome in report.outcomes],
@@ -125,7 +125,7 @@ def duration(seconds: float) -> str:
 
 
 def protocol_of(script: Path) -> str:
-    """The docstring of a script; empty if it has none, or is no Python."""
+    """The docstring of a script; empty if there is none, or if the script is no Python."""
     try:
         return ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     except (OSError, SyntaxError, ValueError):
@@ -133,7 +133,7 @@ def protocol_of(script: Path) -> str:
 
 
 def blocks(text: str) -> list[Block]:
-    """A docstring as paragraphs and lists, without the commands in it (indented), which the report has in full."""
+    """The paragraphs and lists of a docstring, without indented commands, which the report shows in full."""
     found = []
     for paragraph in text.split("\n\n"):
         lines = paragraph.strip("\n").splitlines()
@@ -154,28 +154,8 @@ def blocks(text: str) -> list[Block]:
 # --- sections ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ShownTable:
-    """A table on the page, and how many of its rows are not shown."""
-
-    item: Table
-    name: str
-    content: ReadableTable
-    more: int
-
-
-@dataclass(frozen=True)
-class ShownFigure:
-    """A figure on the page, its address, and its width in px where it is drawn for paper."""
-
-    item: Figure
-    name: str
-    source: str
-    width: int | None
-
-
 def _section(outcome: Outcome, report: Report) -> dict[str, object]:
-    """What the template needs of a part."""
+    """The variables of a part in the template."""
     part, done = outcome.part, outcome.status == "done"
     return {
         "outcome": outcome,
@@ -188,21 +168,23 @@ def _section(outcome: Outcome, report: Report) -> dict[str, object]:
     }
 
 
-def _shown_table(table: Table, outcome: Outcome) -> ShownTable:
+def _shown_table(table: Table, outcome: Outcome) -> dict[str, object]:
+    """The variables of a table; `more` is the number of rows that are not shown."""
     content = readable_table(table, outcome.result(table.file))
-    more = len(content.rows) - _MOST_ROWS
     shown = ReadableTable(content.columns, content.rows[:_MOST_ROWS])
-    return ShownTable(table, outcome.part.public_name(table.file), shown, max(0, more))
+    more = max(0, len(content.rows) - _MOST_ROWS)
+    return {"item": table, "name": outcome.part.public_name(table.file), "content": shown, "more": more}
 
 
-def _shown_figure(figure: Figure, outcome: Outcome) -> ShownFigure:
+def _shown_figure(figure: Figure, outcome: Outcome) -> dict[str, object]:
+    """The variables of a figure; `width` is in px, None where the browser decides."""
     path = outcome.result(figure.file)
-    source = data_uri(path.read_bytes(), _MEDIA[path.suffix])
-    return ShownFigure(figure, outcome.part.public_name(figure.file), source, _paper_width(path))
+    source, name = data_uri(path.read_bytes(), _MEDIA[path.suffix]), outcome.part.public_name(figure.file)
+    return {"item": figure, "name": name, "source": source, "width": _paper_width(path)}
 
 
 def _paper_width(path: Path) -> int | None:
-    """Width in px on the page of a PNG that says how many dots an inch it has; type on screens is larger."""
+    """Width in px on the page of a PNG that states its dots per inch; type on screens is larger than on paper."""
     try:
         with Image.open(path) as image:
             dots = image.info.get("dpi", (0, 0))[0]
@@ -215,7 +197,7 @@ def _paper_width(path: Path) -> int | None:
 
 
 def _copy_results(report: Report, folder: Path) -> dict[str, list[str]]:
-    """Copy the files of all finished parts; returns their names in the folder by part."""
+    """Copy the files of all finished parts; returns their paths in the folder by part."""
     written: dict[str, list[str]] = {}
     for outcome in report.outcomes:
         for file in outcome.part.files if outcome.status == "done" else []:
@@ -229,7 +211,7 @@ def _copy_results(report: Report, folder: Path) -> dict[str, list[str]]:
 
 
 def _record(report: Report, written: Mapping[str, list[str]]) -> dict[str, object]:
-    """The report for programs."""
+    """The content of `report.json`."""
     return {
         "title": report.title,
         "version": __version__,
@@ -267,7 +249,7 @@ def _table_record(table: Table, outcome: Outcome) -> dict[str, object]:
 
 
 def _read_files(path: Path) -> list[str]:
-    """The files that an earlier report has noted, if they lie where reports put them."""
+    """The files that an earlier report recorded, if they are in the folders of reports."""
     try:
         noted = [str(name) for part in json.loads(path.read_text(encoding="utf-8"))["parts"] for name in part["files"]]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,8 +1,8 @@
-"""Runs of benchmarks, each a process of its own, which finish what is not finished.
+"""Runs of benchmarks, each in a process of its own; what is finished is not run again.
 
-What a part leaves is kept in a folder whose name depends on everything that the results depend on (script, arguments,
-data, weights, version of this package): a part that is finished there is not run again, an interrupted one goes on as
-far as its script can, and results of different settings never meet.
+The results of a part are kept in a folder whose name depends on everything that they depend on: script, arguments,
+data, weights, version of this package. A part that is finished there is used again, an interrupted one continues as far
+as its script can, and results of different settings never mix.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from gmae_tools import __version__, checkpoints
-from gmae_tools.benchmarks.predictions import fingerprint
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.suite import keeper
 from gmae_tools.suite.config import CHECKPOINT, RESULTS, WORK, Config, Part, fill
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import atomic_path, file_sha256
 
 Status = Literal["done", "failed", "skipped", "pending"]
 
@@ -38,17 +37,17 @@ _CHUNK = 1 << 14  # bytes
 
 @dataclass(frozen=True)
 class Request:
-    """How parts are to be run.
+    """How parts are run.
 
     Attributes:
-        folder: for everything; it exists.
-        checkpoint: a name, path or address.
+        folder: Folder for everything, which exists.
+        checkpoint: Name, path or address of a checkpoint.
         weights: SHA-256 of its weights.
-        quick: whether runs are quick ones.
-        only: names of the parts that are wanted, all if there are none; of the others, what is finished is used.
-        again: whether finished parts are run again.
-        data: where data sets are, by name.
-        missing: what to say of those that are not there, by name.
+        quick: Whether the runs are quick ones.
+        only: Names of the parts to run, empty for all. Finished results of the other parts are still shown.
+        again: Whether finished parts are run again.
+        data: Paths of the data sets by name.
+        missing: Messages about data sets that are missing, by name.
     """
 
     folder: Path
@@ -66,17 +65,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a part.
+    """The outcome of a part.
 
     Attributes:
-        command: as it was, or would be, run.
+        part: The part.
+        status: `done`, `failed`, `skipped` for want of data, or `pending`.
+        command: The command that was, or would be, run.
         weights: SHA-256 of the weights that it used, None if it uses no checkpoint.
-        reason: why it failed or was skipped, in a line.
-        folder: of its run; None if it was not run.
-        seconds: of the process that finished it, or failed.
-        runs: how many processes that took.
-        finished: when, UTC, as ISO 8601.
-        reused: whether it was finished before.
+        reason: Why it failed or was skipped, in one line.
+        folder: Folder of its run, None if it was not run.
+        seconds: Time that the process took that finished it or failed.
+        runs: Number of processes that were needed.
+        finished: Time of its end, UTC, as ISO 8601.
+        reused: Whether it was finished before.
     """
 
     part: Part
@@ -92,29 +93,31 @@ class Outcome:
 
     @property
     def shown_command(self) -> str:
-        """The command as it can be typed."""
+        """The command for a shell."""
         return shlex.join(["python", *self.command[1:]]) if self.command else ""
 
     @property
     def printed(self) -> str:
-        """What it printed on stdout; on stderr if it failed."""
+        """What it printed on stdout, or on stderr if it failed."""
         return _text(self.folder / (MESSAGES if self.status == "failed" else PRINTED)) if self.folder else ""
 
     def result(self, file: str) -> Path:
-        """Where a file lies that it wrote."""
+        """The path of a file that it wrote."""
         assert self.folder is not None
         return self.folder / RESULTS / file
 
 
 def run_parts(config: Config, request: Request, lock: int, on_start: Callable[[Part], None]) -> Iterator[list[Outcome]]:
-    """Run all parts that are not finished, in their order; one that fails does not stop the others.
+    """Run all parts that are not finished, in their order. A part that fails does not stop the others.
 
     Args:
-        lock: a file descriptor for the processes to inherit.
-        on_start: is told of each part before it is run.
+        config: The parts.
+        request: How they are run.
+        lock: A file descriptor that the processes inherit.
+        on_start: Called with each part before it is run.
 
     Yields:
-        The outcomes of these parts as they are known: at first, and after each part that was run.
+        The outcomes known so far: at first, and after each part that was run.
     """
     known = [_look_up(part, request) for part in config.parts]
     outcomes = [outcome for outcome in known if request.wants(outcome.part) or outcome.status == "done"]
@@ -127,7 +130,7 @@ def run_parts(config: Config, request: Request, lock: int, on_start: Callable[[P
 
 
 def _look_up(part: Part, request: Request) -> Outcome:
-    """What is known of a part before anything is run."""
+    """The outcome of a part before anything is run."""
     lacking = [text for name, text in request.missing.items() if name in part.uses]
     if lacking:
         return Outcome(part, "skipped", reason="; ".join(lacking))
@@ -153,7 +156,7 @@ def _run(outcome: Outcome, request: Request, lock: int) -> Outcome:
         (folder / name).mkdir(parents=True, exist_ok=True)
     _write_state(folder, {"settings": settings, "runs": runs})
     start = time.monotonic()
-    code = _execute(outcome.command, folder, lock)
+    code = _execute(outcome, folder, lock)
     outcome = replace(outcome, folder=folder, seconds=round(time.monotonic() - start, 2), runs=runs)
     problem = _failure(code, folder / MESSAGES) if code else _not_written(part, folder)
     if problem:
@@ -164,19 +167,19 @@ def _run(outcome: Outcome, request: Request, lock: int) -> Outcome:
     return replace(outcome, status="done", finished=finished)
 
 
-def _execute(command: Sequence[str], folder: Path, lock: int) -> int:
-    """Run a command to its end, or to ours, and return its exit code; its messages go to stderr too."""
-    paths = [str(Path(checkpoints.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+def _execute(outcome: Outcome, folder: Path, lock: int) -> int:
+    """Run a command until it or this process ends, and return its exit code. Its messages also go to stderr."""
+    paths = [Path(checkpoints.__file__).resolve().parents[1], outcome.part.root.resolve()]
     environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # what scripts import is what this is
-        "TMPDIR": str((folder / WORK).resolve()),  # goes with it
+        **os.environ,  # scripts import this very package, and modules what lies beside them
+        "PYTHONPATH": os.pathsep.join(filter(None, [*map(str, paths), os.environ.get("PYTHONPATH")])),
+        "TMPDIR": str((folder / WORK).resolve()),  # removed with it
     }
     with (
         (folder / PRINTED).open("wb") as printed,
         (folder / MESSAGES).open("wb") as messages,
         subprocess.Popen(
-            [sys.executable, "-I", keeper.__file__, *command], stdin=subprocess.PIPE, stdout=printed,
+            [sys.executable, "-I", keeper.__file__, *outcome.command], stdin=subprocess.PIPE, stdout=printed,
             stderr=subprocess.PIPE, env=environment, pass_fds=[lock], start_new_session=True,
         ) as process,
     ):  # fmt: skip
@@ -186,7 +189,7 @@ def _execute(command: Sequence[str], folder: Path, lock: int) -> int:
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> None:
-    """Pass on what arrives, when it arrives: to a file, and to stderr."""
+    """Copy to a file and to stderr what arrives, as soon as it arrives."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while chunk := os.read(source.fileno(), _CHUNK):
         target.write(chunk)
@@ -195,23 +198,20 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> None:
 
 
 def _command(part: Part, request: Request, folder: Path) -> tuple[str, ...]:
-    """This Python, the script, and its arguments with all placeholders filled in."""
+    """This Python, the module or script, and its arguments with all placeholders filled in."""
     values = {CHECKPOINT: request.checkpoint, RESULTS: str(folder / RESULTS), WORK: str(folder / WORK)}
     values |= {name: str(path) for name, path in request.data.items()}
-    return (sys.executable, _short(part.script), *(fill(argument, values) for argument in _arguments(part, request)))
-
-
-def _arguments(part: Part, request: Request) -> tuple[str, ...]:
-    return (*part.arguments, *part.quick) if request.quick else part.arguments
+    program = ("-m", part.module) if part.module else (_short(part.script),)
+    return (sys.executable, *program, *(fill(word, values) for word in part.words(request.quick)))
 
 
 def _short(path: Path) -> str:
-    """A path as seen from here, if it lies below."""
+    """A path relative to the current folder, if it lies below."""
     path, here = path.resolve(), Path.cwd().resolve()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-# --- what is kept ------------------------------------------------------------------------------------
+# --- folders of runs ----------------------------------------------------------------------------------
 
 
 def _folder(part: Part, request: Request) -> Path:
@@ -219,12 +219,12 @@ def _folder(part: Part, request: Request) -> Path:
 
 
 def _settings(part: Part, request: Request) -> dict[str, object]:
-    """Everything that the results depend on, in the types of JSON."""
+    """Everything that the results depend on, as JSON; the name of the folder is a digest of it."""
     data = {name: str(path.resolve()) for name, path in request.data.items()}
     return {
         "script": part.script.name,
-        "sha256": fingerprint(part.script),
-        "arguments": [fill(argument, data) for argument in _arguments(part, request)],
+        "sha256": file_sha256(part.script),
+        "arguments": [fill(word, data) for word in part.words(request.quick)],
         "weights": request.weights if CHECKPOINT in part.uses else None,
         "version": __version__,
     }
@@ -252,7 +252,7 @@ def _write_state(folder: Path, state: Mapping[str, object]) -> None:
 
 
 def _not_written(part: Part, folder: Path) -> str:
-    """What a part should have written and has not, as a problem; empty if all is there."""
+    """A message about files that a part should have written and has not; empty if all are there."""
     lacking = [file for file in part.files if not (folder / RESULTS / file).is_file()]
     return f"did not write {', '.join(lacking)}" if lacking else ""
 
@@ -265,7 +265,7 @@ def _text(path: Path) -> str:
 
 
 def _failure(code: int, messages: Path) -> str:
-    """Why a script failed, in a line: the last of its messages, if it had time for one."""
+    """Why a script failed, in one line: its last message, if there is one."""
     if code > keeper.SIGNALLED:
         return f"ended by signal {code - keeper.SIGNALLED}"
     lines = [line.strip() for line in _text(messages).splitlines() if line.strip()]

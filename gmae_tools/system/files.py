@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -22,7 +23,17 @@ _log = logging.getLogger(__name__)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")  # what `atomic_path` yields
 _ROOM = 1 << 12  # bytes that a disk takes unless it is full
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TURNOVER = 1.0  # seconds that what a killed run has started may take to end
+_TURNOVER = 1.0  # seconds within which the processes that a killed run has started end
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -32,7 +43,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary name keeps the suffix of `path`, because many writers choose their format by it.
 
     Raises:
-        CannotWriteError: the disk is full, or the folder is gone, whatever the writer made of that.
+        CannotWriteError: The disk is full or the folder is gone, whichever exception the writer raised for that.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
@@ -41,7 +52,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except GmaeToolsError:
         raise
-    except Exception as error:  # torch and safetensors have their own
+    except Exception as error:  # torch and safetensors raise their own
         if reason := _want_of_room(error) or _refusal(partial(temporary.open, "ab")):
             problem = f"{target}: cannot be written ({reason}); see to its disk, and start again"
             raise CannotWriteError(problem) from None
@@ -55,17 +66,17 @@ def check_writable(folder: Path) -> None:
     """Make sure that a file can be written in a folder.
 
     Raises:
-        CannotWriteError: it is not there, there is no permission, or the disk is full.
+        CannotWriteError: It is missing, there is no permission, or the disk is full.
     """
     if reason := _refusal(partial(tempfile.TemporaryFile, dir=folder)):
         raise CannotWriteError(f"{folder}: cannot write there ({reason}); choose another folder")
 
 
 def still_there(folder: Path) -> Callable[[], None]:
-    """A check that a folder is the one that it is now, and can be written; it raises CannotWriteError if not.
+    """A function that raises CannotWriteError once the folder has been replaced or cannot be written any more.
 
-    Writers of pictures make the folders that they need, so one that was taken away may be there again, without what
-    had been written before.
+    Writers of pictures make the folders that they need. A folder that was removed may therefore exist again, without
+    the files that were written before.
     """
     before = folder.stat()
 
@@ -78,14 +89,14 @@ def still_there(folder: Path) -> Callable[[], None]:
 
 
 def _want_of_room(error: Exception) -> str | None:
-    """The operating system's word for it, from an exception of Python or of something written in Rust."""
+    """The operating system's message about a full disk, from an exception of Python or Rust; None for other errors."""
     rust = re.search(r"\(os error (\d+)\)", str(error))
     number = int(rust[1]) if rust else getattr(error, "errno", None)
     return os.strerror(number) if number in _FULL else None
 
 
 def _refusal(open_file: Callable[[], IO[Any]]) -> str | None:
-    """Why nothing can be written to a file; None if something was."""
+    """Why nothing can be written to a file; None if writing works."""
     try:
         with open_file() as file:
             file.write(bytes(_ROOM))
@@ -95,7 +106,7 @@ def _refusal(open_file: Callable[[], IO[Any]]) -> str | None:
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Remove what killed runs had begun to write into these folders (not into those below); nobody else may write."""
+    """Remove files that killed runs left half written in these folders (not below), where no other run may be."""
     for folder in folders:
         for path in folder.glob(".*.tmp*"):
             if _TEMPORARY.fullmatch(path.name):
@@ -104,15 +115,15 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def sole_run(folder: str | os.PathLike[str]) -> Iterator[int]:
-    """Keep other runs out of a folder until the context ends, or this process does in whatever way.
+    """Lock a folder against other runs until the context or this process ends.
 
-    On a file system that locks no folders (NFS) nobody is kept out; a warning is logged.
+    A file system without locks of folders (NFS) keeps nobody out; a warning is logged.
 
     Yields:
-        A file descriptor; a process that inherits it keeps others out as long as it lives.
+        A file descriptor. A process that inherits it holds the lock as long as it lives.
 
     Raises:
-        GmaeToolsError: another run is in there.
+        GmaeToolsError: Another run holds the lock.
     """
     import fcntl  # of POSIX systems
 
@@ -138,14 +149,14 @@ def sole_run(folder: str | os.PathLike[str]) -> Iterator[int]:
 
 @contextmanager
 def take_turns(path: Path, wait: Callable[[], None] | None) -> Iterator[bool]:
-    """Hold a lock file, made if missing, that one process at a time can hold; free again when the context ends, or this
-    process does in whatever way.
+    """Hold a lock file, which one process at a time can hold, until the context or this process ends.
 
     Args:
-        wait: is called once if another process holds it, before waiting for that one; None to go on without it.
+        path: The lock file, made if missing.
+        wait: Called once before waiting for another process that holds it; None to continue without the lock.
 
     Yields:
-        Whether it is held: not if another process holds it and nobody waits, nor on a file system without locks.
+        Whether it is held. It is not if another process holds it and `wait` is None, or without locks (NFS).
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks only what can be written
     try:

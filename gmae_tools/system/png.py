@@ -1,4 +1,4 @@
-"""PNG files written strip by strip: a picture of any size in the memory of a few rows."""
+"""PNG files written strip by strip, so that a picture of any size needs the memory of a few rows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import numpy as np
 from gmae_tools.system.files import atomic_path
 
 _COLOR_TYPES = {1: 0, 3: 2, 4: 6}  # channels: grey, RGB, RGBA
-_UP = 2  # PNG's filter "difference to the row above": cheap, and good for smooth pictures
-_LEVEL = 1  # of zlib: a seventh of the time of level 6, a quarter more bytes
+_UP = 2  # PNG's filter "difference to the row above", which is fast and suits smooth pictures
+_LEVEL = 1  # of zlib; takes a seventh of the time of level 6 and a quarter more bytes
 
 
 class PngWriter:
     """Rows in, 8-bit PNG out.
 
     Args:
-        file: opened for writing in binary.
-        height, width: of the picture in pixels.
+        file: A file opened for writing in binary.
+        height, width: Size of the picture in pixels.
         channels: 1 (grey), 3 (RGB) or 4 (RGB and straight alpha).
     """
 
@@ -39,13 +39,13 @@ class PngWriter:
         rows = rows.reshape(len(rows), -1)
         filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
         filtered[:, 0] = _UP
-        np.subtract(rows[0], self._above, out=filtered[0, 1:])  # modulo 256, as PNG wants it
+        np.subtract(rows[0], self._above, out=filtered[0, 1:])  # modulo 256, as PNG requires
         np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
         self._above = rows[-1].copy()
         self._chunk(b"IDAT", self._zlib.compress(filtered.data))
 
     def finish(self) -> None:
-        """Write what is left; the file is a PNG only after this."""
+        """Write the rest. The file is a valid PNG only after this."""
         self._chunk(b"IDAT", self._zlib.flush())
         self._chunk(b"IEND", b"")
 

@@ -1,4 +1,4 @@
-"""In which floating-point type things are computed: what the inputs ask for, whatever torch's default is."""
+"""The floating-point type of computations: that of the inputs, whatever torch's default type is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def working_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 if one of the tensors has it, else float32.
 
-    Geometry and pictures need no less. In bfloat16, places beyond 256 px would be rounded to every second pixel; in
-    float16, the square of a footprint of 256 px would be infinite.
+    Geometry and pictures need at least float32. In bfloat16, positions beyond 256 px would be rounded to every second
+    pixel; in float16, the square of a footprint of 256 px would be infinite.
     """
     return reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)

@@ -2,10 +2,10 @@
 
     join()
     for photo in share(photos):
-        ...  # leaves something in a folder that all processes see
+        ...  # writes into a folder that all processes see
     wait()
 
-Without a launcher, or without `join`, there is one process that does everything, and nothing here costs anything.
+Without a launcher, or without `join`, one process does everything, and these functions cost nothing.
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from threading import Thread
 from typing import TypeVar
 
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.system import untrusted
 
 T = TypeVar("T")
 Result = TypeVar("Result")
 
-# With slower processes; one that fails ends the others at once, so that nobody waits in vain.
+# How long a process waits for slower ones. One that fails ends the others at once, so that none waits in vain.
 _PATIENCE = timedelta(days=7)
+_kept = ExitStack()  # contexts of a worker that last as long as it does
 
 
 def join() -> None:
-    """Make this process one of those that were launched together, with its share of the cores and a GPU of its own.
+    """Join the processes that were launched together, with a share of the cores and a GPU of its own for this one.
 
-    They talk through gloo: little is said, and not all of them need a GPU.
+    They communicate through gloo, because they exchange little and not all of them need a GPU.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
@@ -47,28 +49,28 @@ def join() -> None:
 
 
 def cores() -> int:
-    """How many cores this process may use, beside the others that were launched on this machine."""
+    """Number of cores for this process: its share of those of the machine."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def is_main() -> bool:
-    """Whether this is the process that prints, and writes what there is once."""
+    """Whether this process prints, and writes the files that the launch writes once."""
     return _rank() == 0
 
 
 def is_first_of_launch() -> bool:
-    """What `is_main` will say after `join`."""
+    """Whether this process will be the main one after `join`."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """Those of `items` that this process does; every item is done by one process, and none twice."""
+    """The `items` that this process works on. Every item belongs to exactly one process."""
     return items[_rank() :: _count()]
 
 
 def gather(items: Sequence[T]) -> list[T]:
-    """What all processes found, in every process; in the order of the processes, so that items need names."""
+    """The items of all processes, in every process, in the order of the processes; so items should carry names."""
     if not _joined():
         return list(items)
     from accelerate.utils import gather_object
@@ -79,7 +81,7 @@ def gather(items: Sequence[T]) -> list[T]:
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Wait until all processes have called this."""
     if _joined():
         from accelerate import PartialState
 
@@ -88,27 +90,35 @@ def wait() -> None:
 
 
 def is_first_to_fail() -> bool:
-    """Whether no other process has asked this before: what ends all of them is reported once."""
+    """Whether no other process has called this before, so that a failure that ends all of them is reported once."""
     if not _joined():
         return True
     from torch.distributed.distributed_c10d import _get_default_store
 
     try:
         return bool(_get_default_store().add("gmae_tools/failures", 1) == 1)
-    except RuntimeError:  # the process that kept the store is gone: it has failed before
+    except RuntimeError:  # the process with the store has ended, so it has failed before
         return False
 
 
 def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int, chunk: int) -> Iterator[Result]:
-    """What `function` makes of every item, in order, by `count` processes of this one, `chunk` items at a time.
+    """The results of `function` for every item, in order, computed by `count` worker processes.
 
-    They end with this process in whatever way it ends, and leave Ctrl-C to it; what is not begun is left then.
+    The workers end when this process ends, however it ends. They leave Ctrl-C to it; items not begun by then are
+    dropped.
+
+    Args:
+        function: Function that can be pickled.
+        items: Its arguments.
+        count: Number of workers.
+        chunk: Number of items that a worker takes at a time.
     """
-    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), end_with_parent)
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(count, context, _begin_work, (untrusted.is_protected(),))
     try:
-        kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # is inherited
+        kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it
         try:
-            results = executor.map(function, items, chunksize=chunk)  # starts them
+            results = executor.map(function, items, chunksize=chunk)  # starts the workers
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, kept)
         yield from results
@@ -116,8 +126,14 @@ def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int
         executor.shutdown(cancel_futures=True)
 
 
+def _begin_work(protected: bool) -> None:
+    end_with_parent()
+    if protected:
+        _kept.enter_context(untrusted.protected())
+
+
 def end_with_parent() -> None:
-    """Have this worker end when the process that started it does; a killed one leaves its workers waiting for ever."""
+    """Let this worker end when the process that started it ends, because a killed one leaves its workers waiting."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -137,7 +153,7 @@ def _lost_processes_refused() -> Iterator[None]:
 
 
 def _joined() -> bool:
-    """Whether there are other processes; torch is not imported to find out."""
+    """Whether there are other processes. Torch is not imported for the answer."""
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_available() and distributed.is_initialized()
 

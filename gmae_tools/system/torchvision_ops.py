@@ -1,10 +1,9 @@
 """Makes `import torchvision` work where its compiled operators do not fit the installed torch.
 
-timm imports torchvision, but what this package uses of timm needs none of its compiled operators. Where these
-cannot be loaded (a CUDA build of torchvision beside a CPU torch, say) torchvision carries on until it
-attaches shape functions to `nms` and `qnms` and the import dies: "operator torchvision::nms does not exist".
-Declaring these two operators, without an implementation, is the cure; calling them still ends in the message
-in which torchvision explains what is missing.
+timm imports torchvision, but the parts of timm that this package uses need none of its compiled operators. Where these
+cannot be loaded, for example with a CUDA build of torchvision and a CPU build of torch, importing torchvision fails
+with "operator torchvision::nms does not exist" when it attaches shape functions to `nms` and `qnms`. Declaring these
+two operators without an implementation avoids that. Calling them still raises torchvision's own explanation.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from functools import lru_cache
 
 import torch
 
-# The operators torchvision takes for granted at import, and their signature (torchvision/csrc/ops/nms.cpp).
+# The operators that torchvision expects at import, and their signature (torchvision/csrc/ops/nms.cpp).
 _OPERATORS = ("torchvision::nms", "torchvision::qnms")
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 @lru_cache
 def ensure_torchvision() -> bool:
-    """Import torchvision; only if that fails for want of its operators, declare them and import it again.
+    """Import torchvision. If that fails because its operators are missing, declare them and import it again.
 
-    Call before the first import of timm. A torchvision that loads is left alone, so working operators are
-    never replaced; calling again costs nothing. Any other failure (not installed, broken) is raised as it is.
+    Call this before the first import of timm. Working operators are never replaced, and calling it again costs nothing.
+    Any other failure (not installed, broken) is raised as it is.
 
     Returns:
-        Whether it loads by itself, so that timm can be imported here without this.
+        Whether torchvision loads without this function.
     """
     try:
         importlib.import_module("torchvision")
@@ -50,6 +49,6 @@ def _declare_missing_operators() -> None:
 
 
 def _forget_half_import() -> None:
-    """Drop the submodules a failed import leaves behind; the next would not make them attributes again."""
+    """Remove the submodules of a failed import, which the next import would not set as attributes again."""
     for name in [name for name in sys.modules if name.startswith("torchvision.")]:
         del sys.modules[name]

@@ -1,24 +1,24 @@
-"""Boxes from masks: one around each connected piece of the figure."""
+"""Boxes from masks: one around each connected piece of the foreground."""
 
 from __future__ import annotations
 
 import numpy as np
 
-SMALL = 0.01  # of the figure's pixels: a piece with less is a crumb
+SMALL = 0.01  # share of the foreground's pixels; smaller pieces are noise
 
 
 def boxes(mask: np.ndarray, *, small: float = SMALL) -> np.ndarray:
-    """Boxes of the pieces of a figure, largest piece first; of two equal ones the one that begins higher up.
+    """Boxes of the pieces of a mask, largest piece first; of two equal pieces the one that begins higher up.
 
     Pixels that touch at a side or a corner are one piece.
 
     Args:
         mask: bool `[H, W]`.
-        small: pieces with less than this share of the figure's pixels are left out; 0 keeps them all. The largest
-            piece stays even so.
+        small: pieces with less than this share of the mask's pixels are left out; 0 keeps them all. The largest
+            piece is always kept.
 
     Returns:
-        int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open (x1 - x0 is the width); n is 0 where there is no figure.
+        int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open (x1 - x0 is the width); n is 0 where the mask is empty.
     """
     from skimage.measure import label, regionprops
 
@@ -29,6 +29,6 @@ def boxes(mask: np.ndarray, *, small: float = SMALL) -> np.ndarray:
 
 
 def largest_box(mask: np.ndarray) -> np.ndarray | None:
-    """The box `[4]` of the largest piece, for discovery of a single object; None where there is no figure."""
+    """The box `[4]` of the largest piece, for the discovery of a single object; None where the mask is empty."""
     found = boxes(mask)
     return found[0] if len(found) else None

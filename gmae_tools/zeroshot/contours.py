@@ -1,6 +1,6 @@
 """Contours of pictures and partitions: gradients, non-maximum suppression, region merging.
 
-Everything here works on NumPy arrays in pixels; nothing knows of Gaussians or models.
+All functions take NumPy arrays in pixels, and none needs Gaussians or a model.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from scipy import ndimage
+
+from gmae_tools.system.kernels import kernel
 
 Array = np.ndarray
 
@@ -27,7 +28,7 @@ def gradient(picture: Array, sigma: float) -> Gradient:
     """Gradient of a picture by Gaussian derivatives.
 
     Several channels are joined by their structure tensor: its larger eigenvalue is the squared magnitude, and the
-    eigenvector the direction, whose sign means nothing (Di Zenzo, "A note on the gradient of a multi-image", 1986).
+    eigenvector the direction, whose sign has no meaning (Di Zenzo, "A note on the gradient of a multi-image", 1986).
 
     Args:
         picture: `[H, W]` or `[H, W, C]`.
@@ -53,7 +54,7 @@ def suppress_nonmaxima(slope: Gradient) -> Array:
     return _suppress(*(np.ascontiguousarray(array, np.float32) for array in slope))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _suppress(strength: Array, dx: Array, dy: Array) -> Array:
     height, width = strength.shape
     kept = np.zeros_like(strength)
@@ -67,9 +68,9 @@ def _suppress(strength: Array, dx: Array, dy: Array) -> Array:
     return kept
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _bilinear(values: Array, y: float, x: float) -> float:
-    """`values` between pixels; beyond the border those of the border."""
+    """`values` between pixels; beyond the border those of the nearest border pixel."""
     height, width = values.shape
     y = min(max(y, 0.0), height - 1.0)
     x = min(max(x, 0.0), width - 1.0)
@@ -124,7 +125,7 @@ def merge_regions(labels: Array, features: Array, *, barrier: Array | None = Non
         damping: area in px at which a region's weight is halved (squared); 0 for none.
 
     Returns:
-        float32 `[H, W]`, one pixel wide lines as `jumps` draws them; 0 inside regions.
+        float32 `[H, W]`, one pixel wide lines as `jumps` makes them; 0 inside regions.
     """
     from skimage.measure import label
 
@@ -137,8 +138,8 @@ def close_contours(strength: Array, sigma: float, *, damping: float = 0.0) -> Ar
     """Ultrametric contour map of a soft map of lines: what closes around a region stays strong, what does not fades.
 
     The basins of the blurred map merge by its mean along the border between them, as `merge_regions` merges by colour.
-    After Arbelaez et al., "Contour detection and hierarchical image segmentation" (TPAMI 2011), whose strengths have a
-    direction, too.
+    After Arbelaez et al., "Contour detection and hierarchical image segmentation" (TPAMI 2011), whose strengths
+    also have a direction.
 
     Args:
         strength: `[H, W]`, 0 or more.
@@ -146,7 +147,7 @@ def close_contours(strength: Array, sigma: float, *, damping: float = 0.0) -> Ar
         damping: as for `merge_regions`.
 
     Returns:
-        float32 `[H, W]`, lines as `merge_regions` draws them.
+        float32 `[H, W]`, lines as `merge_regions` makes them.
     """
     from skimage.segmentation import watershed
 
@@ -226,7 +227,7 @@ def _borders(regions: Array, count: int, barrier: Array) -> _Borders:
     return _Borders(pairs, *sizes)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _dissimilarity(a: int, b: int, barrier: float, means: Array, areas: Array, damping: float) -> float:
     squared = 0.0
     for channel in range(means.shape[1]):
@@ -236,7 +237,7 @@ def _dissimilarity(a: int, b: int, barrier: float, means: Array, areas: Array, d
     return np.sqrt(squared * share) + barrier * np.sqrt(share)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _merge(
     pairs: Array, border_lengths: Array, border_heights: Array, leaf_means: Array, leaf_areas: Array, damping: float
 ) -> tuple[Array, Array]:
@@ -282,7 +283,7 @@ def _merge(
     return parents, levels
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _tidy_links(
     node: int, head: Array, tail: Array, following: Array, neighbour: Array, lengths: Array, heights: Array,
     roots: Array, met: Array,
@@ -319,7 +320,7 @@ def _tidy_links(
     return left
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _paint(regions: Array, parents: Array, levels: Array) -> Array:
     """At each boundary the level of the lowest common ancestor: a parent's number is always the larger."""
     height, width = regions.shape

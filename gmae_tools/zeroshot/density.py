@@ -1,7 +1,7 @@
 """Where a model puts its Gaussians, and how large it makes them at which depth.
 
 The centres on the xy-plane with their opacity, and the scale against the depth, are what the GMAE paper (arXiv
-2501.03229) plots in its Figures 11 and 10. Densities and quantiles are weighted by opacity: what is not to be seen does
+2501.03229) plots in its Figures 11 and 10. Densities and quantiles are weighted by opacity, so that invisible ones do
 not count.
 """
 
@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from gmae_tools.camera import Camera, project
+from gmae_tools.camera import project
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from gmae_tools.scene import Scene
 
 CELLS = 24  # of a density map along each side
 DEPTH_GROUPS = 16
@@ -41,23 +44,20 @@ class Points:
     opacity: np.ndarray
 
     @staticmethod
-    def of(gaussians: Gaussians, camera: Camera | None = None) -> Points:
-        """Those of all Gaussians of all sets of a batch.
-
-        Args:
-            camera: that sees them. Only a `pinhole` makes a difference: what lies beside its picture or behind it then
-                has opacity 0.
+    def of(scene: Scene) -> Points:
+        """The points of a scene; Gaussians beside or behind the picture of a `pinhole` camera have opacity 0.
 
         Raises:
             GmaeToolsError: a parameter is not finite, or a scale not positive.
         """
-        if camera is not None and camera.kind == "pinhole":
-            splats = project(gaussians.detach(), camera, 2, 2)  # of 2 pixels: one is a unit
+        gaussians = scene.gaussians.detach()
+        if scene.camera.kind == "pinhole":
+            splats = project(gaussians, scene.camera, 2, 2)  # of 2 pixels: one is a unit
             place = splats.means - 1
             seen = splats.opacities * (place.abs() <= 1).all(-1)
             means = torch.cat([place, gaussians.means[..., 2:]], -1)
             gaussians = replace(gaussians, means=means, opacities=seen)
-        one = gaussians.map(lambda tensor: tensor.detach().cpu().double())
+        one = gaussians.map(lambda tensor: tensor.cpu().double())
         x, y, z = one.means.reshape(-1, 3).T.numpy()
         with np.errstate(all="ignore"):
             scale = np.exp(np.log(one.scales.numpy()).mean(-1).ravel())
@@ -67,7 +67,7 @@ class Points:
         return points
 
     def some(self, count: int) -> Points:
-        """`count` of them by chance, always the same ones, in their order; all if there are no more."""
+        """A random sample of `count` points, always the same and in their order; all points if there are no more."""
         if len(self.x) <= count:
             return self
         chosen = np.sort(np.random.default_rng(0).choice(len(self.x), count, replace=False))
@@ -75,14 +75,14 @@ class Points:
 
     @staticmethod
     def join(parts: Sequence[Points]) -> Points:
-        """Those of several pictures together."""
+        """The points of several scenes together."""
         return Points(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Points)))
 
 
 def density_map(points: Points, cells: int = CELLS) -> np.ndarray:
     """Opacity in each cell of the picture over that of an even spread `[cells, cells]`, rows from top to bottom.
 
-    The mean is 1. What lies outside of the picture counts to the cells at its border.
+    The mean is 1. Points outside of the picture count for the cells at its border.
     """
     x, y = np.clip(points.x, -1, 1), np.clip(points.y, -1, 1)
     total, _, _ = np.histogram2d(y, x, bins=cells, range=[[-1, 1], [-1, 1]], weights=points.opacity)
@@ -106,7 +106,7 @@ class ScaleByDepth:
 
 
 def scale_by_depth(points: Points, groups: int = DEPTH_GROUPS) -> ScaleByDepth:
-    """Scales in `groups` groups of depth, or in as many as there are Gaussians."""
+    """Group points into `groups` groups of depth, or into as many as there are points."""
     order = np.argsort(points.z, kind="stable")
     parts = np.array_split(order, min(groups, len(order)))
     depths = [weighted_quantiles(points.z[part], points.opacity[part], [0.5])[0] for part in parts]
@@ -115,7 +115,10 @@ def scale_by_depth(points: Points, groups: int = DEPTH_GROUPS) -> ScaleByDepth:
 
 
 def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
-    """The least values `[Q]` below or at which lies each share of the weight; of equal weight if all are 0."""
+    """Weighted quantiles `[Q]`: the least values at or below which each share of the weight lies.
+
+    Weights that are all 0 count as equal.
+    """
     order = np.argsort(values, kind="stable")
     weights = weights[order] if weights.any() else np.ones(len(values))
     shares = np.cumsum(weights)
@@ -124,11 +127,11 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: Seque
 
 
 def summary(points: Points) -> dict[str, float]:
-    """The figures in numbers.
+    """What the figures show, in numbers.
 
     Returns:
         `opacity`: mean. `scale`, `depth`: weighted medians. `scale_depth`: Spearman's rank correlation of scale and
-        depth, positive where the large lie behind; NaN where one of them does not vary.
+        depth, positive where large Gaussians lie behind; NaN where one of them does not vary.
     """
     varies = np.ptp(points.z) > 0 and np.ptp(points.scale) > 0
     return {

@@ -1,13 +1,13 @@
-"""Figure and ground from Gaussians, untrained: how likely each pixel belongs to what the picture is of.
+"""Figure and ground from Gaussians, untrained: how likely each pixel belongs to what the picture is of, the foreground.
 
-Both methods are functions of one set of Gaussians; neither looks at the photograph.
+Both methods are functions of a scene; neither looks at the photograph.
 
 - `depth`: how far each Gaussian lies among all, composited. The end of the depths that is more in the middle of the
-  picture is the figure.
+  picture is the foreground.
 - `grouped`: the Gaussians are the nodes of a graph. They merge by colour into fewer and fewer groups; at several
-  numbers of groups, what differs from the groups that hold on to the border, near the middle, is figure (after Zhu et
-  al., "Saliency optimization from robust background detection", CVPR 2014, which has superpixels as nodes). The scores
-  of the Gaussians are composited. Depth has no say but in who covers whom: it did not help.
+  numbers of groups, what lies near the middle and differs from the groups that touch the border is foreground (after
+  Zhu et al., "Saliency optimization from robust background detection", CVPR 2014, which has superpixels as nodes). The
+  scores of the Gaussians are composited. Depth decides only which Gaussian covers which: more than that did not help.
 
 Study of these choices: evals/studies/figure_ground_choices.py.
 """
@@ -16,65 +16,59 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.sparse.csgraph import dijkstra
 
-from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
 from gmae_tools.splatting import Backend, rasterize
 from gmae_tools.zeroshot.contours import MergeTree, merge_tree
+from gmae_tools.zeroshot.names import FOREGROUND_METHODS
+
+if TYPE_CHECKING:
+    from gmae_tools.scene import Scene
 
 Array = np.ndarray
 
-METHODS = ("grouped", "depth")
+METHODS = FOREGROUND_METHODS
+
 CENTRE_SIGMA = 0.25  # of the preference for the middle, in widths and heights of the picture
-SOFTNESS = 0.1  # of the map's span: so far from the threshold, the odds are e to 1
+SOFTNESS = 0.1  # distance from the threshold at which the odds are e to 1, as a share of the map's span
 GRAPH_PIXELS = 112 * 112  # of the picture on which the graph is built
 DAMPING = 0.001  # share of the picture; see `build_graph`
 COUNTS = (10, 20, 40, 80)  # of groups; their scores are averaged
 
 
-def figure_probability(
-    gaussians: Gaussians,
-    camera: Camera,
-    height: int,
-    width: int,
-    *,
-    method: str = "grouped",
-    backend: Backend = "auto",
-) -> Array:
-    """How likely each pixel is figure, at any size of the picture; 0.5 at the map's own threshold by Otsu's method.
+def foreground_probability(scene: Scene, *, method: str = "grouped", backend: Backend = "auto") -> Array:
+    """How likely each pixel is foreground, in any size of the picture; 0.5 is the map's own threshold by Otsu's method.
 
     Args:
-        gaussians: a batch of one, in any order.
-        method: one of METHODS; see the head of this module.
-        backend: that draws the Gaussians; see `splatting.rasterize`.
+        scene: its Gaussians may be in any order.
+        method: one of `METHODS`; see the head of this module.
+        backend: of `splatting.rasterize`.
 
     Returns:
         float32 `[H, W]` in [0, 1]; 0 all over where nothing tells the Gaussians apart.
 
     Raises:
-        GmaeToolsError: an unknown method, a batch of more than one, or a parameter that is not finite.
+        GmaeToolsError: an unknown method, or a parameter that is not finite.
     """
-    if gaussians.batch_size != 1:
-        raise GmaeToolsError(f"figure and ground are of one set of Gaussians, not of {gaussians.batch_size}")
     if method == "grouped":
-        owner, color = see(gaussians, camera, height, width, backend=backend)
-        scores = group_scores(build_graph(gaussians.k, owner, color))
+        owner, color = render_owners(scene, backend=backend)
+        scores = group_scores(build_graph(scene.k, owner, color))
     elif method == "depth":
-        scores = gaussians.means[0, :, 2].double().cpu().numpy()
-        if not far_is_figure(composite(gaussians, camera, height, width, scores, backend)):
+        scores = scene.gaussians.means[0, :, 2].double().cpu().numpy()
+        if not far_is_foreground(composite(scene, scores, backend=backend)):
             scores = -scores
     else:
         raise GmaeToolsError(f"there is no method {method!r} of figure and ground: use {' or '.join(METHODS)}")
-    return calibrate(composite(gaussians, camera, height, width, scores, backend))
+    return calibrate(composite(scene, scores, backend=backend))
 
 
-def figure_mask(probability: Array) -> Array:
-    """Figure, bool `[H, W]`: where `figure_probability`, or a mean of several looks, is above 0.5."""
+def foreground_mask(probability: Array) -> Array:
+    """Foreground, bool `[H, W]`: where `foreground_probability`, or a mean of several looks, is above 0.5."""
     return np.asarray(probability > 0.5)
 
 
@@ -87,29 +81,28 @@ def calibrate(saliency: Array) -> Array:
     return 1 / (1 + np.exp((threshold_otsu(saliency) - saliency) / np.float32(SOFTNESS)))
 
 
-def far_is_figure(farness: Array) -> bool:
-    """The rule of the side: the far end is the figure if the middle of the map `[H, W]` lies farther than its mean."""
+def far_is_foreground(farness: Array) -> bool:
+    """Whether the far end of the depths is the foreground: if the middle of the map `[H, W]` is above its mean."""
     height, width = farness.shape
-    y, x = (_bell((np.arange(side) + 0.5) / side - 0.5, CENTRE_SIGMA) for side in (height, width))
+    y, x = (_gaussian_weight((np.arange(side) + 0.5) / side - 0.5, CENTRE_SIGMA) for side in (height, width))
     return bool(y @ farness @ x / (y.sum() * x.sum()) >= farness.mean())
 
 
-def composite(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, scores: Array, backend: Backend = "auto"
-) -> Array:
-    """A score `[K]` of each Gaussian, drawn as its colour and stretched to [0, 1], float32 `[H, W]`.
+def composite(scene: Scene, scores: Array, *, backend: Backend = "auto") -> Array:
+    """Render a score `[K]` of each Gaussian as its colour, stretched to [0, 1], float32 `[H, W]`.
 
-    A pixel is the mean of the scores, weighted by what is seen of the Gaussians; those without a score (NaN) are left
-    out, and where nothing is the score is the lowest.
+    A pixel is the mean of the scores, weighted by the Gaussians' shares of it. Gaussians without a score (NaN) are left
+    out, and where there are none the score is the lowest.
     """
     known = np.isfinite(scores)
     if not known.any():
-        return np.zeros((height, width), np.float32)
+        return np.zeros((scene.height, scene.width), np.float32)
     unit = _unit(np.where(known, scores, scores[known].min()))
-    splats = project(gaussians, camera, height, width)
+    splats = scene.splats()
     opacities = splats.opacities * torch.from_numpy(known).to(splats.opacities)
     color = torch.from_numpy(unit).to(splats.colors)[None, :, None]
-    raster = rasterize(replace(splats, colors=color, opacities=opacities), height, width, backend=backend)
+    splats = replace(splats, colors=color, opacities=opacities)
+    raster = rasterize(splats, scene.height, scene.width, backend=backend)
     return _unit((raster.image / raster.alpha.clamp_min(1e-6))[0, 0].cpu().numpy())
 
 
@@ -128,10 +121,10 @@ class Groups:
 
     Attributes:
         area: share of the picture, `[n]`.
-        border: what they have of the picture's border, in sides of the picture: all together 4, `[n]`.
+        border: length along the picture's border, in sides of the picture (the sum is 4), `[n]`.
         place: mean x and y in widths and heights of the picture, `[n, 2]`.
-        color: mean of the rendered colours in CIELAB, `[n, C]`; C is 3 unless more is to tell groups apart.
-        beside: which touch each other, or both the border, bool `[n, n]`; none itself.
+        color: mean of the rendered colours in CIELAB, `[n, C]`; C is 3 unless there are further features.
+        beside: which groups touch each other, or both touch the border, bool `[n, n]`; False on the diagonal.
     """
 
     area: Array
@@ -143,10 +136,10 @@ class Groups:
 
 @dataclass(frozen=True)
 class Graph:
-    """The Gaussians that are seen, as n nodes: each is the pixels of which it is the strongest Gaussian.
+    """The visible Gaussians as n nodes; each stands for the pixels in which it is the strongest Gaussian.
 
     Attributes:
-        k: number of Gaussians, seen or not.
+        k: number of Gaussians, visible or not.
         gaussians: which Gaussian each node is, -1 for the pixels without any, int `[n]`.
         sums: of area, border, area times place and area times colour, as in `Groups`, `[n, 4 + C]`.
         tree: how the nodes merge by colour, and which are neighbours.
@@ -158,7 +151,7 @@ class Graph:
     tree: MergeTree
 
     def groups(self, part: Array) -> Groups:
-        """The nodes put together by the number of their part, int `[n]`, such as `tree.partition` gives."""
+        """Join the nodes of each part; `part` is the part of each node, int `[n]`, as `tree.partition` returns it."""
         sums = np.stack([np.bincount(part, column) for column in self.sums.T], 1)
         means = sums[:, 2:] / sums[:, :1]
         border = sums[:, 1]
@@ -169,33 +162,32 @@ class Graph:
         return Groups(sums[:, 0], border, means[:, :2], means[:, 2:], beside)
 
 
-def see(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, pixels: int = GRAPH_PIXELS, backend: Backend = "auto"
-) -> tuple[Array, Array]:
-    """The strongest Gaussian of each pixel, `[h, w]`, -1 where none is, and its colour on white, CIELAB `[h, w, 3]`.
+def render_owners(scene: Scene, pixels: int = GRAPH_PIXELS, *, backend: Backend = "auto") -> tuple[Array, Array]:
+    """Render the strongest Gaussian of each pixel, `[h, w]`, -1 for none, and the picture on white, CIELAB `[h, w, 3]`.
 
-    The picture is drawn small, in the shape of `height` x `width`, so that the cost does not grow with its size.
+    Both are small, in the scene's own aspect ratio, so that the cost does not grow with its size.
 
     Args:
-        pixels: that it has, about.
+        pixels: about how many they have.
+        backend: of `splatting.rasterize`.
     """
     from skimage.color import rgb2lab
 
-    shrink = np.sqrt(pixels / (height * width))
-    height, width = max(2, round(height * shrink)), max(2, round(width * shrink))
-    splats, white = project(gaussians, camera, height, width), gaussians.means.new_ones(3)
-    raster = rasterize(splats, height, width, background=white, owners=True, backend=backend)
+    shrink = np.sqrt(pixels / (scene.height * scene.width))
+    height, width = max(2, round(scene.height * shrink)), max(2, round(scene.width * shrink))
+    white = scene.gaussians.means.new_ones(3)
+    raster = rasterize(scene.splats(height, width), height, width, background=white, owners=True, backend=backend)
     assert raster.owner is not None
     picture = raster.image[0].permute(1, 2, 0).clamp(0, 1)
     return raster.owner[0].cpu().numpy(), rgb2lab(picture.cpu().numpy())
 
 
 def build_graph(k: int, owner: Array, color: Array, damping: float = DAMPING) -> Graph:
-    """What is there, how large and of which colour, which are neighbours and how they merge.
+    """Build the graph of the Gaussians: sizes and colours, neighbours, and how they merge.
 
     Args:
         k: number of Gaussians.
-        owner, color: as `see` has them; colours may have any number of channels.
+        owner, color: as `render_owners` makes them; colours may have any number of channels.
         damping: groups of this share of the picture count at half their squared difference.
     """
     numbers, nodes = np.unique(owner, return_inverse=True)
@@ -230,32 +222,32 @@ def saliency(
     """Score of groups, `[n]` in [0, 1]: Zhu et al. (CVPR 2014), equations 2 to 9, with a preference for the middle.
 
     Args:
-        color_sigma: CIELAB units: groups that far apart, on the way from one to the next, hardly count as one, and
-            neighbours are hardly bound to each other.
+        color_sigma: in CIELAB units. Groups whose path from one to the next is longer hardly count as one, and
+            neighbours that differ more are hardly bound to each other.
         border_sigma: of the border connectivity, which is 1 for a square with one whole side at the border.
-        place_sigma: in widths and heights of the picture, of the ground that a group is compared with.
-        centre_sigma: the same, of the preference for the middle; infinite for none.
-        link: what binds neighbours of any colour.
+        place_sigma: of the neighbourhood that a group is compared with, in widths and heights of the picture.
+        centre_sigma: of the preference for the middle, in widths and heights of the picture; infinite for none.
+        link: strength of the bond between neighbours of any colour.
     """
     difference = _distances(groups.color)
-    # Ground: much border for its area, both counted over all that is alike on the way there.
+    # Ground has much border for its area, both summed over all groups along paths of like colour.
     paths = dijkstra(np.where(groups.beside, difference + 1e-6, 0), directed=False)  # 0 would be no edge
-    alike = _bell(paths, color_sigma)
+    alike = _gaussian_weight(paths, color_sigma)
     connectivity = (alike @ groups.border) / np.sqrt(alike @ groups.area)
-    ground = 1 - _bell(connectivity, border_sigma)
-    # Figure: unlike the ground around it, and near the middle.
-    near = _bell(_distances(groups.place), place_sigma)
-    centre = _bell(np.hypot(*(groups.place - 0.5).T), centre_sigma)
-    figure = _unit(centre * ((difference * near) @ (ground * groups.area)))
-    # A balance of both by least squares, in which neighbours of like colour pull each other along.
-    bonds = np.where(groups.beside, _bell(difference, color_sigma) + link, 0)
+    ground = 1 - _gaussian_weight(connectivity, border_sigma)
+    # Foreground is unlike the ground around it, and near the middle.
+    near = _gaussian_weight(_distances(groups.place), place_sigma)
+    centre = _gaussian_weight(np.hypot(*(groups.place - 0.5).T), centre_sigma)
+    foreground = _unit(centre * ((difference * near) @ (ground * groups.area)))
+    # Both are balanced by least squares, in which neighbours of like colour get like scores.
+    bonds = np.where(groups.beside, _gaussian_weight(difference, color_sigma) + link, 0)
     weight = len(groups.area) * groups.area
-    system = np.diag(bonds.sum(1) + weight * (ground + figure)) - bonds
-    return _unit(np.linalg.solve(system, weight * figure))
+    system = np.diag(bonds.sum(1) + weight * (ground + foreground)) - bonds
+    return _unit(np.linalg.solve(system, weight * foreground))
 
 
 def group_scores(graph: Graph, counts: Sequence[int] = COUNTS, score: Callable[[Groups], Array] = saliency) -> Array:
-    """Score of each Gaussian `[K]`, the mean over several numbers of groups; NaN for those that own no pixel."""
+    """Score of each Gaussian `[K]`, averaged over several numbers of groups; NaN for Gaussians that own no pixel."""
     parts = [graph.tree.partition(count) for count in counts]
     scores = np.mean([score(graph.groups(part))[part] for part in parts], 0)
     seen = graph.gaussians >= 0
@@ -269,5 +261,5 @@ def _distances(points: Array) -> Array:
     return np.sqrt(((points[:, None] - points) ** 2).sum(-1))
 
 
-def _bell(distance: Array, sigma: float) -> Array:
+def _gaussian_weight(distance: Array, sigma: float) -> Array:
     return np.exp(-((distance / sigma) ** 2) / 2)

@@ -1,21 +1,27 @@
-"""Depth layers: what the nearest K Gaussians draw together, and what each of N depth groups draws alone.
+"""Depth layers: the picture of the nearest K Gaussians together, and of each of N depth groups alone.
 
 Source: GMAE (arXiv 2501.03229), Figures 6 and 7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gmae_tools.camera import Camera, Splats, project
+from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.gaussians import Gaussians
+from gmae_tools.metrics.pictures import StreamingSimilarity
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.zeroshot.strips import strips
+
+if TYPE_CHECKING:
+    from gmae_tools.scene import Scene
 
 STRIP_PIXELS = 1 << 18  # a strip's pictures take about 60 MB with six prefixes and eight layers
 STRIP_ROWS = 16  # strips begin at rows of the renderer's tiles
@@ -43,8 +49,14 @@ class LayerPictures:
 
 
 def over(images: Tensor, alphas: Tensor, background: Tensor) -> Tensor:
-    """Premultiplied `images` `[..., 3, H, W]` laid on a `background` colour `[3]`."""
+    """Lay premultiplied `images` `[..., 3, H, W]` on a `background` colour `[3]`."""
     return images + (1 - alphas) * background.to(images)[:, None, None]
+
+
+def pixels(images: Tensor) -> np.ndarray:
+    """Pictures `[n, C, H, W]` in [0, 1] as uint8 `[n, H, W, C]`."""
+    levels = (images * 255 + 0.5).clamp_(0, 255).to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def layer_sizes(k: int, layers: int) -> list[int]:
@@ -52,68 +64,63 @@ def layer_sizes(k: int, layers: int) -> list[int]:
     return [k // layers + (layer < k % layers) for layer in range(layers)]
 
 
-def render_layers(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int,
-    backend: Backend = "auto",
-) -> LayerPictures:  # fmt: skip
-    """All pictures at `height` x `width` pixels in one piece; for large ones see `layer_strips`."""
-    strips = [strip for _, strip in layer_strips(gaussians, camera, height, width, ks, layers, backend)]
+def render_layers(scene: Scene, ks: Sequence[int], layers: int, *, backend: Backend = "auto") -> LayerPictures:
+    """Render all pictures in one piece, in the scene's size; for large ones see `layer_strips`, which says the rest."""
+    strips = [strip for _, strip in layer_strips(scene, ks, layers, backend=backend)]
     parts = ([getattr(strip, field.name) for strip in strips] for field in fields(LayerPictures))
     return LayerPictures(*(torch.cat(part, -2) for part in parts))
 
 
 def layer_strips(
-    gaussians: Gaussians, camera: Camera, height: int, width: int, ks: Sequence[int], layers: int,
-    backend: Backend = "auto",
-) -> Iterator[tuple[slice, LayerPictures]]:  # fmt: skip
+    scene: Scene, ks: Sequence[int], layers: int, *, backend: Backend = "auto"
+) -> Iterator[tuple[slice, LayerPictures]]:
     """Render from top to bottom in strips, so that memory does not grow with the height of the picture.
 
     All prefixes and the depth map cost one pass over the Gaussians, all layers another.
 
     Args:
-        gaussians: a batch of one, in any order.
-        ks: numbers of nearest Gaussians to draw together, 1..K, in any order.
+        scene: its Gaussians may be in any order.
+        ks: numbers of nearest Gaussians to render together, 1..K, in any order.
         layers: number N of depth groups, 1..K.
-        backend: that draws; see `splatting.rasterize`.
+        backend: of `splatting.rasterize`.
 
     Yields:
         The rows of each strip and its pictures, on the Gaussians' device.
 
     Raises:
-        GmaeToolsError: `ks` or `layers` do not fit, the batch is not one, or a parameter is not finite.
+        GmaeToolsError: `ks` or `layers` do not fit, or a parameter is not finite.
     """
-    _check(gaussians, ks, layers)
-    splats = project(gaussians.sort_by_depth(), camera, height, width)
-    ends = sorted({*ks, gaussians.k})
-    wanted = [ends.index(end) for end in (*ks, gaussians.k)]
+    _check(scene.k, ks, layers)
+    height, width = scene.height, scene.width
+    splats = project(scene.gaussians.sort_by_depth(), scene.camera, height, width)
+    ends = sorted({*ks, scene.k})
+    wanted = [ends.index(end) for end in (*ks, scene.k)]
     steps = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     most = max(STRIP_ROWS, STRIP_PIXELS // width // STRIP_ROWS * STRIP_ROWS)
-    for rows, strip, (parts, groups) in strips(splats, height, most, steps, layer_sizes(gaussians.k, layers)):
+    for rows, strip, (parts, groups) in strips(splats, height, most, steps, layer_sizes(scene.k, layers)):
         size = (rows.stop - rows.start, width)
         alone = rasterize(_groups_as_batch(strip, groups), *size, backend=backend)
-        firsts, alphas, depth = _draw_prefixes(strip, *size, parts, wanted, backend)
+        firsts, alphas, depth = _render_prefixes(strip, *size, parts, wanted, backend)
         yield rows, LayerPictures(firsts, alphas[:-1], alone.image, alone.alpha, depth, alphas[-1, 0])
 
 
-def _check(gaussians: Gaussians, ks: Sequence[int], layers: int) -> None:
-    if gaussians.batch_size != 1:
-        raise GmaeToolsError(f"layers are of one set of Gaussians, not of {gaussians.batch_size}")
+def _check(count: int, ks: Sequence[int], layers: int) -> None:
     for k in ks:
-        if not 1 <= k <= gaussians.k:
-            raise GmaeToolsError(f"cannot draw the nearest {k} of {gaussians.k} Gaussians")
-    if not 1 <= layers <= gaussians.k:
-        raise GmaeToolsError(f"cannot cut {gaussians.k} Gaussians into {layers} layers")
+        if not 1 <= k <= count:
+            raise GmaeToolsError(f"cannot render the nearest {k} of {count} Gaussians")
+    if not 1 <= layers <= count:
+        raise GmaeToolsError(f"cannot cut {count} Gaussians into {layers} layers")
 
 
-def _draw_prefixes(
+def _render_prefixes(
     splats: Splats, height: int, width: int, sizes: Sequence[int], wanted: list[int], backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw several numbers of the nearest splats, and all, in one pass.
 
     Args:
-        splats: one set, sorted.
-        sizes: by how much each number exceeds the one before.
-        wanted: which of the numbers to draw, S of them, and all.
+        splats: one set, nearest first.
+        sizes: differences between consecutive numbers.
+        wanted: indices of the S numbers to render, and of all.
 
     Returns:
         Colours of the prefixes `[S, 3, H, W]`, alphas of these and of all `[S + 1, 1, H, W]`, and the
@@ -133,3 +140,71 @@ def _groups_as_batch(splats: Splats, sizes: Sequence[int]) -> Splats:
     index = (lengths.cumsum(0) - lengths + offsets).clamp_max(splats.means.shape[1] - 1)  # [N, M]
     batch = Splats(*(getattr(splats, field.name)[0, index] for field in fields(Splats)))
     return replace(batch, opacities=batch.opacities * (offsets < lengths))
+
+
+# --- how good the pictures of the nearest Gaussians are ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PrefixScore:
+    """What the picture of the nearest k Gaussians is worth.
+
+    Attributes:
+        psnr: in dB against the photograph, of 8-bit pictures; None without a photograph.
+        ssim: against the photograph, at most 1; None without a photograph.
+        coverage: mean alpha, in [0, 1].
+    """
+
+    psnr: float | None
+    ssim: float | None
+    coverage: float
+
+
+class PrefixScores:
+    """Collects the scores of S first-K pictures strip by strip, equal to those of the whole pictures.
+
+    Args:
+        scene: that they are of, with its photograph if there is one.
+        count: S.
+    """
+
+    def __init__(self, scene: Scene, count: int) -> None:
+        self._photo, self._pixels = scene.photo, scene.height * scene.width
+        self._similarity = [
+            StreamingSimilarity(scene.height, scene.width) for _ in range(count if scene.photo is not None else 0)
+        ]
+        self._covered = torch.zeros(count, dtype=torch.float64)
+
+    def jobs(self, rows: slice, pictures: np.ndarray, alphas: Tensor) -> list[Callable[[], None]]:
+        """Take the next strip; what is left to do are independent pieces of work.
+
+        Args:
+            rows: of the strip.
+            pictures: uint8 `[S, h, W, 3]`.
+            alphas: `[S, 1, h, W]`.
+        """
+        self._covered += alphas.double().sum((1, 2, 3)).cpu()
+        if self._photo is None:
+            return []
+        photo = self._photo[rows]
+        return [partial(each.update, picture, photo) for each, picture in zip(self._similarity, pictures, strict=True)]
+
+    def compute(self) -> list[PrefixScore]:
+        """The scores, once all strips are done."""
+        coverage = (self._covered / self._pixels).tolist()
+        if self._photo is None:
+            return [PrefixScore(None, None, covered) for covered in coverage]
+        found = [each.compute() for each in self._similarity]
+        return [PrefixScore(*figures, covered) for figures, covered in zip(found, coverage, strict=True)]
+
+
+def score_prefixes(
+    scene: Scene, ks: Sequence[int], background: Tensor, *, backend: Backend = "auto"
+) -> list[PrefixScore]:
+    """Score the pictures of the nearest k Gaussians, for each k, on a background colour `[3]`."""
+    scores = PrefixScores(scene, len(ks))
+    for rows, strip in layer_strips(scene, ks, 1, backend=backend):
+        pictures = pixels(over(strip.firsts, strip.first_alphas, background))
+        for job in scores.jobs(rows, pictures, strip.first_alphas):
+            job()
+    return scores.compute()

@@ -1,4 +1,4 @@
-"""Drawing a picture in strips of rows, so that memory does not grow with its height."""
+"""Rendering a picture in strips of rows, so that memory does not grow with its height."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import fields, replace
 import torch
 
 from gmae_tools.camera import Splats
+from gmae_tools.splatting.rules import ALPHA_MIN
 
-_FAINTEST = 1 / 255  # alpha that the renderer draws
-_LEAST_DETERMINANT = 1e-12  # of the product of a conic's diagonal, for needles: as the renderer's
-_MARGIN = 1.0  # px, so that rounding leaves out nothing that is drawn
+_LEAST_DETERMINANT = 1e-12  # of the product of a conic's diagonal, for needles, as in the renderer
+_MARGIN = 1.0  # px, so that rounding leaves out no splat that is visible
 
 
 def strips(
@@ -21,11 +21,11 @@ def strips(
 
     Args:
         splats: one set, nearest first, for a picture of `height` pixels.
-        groupings: sizes of consecutive groups of them, each with the sum K.
+        groupings: sizes of consecutive groups of splats; the sizes of each grouping add up to K.
 
     Yields:
         The rows of a strip; the splats that reach into it, in their order, moved up by its first row; and the sizes of
-        each grouping that are left. Drawn at the height of the strip, they give just those rows of the picture.
+        each grouping within the strip. Rendered at the height of the strip, they give those rows of the picture.
     """
     if rows >= height:
         yield slice(0, height), splats, tuple(map(list, groupings))
@@ -33,7 +33,7 @@ def strips(
     y, reach = splats.means[0, :, 1].double(), _reach(splats)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        seen = ~((y + reach < top) | (y - reach > bottom))  # what is not a number stays, for the renderer to refuse
+        seen = ~((y + reach < top) | (y - reach > bottom))  # NaN is kept, so that the renderer refuses it
         seen[0] = True  # there is always one
         index = seen.nonzero()[:, 0]
         left = tuple([int(part.sum()) for part in seen.split(list(sizes))] for sizes in groupings)
@@ -42,8 +42,8 @@ def strips(
 
 
 def _reach(splats: Splats) -> torch.Tensor:
-    """Half the height in px of the ellipse beyond which a splat is too faint to be drawn, and a margin, `[K]`."""
+    """Half the height in px of the ellipse beyond which a splat is too faint to be composited, and a margin, `[K]`."""
     a, b, c = splats.conics[0].double().unbind(-1)
-    fall = (splats.opacities[0].double() / _FAINTEST).clamp_min(1).log()  # of its logarithm, from the centre on
+    fall = (splats.opacities[0].double() / ALPHA_MIN).clamp_min(1).log()  # of its logarithm, from the centre on
     determinant = torch.maximum(a * c - b * b, _LEAST_DETERMINANT * a * c)
     return (2 * fall * a / determinant).sqrt() + _MARGIN

@@ -16,7 +16,7 @@ from gmae_tools.benchmarks import edge_methods
 from gmae_tools.benchmarks.edge_methods import CLASSICAL, GAUSSIAN, GaussianEdges
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.zeroshot.edges import CLOSED_DAMPING, layer_edges, region_edges
+from gmae_tools.zeroshot.edges import CLOSED_DAMPING, close, finish, layer_edges, region_edges
 from gmae_tools.zeroshot.views import Looks, look
 
 
@@ -96,10 +96,10 @@ def test_a_models_detectors_share_its_predictions(square: np.ndarray) -> None:
 def test_a_hierarchy_is_the_mean_of_its_levels(square: np.ndarray) -> None:
     torch.manual_seed(0)
     source = GaussianEdges(GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval(), Looks((1,)))
-    gaussians = look(source.model, square, source.looks)[0].gaussians
-    whole = layer_edges(gaussians, source.model.camera, *square.shape[:2], [8, 4])
+    (view,) = look(source.model, square, source.looks)
+    whole = layer_edges(view.scene, [8, 4])
     assert whole.max() > 0
-    np.testing.assert_allclose(source.detector("layers", (8, 4))(square), edge_methods.finish(whole), atol=1e-6)
+    np.testing.assert_allclose(source.detector("layers", (8, 4))(square), finish(whole), atol=1e-6)
 
 
 def test_closing_prefers_what_keeps_regions_apart() -> None:
@@ -108,19 +108,19 @@ def test_closing_prefers_what_keeps_regions_apart() -> None:
     strength[15, 10:41] = strength[45, 10:41] = strength[15:46, 10] = strength[15:46, 40] = 0.6
     for column in range(55, 95, 8):
         strength[30, column : column + 4] = 0.6
-    crests, closed = edge_methods.finish(strength), edge_methods.close(strength)
+    crests, closed = finish(strength), close(strength)
     np.testing.assert_array_equal(closed > 0, crests > 0)
     assert crests[30, 50:].max() > 0.85 * crests[30, 40]
     assert closed[30, 50:].max() < 0.75 * closed[30, 40]
     assert closed.dtype == np.float32 and closed.max() <= 1
-    assert not edge_methods.close(np.zeros((20, 30))).any()
+    assert not close(np.zeros((20, 30))).any()
 
 
 def test_closed_regions_are_the_regions_closed(square: np.ndarray) -> None:
     torch.manual_seed(0)
     source = GaussianEdges(GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval(), Looks((1,)))
-    gaussians = look(source.model, square, source.looks)[0].gaussians
-    regions = region_edges(gaussians, source.model.camera, *square.shape[:2], damping=CLOSED_DAMPING)
+    (view,) = look(source.model, square, source.looks)
+    regions = region_edges(view.scene, damping=CLOSED_DAMPING)
     closed = source.detector("closed-regions", ())(square)
-    np.testing.assert_allclose(closed, edge_methods.close(regions), atol=1e-6)
+    np.testing.assert_allclose(closed, close(regions), atol=1e-6)
     assert (closed != source.detector("regions", ())(square)).any()

@@ -16,7 +16,7 @@ from gmae_tools.benchmarks.figure_methods import CLASSICAL, NAMES, THRESHOLDS, G
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.regions import binarize
 from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.zeroshot.figure_ground import METHODS, figure_mask, figure_probability
+from gmae_tools.zeroshot.figure_ground import METHODS, foreground_mask, foreground_probability
 from gmae_tools.zeroshot.views import Looks, look
 
 SHAPE = (60, 80)
@@ -137,10 +137,10 @@ def test_the_whole_photograph_once_is_the_readout_itself(model: GMAE, method: st
     photo, _ = disk()
     found = GaussianFigure(model).segmenter(method)(photo)
     (view,) = look(model, photo, Looks((1,)))
-    expected = figure_probability(view.gaussians, model.camera, *SHAPE, method=method)
+    expected = foreground_probability(view.scene, method=method)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     # The mask of a map that was written with 8 bits is that of the readout.
-    wanted = figure_mask(expected)
+    wanted = foreground_mask(expected)
     assert 0.02 < wanted.mean() < 0.98
     np.testing.assert_array_equal(binarize(found, THRESHOLDS[method]), wanted)
     np.testing.assert_array_equal(binarize(np.rint(found * 255) / 255, THRESHOLDS[method]), wanted)

@@ -23,7 +23,7 @@ from gmae_tools.cli import main
 from gmae_tools.images import read_image
 from gmae_tools.report import contact_sheet
 from gmae_tools.report.edges import ink
-from gmae_tools.splatting import Drawer, choose_backend
+from gmae_tools.splatting import Renderer, choose_backend
 from tests.launches import launch
 
 SHAPE = (48, 64)
@@ -97,7 +97,7 @@ def test_every_readout_is_drawn_by_the_backend_asked_for(
 ) -> None:
     chosen: list[str] = []
 
-    def choose(backend: Drawer, device: object) -> Drawer:
+    def choose(backend: Renderer, device: object) -> Renderer:
         chosen.append(backend)
         return choose_backend(backend, device)
 

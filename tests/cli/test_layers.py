@@ -20,7 +20,7 @@ from gmae_tools.cli._options import folder_names
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
 from gmae_tools.model import GMAEConfig
-from gmae_tools.splatting import Drawer, choose_backend
+from gmae_tools.splatting import Renderer, choose_backend
 from gmae_tools.zeroshot import layers as strips
 
 K = GMAEConfig.preset("nano").k
@@ -233,7 +233,7 @@ def test_every_picture_is_drawn_by_the_backend_asked_for(
 ) -> None:
     chosen = []
 
-    def choose(backend: Drawer, device: object) -> Drawer:
+    def choose(backend: Renderer, device: object) -> Renderer:
         chosen.append(backend)
         return choose_backend(backend, device)
 

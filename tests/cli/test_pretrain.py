@@ -295,6 +295,7 @@ def test_options_reach_the_configuration(photographs: Path, tmp_path: Path) -> N
         "name": "gmae", "mask_ratio": [0.75, 0.75], "whole": 0.25, "error": "psnr", "loss_on": "masked",
         "background": "white", "slot_depth_weight": 0.5, "nested_weight": 0.125, "gradient_weight": 0.75,
         "occlusion_gradient": 0.02, "size_depth_weight": 0.004, "region_depth_weight": 0.005,
+        "normalise_targets": False,
     }  # fmt: skip
     assert kept["optimizer"] == {"name": "adamw", "lr": 0.002, "muon_lr": 0.01, "weight_decay": 0.1}
     rest = {name: kept[name] for name in kept.keys() - {"model", "schedule", "objective", "optimizer"}}

@@ -78,8 +78,8 @@ def test_every_command_shows_a_bar_over_its_pictures(
 def test_a_terminal_shows_the_bar_too(tmp_path: Path) -> None:
     """Also one that has no size, as those of scripts."""
     code = (
-        "import time\nfrom gmae_tools.cli import _progress\n_progress.PATIENCE = 0.2\n"
-        "for _ in _progress.progress(range(4), 4, 'picture'):\n    time.sleep(0.3)\nprint('done')"
+        "import time\nfrom gmae_tools.cli import _progress\n_progress.PATIENCE = 0.05\n"
+        "for _ in _progress.progress(range(4), 4, 'picture'):\n    time.sleep(0.1)\nprint('done')"
     )
     master, slave = pty.openpty()
     with open(tmp_path / "err", "wb") as file:

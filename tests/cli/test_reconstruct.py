@@ -17,7 +17,7 @@ from gmae_tools import checkpoints
 from gmae_tools.cli import main
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, resize, to_tensor
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, draw, patch_targets
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, paint_patches, patch_targets
 from gmae_tools.pretrain.reconstruction import masked_out, psnr_of_hidden, reconstruct
 from tests.oracles.mae import save_official
 from tests.test_mae import config as official_like
@@ -67,7 +67,7 @@ def test_figures_are_those_of_scikit_image(mae: Path, photo: Path, tmp_path: Pat
     hidden = first[0]
     model = checkpoints.load_any(mae)
     with torch.no_grad():
-        rebuilt = draw(model(images, hidden), images, MAE_NANO).clamp(0, 1)
+        rebuilt = paint_patches(model(images, hidden), images, MAE_NANO).clamp(0, 1)
     a, b = (picture[0].permute(1, 2, 0).numpy() for picture in (images, rebuilt))
     assert row[0]["psnr"] == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-4)
     expected = structural_similarity(a.astype(float), b.astype(float), channel_axis=-1, data_range=1)
@@ -78,9 +78,9 @@ def test_figures_are_those_of_scikit_image(mae: Path, photo: Path, tmp_path: Pat
 
 def run_mask(seed: int) -> torch.Tensor:
     """What half of 64 patches is hidden by a seed."""
-    from gmae_tools.pretrain.objectives.objective import draw_masks
+    from gmae_tools.pretrain.sampling import sample_masks
 
-    return draw_masks((0.5, 0.5), 64, 0, np.zeros(1, np.int64), seed)
+    return sample_masks((0.5, 0.5), 64, 0, np.zeros(1, np.int64), seed)
 
 
 def test_nothing_hidden(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
@@ -124,9 +124,9 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(photo: Path,
     checkpoints.save(CMAE(CMAEConfig.preset("nano")), tmp_path / "contrastive")
     result = run(photo, "--checkpoint", tmp_path / "contrastive", "-o", tmp_path / "out")
     assert result.exit_code == 1
-    assert result.stderr == "error: contrastive: tells pictures apart, and draws none; choose a GMAE or an MAE\n"
+    assert result.stderr == "error: contrastive: compares pictures and rebuilds none; choose a GMAE or an MAE\n"
     assert not (tmp_path / "out").exists()
-    with pytest.raises(GmaeToolsError, match="draws none"):
+    with pytest.raises(GmaeToolsError, match="rebuilds none"):
         reconstruct(CMAE(CMAEConfig.preset("nano")), torch.rand(1, 3, 64, 64))
 
 

@@ -211,6 +211,27 @@ def test_data_are_found_and_passed(config: Path, checkpoint: Path, tmp_path: Pat
         assert parts(config)["needy"]["command"].endswith(f" {place}")
 
 
+def test_a_module_is_found_above_its_configuration_and_imports_its_neighbours(config: Path, checkpoint: Path) -> None:
+    folder = config.parent / "benchmarks"
+    folder.mkdir()
+    (folder / "steps.py").write_text((config.parent / "steps.py").read_text() + "import benchmarks.other\n")
+    (folder / "other.py").touch()
+    text = config.read_text()
+    (folder / "config.toml").write_text(text.replace('script = "steps.py"', 'module = "benchmarks.steps"', 1))
+    (folder / "broken.py").write_text(FAILS)
+    assert report(folder / "config.toml", checkpoint, "--only", "steps").exit_code == 0
+    found = parts(folder / "config.toml")["steps"]
+    assert found["command"].startswith("python -m benchmarks.steps --work ")
+    assert found["protocol"].startswith("How long is a step?")
+
+
+def test_results_of_a_script_are_those_of_the_module(config: Path, checkpoint: Path) -> None:
+    report(config, checkpoint, "--only", "steps")
+    config.write_text(config.read_text().replace('script = "steps.py"', 'module = "steps"', 1))
+    assert report(config, checkpoint, "--only", "steps").exit_code == 0
+    assert steps_done(config) == list("01234"), "they are used again"
+
+
 # --- interruptions -----------------------------------------------------------------------------------
 
 
@@ -381,14 +402,15 @@ def test_the_page_in_a_browser(page: str, config: Path) -> None:
         ('name = "steps"', 'name = "Steps"', "part Steps: names are of lower-case letters"),
         ('name = "broken"', 'name = "steps"', "part steps: steps is there already"),
         ('script = "steps.py"', 'script = "none.py"', "part steps: there is no script"),
+        ('script = "steps.py"', 'module = "some.steps"', "part steps: there is no module some.steps below its folder"),
         ("{photos}", "{films}", "part needy: {films} is unknown; there are checkpoint, results, work, photos"),
         ('file = "steps.csv"', 'file = "../steps.csv"', "../steps.csv has to be the name of a .csv file"),
         ('file = "steps.png"', 'file = "steps.exe"', "has to be the name of a .png or .svg file"),
-        ('question = "Does it work?"', "", "part broken: question has to be there, and a text"),
-        ("higher = ", "best = ", "part steps: tables 1: best is unknown; there are file, caption, higher"),
-        ('["value"]', '"value"', "part steps: tables 1: higher has to be a list of texts"),
+        ('question = "Does it work?"', "", "part broken: missing required field question"),
+        ("higher = ", "best = ", "part steps, tables 1: contains unknown field best; there are file, caption, higher"),
+        ('["value"]', '"value"', "part steps, tables 1, higher: expected array, got str"),
         ('"--pause 0"', '"--pause \'0"', "part steps: quick: No closing quotation"),
-        ("title =", "titel =", "the file: title has to be there"),
+        ("title =", "titel =", "the file: contains unknown field titel; there are title, parts, data"),
         ("[[parts]]", "[[parts", "not TOML"),
     ],
 )  # fmt: skip
@@ -450,5 +472,5 @@ def test_every_benchmark_knows_its_arguments(repository: Path, monkeypatch: pyte
     for part in read_config(repository / "evals" / "report.toml").parts:
         script: click.Command = runpy.run_path(str(part.script))["main"]
         known = {option for parameter in script.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        used = {argument for argument in (*part.arguments, *part.quick) if argument.startswith("-")}
+        used = {word for word in part.words(quick=True) if word.startswith("-")}
         assert used <= known, part.name

@@ -149,7 +149,7 @@ def test_processes_give_the_same_scores(folders: tuple[Path, Path], monkeypatch:
     pairs, protocol = pair_maps(*folders), RegionProtocol()
     alone, shared = (summarize(list(score_pairs(pairs, protocol, jobs)), protocol) for jobs in (1, 2))
     assert alone.to_dict() == shared.to_dict()
-    assert list(shared.figures) == ["0", "1", "2", "3"]
+    assert list(shared.metrics) == ["0", "1", "2", "3"]
 
 
 # --- what may be wrong -------------------------------------------------------------------------------

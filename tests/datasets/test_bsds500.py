@@ -14,8 +14,8 @@ from scipy.io import savemat
 from gmae_tools.cli import main
 from gmae_tools.datasets import bsds500
 from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries, read_mat
-from gmae_tools.datasets.download import checksum
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.system.files import file_sha256
 
 SIZES = {"train": 2, "val": 1, "test": 2}
 SHAPE = (20, 30)
@@ -139,7 +139,7 @@ def test_fetch_and_check_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert refused.exit_code == 1
     assert "checksum" in refused.stderr
 
-    monkeypatch.setattr(bsds500, "SHA256", checksum(archive))
+    monkeypatch.setattr(bsds500, "SHA256", file_sha256(archive))
     fetched = CliRunner().invoke(main, arguments)
     assert fetched.exit_code == 0, fetched.output
     assert "train 2 images\nval   1 images\ntest  2 images\n" in fetched.stdout

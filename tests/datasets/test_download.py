@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from gmae_tools.datasets import download as module
-from gmae_tools.datasets.download import checksum, download, unpack_tar
+from gmae_tools.datasets.download import download, unpack_tar
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.system.files import file_sha256
 
 CONTENT = np.random.default_rng(0).bytes(1_000_003)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -193,7 +194,7 @@ def test_no_more_is_fetched_than_was_announced_or_asked_for(server: Server, tmp_
 
 def test_checksum_of_a_known_text(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
-    assert checksum(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert file_sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
 
 
 # --- archives -------------------------------------------------------------------------------------

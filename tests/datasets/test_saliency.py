@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmae_tools.datasets.saliency import NAMES, SOURCES, Saliency, number, read_mask
+from gmae_tools.datasets.saliency import KNOWN, NAMES, Saliency, number, read_mask
 from gmae_tools.errors import GmaeToolsError
 
 MASK = np.zeros((20, 30), np.uint8)
@@ -30,14 +30,14 @@ def no_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GMAE_TOOLS_DATA", raising=False)
 
 
-@pytest.mark.parametrize(("name", "layout"), [(name, each) for name in NAMES for each in SOURCES[name].layouts])
+@pytest.mark.parametrize(("name", "layout"), [(name, each) for name in NAMES for each in KNOWN[name].layouts])
 def test_layouts(tmp_path: Path, name: str, layout: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     make_data(tmp_path / layout[0], tmp_path / layout[1])
     data = Saliency(name, tmp_path)
     assert [pair.name for pair in data.pairs()] == ["0001", "0002", "0003"]
     assert data.pairs()[1].photo == tmp_path / layout[0] / "0002.jpg"
     assert data.pairs()[1].mask == tmp_path / layout[1] / "0002.png"
-    assert data.official_size == SOURCES[name].images
+    assert data.official_size == KNOWN[name].images
     monkeypatch.setenv("GMAE_TOOLS_DATA", str(tmp_path))
     assert Saliency(name).pairs() == data.pairs()
 

@@ -12,13 +12,12 @@ from PIL import Image
 from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import Photo, center_crop
 from gmae_tools.encoder.features import (
-    block_features,
     display_name,
     extract_features,
-    fingerprint,
     open_extractor,
     random_like,
     read_pictures,
+    weights_digest,
 )
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import to_tensor
@@ -50,7 +49,7 @@ def test_blocks_end_in_what_encode_returns(model: Autoencoder) -> None:
     mask[0, :5] = mask[1, 4:9] = mask[2, 11:] = True
     with torch.no_grad():
         for hidden, tokens in ((None, 17), (mask, 12)):
-            stages = list(block_features(model, images, hidden))
+            stages = model.encode(images, hidden, return_blocks=True)
             assert [stage.shape for stage in stages] == [(3, tokens, 48)] * 4
             torch.testing.assert_close(stages[-1], model.encode(images, hidden), rtol=0, atol=0)
             torch.testing.assert_close(stages[-1], model.encoder.norm(stages[-2]), rtol=0, atol=0)
@@ -87,17 +86,17 @@ def test_random_weights_are_of_that_architecture(checkpoint: Path, model: Autoen
     untrained = random_like(model)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert untrained.config == model.config and type(untrained) is type(model)
-    assert fingerprint(untrained) == fingerprint(random_like(model)) != fingerprint(random_like(model, 1))
-    assert open_extractor(f"random:{checkpoint}").weights == fingerprint(untrained.encoder)
+    assert weights_digest(untrained) == weights_digest(random_like(model)) != weights_digest(random_like(model, 1))
+    assert open_extractor(f"random:{checkpoint}").weights == weights_digest(untrained.encoder)
     assert isinstance(random_like(MAE(MAEConfig.preset("nano"))), MAE)
 
 
 def test_fingerprint_sees_every_parameter(model: Autoencoder) -> None:
     changed = random_like(model)
-    before = fingerprint(changed)
+    before = weights_digest(changed)
     with torch.no_grad():
         changed.encoder.norm.bias[3] += 1e-6
-    assert fingerprint(changed) != before
+    assert weights_digest(changed) != before
 
 
 def test_names_for_tables() -> None:

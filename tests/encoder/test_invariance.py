@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from gmae_tools.encoder import invariance as invariance_module
-from gmae_tools.encoder.features import block_features
-from gmae_tools.encoder.invariance import Curve, invariance, occlusions, shuffled_batches
+from gmae_tools.encoder.invariance import InvarianceCurve, invariance, occlusions, shuffled_batches
 from gmae_tools.encoder.occlusion import Occlusion
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import CMAE, CMAEConfig
@@ -33,7 +32,7 @@ def model() -> Autoencoder:
     return GMAE(GMAEConfig.preset("nano")).eval()
 
 
-def curve_of(curves: list[Curve], tokens: str, kind: str, ratio: float) -> Curve:
+def curve_of(curves: list[InvarianceCurve], tokens: str, kind: str, ratio: float) -> InvarianceCurve:
     (found,) = [each for each in curves if (each.tokens, each.kind, each.ratio) == (tokens, kind, ratio)]
     return found
 
@@ -50,17 +49,17 @@ def test_curves_are_those_by_hand(model: Autoencoder, monkeypatch: pytest.Monkey
         pairs: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
         for number in batch:
             image, one = PICTURES[number : number + 1], np.array([number])
-            whole = torch.stack(list(block_features(model, image)))[:, 0]  # [4, 17, 48]
+            whole = torch.stack(model.encode(image, return_blocks=True))[:, 0]  # [4, 17, 48]
             for kind in ("block", "halves"):
-                mask = Occlusion(kind, 0.5).draw((4, 4), one)  # type: ignore[arg-type]
-                seen = torch.stack(list(block_features(model, image, mask)))[:, 0]
+                mask = Occlusion(kind, 0.5).sample((4, 4), one)  # type: ignore[arg-type]
+                seen = torch.stack(model.encode(image, mask, return_blocks=True))[:, 0]
                 places = [1 + place for place in range(16) if not mask[0, place]]
                 if kind == "block":
                     shared = torch.stack([whole[:, place] for place in places]).mean(0)
                     pairs.setdefault((kind, "shared"), []).append((shared, seen[:, 1:].mean(1)))
                     other = whole
                 else:
-                    other = torch.stack(list(block_features(model, image, ~mask)))[:, 0]
+                    other = torch.stack(model.encode(image, ~mask, return_blocks=True))[:, 0]
                 pairs.setdefault((kind, "mean"), []).append((other[:, 1:].mean(1), seen[:, 1:].mean(1)))
                 pairs.setdefault((kind, "class"), []).append((other[:, 0], seen[:, 0]))
         for key, found in pairs.items():
@@ -109,9 +108,9 @@ def test_batches_are_random_and_hold_everything_once() -> None:
 
 def test_tables_and_figure(tmp_path: Path) -> None:
     curves = [
-        Curve("a", "class", "random", 0.5, [math.nan, 0.9, 0.7], [math.nan, 0.01, 0.01]),
-        Curve("random:a", "class", "random", 0.5, [math.nan, 0.3, 0.2, 0.1], [math.nan] * 4),
-        Curve("a", "class", "halves", 0.5, [math.nan, 0.8, 0.6], [math.nan, 0.02, 0.02]),
+        InvarianceCurve("a", "class", "random", 0.5, [math.nan, 0.9, 0.7], [math.nan, 0.01, 0.01]),
+        InvarianceCurve("random:a", "class", "random", 0.5, [math.nan, 0.3, 0.2, 0.1], [math.nan] * 4),
+        InvarianceCurve("a", "class", "halves", 0.5, [math.nan, 0.8, 0.6], [math.nan, 0.02, 0.02]),
     ]
     table = wide_table(curves).splitlines()
     assert table[0].split() == ["model", "tokens", "occlusion", "ratio", "0", "1", "2", "norm"]
@@ -130,11 +129,11 @@ def test_mask_tokens_count_as_no_patch(model: Autoencoder) -> None:
     curves = invariance(light, "light", pictures, batches, [Occlusion("random", 0.5), Occlusion("halves", 0.5)])
     expected = {"shared": MinibatchCKA(), "halves": MinibatchCKA()}
     for batch in batches:
-        images, whole = PICTURES[batch], list(block_features(light, PICTURES[batch]))
+        images, whole = PICTURES[batch], light.encode(PICTURES[batch], return_blocks=True)
         for kind, cka in expected.items():
-            mask = Occlusion("halves" if kind == "halves" else "random", 0.5).draw((4, 4), batch)
-            seen = list(block_features(light, images, mask))
-            other = list(block_features(light, images, ~mask)) if kind == "halves" else whole
+            mask = Occlusion("halves" if kind == "halves" else "random", 0.5).sample((4, 4), batch)
+            seen = light.encode(images, mask, return_blocks=True)
+            other = light.encode(images, ~mask, return_blocks=True) if kind == "halves" else whole
             places = ~mask if kind != "halves" else mask
 
             def means(stages: list[Tensor], chosen: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -14,50 +13,37 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
-from scipy.io import savemat
 
+from evals import depth_cells
+from evals.benchmarks import depth
+from evals.measurements import Development
+from evals.studies import depth_choices
 from gmae_tools import checkpoints
 from gmae_tools.cli.pretrain import command as pretrain
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
-
-Scripts = tuple[ModuleType, ModuleType]
+from gmae_tools.report.tables import format_rows
+from tests.evals.toy_data import add_example
 
 SHAPE = (48, 64)
 PHOTOGRAPHS = 6
 
 
 @pytest.fixture(scope="module")
-def scripts() -> Iterator[Scripts]:
-    threads = torch.get_num_threads()
-    yield importlib.import_module("evals.benchmarks.depth"), importlib.import_module("evals.studies.depth_choices")
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs of a light square at chance places, with its outline and its area as ground truth."""
     folder = tmp_path_factory.mktemp("data")
-    bsds, ecssd = folder / "bsds500", folder / "ecssd-dev"
-    parts = (bsds / "images" / "val", bsds / "groundTruth" / "val", ecssd / "images", ecssd / "masks")
-    for part in (*parts, folder / "photos"):
-        part.mkdir(parents=True)
+    (folder / "photos").mkdir()
     rng = np.random.default_rng(0)
     for number in range(60):
         top, left = int(rng.integers(2, 20)), int(rng.integers(2, 38))
         inside = np.zeros(SHAPE, bool)
         inside[top : top + 24, left : left + 24] = True
         noise = rng.integers(0, 60, SHAPE)
-        picture = Image.fromarray(np.repeat((inside * 190 + noise).astype(np.uint8)[..., None], 3, 2))
-        picture.save(folder / "photos" / f"{number:04}.jpg", quality=95)
-        if number >= 2 * PHOTOGRAPHS:
-            continue
-        for place in (parts[0], parts[2]):
-            picture.save(place / f"{number:04}.jpg", quality=95)
-        Image.fromarray(inside.astype(np.uint8) * 255).save(parts[3] / f"{number:04}.png")
-        cells = np.empty((1, 1), object)
-        cells[0, 0] = {"Boundaries": (inside ^ np.roll(inside, 1, 1)).astype(np.uint8)}
-        savemat(parts[1] / f"{number:04}.mat", {"groundTruth": cells})
+        picture = np.repeat((inside * 190 + noise).astype(np.uint8)[..., None], 3, 2)
+        Image.fromarray(picture).save(folder / "photos" / f"{number:04}.jpg", quality=95)
+        if number < 2 * PHOTOGRAPHS:
+            add_example(folder, f"{number:04}", picture, inside ^ np.roll(inside, 1, 1), inside)
     return folder
 
 
@@ -81,12 +67,11 @@ class Oracle(torch.nn.Module):
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_depth_that_is_brightness_is_found_out(scripts: Scripts, root: Path, sign: float) -> None:
-    depth, _ = scripts
+def test_a_depth_that_is_brightness_is_found_out(root: Path, sign: float) -> None:
     model = Oracle(sign)
     with torch.inference_mode():
-        maps = depth.DepthMaps(depth.Development(str(root))).measure(model, root).figures
-        near = depth.Nearness(str(root / "ecssd-dev")).measure(model, root)
+        maps = depth_cells.DepthMaps(Development(str(root))).measure(model, root).figures
+        near = depth_cells.Nearness(str(root / "ecssd-dev")).measure(model, root)
     assert -sign * maps["luminance"] > 0.6  # noise, and the blur of the Gaussians, take the rest
     assert abs(maps["common"]) < 0.6
     assert len(near.samples["auc"]) == PHOTOGRAPHS
@@ -98,8 +83,8 @@ def run(script: ModuleType, *arguments: object) -> Result:
     return CliRunner().invoke(script.main, list(map(str, arguments)))
 
 
-def test_writes_a_column_for_each_checkpoint(scripts: Scripts, root: Path, checkpoint: Path, tmp_path: Path) -> None:
-    depth, _ = scripts
+@pytest.mark.slow
+def test_writes_a_column_for_each_checkpoint(root: Path, checkpoint: Path, tmp_path: Path) -> None:
     data = ["--bsds", root, "--ecssd", root / "ecssd-dev", "--photos", root / "photos", "--cache", tmp_path / "cache"]
     both = ["--checkpoint", f"a={checkpoint}", "--checkpoint", f"b={checkpoint}"]
     places = ["--out", tmp_path / "runs", "--results", tmp_path, "--sheet", tmp_path / "sheet.png"]
@@ -107,7 +92,7 @@ def test_writes_a_column_for_each_checkpoint(scripts: Scripts, root: Path, check
     assert result.exit_code == 0, result.output
     assert "| measure | a | b |" in result.output and "| psnr_masked |" in result.output
     table = pd.read_csv(tmp_path / "depth.csv").set_index("candidate")
-    assert list(table.columns) == [name for name in depth.COLUMNS if name != "candidate"]
+    assert list(table.columns) == [name for name in depth_cells.COLUMNS if name != "candidate"]
     assert table.notna().all().all() and (table.loc["a"] == table.loc["b"]).all()
     assert table.loc["a", ["every", "thresholds", "looks"]].tolist() == [4, 15, "1,2"]
     assert "area under the ROC curve" in (tmp_path / "depth.md").read_text()
@@ -120,44 +105,40 @@ def test_writes_a_column_for_each_checkpoint(scripts: Scripts, root: Path, check
     assert again.exit_code == 0 and all(path.stat().st_mtime_ns == time for path, time in kept.items())
 
 
-def test_variants_differ_and_say_so(scripts: Scripts) -> None:
-    _, choices = scripts
+def test_variants_differ_and_say_so() -> None:
     commands = {
-        name: " ".join(map(str, choices.pretrain_command(each, 100, 0))) for name, each in choices.VARIANTS.items()
+        name: " ".join(map(str, depth_choices.pretrain_command(each, 100, 0)))
+        for name, each in depth_choices.VARIANTS.items()
     }
     assert len(commands) == len(set(commands.values())) == 16 + 7
     assert "--occlusion-gradient 0 " in commands["plain"] and "--camera gmae" in commands["plain"]
     assert "--size-depth-weight 0.0015 --region-depth-weight 0.0015" in commands["occlusion-both"]
-    assert commands["random-queries"].count("--set") == len(choices.MODEL) + 1
+    assert commands["random-queries"].count("--set") == len(depth_choices.MODEL) + 1
 
 
-def test_every_option_of_the_variants_is_one_of_pretrain(scripts: Scripts) -> None:
-    _, choices = scripts
+def test_every_option_of_the_variants_is_one_of_pretrain() -> None:
     known = {name for parameter in pretrain.params for name in parameter.opts}
-    asked = {f"--{name}" for each in choices.VARIANTS.values() for name in choices.BASE | each}
+    asked = {f"--{name}" for each in depth_choices.VARIANTS.values() for name in depth_choices.BASE | each}
     if missing := asked - known:
         pytest.skip(f"pretrain has no {', '.join(sorted(missing))} yet")
 
 
-def test_runs_what_is_missing_and_collects(
-    scripts: Scripts, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    depth, choices = scripts
+def test_runs_what_is_missing_and_collects(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
 
     def pretend(self: object, command: Sequence[object], log: Path) -> None:
         words = list(map(str, command))
         called.append(f"{'pretrain' if 'pretrain' in words else 'measure'} {log.parent.name}")
         if words[-1] == "--broken":
-            raise choices.click.ClickException("it failed")
+            raise depth_choices.click.ClickException("it failed")
         if "pretrain" not in words:
-            row = dict.fromkeys(depth.COLUMNS) | {"candidate": "x", "psnr": 20.5, "every": 6, "looks": "3,4"}
-            (log.parent / "depth.csv").write_text(depth.format_rows([row], depth.COLUMNS, "csv"))
+            row = dict.fromkeys(depth_cells.COLUMNS) | {"candidate": "x", "psnr": 20.5, "every": 6, "looks": "3,4"}
+            (log.parent / "depth.csv").write_text(format_rows([row], depth_cells.COLUMNS, "csv"))
 
-    monkeypatch.setattr(choices.Processes, "run", pretend)
+    monkeypatch.setattr(depth_choices.Processes, "run", pretend)
     data = ["--data", root / "photos", "--bsds", root, "--ecssd", root / "ecssd-dev", "--out", tmp_path / "runs"]
     some = ["--variant", "size", "--variant", "plain", "--samples", "64"]
-    result = run(choices, *data, *some, "--seed", "0", "--seed", "1", "--jobs", "2")
+    result = run(depth_choices, *data, *some, "--seed", "0", "--seed", "1", "--jobs", "2")
     assert result.exit_code == 0, result.output
     assert sorted(called) == sorted(
         f"{what} {name}-64-{seed}" for what in ("pretrain", "measure") for name in ("plain", "size") for seed in (0, 1)
@@ -168,17 +149,16 @@ def test_runs_what_is_missing_and_collects(
 
     (tmp_path / "runs" / "size-64-1" / "depth.csv").unlink()
     called.clear()
-    assert run(choices, *data, *some, "--seed", "1").exit_code == 0
+    assert run(depth_choices, *data, *some, "--seed", "1").exit_code == 0
     assert called == ["pretrain size-64-1", "measure size-64-1"]
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_done(
-    scripts: Scripts, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, choices = scripts
     code = "import sys; print('no disk'); sys.exit(3)"
-    monkeypatch.setattr(choices, "pretrain_command", lambda changes, *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(depth_choices, "pretrain_command", lambda changes, *_: [sys.executable, "-c", code])
     data = ["--data", root / "photos", "--bsds", root, "--ecssd", root / "ecssd-dev", "--out", tmp_path]
-    result = run(choices, *data, "--variant", "plain", "--variant", "size", "--samples", "64")
+    result = run(depth_choices, *data, "--variant", "plain", "--variant", "size", "--samples", "64")
     assert result.exit_code == 1
     assert "plain, seed 0: no disk" in result.output and "size, seed 0: no disk" in result.output

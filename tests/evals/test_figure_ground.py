@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -13,16 +11,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from evals.benchmarks import figure_ground
+from evals.bootstrap import SAMPLES, resampled_regions
 from gmae_tools.images import read_image
 from gmae_tools.metrics.regions import RegionResult, RegionScores
 from gmae_tools.report.segment import overlay
 
 SHAPE = (40, 56)
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return importlib.import_module("evals.benchmarks.figure_ground")
 
 
 @pytest.fixture
@@ -51,37 +46,38 @@ def scored(*shares: float) -> RegionResult:
     return scores.compute()
 
 
-def test_bootstrap_draws_images_with_replacement(script: ModuleType) -> None:
+def test_bootstrap_draws_images_with_replacement() -> None:
     result = scored(1.0, 0.8, 0.2, 0.4)
-    max_f, iou = script.resample(result)
-    assert len(iou) == script.SAMPLES
+    max_f, iou = resampled_regions(result)
+    assert len(iou) == SAMPLES
     # The standard deviation of a mean of four.
     assert iou.std() == pytest.approx(np.std([1.0, 0.8, 0.2, 0.4]) / 2, rel=0.08)
     assert iou.mean() == pytest.approx(result.iou, abs=0.02)
     assert max_f.max() == pytest.approx(1) and max_f.min() < result.max_f_beta < max_f.max()
 
 
-def test_differences_are_paired(script: ModuleType) -> None:
+def test_differences_are_paired() -> None:
     better, worse = scored(0.9, 0.7, 0.5, 0.3), scored(0.8, 0.6, 0.4, 0.2)
-    assert script.compare(better, worse).endswith("IoU +0.100 (0.000)")
-    assert script.compare(worse, worse) == "max F-beta +0.000 (standard deviation 0.000), IoU +0.000 (0.000)"
+    assert figure_ground.compare(better, worse).endswith("IoU +0.100 (0.000)")
+    assert figure_ground.compare(worse, worse) == "max F-beta +0.000 (standard deviation 0.000), IoU +0.000 (0.000)"
 
 
+@pytest.mark.slow
 def test_writes_table_sheets_and_times_and_goes_on(
-    script: ModuleType, data: Path, pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("cv2", reason="GrabCut needs OpenCV: pip install opencv-python-headless")
-    monkeypatch.setattr(script, "TIMED", 2)
+    monkeypatch.setattr(figure_ground, "TIMED", 2)
     out, results = tmp_path / "runs", tmp_path / "results"
     arguments = ["--data", data, "--checkpoint", pieces, "--out", out, "--results", results, "--jobs", 1]
-    run = CliRunner().invoke(script.main, list(map(str, arguments)))
+    run = CliRunner().invoke(figure_ground.main, list(map(str, arguments)))
     assert run.exit_code == 0, run.output
     assert {path.name for path in results.iterdir()} == {
         "figure_ground.csv", "figure_ground.md", "figure_ground_speed.csv", "figure-ground-successes.png",
         "figure-ground-failures.png",
     }  # fmt: skip
     table = pd.read_csv(results / "figure_ground.csv").set_index(["method", "looks"])
-    assert len(table) == len(script.ENTRIES) == 12
+    assert len(table) == len(figure_ground.ENTRIES) == 12
     scores = table.loc["otsu"].iloc[0]
     assert scores["iou"] > 0.9 and scores["corloc"] == 1 and scores["iou_sd"] < 0.05
     assert table.loc["everything"].iloc[0]["iou"] == pytest.approx(22 * 20 / (40 * 56), abs=1e-5)
@@ -99,7 +95,7 @@ def test_writes_table_sheets_and_times_and_goes_on(
     )
     (out / "even" / "otsu" / "maps" / "4.png").unlink()
     kept = (out / "even" / "otsu" / "maps" / "2.png").stat().st_mtime_ns
-    again = CliRunner().invoke(script.main, list(map(str, [*arguments, "--no-speed"])))
+    again = CliRunner().invoke(figure_ground.main, list(map(str, [*arguments, "--no-speed"])))
     assert again.exit_code == 0, again.output
     pd.testing.assert_frame_equal(pd.read_csv(results / "figure_ground.csv").set_index(["method", "looks"]), table)
     assert (out / "even" / "otsu" / "maps" / "2.png").stat().st_mtime_ns == kept

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import csv
-import importlib
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import skimage
 import torch
-from accelerate.state import AcceleratorState
 from click.testing import CliRunner, Result
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
+from evals import encoders
+from evals.benchmarks import gmae_vs_mae
 from gmae_tools.encoder.probe import LinearConfig
 from gmae_tools.mae import MAE, MAEConfig
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return importlib.import_module("evals.benchmarks.gmae_vs_mae")
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate() -> Iterator[None]:
-    """accelerate keeps its first settings for the life of the process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +33,12 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(script: ModuleType, photographs: Path, folder: Path, *arguments: str) -> Result:
+def run(photographs: Path, folder: Path, *arguments: str) -> Result:
     common = ["--preset", "nano", "--samples", "96", "--batch-size", "16", "--held-out", "6",
               "--limit", "80", "--photographs", "16", "--neighbours", "3,5", "--rounds", "1",
               "--device", "cpu"]  # fmt: skip
     places = ["--data", str(photographs), "--runs", str(folder / "run"), "--out", str(folder / "out")]
-    return CliRunner().invoke(script.main, [*common, *places, *arguments], catch_exceptions=False)
+    return CliRunner().invoke(gmae_vs_mae.main, [*common, *places, *arguments], catch_exceptions=False)
 
 
 def rows(folder: Path, part: str) -> list[dict[str, str]]:
@@ -61,9 +46,8 @@ def rows(folder: Path, part: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_from_photographs_to_the_report(
-    script: ModuleType, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_from_photographs_to_the_report(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the figures of invariance and most of the linear probe, which have tests of their own."""
     monkeypatch.setattr("gmae_tools.report.invariance.plot_invariance", lambda path, *_: path.touch())
     monkeypatch.setattr(
@@ -71,7 +55,7 @@ def test_from_photographs_to_the_report(
     )
     names = ["gmae", "mae", "c-mae"]
     objectives = [option for name in names for option in ("--objective", name)]
-    result = run(script, photographs, tmp_path, *objectives)
+    result = run(photographs, tmp_path, *objectives)
     assert result.exit_code == 0, result.output
     found = rows(tmp_path, "reconstruction")
     assert [row["model"] for row in found] == ["gmae", "mae", "mean colour"]  # C-MAE draws nothing
@@ -90,16 +74,16 @@ def test_from_photographs_to_the_report(
     assert len(list((tmp_path / "out").glob("*.png"))) == 3 + 3  # of reconstruction and of invariance
     states = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("state.pt")}
     assert len(states) == 3
-    assert run(script, photographs, tmp_path, *objectives).exit_code == 0
+    assert run(photographs, tmp_path, *objectives).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in states} == states  # nothing was trained again
     assert rows(tmp_path, "reconstruction") == found
 
 
-def test_all_models_see_the_same(script: ModuleType) -> None:
-    configs = [
-        script.run_config(("photos",), objective, "nano", {"image_size": 48}, 100, 10, 5, 3)
-        for objective in script.OBJECTIVES.values()
-    ]
+def test_all_models_see_the_same() -> None:
+    training = encoders.Training(
+        ("photos",), "nano", image_size=48, samples=100, batch_size=10, held_out=5, seed=3, device="cpu", run=Path()
+    )
+    configs = [training.config(name) for name in encoders.OBJECTIVES]
     for name in ("data", "schedule", "optimizer", "batch_size", "crop_scale", "seed", "held_out"):
         assert len({str(getattr(config, name)) for config in configs}) == 1
     for name in ("image_size", "patch_size", "width", "depth", "heads", "decoder_width", "decoder_depth"):
@@ -107,7 +91,7 @@ def test_all_models_see_the_same(script: ModuleType) -> None:
     assert {config.objective.mask_ratio for config in configs} == {(0.75, 0.75)}
 
 
-def test_figures_are_of_hidden_patches_and_of_the_picture_with_them(script: ModuleType) -> None:
+def test_figures_are_of_hidden_patches_and_of_the_picture_with_them() -> None:
     images, rebuilt = (
         torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
         torch.full((2, 3, 32, 32), 0.5),
@@ -115,7 +99,7 @@ def test_figures_are_of_hidden_patches_and_of_the_picture_with_them(script: Modu
     hidden = torch.tensor([[True, False, True, True], [False, True, True, True]])
     model = MAE(MAEConfig.preset("nano", image_size=32))
     for (of_hidden, whole, _), image, row in zip(
-        script.figures_of(rebuilt, images, hidden, model), images, hidden.view(2, 2, 2).numpy(), strict=True
+        gmae_vs_mae.figures_of(rebuilt, images, hidden, model), images, hidden.view(2, 2, 2).numpy(), strict=True
     ):
         where = np.kron(row, np.ones((16, 16))).astype(bool)
         pixels = image.permute(1, 2, 0).numpy()
@@ -125,8 +109,8 @@ def test_figures_are_of_hidden_patches_and_of_the_picture_with_them(script: Modu
         assert whole == pytest.approx(peak_signal_noise_ratio(pixels, filled, data_range=1), abs=1e-3)
 
 
-def test_intervals(script: ModuleType) -> None:
+def test_intervals() -> None:
     figures = np.array([[20.0, 1, 1], [22, 1, 1], [24, 1, 1]])
-    row = script.reconstruction_row("b", figures, figures - [[1, 0, 0], [2, 0, 0], [3, 0, 0]])
+    row = gmae_vs_mae.reconstruction_row("b", figures, figures - [[1, 0, 0], [2, 0, 0], [3, 0, 0]])
     assert row["within"] == pytest.approx(1.96 * 2 / 3**0.5)
     assert (row["difference"], row["difference_within"]) == (2, pytest.approx(1.96 / 3**0.5))

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import csv
-import runpy
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from evals.benchmarks import large_scenes
 from gmae_tools import formats
 
 
-@pytest.fixture(scope="module")
-def script(request: pytest.FixtureRequest) -> dict[str, object]:
-    return runpy.run_path(str(request.getfixturevalue("repository") / "evals" / "benchmarks" / "large_scenes.py"))
-
-
-def test_the_scene_is_its_photograph(script: dict, tmp_path: Path) -> None:
+def test_the_scene_is_its_photograph(tmp_path: Path) -> None:
     """Seen through the camera that its file says."""
-    scene = script["make_scene"](96, 64, 96)
+    scene = large_scenes.make_scene(96, 64, 96)
     formats.write(tmp_path / "some.ply", scene)
     back = formats.read(tmp_path / "some.ply")
     assert (back.k, back.height, back.width) == (2 * 96 * 96, 64, 96)
@@ -28,21 +23,22 @@ def test_the_scene_is_its_photograph(script: dict, tmp_path: Path) -> None:
     assert (back.render()[0] - photo).abs().mean() < 0.05
 
 
-def test_every_step_runs(script: dict, tmp_path: Path) -> None:
-    scene = script["make_scene"](16, 48, 72)
-    for name, step in script["STEPS"].items():
-        if name == "layers":  # asks for more of the nearest than there are
-            continue
+@pytest.mark.slow
+def test_every_step_runs(tmp_path: Path) -> None:
+    scene = large_scenes.make_scene(16, 48, 72)
+    for step in large_scenes.STEPS.values():
         step(scene, tmp_path)
     assert (tmp_path / "centres.png").exists()
 
 
-def test_the_command_measures(script: dict, tmp_path: Path) -> None:
-    """Here in one process, which spares the imports."""
-    command = script["main"]
-    command.callback.__globals__["_alone"] = lambda function, *arguments: function(*arguments)
+@pytest.mark.slow
+def test_the_command_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps run in one process, which saves the imports."""
+    monkeypatch.setattr(large_scenes, "_alone", lambda function, *arguments: function(*arguments))
     out = tmp_path / "out.csv"
-    result = CliRunner().invoke(command, ["--side", "20", "--step", "re", "-o", str(out)], catch_exceptions=False)
+    result = CliRunner().invoke(
+        large_scenes.main, ["--side", "20", "--step", "re", "-o", str(out)], catch_exceptions=False
+    )
     assert result.exit_code == 0
     rows = list(csv.DictReader(out.open()))
     assert [(row["step"], row["gaussians"]) for row in rows] == [("read", "800"), ("render", "800")]

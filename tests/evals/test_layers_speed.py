@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import runpy
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from evals.benchmarks import layers_speed
+from evals.studies import input_shape
 from gmae_tools import checkpoints
 from gmae_tools.model import GMAE, GMAEConfig
 
@@ -23,44 +25,33 @@ def checkpoint(tmp_path: Path) -> str:
     return str(tmp_path / "nano")
 
 
-def run_eval(repository: Path, script: str, *arguments: str) -> list[dict[str, str]]:
+def run_eval(script: ModuleType, *arguments: str) -> list[dict[str, str]]:
     """Rows of the table that the script writes into its `--out`, the last argument."""
-    result = CliRunner().invoke(
-        runpy.run_path(str(repository / "evals" / script))["main"], arguments, catch_exceptions=False
-    )
+    result = CliRunner().invoke(script.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     with open(arguments[-1], newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_layers_speed(repository: Path, tmp_path: Path, checkpoint: str) -> None:
-    threads = torch.get_num_threads()
+def test_layers_speed(tmp_path: Path, checkpoint: str) -> None:
     out = str(tmp_path / "results" / "speed.csv")
-    try:
-        rows = run_eval(
-            repository, "benchmarks/layers_speed.py", "--checkpoint", checkpoint, "--rounds", "1", "--out", out
-        )
-    finally:
-        torch.set_num_threads(threads)
+    rows = run_eval(layers_speed, "--checkpoint", checkpoint, "--rounds", "1", "--out", out)
     assert [row["part"] for row in rows] == ["forward", "layers", "metrics", "files"]
     assert float(rows[0]["ratio"]) == 1
     assert all(float(row["milliseconds"]) > 0 for row in rows)
 
 
-def test_input_shape(repository: Path, tmp_path: Path, checkpoint: str) -> None:
+def test_input_shape(tmp_path: Path, checkpoint: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     out = str(tmp_path / "results" / "shape.csv")
-    rows = run_eval(
-        repository, "studies/input_shape.py", str(tmp_path / "noise.png"), "--checkpoint", checkpoint, "--out", out
-    )
+    rows = run_eval(input_shape, str(tmp_path / "noise.png"), "--checkpoint", checkpoint, "--out", out)
     assert [row["input"] for row in rows] == ["square", "own shape"]
     assert all(3 < float(row["psnr"]) < 15 for row in rows)
 
 
-def test_grids_keep_aspect_ratio_and_number_of_patches(repository: Path) -> None:
-    nearest_grid = runpy.run_path(str(repository / "evals" / "studies" / "input_shape.py"))["nearest_grid"]
+def test_grids_keep_aspect_ratio_and_number_of_patches() -> None:
     config = GMAEConfig(image_size=224)
-    assert nearest_grid(config, 500, 500) == (224, 224)
-    assert nearest_grid(config, 321, 481) == (176, 272)
-    assert nearest_grid(config, 1, 10000) == (16, 22400)
+    assert input_shape.nearest_grid(config, 500, 500) == (224, 224)
+    assert input_shape.nearest_grid(config, 321, 481) == (176, 272)
+    assert input_shape.nearest_grid(config, 1, 10000) == (16, 22400)

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
-from accelerate.state import AcceleratorState
 from click.testing import CliRunner
 from PIL import Image
 
-
-@pytest.fixture
-def script() -> Iterator[ModuleType]:
-    """The script as a module; accelerate keeps its first settings for the life of the process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield importlib.import_module("evals.studies.pretraining_choices")
-    AcceleratorState._reset_state(reset_partial_state=True)
+from evals.studies import pretraining_choices
 
 
-def test_every_change_differs_from_the_defaults_and_is_possible(script: ModuleType) -> None:
-    configs = [script.run_config(name, ("data",), "nano", None, 100, 4, 0) for name in script.CHANGES]
+def test_every_change_differs_from_the_defaults_and_is_possible() -> None:
+    configs = [
+        pretraining_choices.run_config(name, ("data",), "nano", None, 100, 4, 0) for name in pretraining_choices.CHANGES
+    ]
     assert len({config.to_json() for config in configs}) == len(configs)
-    twice = script.run_config("twice the queries, half the Gaussians each", ("data",), "nano", None, 100, 4, 0).model
+    twice = pretraining_choices.run_config(
+        "twice the queries, half the Gaussians each", ("data",), "nano", None, 100, 4, 0
+    ).model
     assert twice.k == configs[0].model.k and twice.queries == 2 * configs[0].model.queries
-    assert script.run_config("rates half as high", ("data",), "nano", None, 100, 4, 0).optimizer.muon_lr == 0.01
+    assert (
+        pretraining_choices.run_config("rates half as high", ("data",), "nano", None, 100, 4, 0).optimizer.muon_lr
+        == 0.01
+    )
 
 
-def test_trains_compares_and_goes_on(script: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_trains_compares_and_goes_on(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     for number in range(12):
         (tmp_path / "data").mkdir(exist_ok=True)
         Image.fromarray(chance.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "data" / f"{number}.png")
     arguments = ["--data", tmp_path / "data", "--image-size", "32", "--samples", "128", "--seeds", "0,1",
                  "--change", "loss", "--held-out", "4", "--runs", tmp_path / "runs", "-o", tmp_path]  # fmt: skip
-    result = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
+    result = CliRunner().invoke(pretraining_choices.main, list(map(str, arguments)), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "pretraining_choices_nano.csv").set_index("change")
     assert table.index.tolist() == ["defaults", "loss on hidden pixels", "loss: PSNR", "loss: gradients, weight 1"]
@@ -48,6 +46,6 @@ def test_trains_compares_and_goes_on(script: ModuleType, tmp_path: Path) -> None
     assert table.spread[1:].min() > 0
     logs = {path: path.read_text() for path in (tmp_path / "runs").glob("*/log.jsonl")}
     assert len(logs) == 8
-    again = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
+    again = CliRunner().invoke(pretraining_choices.main, list(map(str, arguments)), catch_exceptions=False)
     assert again.stdout == result.stdout and all(path.read_text() == log for path, log in logs.items())
-    assert CliRunner().invoke(script.main, ["--data", "x", "--change", "?"]).exit_code == 2
+    assert CliRunner().invoke(pretraining_choices.main, ["--data", "x", "--change", "?"]).exit_code == 2

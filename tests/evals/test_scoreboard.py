@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -15,45 +12,31 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
-from scipy.io import savemat
 
+from evals.benchmarks import scoreboard
 from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.pretrain.held_out import HeldOut
+from tests.evals.toy_data import add_example
 
 SHAPE = (40, 56)
-
-
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    threads = torch.get_num_threads()
-    yield importlib.import_module("evals.benchmarks.scoreboard")
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs of a light square: some to train on, some with its outline, some with its area as ground truth."""
     folder = tmp_path_factory.mktemp("data")
-    bsds, ecssd, photos = folder / "bsds500", folder / "ecssd-dev", folder / "photos"
-    parts = (bsds / "images" / "val", bsds / "groundTruth" / "val", ecssd / "images", ecssd / "masks", photos)
-    for part in parts:
-        part.mkdir(parents=True)
+    (folder / "photos").mkdir()
     rng = np.random.default_rng(0)
     for number in range(40):
         top, left = int(rng.integers(2, 20)), int(rng.integers(2, 38))
         inside = np.zeros(SHAPE, bool)
         inside[top : top + 16, left : left + 16] = True
         light, dark = rng.integers(150, 250, 3), rng.integers(0, 120, 3)
-        picture = Image.fromarray(np.where(inside[..., None], light, dark).astype(np.uint8))
-        picture.save(photos / f"{number:04}.jpg", quality=95)
+        picture = np.where(inside[..., None], light, dark).astype(np.uint8)
+        Image.fromarray(picture).save(folder / "photos" / f"{number:04}.jpg", quality=95)
         if number < 4:
-            picture.save(parts[0] / f"{number:04}.jpg", quality=95)
-            picture.save(parts[2] / f"{number:04}.jpg", quality=95)
-            Image.fromarray(inside.astype(np.uint8) * 255).save(parts[3] / f"{number:04}.png")
-            cells = np.empty((1, 1), object)
-            cells[0, 0] = {"Boundaries": (inside ^ np.roll(inside, 1, 1)).astype(np.uint8)}
-            savemat(parts[1] / f"{number:04}.mat", {"groundTruth": cells})
+            add_example(folder, f"{number:04}", picture, inside ^ np.roll(inside, 1, 1), inside)
     return folder
 
 
@@ -68,11 +51,11 @@ def other(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(script: ModuleType, root: Path, folder: Path, *arguments: object) -> Result:
+def run(root: Path, folder: Path, *arguments: object) -> Result:
     """The script on the data, with `runs`, `results` and the cache in a folder."""
     data = ["--data", root / "photos", "--root", root, "--ecssd", root / "ecssd-dev", "--scales", "1"]
     places = ["--cache", folder / "cache", "--out", folder / "runs"]
-    return CliRunner().invoke(script.main, list(map(str, [*data, *places, *arguments])))
+    return CliRunner().invoke(scoreboard.main, list(map(str, [*data, *places, *arguments])))
 
 
 def good(result: Result) -> str:
@@ -80,11 +63,12 @@ def good(result: Result) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_says_what_the_other_scripts_say_and_measures_nothing_twice(
-    script: ModuleType, root: Path, checkpoint: Path, other: Path, tmp_path: Path
+    root: Path, checkpoint: Path, other: Path, tmp_path: Path
 ) -> None:
     results = ["--results", tmp_path / "results"]
-    output = good(run(script, root, tmp_path, checkpoint, f"wider={other}", *results))
+    output = good(run(root, tmp_path, checkpoint, f"wider={other}", *results))
     assert "Against the first row" in output
     table = pd.read_csv(tmp_path / "results" / "scoreboard.csv").set_index("candidate")
     assert list(table.index) == ["nano-random", "wider"]
@@ -109,7 +93,7 @@ def test_says_what_the_other_scripts_say_and_measures_nothing_twice(
     lost = next(path for path in kept if path.name.startswith("figure"))
     lost.unlink()
     candidates = [checkpoint, f"again={checkpoint}", f"wider={other}"]  # two of them the same
-    output = good(run(script, root, tmp_path, *candidates, *results))
+    output = good(run(root, tmp_path, *candidates, *results))
     assert output.count(": figure\n") == 1 and not any(f": {name}\n" in output for name in ("edges", "depth"))
     again = pd.read_csv(tmp_path / "results" / "scoreboard.csv").set_index("candidate")
     unchanged = [name for name in table.columns if name != "ms"]
@@ -118,17 +102,19 @@ def test_says_what_the_other_scripts_say_and_measures_nothing_twice(
     assert {path for path, time in kept.items() if path.stat().st_mtime_ns != time} == {lost}
 
 
-def test_readouts_are_rows(script: ModuleType, root: Path, checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_readouts_are_rows(root: Path, checkpoint: Path, tmp_path: Path) -> None:
     readouts = ["--readout", "regions", "--readout", "render-gradient"]
-    good(run(script, root, tmp_path, f"nano={checkpoint}", *readouts, "--results", tmp_path))
+    good(run(root, tmp_path, f"nano={checkpoint}", *readouts, "--results", tmp_path))
     table = pd.read_csv(tmp_path / "scoreboard.csv")
     assert list(table["readout"]) == ["regions, looks 1", "render-gradient, looks 1"]
     assert table["ods"].nunique() == 2 and table["psnr"].nunique() == table["l16_ods"].nunique() == 1
 
 
-def test_the_reporting_half_is_apart(script: ModuleType, root: Path, checkpoint: Path, tmp_path: Path) -> None:
-    good(run(script, root, tmp_path, checkpoint, "--results", tmp_path))
-    output = good(run(script, root, tmp_path, checkpoint, "--results", tmp_path, "--reporting-half"))
+@pytest.mark.slow
+def test_the_reporting_half_is_apart(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    good(run(root, tmp_path, checkpoint, "--results", tmp_path))
+    output = good(run(root, tmp_path, checkpoint, "--results", tmp_path, "--reporting-half"))
     assert "ECSSD: even numbers" in output
     odd, even = (pd.read_csv(tmp_path / f"{name}.csv").iloc[0] for name in ("scoreboard", "scoreboard-reported"))
     assert odd["iou"] != even["iou"] and odd["ods"] == even["ods"]
@@ -136,17 +122,18 @@ def test_the_reporting_half_is_apart(script: ModuleType, root: Path, checkpoint:
     assert sorted(path.stem for path in maps) == ["0000", "0001", "0002", "0003"]
 
 
-def test_quick_leaves_the_results_alone(script: ModuleType, root: Path, pieces: Path, tmp_path: Path) -> None:
-    before = sorted((script.ROOT / "evals" / "results").iterdir())
-    output = good(run(script, root, tmp_path, pieces, "--quick"))
+@pytest.mark.slow
+def test_quick_leaves_the_results_alone(root: Path, pieces: Path, tmp_path: Path) -> None:
+    before = sorted((scoreboard.ROOT / "evals" / "results").iterdir())
+    output = good(run(root, tmp_path, pieces, "--quick"))
     assert "5 thresholds, every 25. image" in output
-    assert sorted((script.ROOT / "evals" / "results").iterdir()) == before
+    assert sorted((scoreboard.ROOT / "evals" / "results").iterdir()) == before
 
 
-def test_a_changed_checkpoint_is_another_candidate(script: ModuleType, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_changed_checkpoint_is_another_candidate(checkpoint: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(checkpoint, copy)
-    ours, theirs = (script.Candidate.parse(str(path)) for path in (checkpoint, copy))
+    ours, theirs = (scoreboard.Candidate.parse(str(path)) for path in (checkpoint, copy))
     assert ours.folder(tmp_path) == theirs.folder(tmp_path)
     config = json.loads((copy / "config.json").read_text())
     config["model"]["camera"]["focal"] = 1.5
@@ -154,23 +141,23 @@ def test_a_changed_checkpoint_is_another_candidate(script: ModuleType, checkpoin
     assert ours.folder(tmp_path) != theirs.folder(tmp_path)
 
 
-def test_two_candidates_need_two_names(script: ModuleType, root: Path, checkpoint: Path, tmp_path: Path) -> None:
-    result = run(script, root, tmp_path, checkpoint, checkpoint)
+def test_two_candidates_need_two_names(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    result = run(root, tmp_path, checkpoint, checkpoint)
     assert result.exit_code == 2 and "LABEL=CHECKPOINT" in result.output
-    assert script.Candidate.parse("a=hf://org/name") == script.Candidate("a", "hf://org/name")
+    assert scoreboard.Candidate.parse("a=hf://org/name") == scoreboard.Candidate("a", "hf://org/name")
 
 
-def test_differences_are_paired(script: ModuleType) -> None:
+def test_differences_are_paired() -> None:
     def measured(shift: float) -> dict[str, object]:
         values = [shift + value for value in (1.0, 5.0, 9.0)]
-        samples = {name: list(values) for name in script.COMPARED}
+        samples = {name: list(values) for name in scoreboard.COMPARED}
         samples["iou"] = [2 * value for value in values]
         counts = {str(n): [[4, 6 + n], [8, 12], [4, 5], [9, 12]] for n in range(3)}
-        return {"all": script.Measured({}, samples), "edges": script.Measured({}, counts=counts)}
+        return {"all": scoreboard.Measured({}, samples), "edges": scoreboard.Measured({}, counts=counts)}
 
-    row = script.difference_of(measured(0.5), measured(0.0), 2)
-    assert set(row) | {"candidate", "readout"} == set(script.DIFFERENCES)
+    row = scoreboard.difference_of(measured(0.5), measured(0.0), 2)
+    assert set(row) | {"candidate", "readout"} == set(scoreboard.DIFFERENCES)
     assert (row["psnr"], row["iou"], row["ods"]) == pytest.approx((0.5, 1.0, 0.0))
     assert (row["psnr_sd"], row["iou_sd"], row["ods_sd"]) == pytest.approx((0, 0, 0), abs=1e-12)
-    assert script.error(np.array([1.0, 2.0, 6.0, np.nan])) == pytest.approx(np.std([1, 2, 6], ddof=1) / 3**0.5)
-    assert np.isnan(script.known_mean(np.array([np.nan])))
+    assert scoreboard.error(np.array([1.0, 2.0, 6.0, np.nan])) == pytest.approx(np.std([1, 2, 6], ddof=1) / 3**0.5)
+    assert np.isnan(scoreboard.known_mean(np.array([np.nan])))

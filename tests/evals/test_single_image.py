@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
-from accelerate.state import AcceleratorState
 from click.testing import CliRunner
 from PIL import Image
 
-
-@pytest.fixture
-def script() -> Iterator[ModuleType]:
-    """The script as a module; accelerate keeps its first settings for the life of the process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield importlib.import_module("evals.studies.single_image")
-    AcceleratorState._reset_state(reset_partial_state=True)
+from evals.studies import single_image
 
 
 @pytest.fixture
@@ -35,14 +25,13 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_trains_on_one_photograph_and_goes_on(
-    script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "LinearConfig", partial(script.LinearConfig, epochs=3, warmup=1))
+@pytest.mark.slow
+def test_trains_on_one_photograph_and_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(single_image, "LinearConfig", partial(single_image.LinearConfig, epochs=3, warmup=1))
     arguments = ["--data", data, "--image", data / "dark" / "000.png", "--samples", "64", "--seeds", "0",
                  "--image-size", "32", "--neighbours", "5", "--objective", "gmae", "--objective", "mae",
                  "--out", tmp_path / "runs", "--results", tmp_path / "results"]  # fmt: skip
-    result = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
+    result = CliRunner().invoke(single_image.main, list(map(str, arguments)), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "results" / "single_image_nano.csv")
     assert table.model.unique().tolist() == [
@@ -52,15 +41,16 @@ def test_trains_on_one_photograph_and_goes_on(
     assert table.difference.notna().sum() == 8
     logs = {path: path.read_text() for path in (tmp_path / "runs").glob("*/log.jsonl")}
     assert len(logs) == 2 and not (tmp_path / "results" / "single_image_nano_finetuned.csv").exists()
-    again = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
+    again = CliRunner().invoke(single_image.main, list(map(str, arguments)), catch_exceptions=False)
     assert again.stdout == result.stdout and all(path.read_text() == log for path, log in logs.items())
 
 
-def test_fine_tunes_what_was_trained_on_one_photograph(script: ModuleType, data: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_fine_tunes_what_was_trained_on_one_photograph(data: Path, tmp_path: Path) -> None:
     arguments = ["--data", data, "--image", data / "dark" / "000.png", "--samples", "64", "--seeds", "0,1",
                  "--image-size", "32", "--neighbours", "5", "--fine-tune", "2", "--batch-size", "16",
                  "--out", tmp_path / "runs", "--results", tmp_path / "results"]  # fmt: skip
-    result = CliRunner().invoke(script.main, list(map(str, arguments)), catch_exceptions=False)
+    result = CliRunner().invoke(single_image.main, list(map(str, arguments)), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "results" / "single_image_nano_finetuned.csv")
     assert table.model.tolist() == ["random weights", "gmae of 000.png"] and set(table.seeds) == {2}

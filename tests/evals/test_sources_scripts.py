@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -11,24 +9,17 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from accelerate.state import AcceleratorState
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from evals.benchmarks import finetuning, occlusion_invariance, paper_ablations
+from evals.bootstrap import bootstrap_interval
+from evals.common import read_table
 from gmae_tools import checkpoints
 from gmae_tools.encoder.probe import LinearConfig
-from gmae_tools.metrics.accuracy import bootstrap_interval
 from gmae_tools.model import GMAE, GMAEConfig
 
 SIZES = ["--preset", "nano", "--image-size", "32", "--samples", "32", "--held-out", "8"]
-
-
-@pytest.fixture
-def script() -> Iterator[Callable[[str], ModuleType]]:
-    """Scripts as modules; accelerate keeps its first settings for the life of the process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield lambda name: importlib.import_module(f"evals.benchmarks.{name}")
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +36,12 @@ def call(module: ModuleType, *arguments: object) -> Result:
     return CliRunner().invoke(module.main, list(map(str, arguments)), catch_exceptions=False)
 
 
-def test_the_papers_ablations(
-    script: Callable[[str], ModuleType], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = script("paper_ablations")
-    monkeypatch.setattr(module, "LinearConfig", partial(LinearConfig, rates=(0.1,), epochs=2, warmup=1))
+@pytest.mark.slow
+def test_the_papers_ablations(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper_ablations, "LinearConfig", partial(LinearConfig, rates=(0.1,), epochs=2, warmup=1))
     arguments = ["--data", photographs, *SIZES, "--patch-size", "8", "--batch-size", "16", "--group", "loss",
                  "--runs", tmp_path / "runs", "--out", tmp_path / "out", "--seeds", "0,1"]  # fmt: skip
-    result = call(module, *arguments)
+    result = call(paper_ablations, *arguments)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "out" / "paper_ablations.csv")
     assert table.value.tolist() == ["all", "masked", "masked, normalised"]
@@ -61,45 +50,40 @@ def test_the_papers_ablations(
     assert Image.open(tmp_path / "out" / "paper_ablations.png").width > 300
     runs = sorted(path.name for path in (tmp_path / "runs").iterdir() if (path / "log.jsonl").exists())
     assert len(runs) == 3 * 2 and "48-32-8-k256-c1-m0.75-masked-normalised-32-16-1" in runs  # the base is trained once
-    monkeypatch.setattr(module, "pretrain", None)
-    assert call(module, *arguments).stdout == result.stdout
+    monkeypatch.setattr(paper_ablations, "pretrain", None)
+    assert call(paper_ablations, *arguments).stdout == result.stdout
 
 
-def test_the_ablations_are_of_the_published_model(script: Callable[[str], ModuleType]) -> None:
-    module = script("paper_ablations")
-    model = module.paper_model("nano", 96, 12)
+def test_the_ablations_are_of_the_published_model() -> None:
+    model = paper_ablations.paper_model("nano", 96, 12)
     assert (model.queries, model.gaussians_per_query, model.max_scale, model.width) == (256, 1, 1.0, 48)
     assert (model.image_size, model.patch_size) == (96, 12)
-    assert {name: list(choices) for name, choices in module.GROUPS.items()} == {
+    assert {name: list(choices) for name, choices in paper_ablations.GROUPS.items()} == {
         "largest scale c": ["0.5", "1", "2"], "hidden patches": ["0.70", "0.75", "0.80"],
         "loss on": ["all", "masked", "masked, normalised"], "Gaussians K": ["64", "128", "256", "512"],
     }  # fmt: skip
 
 
-def test_fine_tuned_encoders_are_compared(
-    script: Callable[[str], ModuleType], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = script("finetuning")
+@pytest.mark.slow
+def test_fine_tuned_encoders_are_compared(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.save(GMAE(GMAEConfig.preset("nano", image_size=32)), tmp_path / "other" / "model")
     arguments = ["--data", photographs, *SIZES, "--pretrain-batch-size", "16", "--objective", "gmae", "--objective",
                  "c-mae", "--checkpoint", tmp_path / "other" / "model", "--epochs", "1", "--batch-size", "16",
                  "--seeds", "0,1", "--workers", "0", "--device", "cpu", "--runs", tmp_path / "runs",
                  "--out", tmp_path / "out"]  # fmt: skip
-    result = call(module, *arguments)
+    result = call(finetuning, *arguments)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "out" / "finetuning.csv")
     assert table.model.tolist() == ["random weights", "gmae", "c-mae", "other"] and set(table.seeds) == {2}
     assert table.difference.notna().tolist() == [False, True, True, True]
     assert type(checkpoints.load_any(tmp_path / "runs" / "c-mae" / "model").decoder).__name__ == "LightHead"
     monkeypatch.setattr("gmae_tools.encoder.finetune._train", None)
-    assert call(module, *arguments).stdout == result.stdout
+    assert call(finetuning, *arguments).stdout == result.stdout
 
 
-def test_invariance_of_all_objectives_in_one_figure(
-    script: Callable[[str], ModuleType], photographs: Path, tmp_path: Path
-) -> None:
-    module = script("occlusion_invariance")
-    result = call(module, "--data", photographs, *SIZES, "--batch-size", "16", "--photographs", "16",
+@pytest.mark.slow
+def test_invariance_of_all_objectives_in_one_figure(photographs: Path, tmp_path: Path) -> None:
+    result = call(occlusion_invariance, "--data", photographs, *SIZES, "--batch-size", "16", "--photographs", "16",
                   "--cka-batch-size", "8", "--ratio", "0.5", "--device", "cpu", "--runs", tmp_path / "runs",
                   "--out", tmp_path / "out")  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -107,7 +91,7 @@ def test_invariance_of_all_objectives_in_one_figure(
     assert table.model.unique().tolist() == ["mae", "random:mae", "r-mae", "c-mae", "gmae"]
     assert set(table.occlusion) == {"random", "block", "halves"}
     assert Image.open(tmp_path / "out" / "occlusion_invariance.png").width > 800
-    curves = module.curves_of(module.read_table(tmp_path / "out" / "occlusion_invariance.csv"))
+    curves = occlusion_invariance.curves_of(read_table(tmp_path / "out" / "occlusion_invariance.csv"))
     assert len(curves) == 5 * (2 * 3 + 2) and all(len(curve.cka) == 4 for curve in curves)
 
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import csv
-import runpy
 from pathlib import Path
 
-import torch
+import pytest
 from click.testing import CliRunner
 
-SCRIPT = Path(__file__).parents[2] / "evals" / "benchmarks" / "splatting_speed.py"
+from evals.benchmarks import splatting_speed
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_and_writes_its_table(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    try:
-        result = CliRunner().invoke(runpy.run_path(str(SCRIPT))["main"], ["--quick", "--out", str(tmp_path)])
-    finally:
-        torch.set_num_threads(threads)
+    result = CliRunner().invoke(splatting_speed.main, ["--quick", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     with (tmp_path / "splatting_speed.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -15,8 +15,7 @@ from gmae_tools import checkpoints, formats
 from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats import npz, ply, splat
-from gmae_tools.formats.perspective import Viewer, in_perspective, to_viewer
-from gmae_tools.gaussians import Gaussians
+from gmae_tools.formats.perspective import PerspectiveView, for_viewers, in_perspective
 from gmae_tools.predict import predict
 from gmae_tools.scene import Scene
 from tests.some_gaussians import K, some_gaussians
@@ -77,7 +76,7 @@ def test_every_suffix_is_written(scene: Scene, tmp_path: Path) -> None:
 def sidecar(tmp_path: Path, **changes: Any) -> None:
     record: dict[str, Any] = {
         "files": ["some.ply", "some.splat", "some.npz"],
-        "viewer": Viewer(HEIGHT, WIDTH, 40.0).to_dict(),
+        "viewer": PerspectiveView(HEIGHT, WIDTH, 40.0).to_dict(),
         "camera": {"kind": "gmae", "distance": 8.0, "focal": 3.0, "blur": 0.1},
     }
     (tmp_path / "some.json").write_text(json.dumps(record | changes))
@@ -85,7 +84,7 @@ def sidecar(tmp_path: Path, **changes: Any) -> None:
 
 def test_the_json_file_of_an_export(scene: Scene, tmp_path: Path) -> None:
     """One of an earlier version, whose PLY files do not say themselves how they are seen."""
-    moved = in_perspective(scene.gaussians, scene.camera, Viewer(HEIGHT, WIDTH, 40.0))
+    moved = in_perspective(scene, PerspectiveView(HEIGHT, WIDTH, 40.0)).gaussians
     ply.write(tmp_path / "some.ply", moved)
     splat.write(tmp_path / "some.splat", moved)
     scene.gaussians.save(tmp_path / "some.npz")
@@ -196,22 +195,22 @@ def test_a_viewer_sees_a_pinholes_scene_in_its_own_proportions(height: int, widt
     gaussians = some_gaussians()
     gaussians.means[..., 2] += 20
     camera = Camera("pinhole", 0.0, 2 * 70 / width, focal_y=2 * 70 / height)
-    moved, viewer = to_viewer(gaussians, camera, height, width, 50.0)
-    assert viewer.fov == pytest.approx(2 * math.degrees(math.atan(32 / 70)))
+    shown, view = for_viewers(Scene(gaussians, camera, height, width), 50.0)
+    moved = shown.gaussians
+    assert view.fov == pytest.approx(2 * math.degrees(math.atan(32 / 70)))
     assert moved.means[..., 2].median() == pytest.approx(0.0, abs=1e-4)
     ratio = moved.scales / gaussians.scales
     torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio))
     assert torch.equal(moved.quats, gaussians.quats)
-    ours, theirs = project(gaussians, camera, height, width), project(moved, viewer.camera(), height, width)
+    ours, theirs = project(gaussians, camera, height, width), shown.splats()
     torch.testing.assert_close(theirs.means, ours.means, atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(theirs.conics, ours.conics, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("camera", [Camera(), Camera("pinhole", 8.0, 8.0), Camera("pinhole", 8.0, 8.0, cx=0.1)])
 def test_all_else_is_reshaped_for_viewers(camera: Camera) -> None:
-    gaussians = some_gaussians()
-    moved, viewer = to_viewer(gaussians, camera, HEIGHT, WIDTH, 40.0)
-    expected = in_perspective(gaussians, camera, Viewer(HEIGHT, WIDTH, 40.0))
-    assert viewer == Viewer(HEIGHT, WIDTH, 40.0)
-    assert all(torch.equal(getattr(moved, name), tensor) for name, tensor in vars(expected).items())
-    assert isinstance(moved, Gaussians)
+    scene, view = Scene(some_gaussians(), camera, HEIGHT, WIDTH), PerspectiveView(HEIGHT, WIDTH, 40.0)
+    shown, found = for_viewers(scene, 40.0)
+    assert found == view
+    expected = vars(in_perspective(scene, view).gaussians)
+    assert all(torch.equal(getattr(shown.gaussians, name), tensor) for name, tensor in expected.items())

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmae_tools.errors import GmaeToolsError
 from gmae_tools.encoder.features import open_extractor
 from gmae_tools.encoder.finetune import FinetuneConfig, open_classifier
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats.official_mae import from_official
 from gmae_tools.formats.timm import export_timm, loading_code, timm_arguments, timm_weights
-from gmae_tools.mae import MAE, MAEConfig, from_official
+from gmae_tools.mae import MAE, MAEConfig
 from gmae_tools.model import GMAE, RGB_MEAN, RGB_STD, Autoencoder, AutoencoderConfig, GMAEConfig
 from tests.oracles.mae import OfficialMAE
 

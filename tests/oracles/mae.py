@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gmae_tools import checkpoints
+from gmae_tools.formats.torch_files import reads_safely
 from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
@@ -96,6 +96,6 @@ def position_embeddings(side: int, width: int) -> Tensor:
 
 def save_official(content: object, path: Path) -> None:
     """Write an official file; the test is skipped where torch is too old for our package to read it."""
-    if not checkpoints.reads_official():
+    if not reads_safely():
         pytest.skip("needs a version of torch that reads a .pth safely")
     torch.save(content, path)

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.masks import visible_patches
-from gmae_tools.pretrain.batches import Batch, BatchMaker
-from gmae_tools.pretrain.crops import Cropper, draw_crops
+from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Placement
+from gmae_tools.pretrain.crops import Cropper
 from gmae_tools.pretrain.objectives import GMAEObjective
+from gmae_tools.pretrain.sampling import Batch, PhotoOrder, sample_crops
+from gmae_tools.vit import visible_patches
 
 CPU = torch.device("cpu")
+PLACE = Placement(CPU)
 OBJECTIVE = GMAEObjective((0.2, 0.7))
 INDICES = np.array([0, 2, 3, 5, 6])  # of seven photographs
 
@@ -31,9 +33,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PhotoStore:
     return PhotoStore.open([folder], folder / "cache", progress=False)
 
 
-def maker(store: PhotoStore, **changes: Any) -> BatchMaker:
-    values: dict[str, Any] = {"batch_size": 8, "objective": OBJECTIVE, "patch_size": 8}
-    return BatchMaker(store, INDICES, CPU, **{**values, **changes})
+def maker(store: PhotoStore, place: Placement = PLACE, **changes: Any) -> BatchMaker:
+    return BatchMaker(store, INDICES, BatchPlan(OBJECTIVE, batch_size=8, patch_size=8, **changes), place)
 
 
 def shown(batch: Batch) -> list[int]:
@@ -53,8 +54,8 @@ def test_every_epoch_shows_every_photograph_once_in_an_order_of_its_own(store: P
 def test_a_batch_is_what_its_parts_make(store: PhotoStore) -> None:
     batch = maker(store, seed=3, crop_scale=(0.4, 0.9)).batch(2, 24)
     samples = np.arange(16, 24)
-    photos = maker(store, seed=3).photos_of(samples)
-    crops = draw_crops(store.shapes[photos], samples, 3, (0.4, 0.9))
+    photos = PhotoOrder(INDICES, seed=3).photos_of(samples)
+    crops = sample_crops(store.shapes[photos], samples, 3, (0.4, 0.9))
     assert batch.size == 24
     assert torch.equal(batch.pixels, Cropper(store, CPU).crops(photos, *crops, 24))
     assert torch.equal(batch.visible, visible_patches(OBJECTIVE.masks(9, 2, samples, 3)))
@@ -64,7 +65,7 @@ def test_a_batch_is_what_its_parts_make(store: PhotoStore) -> None:
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_a_step_without_gaps_or_padding(store: PhotoStore, processes: int) -> None:
     whole = maker(store).batch(1, 16)
-    shares = [maker(store, process=i, processes=processes).batch(1, 16) for i in range(processes)]
+    shares = [maker(store, Placement(CPU, i, processes)).batch(1, 16) for i in range(processes)]
     for name in ("pixels", "visible", "backgrounds"):
         dealt = torch.stack([getattr(share, name) for share in shares], 1).flatten(0, 1)
         assert torch.equal(dealt, getattr(whole, name))

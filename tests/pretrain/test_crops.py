@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from gmae_tools.datasets.photos import PhotoStore
-from gmae_tools.pretrain.crops import Cropper, bicubic_weights, draw_crops, resize_batch
+from gmae_tools.pretrain.crops import Cropper, bicubic_weights, resize_batch
+from gmae_tools.pretrain.sampling import sample_crops
 from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def test_boxes_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
     ensure_torchvision()
     transforms = importlib.import_module("torchvision.transforms")
     torch.manual_seed(0)
-    ours, _ = draw_crops(np.tile(shape, (4000, 1)), np.arange(4000), 0, (0.2, 1.0))
+    ours, _ = sample_crops(np.tile(shape, (4000, 1)), np.arange(4000), 0, (0.2, 1.0))
     blank = torch.empty(3, *shape)
     get_params = transforms.RandomResizedCrop.get_params
     theirs = np.array([get_params(blank, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
@@ -55,18 +56,18 @@ def test_boxes_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shape", [(10, 400), (400, 10), (1, 1), (2, 1), (1, 50)])
 def test_boxes_fit_pictures_of_any_shape(shape: tuple[int, int]) -> None:
-    boxes, _ = draw_crops(np.tile(shape, (50, 1)), np.arange(50), 0, (0.9, 1.0))
+    boxes, _ = sample_crops(np.tile(shape, (50, 1)), np.arange(50), 0, (0.9, 1.0))
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] >= 1).all()
     assert (boxes[:, :2] + boxes[:, 2:] <= shape).all()
 
 
 def test_where_no_try_fits_the_largest_central_crop_is_taken() -> None:
-    assert draw_crops(np.array([[60, 300]]), np.array([0]), 0, WHOLE)[0].tolist() == [[0, 110, 60, 80]]
-    assert draw_crops(np.array([[300, 60]]), np.array([0]), 0, WHOLE)[0].tolist() == [[110, 0, 80, 60]]
+    assert sample_crops(np.array([[60, 300]]), np.array([0]), 0, WHOLE)[0].tolist() == [[0, 110, 60, 80]]
+    assert sample_crops(np.array([[300, 60]]), np.array([0]), 0, WHOLE)[0].tolist() == [[110, 0, 80, 60]]
 
 
 def test_half_of_the_crops_are_mirrored_whatever_the_box() -> None:
-    boxes, mirrored = draw_crops(np.full((10_000, 2), 100), np.arange(10_000), 0, (0.2, 1.0))
+    boxes, mirrored = sample_crops(np.full((10_000, 2), 100), np.arange(10_000), 0, (0.2, 1.0))
     assert abs(mirrored.mean() - 0.5) < 5 * 0.5 / 100
     assert np.abs(np.corrcoef(mirrored, boxes.T)[0, 1:]).max() < 0.05
 
@@ -74,13 +75,13 @@ def test_half_of_the_crops_are_mirrored_whatever_the_box() -> None:
 def test_a_crop_depends_on_seed_and_number_alone() -> None:
     shapes = np.random.default_rng(0).integers(20, 200, (12, 2))
     numbers = np.arange(100, 112)
-    boxes, mirrored = draw_crops(shapes, numbers, 3, (0.2, 1.0))
+    boxes, mirrored = sample_crops(shapes, numbers, 3, (0.2, 1.0))
     for part in (slice(0, 5), slice(1, 12, 3)):
-        some, turned = draw_crops(shapes[part], numbers[part], 3, (0.2, 1.0))
+        some, turned = sample_crops(shapes[part], numbers[part], 3, (0.2, 1.0))
         np.testing.assert_array_equal(some, boxes[part])
         np.testing.assert_array_equal(turned, mirrored[part])
-    assert (draw_crops(shapes, numbers, 4, (0.2, 1.0))[0] != boxes).any(1).mean() > 0.9
-    assert (draw_crops(shapes, numbers + 50, 3, (0.2, 1.0))[0] != boxes).any(1).mean() > 0.9
+    assert (sample_crops(shapes, numbers, 4, (0.2, 1.0))[0] != boxes).any(1).mean() > 0.9
+    assert (sample_crops(shapes, numbers + 50, 3, (0.2, 1.0))[0] != boxes).any(1).mean() > 0.9
 
 
 # --- pixels -------------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def test_cutting_on_the_host_and_on_the_device_agree(
 ) -> None:
     monkeypatch.setattr("gmae_tools.pretrain.crops._AT_ONCE_ON_CPU", at_once)
     indices = np.array([3, 0, 11, 3, 7, 5, 9])
-    boxes, mirrored = draw_crops(store.shapes[indices], np.arange(7), 0, (0.2, 1.0))
+    boxes, mirrored = sample_crops(store.shapes[indices], np.arange(7), 0, (0.2, 1.0))
     host, device = (Cropper(store, CPU, resident).crops(indices, boxes, mirrored, 32) for resident in (False, True))
     assert host.shape == (7, 3, 32, 32) and host.dtype == torch.uint8
     for picture, other, index, (top, left, h, w), turned in zip(host, device, indices, boxes, mirrored, strict=True):
@@ -132,7 +133,7 @@ def test_cutting_on_the_host_and_on_the_device_agree(
 def test_a_gpu_makes_the_pictures_of_the_cpu(store: PhotoStore, resident: bool) -> None:
     """To one level: float32 products may be rounded to TF32 there."""
     indices = np.arange(700) % 12
-    boxes, mirrored = draw_crops(store.shapes[indices], np.arange(700), 0, (0.2, 1.0))
+    boxes, mirrored = sample_crops(store.shapes[indices], np.arange(700), 0, (0.2, 1.0))
     expected = Cropper(store, CPU).crops(indices, boxes, mirrored, 48)
     actual = Cropper(store, torch.device("cuda"), resident).crops(indices, boxes, mirrored, 48)
     assert actual.is_cuda

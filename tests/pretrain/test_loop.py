@@ -26,7 +26,7 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain import loop
 from gmae_tools.pretrain.held_out import HeldOut
-from gmae_tools.pretrain.loop import PretrainConfig, pretrain
+from gmae_tools.pretrain.loop import Execution, PretrainConfig, pretrain
 from gmae_tools.pretrain.objectives.gmae import (
     GMAEObjective,
     gmae_loss,
@@ -34,9 +34,9 @@ from gmae_tools.pretrain.objectives.gmae import (
     reconstruction_error,
     slot_depth_spread,
 )
-from gmae_tools.pretrain.objectives.objective import draw_backgrounds, draw_masks
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.reconstruction import render
+from gmae_tools.pretrain.sampling import sample_backgrounds, sample_masks
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.splatting import rasterize
 from tests.oracles.mae import save_official
@@ -51,33 +51,33 @@ HAS_MUON = hasattr(torch.optim, "Muon")  # since torch 2.9
 @pytest.mark.parametrize("patches", [4, 16, 64, 196])
 @pytest.mark.parametrize("ratio", [0.0, 0.25, 0.75])
 def test_the_masked_share_is_exact(patches: int, ratio: float) -> None:
-    masks = draw_masks((ratio, ratio), patches, step=3, samples=SAMPLES, seed=0)
+    masks = sample_masks((ratio, ratio), patches, step=3, samples=SAMPLES, seed=0)
     assert masks.shape == (6, patches) and masks.dtype == torch.bool
     assert masks.sum(1).tolist() == [ratio * patches] * 6
 
 
 def test_something_stays_visible() -> None:
-    assert not draw_masks((0.95, 0.95), 4, 0, SAMPLES, 0).all(1).any()
+    assert not sample_masks((0.95, 0.95), 4, 0, SAMPLES, 0).all(1).any()
 
 
 def test_masks_follow_from_seed_and_sample_number() -> None:
     config = (0.5, 0.5)
-    masks = draw_masks(config, 64, 0, SAMPLES, seed=0)
+    masks = sample_masks(config, 64, 0, SAMPLES, seed=0)
     # Any process, any step, any batch: the sample's own mask.
-    assert torch.equal(draw_masks(config, 64, 9, SAMPLES[[4, 1]], seed=0), masks[[4, 1]])
+    assert torch.equal(sample_masks(config, 64, 9, SAMPLES[[4, 1]], seed=0), masks[[4, 1]])
     assert len({tuple(mask) for mask in masks.tolist()}) == 6
-    assert not torch.equal(draw_masks(config, 64, 0, SAMPLES, seed=1), masks)
+    assert not torch.equal(sample_masks(config, 64, 0, SAMPLES, seed=1), masks)
 
 
 def test_every_patch_is_hidden_equally_often() -> None:
-    share = draw_masks((0.5, 0.5), 16, 0, np.arange(2000), seed=0).float().mean(0)
+    share = sample_masks((0.5, 0.5), 16, 0, np.arange(2000), seed=0).float().mean(0)
     assert (share - 0.5).abs().max() < 5 * math.sqrt(0.25 / 2000)  # five standard deviations
 
 
 def test_a_range_of_ratios_is_drawn_once_a_step() -> None:
     counts = []
     for step in range(300):
-        rows = draw_masks((0.2, 0.7), 100, step, SAMPLES, seed=0).sum(1)
+        rows = sample_masks((0.2, 0.7), 100, step, SAMPLES, seed=0).sum(1)
         assert len(set(rows.tolist())) == 1  # the encoder needs equal rows
         counts.append(int(rows[0]))
     assert min(counts) >= 20 and max(counts) <= 70
@@ -86,7 +86,7 @@ def test_a_range_of_ratios_is_drawn_once_a_step() -> None:
 
 @pytest.mark.parametrize("patches", [64, 196, 784])
 def test_a_range_of_ratios_has_few_numbers_of_visible_patches(patches: int) -> None:
-    drawn = [int(draw_masks((0.0, 0.75), patches, step, SAMPLES[:1], 0).sum()) for step in range(500)]
+    drawn = [int(sample_masks((0.0, 0.75), patches, step, SAMPLES[:1], 0).sum()) for step in range(500)]
     assert 20 <= len(set(drawn)) <= 33
     assert min(drawn) == 0 and 0.7 * patches <= max(drawn) <= 0.75 * patches
     assert np.mean(drawn) == pytest.approx(0.375 * patches, rel=0.06)
@@ -99,10 +99,10 @@ def test_impossible_ratios_are_refused(ratios: tuple[float, float]) -> None:
 
 
 def test_backgrounds() -> None:
-    assert draw_backgrounds("white", SAMPLES, 0).tolist() == [[1.0] * 3] * 6
-    assert draw_backgrounds("black", SAMPLES, 0).tolist() == [[0.0] * 3] * 6
-    colors = draw_backgrounds("random", np.arange(500), 0)
-    assert torch.equal(draw_backgrounds("random", np.array([7, 3]), 0), colors[[7, 3]])
+    assert sample_backgrounds("white", SAMPLES, 0).tolist() == [[1.0] * 3] * 6
+    assert sample_backgrounds("black", SAMPLES, 0).tolist() == [[0.0] * 3] * 6
+    colors = sample_backgrounds("random", np.arange(500), 0)
+    assert torch.equal(sample_backgrounds("random", np.array([7, 3]), 0), colors[[7, 3]])
     assert colors.min() < 0.02 and colors.max() > 0.98 and (colors.mean(0) - 0.5).abs().max() < 0.06
     assert np.abs(np.corrcoef(colors.T.numpy()) - np.eye(3)).max() < 0.2  # colours, not shades of grey
 
@@ -124,7 +124,7 @@ def naive_loss(pictures: np.ndarray, images: np.ndarray, mask: np.ndarray | None
 def test_the_loss_counts_the_right_pixels(masked: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     pictures, images = (torch.rand(2, 3, 12, 20, generator=generator) for _ in range(2))
-    mask = draw_masks((0.5, 0.5), 15, 0, SAMPLES[:2], 0) if masked else None
+    mask = sample_masks((0.5, 0.5), 15, 0, SAMPLES[:2], 0) if masked else None
     expected = naive_loss(pictures.numpy(), images.numpy(), None if mask is None else mask.numpy(), 4)
     assert float(reconstruction_error(pictures, images, mask, 4).mean()) == pytest.approx(expected, rel=1e-5)
 
@@ -329,7 +329,7 @@ def test_held_out_psnr_is_that_of_scikit_image() -> None:
     expected = {"psnr": [], "psnr_masked": [], "psnr_hidden": []}  # type: dict[str, list[float]]
     for i in range(3):
         for name, ratio in (("psnr", 0.0), ("psnr_masked", 0.75)):
-            mask = draw_masks((ratio, ratio), 4, 0, np.array([i]), seed=0)
+            mask = sample_masks((ratio, ratio), 4, 0, np.array([i]), seed=0)
             with torch.no_grad():
                 picture = render(model(images[i : i + 1], mask), model.camera, 32, 32, torch.ones(3)).clamp(0, 1)
             expected[name].append(peak_signal_noise_ratio(images[i].numpy(), picture[0].numpy(), data_range=1))
@@ -548,7 +548,7 @@ def test_a_gpu_has_the_loss_curve_of_the_cpu(photographs: Path, tmp_path: Path, 
     config = small_run(photographs, schedule=schedule, optimizer=OptimizerConfig("adamw"))
     pretrain(config, tmp_path / "cpu", device="cpu")
     AcceleratorState._reset_state(reset_partial_state=True)
-    pretrain(config, tmp_path / "cuda", device="cuda", **settings)
+    pretrain(config, tmp_path / "cuda", device="cuda", execution=Execution(**settings))
     cpu, cuda = (np.array(losses(tmp_path / name)) for name in ("cpu", "cuda"))
     np.testing.assert_array_equal(cuda[:, :3], cpu[:, :3])
     np.testing.assert_allclose(cuda[:, 3], cpu[:, 3], rtol=0.02)

@@ -25,12 +25,10 @@ from gmae_tools.cli import main
 from gmae_tools.cli.pretrain import command
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, RMAEConfig, mae_loss, patchify
-from gmae_tools.masks import complement, visible_patches
 from gmae_tools.model import GMAEConfig
 from gmae_tools.pretrain import loop
-from gmae_tools.pretrain.batches import Batch
 from gmae_tools.pretrain.held_out import HeldOut
-from gmae_tools.pretrain.loop import PretrainConfig, pretrain
+from gmae_tools.pretrain.loop import Execution, PretrainConfig, pretrain
 from gmae_tools.pretrain.objectives import (
     OBJECTIVES,
     CMAEObjective,
@@ -42,7 +40,9 @@ from gmae_tools.pretrain.objectives import (
 from gmae_tools.pretrain.objectives.gmae import normalised_error
 from gmae_tools.pretrain.objectives.siamese import info_nce
 from gmae_tools.pretrain.optimizers import OptimizerConfig
+from gmae_tools.pretrain.sampling import Batch
 from gmae_tools.pretrain.schedule import Schedule
+from gmae_tools.vit import complement, visible_patches
 from tests.launches import launch
 
 NANO = {"image_size": 32, "patch_size": 8}
@@ -380,7 +380,7 @@ def test_a_run_from_before_there_were_some_settings_resumes(photographs: Path, t
     pretrain(config, tmp_path, device="cpu")
     kept = json.loads((tmp_path / "pretrain.json").read_text())
     assert kept["objective"].pop("name") == "gmae" and kept["objective"].pop("normalise_targets") is False
-    assert kept["model"].pop("query_start") == "grid"
+    assert "query_start" not in kept["model"]  # the default of what came later is not written
     (tmp_path / "pretrain.json").write_text(json.dumps(kept))
     pretrain(config, tmp_path, resume=True, device="cpu")
     chance = dataclasses.replace(config, model=dataclasses.replace(config.model, query_start="random"))
@@ -416,10 +416,10 @@ def test_matched_counts_the_views_that_find_each_other(photographs: Path) -> Non
 
     model = MeanColour(CMAEConfig.preset("nano", **NANO))
     same = HeldOut(Album(), np.array([0, 1, 2, 3]))  # type: ignore[arg-type]
-    assert CMAEObjective().figures(model, same, 32) == {"matched": 1.0}
+    assert same.metrics(model, CMAEObjective().metrics, 32) == {"matched": 1.0}
     twins = HeldOut(Album(), np.array([0, 0, 2, 3]))  # type: ignore[arg-type]
-    assert CMAEObjective().figures(model, twins, 32) == {"matched": 0.75}  # of twins the first is found by both
-    assert CMAEObjective().figures(model, HeldOut(Album(), np.arange(0)), 32) == {}  # type: ignore[arg-type]
+    assert twins.metrics(model, CMAEObjective().metrics, 32) == {"matched": 0.75}  # of twins the first is found by both
+    assert HeldOut(Album(), np.arange(0)).matched(model, 32) == {}  # type: ignore[arg-type]
 
 
 # --- settings -------------------------------------------------------------------------------------------------
@@ -436,7 +436,12 @@ def test_settings_that_cannot_work_are_refused(photographs: Path, tmp_path: Path
             "mae trains a model of a MAEConfig, not of a GMAEConfig",
         ),
         (
-            lambda: pretrain(small_run(photographs, CMAEObjective(), 1), tmp_path / "run", device="cpu", accumulate=2),
+            lambda: pretrain(
+                small_run(photographs, CMAEObjective(), 1),
+                tmp_path / "run",
+                device="cpu",
+                execution=Execution(accumulate=2),
+            ),
             "c-mae compares all pictures of a step with each other: it cannot be accumulated",
         ),
     ):

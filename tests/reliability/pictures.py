@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 from gmae_tools.datasets.photos import Photo, decode_photo
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import MAX_PIXELS, read_image
+from gmae_tools.system.untrusted import protected
 from tests.reliability.mutations import mutated
 from tests.reliability.outcome import Outcome, TimeBox
 from tests.reliability.workers import Attempt, attempts, fault_of
@@ -118,12 +118,11 @@ def try_mutation(files: dict[str, list[bytes]], seed: int, folder: Path, number:
 def try_file(path: Path) -> Attempt:
     """Both readers on a file: whether it was read or refused, and what was wrong with that."""
     failure, answer = "", "read"
-    try:
-        failure = _fault_of_picture(read_image(path), MAX_PIXELS)
-    except GmaeToolsError as error:
-        failure, answer = _fault_of_refusal(str(error), path), "refused"
-    with warnings.catch_warnings():  # as those do that decode many
-        warnings.simplefilter("ignore")
+    with protected():
+        try:
+            failure = _fault_of_picture(read_image(path), MAX_PIXELS)
+        except GmaeToolsError as error:
+            failure, answer = _fault_of_refusal(str(error), path), "refused"
         stored = decode_photo(Photo("photo", path), SIDE)
     if isinstance(stored, str):
         fault = _fault_of_refusal(f"{path}: {stored}", path)

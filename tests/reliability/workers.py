@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from unittest.mock import patch
 
+from gmae_tools.system.untrusted import protected
 from tests.reliability.outcome import TimeBox
 
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -180,7 +181,8 @@ def _work(connection: Connection, task: Callable[[int], Attempt], numbers: range
 
 def _tried(task: Callable[[int], Attempt], number: int) -> Attempt:
     try:
-        return task(number)
+        with protected():  # as a command is
+            return task(number)
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return Attempt("raised", f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})")

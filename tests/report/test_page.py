@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -22,8 +23,13 @@ from gmae_tools.cli import main
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAEConfig
-from gmae_tools.report.page import EDGE_LAYERS, FIELDS, PageRequest, page_size, render_page, write_page
-from gmae_tools.zeroshot.figure_ground import figure_mask, figure_probability
+from gmae_tools.report.figures import COVERED
+from gmae_tools.report.page import FIELDS, PageRequest, page_size, render_page, write_page
+from gmae_tools.report.web import asset
+from gmae_tools.scene import Scene
+from gmae_tools.splatting import rules
+from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
+from gmae_tools.zeroshot.names import HIERARCHY
 
 K, HEIGHT, WIDTH = 40, 30, 44
 EVIL = "<img src=x onerror=alert(1)>"
@@ -46,9 +52,13 @@ def photograph(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     return np.stack([255 * x / width, 255 * y / height, 127 * (1 + np.sin(x / 9))], -1).astype(np.uint8)
 
 
+def seen(gaussians: Gaussians, height: int = HEIGHT, width: int = WIDTH) -> Scene:
+    return Scene(gaussians, CAMERA, height, width, photograph(height, width))
+
+
 def page(name: str = "photo.jpg", request: PageRequest | None = None, gaussians: Gaussians | None = None) -> str:
     gaussians = random_gaussians() if gaussians is None else gaussians
-    return render_page(photograph(), gaussians, CAMERA, request or PageRequest("gmae-test"), name)
+    return render_page(seen(gaussians), request or PageRequest("gmae-test"), name)
 
 
 def test_of_very_many_gaussians_it_shows_fewer_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +114,17 @@ def picture(uri: str | None) -> Image.Image:
 # --- contents ----------------------------------------------------------------------------------------
 
 
+def test_the_page_composites_by_the_rules_of_the_renderer() -> None:
+    data = parse(page()).data()
+    assert data["rules"] == {
+        "alphaMax": rules.ALPHA_MAX, "cutoff": -math.log(rules.ALPHA_MIN), "tile": rules.TILE,
+        "transmittanceMin": rules.TRANSMITTANCE_MIN,
+    }  # fmt: skip
+    assert data["depthScale"]["covered"] == COVERED
+    for script in ("splats.js", "webgl.js", "page.js"):
+        assert not re.search(r"0\.99|log\(255|1e-4|0\.0001|TILE = \d", asset(script)), script
+
+
 def test_the_table_holds_exactly_what_the_renderer_gets() -> None:
     gaussians = random_gaussians()
     data = parse(page(gaussians=gaussians)).data()
@@ -141,13 +162,13 @@ def test_says_checkpoint_and_numbers() -> None:
 def test_pictures_of_the_page() -> None:
     images = {attributes.get("id") or attributes.get("data-layers"): picture(attributes["src"])
               for tag, attributes in parse(page()).elements if tag == "img"}  # fmt: skip
-    assert set(images) == {"photograph", "figure", *map(str, EDGE_LAYERS)}
+    assert set(images) == {"photograph", "figure", *map(str, HIERARCHY)}
     assert {image.size for image in images.values()} == {(WIDTH, HEIGHT)}
     photo = np.asarray(images.pop("photograph").convert("RGB"), float)
     assert np.abs(photo - photograph()).mean() < 4
     alphas = {name: np.asarray(image.convert("RGBA"))[..., 3] for name, image in images.items()}
     assert all(0 in alpha and alpha.max() == 255 for alpha in alphas.values())
-    mask = figure_mask(figure_probability(random_gaussians(), CAMERA, HEIGHT, WIDTH))
+    mask = foreground_mask(foreground_probability(seen(random_gaussians())))
     np.testing.assert_array_equal(alphas["figure"] == 0, mask)
 
 
@@ -170,7 +191,7 @@ def test_size_of_the_pictures(size: tuple[int, int], expected: tuple[int, int]) 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (50, 2)])
 def test_odd_photographs(height: int, width: int) -> None:
-    text = render_page(photograph(height, width), random_gaussians(), CAMERA, PageRequest("x"), "odd.png")
+    text = render_page(seen(random_gaussians(), height, width), PageRequest("x"), "odd.png")
     assert picture(dict(parse(text).elements)["img"]["src"]).size == (width, height)
 
 
@@ -182,7 +203,7 @@ def test_broken_gaussians_leave_nothing_behind(tmp_path: Path) -> None:
     gaussians = random_gaussians()
     gaussians.colors[0, 3, 1] = torch.nan
     with pytest.raises(GmaeToolsError, match="NaN"):
-        write_page(photograph(), gaussians, CAMERA, PageRequest("x"), tmp_path / "page.html", "x.jpg")
+        write_page(seen(gaussians), PageRequest("x"), tmp_path / "page.html", "x.jpg")
     assert not list(tmp_path.iterdir())
 
 
@@ -203,7 +224,7 @@ def test_names_are_text(name: str) -> None:
 
 
 def test_names_that_are_not_unicode(tmp_path: Path) -> None:
-    write_page(photograph(), random_gaussians(), CAMERA, PageRequest("x"), tmp_path / "a.html", "caf\udce9.jpg")
+    write_page(seen(random_gaussians()), PageRequest("x"), tmp_path / "a.html", "caf\udce9.jpg")
     assert "caf?.jpg" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 

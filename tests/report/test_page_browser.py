@@ -27,6 +27,7 @@ from gmae_tools.cli import main
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.report.figures import depth_colors, depth_range
 from gmae_tools.report.page import PageRequest, write_page
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import Raster, rasterize
 
 selenium = pytest.importorskip("selenium", reason="needs selenium")
@@ -96,7 +97,12 @@ def photograph(height: int, width: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
-    write_page(photograph(HEIGHT, WIDTH), scene(), CAMERA, PageRequest("gmae-test", LAYERS), path, "photo.jpg")
+    write_page(
+        Scene(scene(), CAMERA, HEIGHT, WIDTH, photograph(HEIGHT, WIDTH)),
+        PageRequest("gmae-test", LAYERS),
+        path,
+        "photo.jpg",
+    )
     return path
 
 
@@ -200,7 +206,7 @@ def test_pictures_are_those_of_the_renderer(browser: Chrome, page: Path, drawer:
 def test_is_smooth_without_a_graphics_card(browser: Chrome, tmp_path: Path) -> None:
     """How long a picture of 1,024 Gaussians takes is printed (`pytest -rP`); 50 ms are asked for."""
     path = tmp_path / "page.html"
-    write_page(photograph(171, 256), scene(1024), CAMERA, PageRequest("gmae-test"), path, "photo.jpg")
+    write_page(Scene(scene(1024), CAMERA, 171, 256, photograph(171, 256)), PageRequest("gmae-test"), path, "photo.jpg")
     times = []
     with visit(browser, path) as opened:
         for k in range(1020, 1025):
@@ -372,7 +378,7 @@ def test_the_ellipse_is_that_of_the_gaussian(browser: Chrome, tmp_path: Path) ->
     needle = Gaussians(torch.zeros(1, 1, 3), scales, quat, torch.full((1, 1, 3), 0.5), torch.full((1, 1), 0.9))
     camera, side = Camera("orthographic", distance=1.0, blur=0.0), 100
     path = tmp_path / "needle.html"
-    write_page(photograph(side, side), needle, camera, PageRequest("x", 1), path, "needle.jpg")
+    write_page(Scene(needle, camera, side, side, photograph(side, side)), PageRequest("x", 1), path, "needle.jpg")
     with visit(browser, path) as opened:
         opened["frame"].send_keys(Keys.ENTER)  # the middle
         opened.wait_for(opened.owner, "Gaussian 1 of 1, held")

@@ -25,9 +25,10 @@ from torch import Tensor
 from gmae_tools.camera import Camera, project
 from gmae_tools.cli import main
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.formats.perspective import Viewer, in_perspective
+from gmae_tools.formats.perspective import for_viewers
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.report.view3d import serve
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 
 HOST = "127.0.0.1"
@@ -90,15 +91,15 @@ def wait_for(condition: Callable[[], object], seconds: float = 15) -> None:
 
 @needs_viser
 def test_a_visitor_sees_the_picture(browser: object, port: int) -> None:
-    gaussians, viewer = some(), Viewer(HEIGHT, WIDTH, 40.0)
+    gaussians = some()
     nearest = gaussians.sort_by_depth().select(slice(20))
-    exported = in_perspective(gaussians, CAMERA, viewer)
-    with serve(exported, viewer, host=HOST, port=port, title="picture", source="a test") as server:
+    exported, view = for_viewers(Scene(gaussians, CAMERA, HEIGHT, WIDTH), 40.0)
+    with serve(exported, view, host=HOST, port=port, title="picture", source="a test") as server:
         browser.get(f"http://{HOST}:{port}")  # type: ignore[attr-defined]
         wait_for(server.get_clients)
         (client,) = server.get_clients().values()
-        wait_for(lambda: np.allclose(client.camera.position, (0, 0, -viewer.distance)))
-        wait_for(lambda: abs(client.camera.fov - math.radians(viewer.fovs[1])) < 1e-3)
+        wait_for(lambda: np.allclose(client.camera.position, (0, 0, -view.distance)))
+        wait_for(lambda: abs(client.camera.fov - math.radians(view.fovs[1])) < 1e-3)
 
         def psnr(shown: Gaussians) -> float:
             """Of the visitor's picture, drawn by the browser, against ours of the Gaussians before they were moved."""
@@ -119,13 +120,13 @@ def test_a_visitor_sees_the_picture(browser: object, port: int) -> None:
 
 @needs_viser
 def test_a_taken_port_is_refused(port: int) -> None:
-    viewer = Viewer(HEIGHT, WIDTH)
+    scene = for_viewers(Scene(some(), CAMERA, HEIGHT, WIDTH))
     with socket.socket() as other:
         other.bind((HOST, port))
         other.listen()
         with (
             pytest.raises(GmaeToolsError, match=rf"cannot listen on {HOST}, port {port} .* choose another"),
-            serve(some(), viewer, host=HOST, port=port, title="", source=""),
+            serve(*scene, host=HOST, port=port, title="", source=""),
         ):
             pass
 

@@ -18,7 +18,7 @@ pytest.importorskip("gsplat", reason="an extra")
 from gmae_tools import splatting
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.splatting import gsplat, rasterize, rasterize_groups
+from gmae_tools.splatting import Rules, gsplat, rasterize, rasterize_groups
 from tests.oracles import gsplat_cpu
 from tests.splatting import test_splatting
 from tests.splatting.test_splatting import (
@@ -232,7 +232,7 @@ def test_takes_double_precision(device: str) -> None:
 
 def test_another_cap_of_alpha_is_refused(device: str) -> None:
     with pytest.raises(GmaeToolsError, match=r"gsplat caps alpha at 0\.999, not at 0\.99: use the backend cpu"):
-        rasterize(to(random_splats(0), device), 16, 16, alpha_max=0.99, backend="gsplat")
+        rasterize(to(random_splats(0), device), 16, 16, rules=Rules(alpha_max=0.99), backend="gsplat")
 
 
 def test_pictures_beyond_what_gsplat_can_count_are_refused() -> None:

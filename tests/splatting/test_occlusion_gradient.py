@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.splatting import rasterize, rasterize_groups
+from gmae_tools.splatting import Rules, rasterize, rasterize_groups
 from tests.splatting.test_splatting import (
     SCENES,
     leaves,
@@ -52,7 +52,7 @@ def with_depths(splats: Splats, dtype: torch.dtype = torch.float32) -> Splats:
 def depth_gradient(splats: Splats, backend: str = "cpu", height: int = 48, width: int = 64, tau: float = TAU) -> Tensor:
     """Gradient of depths `[B, K]` of a fixed linear loss on picture and coverage."""
     splats = with_depths(splats)
-    raster = rasterize(splats, height, width, order_temperature=tau, backend=backend)  # type: ignore[arg-type]
+    raster = rasterize(splats, height, width, rules=Rules(order_temperature=tau), backend=backend)  # type: ignore[arg-type]
     weights = random_weights(*raster.image.shape[:1], raster.image.shape[1] + 1, height, width)
     loss = (raster.image * weights[:, :-1]).sum() + (raster.alpha * weights[:, -1:]).sum()
     (gradient,) = torch.autograd.grad(loss, [splats.depths])
@@ -66,7 +66,7 @@ def test_two_splats_have_the_gradient_of_the_closed_form(backend: str) -> None:
     near = one_splat((0.5, 0.5), sigma=50, color=0.9, opacity=0.6, depth=1.0)
     far = one_splat((0.5, 0.5), sigma=50, color=0.2, opacity=0.5, depth=1.3)
     splats = with_depths(merge(far, near))
-    raster = rasterize(splats, 1, 1, order_temperature=TAU, backend=backend)  # type: ignore[arg-type]
+    raster = rasterize(splats, 1, 1, rules=Rules(order_temperature=TAU), backend=backend)  # type: ignore[arg-type]
     (gradient,) = torch.autograd.grad(raster.image.sum(), [splats.depths])
     front = 1 / (1 + math.exp(0.3 / TAU))  # probability that the far one is in front
     expected = front * (1 - front) / TAU * 0.6 * 0.5 * (0.2 - 0.9)
@@ -94,7 +94,9 @@ def test_it_is_the_slope_of_the_expectation_over_random_orders(depths: tuple[flo
     slope = (pixels - pixels.mean()) * score / TAU * (k - 1)
     expected = torch.zeros(k).index_add(0, pair, -slope).index_add(0, pair + 1, slope) / draws
     found = with_depths(scene)
-    (gradient,) = torch.autograd.grad(rasterize(found, 1, 1, order_temperature=TAU).image.sum(), [found.depths])
+    (gradient,) = torch.autograd.grad(
+        rasterize(found, 1, 1, rules=Rules(order_temperature=TAU)).image.sum(), [found.depths]
+    )
     torch.testing.assert_close(gradient[0], expected, rtol=0.05, atol=0.004)
 
 
@@ -106,7 +108,9 @@ def test_the_kernels_match_the_dense_formula(scene: str) -> None:
     background = random_weights(*splats.colors.shape[::2])
     for dtype, backend in ((torch.float64, "dense"), (torch.float32, "cpu")):
         copy = with_depths(splats, dtype)
-        raster = rasterize(copy, 48, 64, background=background.to(dtype), order_temperature=TAU, backend=backend)  # type: ignore[arg-type]
+        raster = rasterize(
+            copy, 48, 64, background=background.to(dtype), rules=Rules(order_temperature=TAU), backend=backend
+        )  # type: ignore[arg-type]
         weights = random_weights(*raster.image.shape).to(dtype) * mask
         found.append(torch.autograd.grad((raster.image * weights).sum(), [*tensors(copy), copy.depths]))
     for truth, ours in zip(*found, strict=True):
@@ -120,7 +124,7 @@ def test_groups_match_the_dense_formula(sizes: list[int], monkeypatch: pytest.Mo
     found = []
     for dtype, backend in ((torch.float64, "dense"), (torch.float32, "cpu"), (torch.float32, "gsplat")):
         copy = with_depths(splats, dtype)
-        raster = rasterize_groups(copy, 48, 64, sizes, order_temperature=TAU, backend=backend)  # type: ignore[arg-type]
+        raster = rasterize_groups(copy, 48, 64, sizes, rules=Rules(order_temperature=TAU), backend=backend)  # type: ignore[arg-type]
         weights = random_weights(*raster.images.shape[:2], 4, 48, 64).to(dtype)
         loss = (raster.images * weights[:, :, :3]).sum() + (raster.alphas * weights[:, :, 3:]).sum()
         found.append(torch.autograd.grad(loss, [copy.depths])[0].double())
@@ -137,7 +141,7 @@ def test_the_picture_and_all_other_gradients_stay_the_same_to_the_bit(backend: s
     splats, found = random_splats(32, k=40), []
     for temperature in (None, TAU):
         copy = with_depths(splats)
-        raster = rasterize(copy, 40, 50, order_temperature=temperature, backend=backend)  # type: ignore[arg-type]
+        raster = rasterize(copy, 40, 50, rules=Rules(order_temperature=temperature), backend=backend)  # type: ignore[arg-type]
         gradients = torch.autograd.grad((raster.image * random_weights(2, 3, 40, 50)).sum(), tensors(copy))
         found.append([raster.image, raster.alpha, *gradients])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
@@ -162,7 +166,7 @@ def test_what_does_not_overlap_has_no_order(backend: str) -> None:
 def test_the_order_of_equal_colours_does_not_matter(backend: str) -> None:
     splats = random_splats(34, k=20, channels=1)
     splats = with_depths(dataclasses.replace(splats, colors=torch.full_like(splats.colors, 0.3)))
-    raster = rasterize(splats, 48, 64, order_temperature=TAU, backend=backend)  # type: ignore[arg-type]
+    raster = rasterize(splats, 48, 64, rules=Rules(order_temperature=TAU), backend=backend)  # type: ignore[arg-type]
     (gradient,) = torch.autograd.grad((raster.image * random_weights(2, 1, 48, 64)).sum(), [splats.depths])
     assert gradient.abs().max() < 1e-5
 
@@ -191,7 +195,7 @@ def test_capped_alphas_exchange_as_much_as_they_cover(backend: str) -> None:
     """At opacity 1 the cap of 0.999 counts: alpha's own gradient is cut off, that of the order is not."""
     near, far = one_splat((0.5, 0.5), 50, 0.9, 1.0, 1.0), one_splat((0.5, 0.5), 50, 0.2, 0.5, 1.3)
     splats = with_depths(merge(near, far))
-    raster = rasterize(splats, 1, 1, order_temperature=TAU, backend=backend)  # type: ignore[arg-type]
+    raster = rasterize(splats, 1, 1, rules=Rules(order_temperature=TAU), backend=backend)  # type: ignore[arg-type]
     (gradient,) = torch.autograd.grad(raster.image.sum(), [splats.depths])
     front = 1 / (1 + math.exp(0.3 / TAU))
     expected = front * (1 - front) / TAU * 0.999 * 0.5 * (0.9 - 0.2)
@@ -201,7 +205,7 @@ def test_capped_alphas_exchange_as_much_as_they_cover(backend: str) -> None:
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
 def test_an_impossible_temperature_is_refused(temperature: float) -> None:
     with pytest.raises(GmaeToolsError, match="order_temperature"):
-        rasterize(random_splats(37), 16, 16, order_temperature=temperature)
+        rasterize(random_splats(37), 16, 16, rules=Rules(order_temperature=temperature))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -209,7 +213,7 @@ def test_depths_that_are_no_numbers_are_refused(value: float, backend: str) -> N
     splats = random_splats(38)
     splats.depths[1, 3] = value
     with pytest.raises(GmaeToolsError, match="depths"):
-        rasterize(splats, 16, 16, order_temperature=TAU, backend=backend)  # type: ignore[arg-type]
+        rasterize(splats, 16, 16, rules=Rules(order_temperature=TAU), backend=backend)  # type: ignore[arg-type]
 
 
 # -------------------------------------------------------------------------------- determinism
@@ -234,7 +238,7 @@ def test_the_split_into_batches_changes_no_bit() -> None:
 
     def gradient(rows: slice) -> Tensor:
         part = Splats(*(getattr(splats, f.name)[rows] for f in dataclasses.fields(Splats)))
-        image = rasterize(part, 48, 64, order_temperature=TAU).image
+        image = rasterize(part, 48, 64, rules=Rules(order_temperature=TAU)).image
         (found,) = torch.autograd.grad((image * weights[rows]).sum(), [splats.depths])
         return found[rows]
 

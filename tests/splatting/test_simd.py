@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
+from gmae_tools.splatting.rules import TILE
 from gmae_tools.splatting.simd import LANES, lane_sum, load, store
 
 SHAPE = (3, LANES + 4)
@@ -23,6 +24,10 @@ def read(array, row: int, column: int):  # type: ignore[no-untyped-def]
 def write(array, row: int, column: int) -> None:  # type: ignore[no-untyped-def]
     """Make 16 values ones."""
     store(array, (row, column), 1.0)
+
+
+def test_a_row_of_a_tile_is_one_vector() -> None:
+    assert TILE == LANES
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (2, 4), (1, 3)])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.splatting import Raster, dense, rasterize, rasterize_groups
+from gmae_tools.splatting import Raster, Rules, dense, rasterize, rasterize_groups
 from gmae_tools.splatting.dense import DenseRaster, rasterize_dense
 from gmae_tools.splatting.rules import RasterOptions
 from tests.oracles.tiled_torch import rasterize_tiled
@@ -237,7 +237,9 @@ def assert_matches_dense(splats: Splats, height: int, width: int, alpha_max: flo
     mask = undoubted(exact, height, width, everything, alpha_max)
     expected = gradients(image, alpha, [*tensors(exact), exact_background], mask)
     single, single_background = leaves(splats), background.clone().requires_grad_()
-    raster = rasterize(single, height, width, background=single_background, alpha_max=alpha_max, backend="cpu")
+    raster = rasterize(
+        single, height, width, background=single_background, rules=Rules(alpha_max=alpha_max), backend="cpu"
+    )
     assert_pictures_close(raster.image, image, mask)
     assert_pictures_close(raster.alpha, alpha, mask)
     actual = gradients(raster.image, raster.alpha, [*tensors(single), single_background], mask)
@@ -344,7 +346,9 @@ def test_a_pixel_stops_before_its_light_is_gone(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_capped_alpha_passes_gradient_to_the_colour_only(backend: str) -> None:
     splat = leaves(one_splat((0.6, 0.3), sigma=50, color=0.5, opacity=1.0))
-    rasterize(splat, 1, 1, background=torch.tensor([0.9]), alpha_max=0.99, backend=backend).image.sum().backward()
+    rasterize(
+        splat, 1, 1, background=torch.tensor([0.9]), rules=Rules(alpha_max=0.99), backend=backend
+    ).image.sum().backward()
     assert splat.colors.grad is not None and splat.colors.grad.item() == pytest.approx(0.99)
     for field in ("means", "conics", "opacities"):
         gradient = getattr(splat, field).grad
@@ -395,7 +399,7 @@ def test_a_shape_that_does_not_fit_is_refused(field: str, shape: str, backend: s
 @pytest.mark.parametrize("alpha_max", [0.0, -1.0, 1.5, math.nan, math.inf])
 def test_an_impossible_cap_is_refused(alpha_max: float) -> None:
     with pytest.raises(GmaeToolsError, match="alpha_max"):
-        rasterize(random_splats(0), 16, 16, alpha_max=alpha_max)
+        rasterize(random_splats(0), 16, 16, rules=Rules(alpha_max=alpha_max))
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, -1), (10**5, 10**6)])

@@ -21,21 +21,21 @@ from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.diagnosis import try_backend
 from gmae_tools.encoder.probe import LinearConfig, linear_predict
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, draw
-from gmae_tools.masks import visible_patches
+from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, paint_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
-from gmae_tools.positions import patch_positions
 from gmae_tools.predict import predict
-from gmae_tools.pretrain.batches import Batch
 from gmae_tools.pretrain.crops import bicubic_weights, resize_batch
 from gmae_tools.pretrain.objectives import OBJECTIVES
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.pretrain.reconstruction import reconstruct
-from gmae_tools.refine import refine
+from gmae_tools.pretrain.sampling import Batch
+from gmae_tools.refine import RefineOptions, refine
 from gmae_tools.report.layers import LayersRequest
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.splatting.simd import empty_rows, load, store
 from gmae_tools.system.precision import working_dtype
+from gmae_tools.vit import patch_positions, visible_patches
 from gmae_tools.zeroshot.figure_ground import METHODS
 from gmae_tools.zeroshot.layers import over, render_layers
 from gmae_tools.zeroshot.views import Looks
@@ -91,13 +91,13 @@ def drawn(backend: Backend) -> list[Tensor]:
 
 def refined() -> list[Tensor]:
     image = pictures()[..., :HEIGHT, :WIDTH]
-    found = refine(gaussians(), image, CAMERA, 6, k=60, ssim_weight=0.01)
+    found = refine(gaussians(), image, CAMERA, 6, RefineOptions(k=60, ssim_weight=0.01))
     return [*vars(found.gaussians).values(), torch.from_numpy(found.history)]
 
 
 def layers() -> list[Tensor]:
     request = LayersRequest({"8": 8}, 4, "black", "")
-    found = render_layers(gaussians(), CAMERA, HEIGHT, WIDTH, [8, 40], 4)
+    found = render_layers(Scene(gaussians(), CAMERA, HEIGHT, WIDTH), [8, 40], 4)
     return [*vars(found).values(), over(found.firsts, found.first_alphas, request.color)]
 
 
@@ -257,7 +257,7 @@ def test_a_photograph_through_the_checkpoint_that_came_along(dtype: torch.dtype)
 @torch.no_grad()
 def test_draws_what_a_float64_mae_predicts() -> None:
     model = MAE(MAEConfig.preset("nano", normalise_targets=True)).double().eval()
-    assert draw(model(pictures()), pictures(), model.config).dtype == torch.float64
+    assert paint_patches(model(pictures()), pictures(), model.config).dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

@@ -12,37 +12,43 @@ import torch
 from gmae_tools.camera import Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.scene import Scene
 from gmae_tools.zeroshot.density import Points, density_map, scale_by_depth, summary, weighted_quantiles
 
 
-def some(k: int = 200, batch: int = 1) -> Gaussians:
-    generator = torch.Generator().manual_seed(0)
-    means = torch.rand(batch, k, 3, generator=generator) * 2 - 1
+def some(k: int = 200, seed: int = 0) -> Gaussians:
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.rand(1, k, 3, generator=generator) * 2 - 1
     return Gaussians(
         means=means,
-        scales=torch.rand(batch, k, 3, generator=generator) + 0.1,
-        quats=torch.ones(batch, k, 4),
-        colors=torch.zeros(batch, k, 3),
-        opacities=torch.rand(batch, k, generator=generator),
+        scales=torch.rand(1, k, 3, generator=generator) + 0.1,
+        quats=torch.ones(1, k, 4),
+        colors=torch.zeros(1, k, 3),
+        opacities=torch.rand(1, k, generator=generator),
     )
 
 
+def points_of(gaussians: Gaussians, camera: Camera | None = None) -> Points:
+    return Points.of(Scene(gaussians, camera or Camera(), 20, 30))
+
+
 def test_points_are_the_gaussians() -> None:
-    gaussians = some(k=5, batch=2)
-    points = Points.of(gaussians)
+    gaussians = some(k=5)
+    points = points_of(gaussians)
     assert points.x.tolist() == gaussians.means[..., 0].flatten().tolist()
     assert points.y.tolist() == gaussians.means[..., 1].flatten().tolist()
     assert points.z.tolist() == gaussians.means[..., 2].flatten().tolist()
     assert points.opacity.tolist() == gaussians.opacities.flatten().tolist()
     volumes = gaussians.scales.prod(-1).flatten().tolist()
     assert points.scale == pytest.approx([volume ** (1 / 3) for volume in volumes])
-    joined = Points.join([Points.of(gaussians[0]), Points.of(gaussians[1])])
+    other = points_of(some(k=3, seed=1))
+    joined = Points.join([points, other])
     for name, values in vars(points).items():
-        assert np.array_equal(getattr(joined, name), values)
+        assert np.array_equal(getattr(joined, name), np.concatenate([values, getattr(other, name)]))
 
 
 def test_density_counts_opacity_in_cells() -> None:
-    points = Points.of(some())
+    points = points_of(some())
     expected = np.zeros((4, 4))
     for x, y, opacity in zip(points.x, points.y, points.opacity, strict=True):
         expected[math.floor((y + 1) * 2), math.floor((x + 1) * 2)] += opacity
@@ -82,7 +88,7 @@ def test_scale_by_depth_sees_the_trend() -> None:
 
 
 def test_scale_by_depth_of_fewer_gaussians_than_groups() -> None:
-    scales = scale_by_depth(Points.of(some(k=3)), 16)
+    scales = scale_by_depth(points_of(some(k=3)), 16)
     assert scales.count.tolist() == [1, 1, 1]
     assert (np.diff(scales.depth) > 0).all()
 
@@ -101,7 +107,7 @@ def test_summary() -> None:
 def test_broken_gaussians_are_refused(name: str, value: float) -> None:
     broken = dataclasses.replace(some(), **{name: getattr(some(), name) * value})
     with pytest.raises(GmaeToolsError, match="is the model broken"):
-        Points.of(broken)
+        points_of(broken)
 
 
 # --- scenes that a pinhole sees -----------------------------------------------------------------------
@@ -112,7 +118,7 @@ def test_points_lie_where_a_pinhole_sees_them() -> None:
     gaussians = some(k=40)
     gaussians.means[..., 2] *= 5  # some behind it
     camera = Camera("pinhole", 0.0, 1.5, focal_y=2.0, cx=0.1, cy=-0.2)
-    points = Points.of(gaussians, camera)
+    points = points_of(gaussians, camera)
     x, y, z = gaussians.means[0].double().T.numpy()
     before = z > 0.01
     np.testing.assert_allclose(points.x[before], (1.5 * x / z + 0.1)[before], rtol=1e-4)
@@ -121,16 +127,14 @@ def test_points_lie_where_a_pinhole_sees_them() -> None:
     assert 0 < seen.sum() < before.sum() < 40
     np.testing.assert_allclose(points.opacity, gaussians.opacities[0].numpy() * seen, rtol=1e-6)
     np.testing.assert_array_equal(points.z, z)
-    plain = Points.of(gaussians, Camera())
-    assert all(np.array_equal(values, getattr(Points.of(gaussians), name)) for name, values in vars(plain).items())
 
 
 def test_a_million_dots_are_thinned_out_and_the_figure_says_so() -> None:
-    from gmae_tools.report.density import MOST_DOTS, draw_centres, draw_scales
+    from gmae_tools.report.density import MOST_DOTS, plot_centres, plot_scales
 
-    points = Points.of(some(k=MOST_DOTS + 500))
+    points = points_of(some(k=MOST_DOTS + 500))
     photo = np.zeros((20, 30, 3), np.uint8)
-    figures = draw_centres(points, photo, "many"), draw_scales(points, scale_by_depth(points), "many", dots=True)
+    figures = plot_centres(points, photo, "many"), plot_scales(points, scale_by_depth(points), "many", dots=True)
     for figure in figures:
         texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
         assert "many; 5,000 of them as dots" in texts

@@ -10,6 +10,7 @@ from scipy.ndimage import maximum_filter
 from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.zeroshot.contours import jumps
 from gmae_tools.zeroshot.edges import READOUTS, Significance, layer_edges, layer_index
@@ -33,6 +34,10 @@ def discs(
     scales = torch.full((count, 3), SIGMA / (SIZE / 2))
     quats = torch.tensor([1.0, 0, 0, 0]).expand(count, 4)
     return Gaussians(*(t[None] for t in (means, scales, quats, torch.tensor(colors), torch.full((count,), OPACITY))))
+
+
+def seen(gaussians: Gaussians) -> Scene:
+    return Scene(gaussians, CAMERA, SIZE, SIZE)
 
 
 def two_discs() -> Gaussians:
@@ -63,9 +68,9 @@ def outlines(index: np.ndarray) -> np.ndarray:
 
 def test_two_overlapping_discs_yield_exactly_their_visible_outlines() -> None:
     rim = Significance("alpha", (RIM,))
-    index = layer_index(two_discs(), CAMERA, SIZE, SIZE, 2, rim)
+    index = layer_index(seen(two_discs()), 2, significance=rim)
     np.testing.assert_array_equal(index[0], visible_index())
-    edges = layer_edges(two_discs(), CAMERA, SIZE, SIZE, [2], rim)
+    edges = layer_edges(seen(two_discs()), [2], significance=rim)
     expected = outlines(visible_index())
     assert 100 < expected.sum() < 250
     np.testing.assert_array_equal(edges, expected.astype(np.float32))
@@ -78,9 +83,9 @@ def test_by_color_only_what_can_be_told_from_its_background_has_an_outline() -> 
     """Over white, black changes every channel by its alpha, and white changes nothing."""
     significance = Significance("color", (RIM,))
     black, white = (discs(NEAR, depths=(0.0,), colors=((level,) * 3,)) for level in (0.0, 1.0))
-    index = layer_index(black, CAMERA, SIZE, SIZE, 1, significance)[0]
+    index = layer_index(seen(black), 1, significance=significance)[0]
     np.testing.assert_array_equal(index, np.where(disc(NEAR), 1, 2))
-    assert (layer_index(white, CAMERA, SIZE, SIZE, 1, significance) == 2).all()
+    assert (layer_index(seen(white), 1, significance=significance) == 2).all()
 
 
 @pytest.mark.parametrize("measure", ["color", "alpha", "share"])
@@ -112,7 +117,7 @@ def test_last_change_agrees_with_drawing_group_by_group(measure: str, order: str
         }[measure]
         expected[change > threshold] = number + 1
     significance = Significance(measure, (threshold,), order)  # type: ignore[arg-type]
-    index = layer_index(gaussians, CAMERA, SIZE, SIZE, layers, significance)[0]
+    index = layer_index(seen(gaussians), layers, significance=significance)[0]
     assert len(np.unique(expected)) == layers + 1
     assert (index != expected.numpy()).mean() < 0.001  # rounding right at the threshold
 
@@ -133,28 +138,28 @@ def test_strength_is_persistence_over_thresholds_and_numbers_of_layers() -> None
     gaussians = scattered(24)
     thresholds = (0.2, 0.5, 0.8)
     parts = [
-        layer_edges(gaussians, CAMERA, SIZE, SIZE, [layers], Significance("alpha", (threshold,)))
+        layer_edges(seen(gaussians), [layers], significance=Significance("alpha", (threshold,)))
         for layers in (3, 8)
         for threshold in thresholds
     ]
     assert all(set(np.unique(part)) == {0, 1} for part in parts)
-    whole = layer_edges(gaussians, CAMERA, SIZE, SIZE, [3, 8], Significance("alpha", thresholds))
+    whole = layer_edges(seen(gaussians), [3, 8], significance=Significance("alpha", thresholds))
     np.testing.assert_allclose(whole, np.mean(parts, 0), atol=1e-6)
     assert len(np.unique(whole.round(4))) > 4
 
 
 def test_tall_pictures_are_drawn_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     gaussians = scattered(24)
-    whole = layer_index(gaussians, CAMERA, SIZE, SIZE, 4)
+    whole = layer_index(seen(gaussians), 4)
     monkeypatch.setattr("gmae_tools.zeroshot.edges._STRIP_NUMBERS", 1)
-    np.testing.assert_array_equal(layer_index(gaussians, CAMERA, SIZE, SIZE, 4), whole)
+    np.testing.assert_array_equal(layer_index(seen(gaussians), 4), whole)
 
 
 @pytest.mark.parametrize("name", READOUTS)
 def test_every_readout_finds_the_visible_outlines(name: str) -> None:
     """The strongest edges lie on the outlines or at most 3 px beside, as the discs' rims are soft."""
     nearly_hard = two_discs()
-    strength = READOUTS[name](nearly_hard, CAMERA, SIZE, SIZE, [2])
+    strength = READOUTS[name](seen(nearly_hard), [2])
     assert strength.dtype == np.float32
     assert strength.shape == (SIZE, SIZE)
     assert 0 <= strength.min() < strength.max() <= 1
@@ -172,8 +177,8 @@ def test_readouts_say_the_same_of_a_mirrored_scene(name: str) -> None:
     mirrored = Gaussians(
         gaussians.means * mirror, gaussians.scales, gaussians.quats * reflect, gaussians.colors, gaussians.opacities
     )
-    plain = READOUTS[name](gaussians, CAMERA, SIZE, SIZE, [8])
-    turned = READOUTS[name](mirrored, CAMERA, SIZE, SIZE, [8])[:, ::-1]
+    plain = READOUTS[name](seen(gaussians), [8])
+    turned = READOUTS[name](seen(mirrored), [8])[:, ::-1]
     assert plain.max() > 0.1
     # Lines between two pixels are drawn on the left one, in the mirror on the right one.
     nearby = maximum_filter(turned, 3)
@@ -184,7 +189,7 @@ def test_nothing_drawn_has_no_edges() -> None:
     invisible = two_discs()
     invisible = Gaussians(*list(vars(invisible).values())[:4], torch.zeros(1, 2))
     for name, readout in READOUTS.items():
-        assert not readout(invisible, CAMERA, 20, 30, [2]).any(), name
+        assert not readout(Scene(invisible, CAMERA, 20, 30), [2]).any(), name
 
 
 def test_jumps_of_the_index_are_the_outlines() -> None:
@@ -196,13 +201,10 @@ def test_jumps_of_the_index_are_the_outlines() -> None:
 )
 def test_refuses_impossible_numbers_of_layers(layers: int, message: str) -> None:
     with pytest.raises(GmaeToolsError, match=message):
-        layer_index(two_discs(), CAMERA, 8, 8, layers)
+        layer_index(Scene(two_discs(), CAMERA, 8, 8), layers)
 
 
-def test_refuses_several_sets_and_unknown_significance() -> None:
-    pair = Gaussians.stack([two_discs(), two_discs()])
-    with pytest.raises(GmaeToolsError, match="one set of Gaussians, not of 2"):
-        layer_index(pair, CAMERA, 8, 8, 2)
+def test_refuses_unknown_significance() -> None:
     for wrong in ({"measure": "colour"}, {"order": "sideways"}, {"thresholds": ()}, {"thresholds": (1.5,)}):
         with pytest.raises(GmaeToolsError, match="significance"):
             Significance(**wrong)  # type: ignore[arg-type]

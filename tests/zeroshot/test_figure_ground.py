@@ -11,6 +11,7 @@ import torch
 from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.zeroshot.figure_ground import (
     GRAPH_PIXELS,
@@ -19,11 +20,11 @@ from gmae_tools.zeroshot.figure_ground import (
     build_graph,
     calibrate,
     composite,
-    far_is_figure,
-    figure_mask,
-    figure_probability,
+    far_is_foreground,
+    foreground_mask,
+    foreground_probability,
+    render_owners,
     saliency,
-    see,
 )
 
 CAMERA = Camera("orthographic", focal=8.0, blur=0.0)  # footprints do not change with depth
@@ -31,7 +32,7 @@ SIDE = 15  # of the grid of Gaussians
 RED, BLUE = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([0.1, 0.3, 0.8])
 
 
-def scene(center: tuple[float, float] = (0.0, 0.0), radius: float = 0.5, depth: float = 0.5) -> Gaussians:
+def disc_on_ground(center: tuple[float, float] = (0.0, 0.0), radius: float = 0.5, depth: float = 0.5) -> Gaussians:
     """A red disc at this depth on blue ground at depth 0: a grid of round, opaque Gaussians, colours a little off."""
     generator = torch.Generator().manual_seed(0)
     line = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
@@ -63,40 +64,42 @@ def iou(mask: np.ndarray, truth: np.ndarray) -> float:
 def test_a_disc_in_the_middle_is_the_figure_whichever_end_of_the_depths_it_is_at(
     method: str, depth: float, height: int, width: int
 ) -> None:
-    probability = figure_probability(scene(depth=depth), CAMERA, height, width, method=method)
+    probability = foreground_probability(Scene(disc_on_ground(depth=depth), CAMERA, height, width), method=method)
     assert probability.shape == (height, width) and probability.dtype == np.float32
     assert 0 <= probability.min() < 0.1 and 0.9 < probability.max() <= 1
-    assert iou(figure_mask(probability), disc(height, width)) > 0.8
+    assert iou(foreground_mask(probability), disc(height, width)) > 0.8
 
 
 @pytest.mark.parametrize("center", [(-0.3, 0.3), (0.45, 0.0)])
 def test_grouping_finds_the_figure_away_from_the_middle(center: tuple[float, float]) -> None:
-    gaussians = scene(center, 0.4)
-    found = figure_mask(figure_probability(gaussians, CAMERA, 90, 90))
+    gaussians = disc_on_ground(center, 0.4)
+    found = foreground_mask(foreground_probability(Scene(gaussians, CAMERA, 90, 90)))
     assert iou(found, disc(90, 90, center, 0.4)) > 0.75
 
 
 def test_grouping_asks_for_color_and_not_for_depth() -> None:
-    gaussians = scene()
+    gaussians = disc_on_ground()
     flat = replace(gaussians, means=gaussians.means * torch.tensor([1.0, 1, 0]))
-    assert iou(figure_mask(figure_probability(flat, CAMERA, 90, 90)), disc(90, 90)) > 0.8
+    assert iou(foreground_mask(foreground_probability(Scene(flat, CAMERA, 90, 90))), disc(90, 90)) > 0.8
     grey = replace(gaussians, colors=torch.full_like(gaussians.colors, 0.5))
-    assert not figure_mask(figure_probability(flat, CAMERA, 90, 90, method="depth")).any()
-    assert iou(figure_mask(figure_probability(grey, CAMERA, 90, 90, method="depth")), disc(90, 90)) > 0.8
+    assert not foreground_mask(foreground_probability(Scene(flat, CAMERA, 90, 90), method="depth")).any()
+    assert iou(foreground_mask(foreground_probability(Scene(grey, CAMERA, 90, 90), method="depth")), disc(90, 90)) > 0.8
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_order_of_the_gaussians_and_mirroring_do_not_matter(method: str) -> None:
     torch.manual_seed(0)
-    gaussians = scene((0.2, -0.1))
+    gaussians = disc_on_ground((0.2, -0.1))
     # Distinct depths, so that nothing hangs on ties.
     gaussians = replace(gaussians, means=gaussians.means + 1e-3 * torch.rand(gaussians.means.shape))
-    expected = figure_probability(gaussians, CAMERA, 80, 90, method=method)
+    expected = foreground_probability(Scene(gaussians, CAMERA, 80, 90), method=method)
     shuffled = gaussians.select(torch.randperm(gaussians.k))
     # Otsu's threshold is one of 256 levels: where it tips to the next, probabilities move by up to 0.01.
-    np.testing.assert_allclose(figure_probability(shuffled, CAMERA, 80, 90, method=method), expected, atol=0.011)
+    np.testing.assert_allclose(
+        foreground_probability(Scene(shuffled, CAMERA, 80, 90), method=method), expected, atol=0.011
+    )
     mirrored = replace(gaussians, means=gaussians.means * torch.tensor([-1.0, 1, 1]))
-    flipped = figure_probability(mirrored, CAMERA, 80, 90, method=method)[:, ::-1]
+    flipped = foreground_probability(Scene(mirrored, CAMERA, 80, 90), method=method)[:, ::-1]
     assert np.abs(flipped - expected).mean() < 0.01
 
 
@@ -104,32 +107,30 @@ def test_the_order_of_the_gaussians_and_mirroring_do_not_matter(method: str) -> 
 @pytest.mark.parametrize("k", [0, 1, 2, SIDE * SIDE])
 def test_nothing_is_figure_where_nothing_differs(method: str, k: int) -> None:
     """Also without any Gaussian in sight (k = 0 stands for transparent ones)."""
-    gaussians = scene(depth=0.0).select(slice(0, k or 5))
+    gaussians = disc_on_ground(depth=0.0).select(slice(0, k or 5))
     gaussians = replace(
         gaussians,
         colors=torch.ones_like(gaussians.colors),
         opacities=gaussians.opacities * (k > 0),
         scales=gaussians.scales * 100,
     )
-    probability = figure_probability(gaussians, CAMERA, 20, 30, method=method)
-    assert np.isfinite(probability).all() and not figure_mask(probability).any()
+    probability = foreground_probability(Scene(gaussians, CAMERA, 20, 30), method=method)
+    assert np.isfinite(probability).all() and not foreground_mask(probability).any()
 
 
 def test_wrong_use_is_reported() -> None:
     with pytest.raises(GmaeToolsError, match="use grouped or depth"):
-        figure_probability(scene(), CAMERA, 20, 20, method="magic")
-    with pytest.raises(GmaeToolsError, match="one set"):
-        figure_probability(Gaussians.stack([scene(), scene()]), CAMERA, 20, 20)
+        foreground_probability(Scene(disc_on_ground(), CAMERA, 20, 20), method="magic")
 
 
 # --- the parts ---------------------------------------------------------------------------------------
 
 
 def test_a_composite_is_the_mean_of_the_scores_weighted_by_what_is_seen() -> None:
-    gaussians = scene()
+    gaussians = disc_on_ground()
     scores = np.random.default_rng(0).random(gaussians.k)
     scores[7] = np.nan
-    drawn = composite(gaussians, CAMERA, 40, 50, scores)
+    drawn = composite(Scene(gaussians, CAMERA, 40, 50), scores)
     known = torch.from_numpy(np.isfinite(scores))
     rest = gaussians.select(known)
     colors = torch.from_numpy(scores)[known].float()[None, :, None]
@@ -144,16 +145,16 @@ def test_calibration_keeps_the_order_and_puts_otsus_threshold_at_one_half() -> N
     saliency_map = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30) ** 3
     probability = calibrate(saliency_map)
     assert (np.diff(probability.ravel()) >= 0).all()
-    np.testing.assert_array_equal(figure_mask(probability), saliency_map > threshold_otsu(saliency_map))
+    np.testing.assert_array_equal(foreground_mask(probability), saliency_map > threshold_otsu(saliency_map))
 
 
 def test_far_is_figure_when_the_middle_is_farther_than_the_rest() -> None:
     farness = disc(60, 80).astype(float)
-    assert far_is_figure(farness) and not far_is_figure(1 - farness)
+    assert far_is_foreground(farness) and not far_is_foreground(1 - farness)
 
 
 def test_groups_measure_what_their_pixels_do() -> None:
-    owner, color = see(scene((0.3, 0.2)), CAMERA, 90, 120)
+    owner, color = render_owners(Scene(disc_on_ground((0.3, 0.2)), CAMERA, 90, 120))
     graph = build_graph(SIDE * SIDE, owner, color)
     assert set(graph.gaussians) <= set(range(SIDE * SIDE)) and len(graph.gaussians) > 100
     part = graph.tree.partition(7)
@@ -162,7 +163,7 @@ def test_groups_measure_what_their_pixels_do() -> None:
 
     height, width = owner.shape
     assert height / width == pytest.approx(0.75, abs=0.01) and height * width == pytest.approx(GRAPH_PIXELS, rel=0.01)
-    splats = project(scene((0.3, 0.2)), CAMERA, height, width)
+    splats = project(disc_on_ground((0.3, 0.2)), CAMERA, height, width)
     raster = rasterize(splats, height, width, owners=True, backend="dense")
     assert raster.owner is not None and (raster.owner[0].numpy() == owner).mean() > 0.999  # rounding decides the rest
     place_of = {int(gaussian): node for node, gaussian in enumerate(graph.gaussians)}
@@ -213,7 +214,7 @@ def saliency_by_loops(groups: Groups) -> np.ndarray:
 
 def test_saliency_agrees_with_its_formulae_one_pair_at_a_time() -> None:
     generator = np.random.default_rng(1)
-    graph = build_graph(SIDE * SIDE, *see(scene((0.3, 0.2)), CAMERA, 90, 120))
+    graph = build_graph(SIDE * SIDE, *render_owners(Scene(disc_on_ground((0.3, 0.2)), CAMERA, 90, 120)))
     groups = graph.groups(graph.tree.partition(9))
     groups = replace(groups, color=groups.color / 3 + generator.normal(0, 4, (9, 3)))
     assert not groups.beside.all()

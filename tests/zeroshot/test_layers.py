@@ -8,6 +8,7 @@ import torch
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.zeroshot import layers as module
 from gmae_tools.zeroshot.layers import LayerPictures, layer_sizes, layer_strips, over, render_layers
@@ -16,7 +17,7 @@ CAMERA = Camera()
 HEIGHT, WIDTH = 50, 37
 
 
-def scene(k: int = 30, seed: int = 0) -> Gaussians:
+def some(k: int = 30, seed: int = 0) -> Gaussians:
     """Random Gaussians that cover most of the picture, in no order."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -24,6 +25,10 @@ def scene(k: int = 30, seed: int = 0) -> Gaussians:
         return torch.rand(1, k, *shape, generator=generator)
 
     return Gaussians(2 * uniform(3) - 1, 0.5 + 3 * uniform(3), uniform(4) - 0.5, uniform(3), 0.2 + 0.7 * uniform())
+
+
+def seen(gaussians: Gaussians) -> Scene:
+    return Scene(gaussians, CAMERA, HEIGHT, WIDTH)
 
 
 def draw(gaussians: Gaussians, ranks: slice, depth: bool = False) -> torch.Tensor:
@@ -38,8 +43,8 @@ def draw(gaussians: Gaussians, ranks: slice, depth: bool = False) -> torch.Tenso
 
 
 def test_prefixes_are_the_nearest_gaussians_in_the_order_asked_for() -> None:
-    gaussians = scene()
-    pictures = render_layers(gaussians, CAMERA, HEIGHT, WIDTH, [7, 30, 1, 7], 2)
+    gaussians = some()
+    pictures = render_layers(seen(gaussians), [7, 30, 1, 7], 2)
     for index, k in enumerate([7, 30, 1, 7]):
         found = torch.cat([pictures.firsts[index], pictures.first_alphas[index]])
         torch.testing.assert_close(found, draw(gaussians, slice(k)), atol=1e-5, rtol=0)
@@ -47,8 +52,8 @@ def test_prefixes_are_the_nearest_gaussians_in_the_order_asked_for() -> None:
 
 @pytest.mark.parametrize("count", [1, 4, 7, 30])
 def test_layers_are_consecutive_groups_each_alone(count: int) -> None:
-    gaussians = scene()
-    pictures = render_layers(gaussians, CAMERA, HEIGHT, WIDTH, [], count)
+    gaussians = some()
+    pictures = render_layers(seen(gaussians), [], count)
     assert pictures.layers.shape == (count, 3, HEIGHT, WIDTH)
     start = 0
     for index, size in enumerate(layer_sizes(30, count)):
@@ -58,7 +63,7 @@ def test_layers_are_consecutive_groups_each_alone(count: int) -> None:
 
 
 def test_layers_laid_over_each_other_give_the_picture() -> None:
-    pictures = render_layers(scene(), CAMERA, HEIGHT, WIDTH, [30], 5)
+    pictures = render_layers(seen(some()), [30], 5)
     total = torch.zeros(3, HEIGHT, WIDTH)
     for image, alpha in zip(reversed(pictures.layers), reversed(pictures.layer_alphas), strict=True):
         total = image + (1 - alpha) * total
@@ -66,29 +71,29 @@ def test_layers_laid_over_each_other_give_the_picture() -> None:
 
 
 def test_depth_is_the_expected_distance() -> None:
-    gaussians = scene()
-    pictures = render_layers(gaussians, CAMERA, HEIGHT, WIDTH, [3], 2)
+    gaussians = some()
+    pictures = render_layers(seen(gaussians), [3], 2)
     expected = draw(gaussians, slice(None), depth=True)
     torch.testing.assert_close(torch.stack([pictures.depth, pictures.alpha]), expected, atol=1e-4, rtol=0)
 
 
 def test_order_of_the_gaussians_does_not_matter() -> None:
-    gaussians = scene()
+    gaussians = some()
     shuffled = gaussians.select(torch.randperm(30, generator=torch.Generator().manual_seed(1)))
-    assert_same(*(render_layers(g, CAMERA, HEIGHT, WIDTH, [5, 20], 3) for g in (gaussians, shuffled)), 0)
+    assert_same(*(render_layers(seen(g), [5, 20], 3) for g in (gaussians, shuffled)), 0)
 
 
 def test_strips_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = render_layers(scene(), CAMERA, HEIGHT, WIDTH, [5, 20], 3)
+    whole = render_layers(seen(some()), [5, 20], 3)
     monkeypatch.setattr(module, "STRIP_PIXELS", 20 * WIDTH)
-    rows = [rows for rows, _ in layer_strips(scene(), CAMERA, HEIGHT, WIDTH, [5, 20], 3)]
+    rows = [rows for rows, _ in layer_strips(seen(some()), [5, 20], 3)]
     assert rows == [slice(0, 16), slice(16, 32), slice(32, 48), slice(48, 50)]
-    assert_same(render_layers(scene(), CAMERA, HEIGHT, WIDTH, [5, 20], 3), whole, 1e-5)
+    assert_same(render_layers(seen(some()), [5, 20], 3), whole, 1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gmae", "pinhole", "orthographic"])
 def test_every_camera_and_one_pixel(kind: str) -> None:
-    pictures = render_layers(scene(), Camera(kind=kind, focal=4.0), 1, 1, [30], 2)  # type: ignore[arg-type]
+    pictures = render_layers(Scene(some(), Camera(kind=kind, focal=4.0), 1, 1), [30], 2)  # type: ignore[arg-type]
     assert 0 < float(pictures.alpha) <= 1
     assert 7 < float(pictures.depth) < 9
 
@@ -110,17 +115,12 @@ def test_sizes_differ_by_at_most_one() -> None:
 )
 def test_impossible_requests_are_refused(ks: list[int], count: int, message: str) -> None:
     with pytest.raises(GmaeToolsError, match=message):
-        render_layers(scene(), CAMERA, HEIGHT, WIDTH, ks, count)
-
-
-def test_a_batch_is_refused() -> None:
-    with pytest.raises(GmaeToolsError, match="one set"):
-        render_layers(Gaussians.stack([scene(), scene(seed=1)]), CAMERA, HEIGHT, WIDTH, [1], 2)
+        render_layers(seen(some()), ks, count)
 
 
 def test_splats_share_their_fields_with_the_batch_of_groups() -> None:
     """The fill of short groups must stay invisible whatever fields splats have."""
-    splats = project(scene(5).sort_by_depth(), CAMERA, HEIGHT, WIDTH)
+    splats = project(some(5).sort_by_depth(), CAMERA, HEIGHT, WIDTH)
     groups: Splats = module._groups_as_batch(splats, [3, 2])
     assert groups.means.shape == (2, 3, 2)
     assert (groups.opacities == 0).tolist() == [[False, False, False], [False, False, True]]

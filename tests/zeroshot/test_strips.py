@@ -7,6 +7,7 @@ import torch
 
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize_groups
 from gmae_tools.zeroshot import edges, layers
 from gmae_tools.zeroshot.strips import strips
@@ -48,13 +49,12 @@ def test_one_strip_is_everything(gaussians: Gaussians) -> None:
 
 
 def test_layers_and_edges_do_not_depend_on_strips(gaussians: Gaussians, monkeypatch: pytest.MonkeyPatch) -> None:
-    camera = Camera("gmae", 8.0, 8.0)
-    arguments = (gaussians, camera, HEIGHT, WIDTH)
-    whole = layers.render_layers(*arguments, [10, 399, 50], 7), edges.layer_index(*arguments, 9)
+    scene = Scene(gaussians, Camera("gmae", 8.0, 8.0), HEIGHT, WIDTH)
+    whole = layers.render_layers(scene, [10, 399, 50], 7), edges.layer_index(scene, 9)
     monkeypatch.setattr(layers, "STRIP_PIXELS", 16 * WIDTH)
     monkeypatch.setattr(edges, "_STRIP_NUMBERS", 4 * 9 * WIDTH * 16)
-    assert len(list(layers.layer_strips(*arguments, [10], 7))) == 5
-    strips_ = layers.render_layers(*arguments, [10, 399, 50], 7), edges.layer_index(*arguments, 9)
+    assert len(list(layers.layer_strips(scene, [10], 7))) == 5
+    strips_ = layers.render_layers(scene, [10, 399, 50], 7), edges.layer_index(scene, 9)
     assert all(torch.equal(getattr(strips_[0], name), tensor) for name, tensor in vars(whole[0]).items())
     assert (strips_[1] == whole[1]).all()
 

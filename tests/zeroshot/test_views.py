@@ -9,7 +9,8 @@ import torch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.predict import predict
-from gmae_tools.zeroshot.views import Looks, join, look, tiles
+from gmae_tools.scene import Scene
+from gmae_tools.zeroshot.views import Looks, Views, look, tiles
 
 HEIGHT, WIDTH = 50, 71
 
@@ -41,13 +42,13 @@ def test_tiles_overlap_by_a_third() -> None:
 
 
 def test_looks_at_tiles_and_their_mirror_images(model: GMAE, photo: np.ndarray) -> None:
-    views = look(model, photo, Looks((1, 2), flip=True))
+    views = look(model, photo, Looks((1, 2), flip=True)).views
     assert [(view.scale, view.mirrored) for view in views] == [(1, False), (1, True)] + 4 * [(2, False), (2, True)]
     for view in (views[0], views[-2]):
         expected = predict(model, np.ascontiguousarray(photo[view.rows, view.columns]))
-        torch.testing.assert_close(view.gaussians.means, expected.means)
+        torch.testing.assert_close(view.scene.gaussians.means, expected.means)
     mirrored = predict(model, np.ascontiguousarray(photo[views[-1].rows, views[-1].columns][:, ::-1]))
-    torch.testing.assert_close(views[-1].gaussians.means, mirrored.means)
+    torch.testing.assert_close(views[-1].scene.gaussians.means, mirrored.means)
 
 
 @pytest.mark.parametrize("looks", [Looks((1,)), Looks((3,)), Looks((1, 2), flip=True)])
@@ -55,22 +56,22 @@ def test_joins_what_the_views_agree_on(model: GMAE, photo: np.ndarray, looks: Lo
     """If every view reads the truth of its tile, the whole is the truth, tiles, mirrors and all."""
     truth = np.random.default_rng(1).random((HEIGHT, WIDTH)).astype(np.float32)
     views = look(model, photo, looks)
-    parts = {id(view.gaussians): truth[view.rows, view.columns][:, :: -1 if view.mirrored else 1] for view in views}
+    parts = {id(view.scene): truth[view.rows, view.columns][:, :: -1 if view.mirrored else 1] for view in views}
 
-    def read(gaussians: object, height: int, width: int) -> np.ndarray:
-        part = parts[id(gaussians)]
-        assert part.shape == (height, width)
+    def read(scene: Scene) -> np.ndarray:
+        part = parts[id(scene)]
+        assert part.shape == (scene.height, scene.width)
         return part
 
-    joined = join(views, read, HEIGHT, WIDTH)
+    joined = views.join(read)
     assert joined.dtype == np.float32
     np.testing.assert_allclose(joined, truth, atol=1e-6)
 
 
 def test_tiles_fade_into_each_other(model: GMAE, photo: np.ndarray) -> None:
     views = look(model, photo, Looks((2,)))
-    left = {id(view.gaussians) for view in views if view.columns.start == 0}
-    joined = join(views, lambda gaussians, *size: np.full(size, float(id(gaussians) in left)), HEIGHT, WIDTH)
+    left = {id(view.scene) for view in views if view.columns.start == 0}
+    joined = views.join(lambda scene: np.full((scene.height, scene.width), float(id(scene) in left)))
     assert np.allclose(joined, joined[:1])
     profile = joined[0]
     first, second = tiles(WIDTH, 2)
@@ -82,9 +83,38 @@ def test_tiles_fade_into_each_other(model: GMAE, photo: np.ndarray) -> None:
 
 def test_scales_are_averaged(model: GMAE, photo: np.ndarray) -> None:
     views = look(model, photo, Looks((1, 2)))
-    whole = views[0].gaussians
-    joined = join(views, lambda gaussians, *size: np.full(size, 0.8 if gaussians is whole else 0.2), HEIGHT, WIDTH)
+    whole = views.views[0].scene
+    joined = views.join(lambda scene: np.full((scene.height, scene.width), 0.8 if scene is whole else 0.2))
     np.testing.assert_allclose(joined, 0.5, atol=1e-6)
+
+
+def test_some_views_alone(model: GMAE, photo: np.ndarray) -> None:
+    views = look(model, photo, Looks((1, 2), flip=True))
+    chosen = views.only((2,), (True,))
+    assert [(view.scale, view.mirrored) for view in chosen] == 4 * [(2, True)] and len(views) == 10
+    assert (chosen.height, chosen.width) == (HEIGHT, WIDTH)
+
+
+def test_a_readout_is_read_once(model: GMAE, photo: np.ndarray) -> None:
+    calls: list[Scene] = []
+
+    def read(scene: Scene) -> np.ndarray:
+        calls.append(scene)
+        return np.zeros((scene.height, scene.width))
+
+    views = look(model, photo, Looks((2,)))
+    assert views.read(read, "nothing") is views.read(read, "nothing")
+    assert len(calls) == 4
+    assert views.only((2,)).read(read, "nothing") is not views.read(read, "nothing")
+
+
+def test_a_scene_is_its_own_only_view(model: GMAE, photo: np.ndarray) -> None:
+    seen = look(model, photo, Looks((1,)))
+    own = Views.of(seen.views[0].scene)
+    for readout in ("layers", "closed-regions"):
+        np.testing.assert_array_equal(own.edges(readout, (4,)), seen.edges(readout, (4,)))
+    with pytest.raises(GmaeToolsError, match="at least one number"):
+        own.edges("layers", ())
 
 
 @pytest.mark.parametrize("scales", [(), (0,), (2, 2)])

@@ -1,4 +1,4 @@
-"""What a model can be trained for, by name; all on the same encoder, photographs and schedule."""
+"""The objectives of pretraining by name. All share encoder, photographs and schedule."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Priors on which side is near: without one the mirrored order of depth rebuilds a picture as well.
+"""Priors on the sign of depth. Without one, the reversed order of depth rebuilds a picture equally well.
 
-Both say that what is large lies behind, as painters work. They differ in what is large: a Gaussian's own footprint, or
-the region around it that shares its colour. The second makes objects of the layers, and is the stronger assumption:
-that colours which are rare around them belong to the figure, as in the literature on salience.
+Both priors put what is large behind what is small. They differ in what is large: the footprint of a Gaussian, or the
+region around it that shares its colour. The second one makes objects of the layers. It is the stronger assumption, that
+colours which are rare in their surroundings belong to the foreground, as in the literature on saliency.
 """
 
 from __future__ import annotations
@@ -12,31 +12,33 @@ from torch import Tensor
 
 from gmae_tools.camera import Splats
 
-_ALIKE = 0.15  # standard deviation of colours in [0, 1] that count as one
-_NEARBY = 0.5  # standard deviation in half pictures of what counts as surroundings
+_ALIKE = 0.15  # standard deviation of colours in [0, 1] that count as the same
+_NEARBY = 0.5  # standard deviation of the surroundings, in halves of the picture
 _LEAST_DETERMINANT = 1e-24  # px^-4, of a conic
 
 
 def size_prior(splats: Splats) -> Tensor:
-    """1 - the correlation of depth with the logarithm of the footprint's area; the pictures' mean, in 0..2.
+    """1 minus the correlation of depth with the logarithm of the footprint's area, in 0..2, averaged over pictures.
 
-    Areas get no gradient: the prior is on depth.
+    Areas get no gradient, because the prior is on depth.
 
     Args:
-        splats: of B pictures, all of whose Gaussians count alike.
+        splats: Splats of B pictures; all Gaussians count alike.
     """
     return (1 - _correlation(splats.depths, _areas(splats).log())).mean()
 
 
 def region_prior(splats: Splats, height: int, width: int) -> Tensor:
-    """1 - the correlation of depth with the logarithm of the area that shares a Gaussian's colour around it; in 0..2.
+    """1 minus the correlation of depth with the logarithm of the area around a Gaussian that shares its colour.
 
-    The area around Gaussian k is the sum over all j of w_kj opacity_j area_j, for colours c in [0, 1] and centres x in
-    [-1, 1], with w_kj = exp(-|c_k - c_j|^2 / (2 0.15^2) - |x_k - x_j|^2 / (2 0.5^2)). It gets no gradient. Time and
-    memory grow with K^2.
+    The result is in 0..2 and averaged over pictures. The area around Gaussian k is the sum over all j of
+    w_kj opacity_j area_j, for colours c in [0, 1] and centres x in [-1, 1], with
+    w_kj = exp(-|c_k - c_j|^2 / (2 0.15^2) - |x_k - x_j|^2 / (2 0.5^2)). It gets no gradient. Time and memory grow with
+    K^2.
 
     Args:
-        splats: of B pictures of `height` x `width` pixels.
+        splats: Splats of B pictures.
+        height, width: Size of the pictures in pixels.
     """
     with torch.no_grad():
         half = splats.means.new_tensor([width / 2, height / 2])
@@ -59,12 +61,12 @@ def _kernel(places: Tensor) -> Tensor:
 @torch.no_grad()
 def _areas(splats: Splats) -> Tensor:
     """Products of the footprints' principal standard deviations in px^2, `[B, K]`."""
-    a, b, c = splats.conics.detach().double().unbind(-1)  # in single precision long needles cancel
+    a, b, c = splats.conics.detach().double().unbind(-1)  # in single precision the terms of thin Gaussians cancel
     return (a * c - b * b).clamp_min(_LEAST_DETERMINANT).rsqrt().float()
 
 
 def _correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson's correlation over the last dimension; 0 where one of the two is constant."""
+    """Pearson's correlation over the last dimension; 0 where x or y is constant."""
     x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
     spread = (x.square().mean(-1) * y.square().mean(-1) + 1e-12).sqrt()
     return (x * y).mean(-1) / spread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,46 +15,42 @@ from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.mae import imagenet_patches, patch_statistics
-from gmae_tools.masks import hidden_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig, Order
 from gmae_tools.pretrain.objectives.depth_priors import region_prior, size_prior
-from gmae_tools.pretrain.objectives.objective import MASKED, Background, Objective, draw_backgrounds
-from gmae_tools.pretrain.reconstruction import masked_out
-from gmae_tools.pretrain.sampling import Stream, uniforms
-from gmae_tools.splatting import Backend, rasterize
-
-if TYPE_CHECKING:
-    from gmae_tools.pretrain.batches import Batch
-    from gmae_tools.pretrain.held_out import HeldOut
+from gmae_tools.pretrain.objectives.objective import Objective
+from gmae_tools.pretrain.sampling import Background, Batch, Stream, sample_backgrounds, uniforms
+from gmae_tools.splatting import Backend, Rules, rasterize
+from gmae_tools.vit import hidden_patches
 
 _TYPICAL_ERROR = 10**-2.3  # mean squared error of pictures at 23 dB
-_NESTED = (8, 4, 2)  # a picture is also drawn from 1/8, 1/4 and 1/2 of the Gaussians
-_LEAST_ERROR = 1e-5  # 50 dB: an even picture, rebuilt at once, must not outweigh the others
+_NESTED = (8, 4, 2)  # pictures are also rendered from the nearest 1/8, 1/4 and 1/2 of the Gaussians
+_LEAST_ERROR = 1e-5  # 50 dB; keeps a plain picture, which is easy to rebuild, from outweighing the others
 
 
 @dataclass(frozen=True)
 class GMAEObjective(Objective):
-    """What is hidden and what is asked for.
+    """The error of the rendered picture, and the terms that may be added to it.
 
     Args:
-        mask_ratio: range (lowest, highest) of the share of hidden patches, drawn once a step; the paper: (0.75, 0.75).
-        whole: share of the steps that hide nothing.
-        error: of the pictures: `mse`, the mean squared error (the paper), to which pictures full of detail contribute
-            most; or `psnr`, less the mean PSNR of the pictures, to which all contribute alike.
-        loss_on: pixels that count: `all`, or those of the `masked` patches (the paper).
-        background: behind the Gaussians: `white` (the paper), `black`, or a `random` colour for every picture, which
-            leaves no region to the background.
-        slot_depth_weight: weight of `slot_depth_spread`, against the queries' grid showing in depth maps.
-        nested_weight: weight of the mean error of pictures drawn from the nearest eighth, quarter and half of the
-            Gaussians, so that first-K pictures mean something (as Matryoshka representations, arXiv 2205.13147).
-        gradient_weight: weight of the squared error of differences between neighbouring pixels, against blur (as the
-            gradient difference loss, arXiv 1511.05440); it is added to the squared error of the pixels.
-        occlusion_gradient: temperature in units of depth at which the order of the Gaussians gets a gradient (the
-            `order_temperature` of `rasterize`); 0 for none (the paper).
-        size_depth_weight: weight of `size_prior`, by which large footprints lie behind.
-        region_depth_weight: weight of `region_prior`, by which large regions of one colour lie behind.
-        normalise_targets: measure the error in units of each patch of the photograph; see `normalised_error`. The log
-            keeps the error of the pixels.
+        mask_ratio: Lowest and highest share of hidden patches; the paper has (0.75, 0.75).
+        whole: Share of the steps that hide nothing.
+        error: `mse`, the mean squared error, as in the paper, or `psnr`, the negative mean PSNR of the pictures.
+            Pictures rich in detail contribute most to the first; all pictures contribute alike to the second.
+        loss_on: Pixels that count: `all`, or those of the `masked` patches, as in the paper.
+        background: Colour behind the Gaussians: `white`, as in the paper, `black`, or a `random` colour for every
+            picture, which keeps the model from leaving regions to the background.
+        slot_depth_weight: Weight of `slot_depth_spread`, which keeps the queries' grid out of depth maps.
+        nested_weight: Weight of the mean error of pictures rendered from the nearest eighth, quarter and half of the
+            Gaussians, so that the first K Gaussians alone make a picture (as Matryoshka representations, arXiv
+            2205.13147).
+        gradient_weight: Weight of the squared error of differences between neighbouring pixels, against blur (as the
+            gradient difference loss, arXiv 1511.05440). It is added to the squared error of the pixels.
+        occlusion_gradient: Temperature in units of depth at which the order of the Gaussians gets a gradient (the
+            `order_temperature` of `rasterize`); 0 for none, as in the paper.
+        size_depth_weight: Weight of `size_prior`, which puts large footprints behind small ones.
+        region_depth_weight: Weight of `region_prior`, which puts large regions of one colour behind small ones.
+        normalise_targets: Whether the error is measured in units of each patch of the photograph; see
+            `normalised_error`. The log records the error of the pixels either way.
     """
 
     mask_ratio: tuple[float, float] = (0.0, 0.75)
@@ -91,52 +87,50 @@ class GMAEObjective(Objective):
         return super().masks(patches, step, samples, seed)
 
     def backgrounds(self, samples: np.ndarray, seed: int) -> Tensor:
-        return draw_backgrounds(self.background, samples, seed)
+        return sample_backgrounds(self.background, samples, seed)
 
     def loss(
         self, model: nn.Module, batch: Batch, config: GMAEConfig, backend: Backend = "auto"
     ) -> tuple[Tensor, Tensor]:
         return gmae_loss(model, batch.images, batch.visible, batch.backgrounds, self, config, backend)
 
-    def figures(self, model: Autoencoder, held_out: HeldOut, size: int) -> dict[str, float]:
-        return held_out.psnr(model, size)
-
-    def columns(self, model: Autoencoder, held_out: HeldOut, numbers: np.ndarray, images: Tensor) -> list[Tensor]:
-        """Photograph, masked photograph, its reconstruction, that of the whole, depth (near is bright)."""
-        assert isinstance(model, GMAE)
-        masked = masked_out(images, held_out.hidden(model, images, numbers), model.config.patch_size)
-        rebuilt = [held_out.render(model, images, ratio, numbers) for ratio in (MASKED, 0.0)]
-        return [images, masked, *rebuilt, held_out.depth(model, images)]
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("psnr", "psnr_masked", "psnr_hidden")
 
 
 def reconstruction_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
     """Each picture's mean squared error per pixel and channel `[B]`.
 
     Args:
-        mask: of the patches that count, bool `[B, N]` with rows of equal sums; without one, or if it is empty, all do.
+        pictures, images: The two to compare, `[B, 3, H, W]`.
+        mask: Patches that count, bool `[B, N]` with rows of equal sums. All patches count if it is None or empty.
+        patch: Side of a patch in pixels.
     """
     return _mean_error((pictures - images).square(), mask, patch)
 
 
 def normalised_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
-    """The same against patch-normalised targets, as MAE has them (`norm_pix_loss`).
+    """Each picture's mean squared error `[B]` against patch-normalised targets, as MAE has them (`norm_pix_loss`).
 
-    MAE predicts each patch of the photograph less its mean and divided by its standard deviation. A rendered picture
-    has colours in [0, 1], which cannot be such numbers. So it is shifted and divided by the same two numbers, those of
-    the photograph's patch, before the two are compared: what is left is the squared error over the patch's variance,
-    in which flat patches count most. How the paper compares them is not public, so the choice is ours.
+    MAE predicts each patch of the photograph minus its mean and divided by its standard deviation. A rendered picture
+    has colours in [0, 1], which cannot take such values. Therefore both pictures are shifted and scaled by the mean and
+    the standard deviation of the photograph's patch before they are compared. The result is the squared error over the
+    patch's variance, in which flat patches count most. The paper does not say how it compares them, so this is our
+    choice. Arguments are those of `reconstruction_error`.
     """
     targets = imagenet_patches(images, patch)  # [B, N, P]
     deviation = patch_statistics(targets)[1]
     errors = ((imagenet_patches(pictures, patch) - targets) / deviation).square().mean(-1)  # [B, N]
-    if mask is None:
-        return errors.mean(1)
-    counted = torch.where(mask.any(), mask, True)
-    return (errors * counted).sum(1) / counted.sum(1)
+    return _mean_over(errors, mask)
 
 
 def gradient_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
-    """The same of the differences between neighbours, both ways; a pixel's are to the next on its right and below."""
+    """Each picture's mean squared error `[B]` of the differences between neighbouring pixels.
+
+    A pixel's differences are those to the pixel on its right and to the pixel below. Arguments are those of
+    `reconstruction_error`.
+    """
     difference = pictures - images
     across = functional.pad(difference.diff(dim=3), (0, 1)).square()
     down = functional.pad(difference.diff(dim=2), (0, 0, 0, 1)).square()
@@ -144,33 +138,42 @@ def gradient_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch:
 
 
 def _mean_error(errors: Tensor, mask: Tensor | None, patch: int) -> Tensor:
-    """Means `[B]` of `[B, C, H, W]` over the patches that count."""
+    """Means `[B]` of errors `[B, C, H, W]` over the patches that count."""
     error = errors.mean(1)  # [B, H, W]
     if mask is None:
         return error.mean((1, 2))
     rows, columns = error.shape[1] // patch, error.shape[2] // patch
     by_patch = error.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).mean((2, 4)).flatten(1)  # [B, N]
-    counted = torch.where(mask.any(), mask, True)  # no `if`: it would wait for the GPU
+    return _mean_over(by_patch, mask)
+
+
+def _mean_over(by_patch: Tensor, mask: Tensor | None) -> Tensor:
+    """Means `[B]` of patches' errors `[B, N]` over those that count."""
+    if mask is None:
+        return by_patch.mean(1)
+    counted = torch.where(mask.any(), mask, True)  # an `if` would wait for the GPU
     return (by_patch * counted).sum(1) / counted.sum(1)
 
 
 def negative_psnr(errors: Tensor) -> Tensor:
     """A loss that falls as the mean PSNR of pictures with these mean squared errors `[B]` rises.
 
-    In such units that at 23 dB its gradient has the length of the mean squared error's, whose other weights and whose
-    clipping then suit it, too.
+    It is scaled so that its gradient at 23 dB is as long as that of the mean squared error. The weights of the other
+    terms and the clipping of the gradient therefore suit both.
     """
     return _TYPICAL_ERROR * torch.log(errors + _LEAST_ERROR).mean()
 
 
 def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int, order: Order = "queries") -> Tensor:
-    """Share of a picture's variance of depths that is fixed by a Gaussian's slot within its query; the pictures' mean.
+    """Share of the variance of depths that a Gaussian's slot within its query explains, averaged over pictures.
 
     With several Gaussians a query some slots tend to lie in front all over a picture; its depth map then shows the grid
-    of queries instead of the scene. A mean over pictures is the same however a batch is cut over processes.
+    of queries instead of the scene. The average over pictures does not depend on how a batch is cut over processes.
 
     Args:
-        order: of the Gaussians, that of `GMAEConfig`.
+        gaussians: K Gaussians of each of B pictures.
+        gaussians_per_query: Number of slots.
+        order: Order of the Gaussians; see `GMAEConfig`.
     """
     depths = gaussians.means[..., 2]
     if order == "slots":
@@ -190,14 +193,16 @@ def gmae_loss(
     config: GMAEConfig,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The loss to minimise and, for the log, the mean squared error in it.
+    """The loss to minimise, and the mean squared error of the pixels for the log.
 
     Args:
-        images: `[B, 3, H, W]` in [0, 1].
-        masks: hidden patches or the visible ones, as `GMAE.forward` takes them.
-        backgrounds: `[B, 3]`.
-        config: of the model.
-        backend: of `rasterize`.
+        model: A `GMAE`, possibly wrapped by a trainer.
+        images: Pictures `[B, 3, H, W]` in [0, 1].
+        masks: Hidden or visible patches, as `GMAE.forward` takes them.
+        backgrounds: Background colours `[B, 3]` in [0, 1].
+        objective: Error and terms.
+        config: Configuration of the model.
+        backend: Backend of `rasterize`.
     """
     height, width = images.shape[-2:]
     patches = height * width // config.patch_size**2
@@ -206,9 +211,9 @@ def gmae_loss(
     temperature = objective.occlusion_gradient or None
 
     def losses_of(splats: Splats) -> tuple[Tensor, Tensor]:
-        """The pictures' loss, and their mean squared errors `[B]`."""
+        """The loss of the pictures, and their mean squared errors `[B]`."""
         pictures = rasterize(
-            splats, height, width, background=backgrounds, order_temperature=temperature, backend=backend
+            splats, height, width, background=backgrounds, rules=Rules(order_temperature=temperature), backend=backend
         ).image
         squared = errors = reconstruction_error(pictures, images, counted, config.patch_size)
         if objective.gradient_weight:

@@ -2,7 +2,6 @@
 
 const FRAME_MS = 40; // a picture that takes longer is drawn coarsely while something moves
 const REST_MS = 140; // and finely after so long without
-const data = JSON.parse(document.getElementById("data").textContent);
 const splats = new Splats(data);
 const depthScale = { ...data.depthScale, colors: decode(data.depthScale.colors) };
 const byId = (id) => document.getElementById(id);

@@ -1,9 +1,10 @@
-// Splats, the rules by which they become a picture (those of gmae_tools/splatting), and a drawer without a graphics card.
+// Splats, the rules by which they become a picture, and a drawer without a graphics card.
 
-const ALPHA_MAX = 0.999;
-const CUTOFF = Math.log(255); // -log of the least alpha that is drawn
-const LEAST_LIGHT = 1e-4; // a splat that would leave a pixel no more light than this ends it, undrawn
-const LEAST_COVER = 0.5; // below this, no depth is shown
+const data = JSON.parse(document.getElementById("data").textContent); // written by report/page.py
+// The limits of gmae_tools/splatting/rules.py: the cap of alpha; -log of the least alpha that is drawn; the light below
+// which a splat ends a pixel, undrawn.
+const { alphaMax: ALPHA_MAX, cutoff: CUTOFF, transmittanceMin: LEAST_LIGHT, tile: TILE } = data.rules;
+const LEAST_COVER = data.depthScale.covered; // below this coverage no depth is shown
 
 /** A base64 text as bytes. */
 function decode(text) {

@@ -1,7 +1,6 @@
 // Draws splats with WebGL 2. Every pixel walks through the splats that touch its tile, nearest first. Blending quads
 // would be the usual way, but cannot end a pixel by the rules of gmae_tools/splatting, and rounds each step.
 
-const TILE = 16; // px
 const TEXTURE_WIDTH = 1024;
 const TEXELS = 3; // of a splat
 

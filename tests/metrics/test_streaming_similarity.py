@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from gmae_tools.metrics.likeness import Likeness
+from gmae_tools.metrics.pictures import StreamingSimilarity
 
 RNG = np.random.default_rng(0)
 
@@ -20,10 +20,10 @@ def pair(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(a: np.ndarray, b: np.ndarray, cuts: list[int]) -> tuple[float, float]:
-    likeness = Likeness(*a.shape[:2])
+    similarity = StreamingSimilarity(*a.shape[:2])
     for strips in zip(np.split(a, cuts), np.split(b, cuts), strict=True):
-        likeness.update(*strips)
-    return likeness.compute()
+        similarity.update(*strips)
+    return similarity.compute()
 
 
 @pytest.mark.parametrize("width", [40, 5])

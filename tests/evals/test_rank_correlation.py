@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gmae_tools.metrics.agreement import rank_correlation
+from evals.depth_ranks import rank_correlation
 
 
 def ranks(values: np.ndarray) -> np.ndarray:

@@ -1,21 +1,41 @@
-"""What the order of depth goes with, over many pictures: brightness, the frame, figures, or the same map everywhere.
+"""The order of depth, and what it goes with: another map, brightness, the frame, what is in front.
 
-Depth that a model learns from pictures alone has neither a scale nor an origin. Everything here is therefore about
-ranks: a map counts by its `standard_ranks`, so that no picture weighs more than another and no stretching of depth
-changes a number.
+Depth that a model learns from pictures alone has neither a scale nor an origin. Everything here is therefore
+computed from ranks (`standard_ranks`), so that every picture has the same weight and stretching depth changes nothing.
 
 A model may give every picture the same map, such as a bowl with the middle in front. That map already marks figures,
-because figures tend to lie in the middle. To tell what depth says about *this* picture, the mean of the maps of all
-*other* pictures is measured by itself (`mean_of_others`) and taken away (`ranks - mean_of_others(ranks)`). For the
-ranking inside a picture, taking away the mean of the others is the same as taking away the mean of all.
+because figures tend to lie in the middle. To measure what depth says about *this* picture, the mean of the maps of
+all *other* pictures is measured by itself (`mean_of_others`) and subtracted (`ranks - mean_of_others(ranks)`). For the
+ranking inside a picture, subtracting the mean of the others is equivalent to subtracting the mean of all.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
-_LEAST_PICTURES = 3  # to tell how much they differ
+_LEAST_PIXELS = 3
+_LEAST_PICTURES = 3  # to measure how much they differ
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two maps of one shape, in [-1, 1], over the pixels where both are finite.
+
+    Depth maps have no scale and no origin of their own; only their order can be compared.
+
+    Returns:
+        NaN where there is nothing to compare: fewer than three such pixels, or a single value in all of them.
+
+    Raises:
+        ValueError: the maps differ in shape.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"maps of shapes {list(first.shape)} and {list(second.shape)} cannot be compared")
+    known = np.isfinite(first) & np.isfinite(second)
+    a, b = first[known], second[known]
+    if a.size < _LEAST_PIXELS or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(spearmanr(a, b).statistic)
 
 
 def standard_ranks(values: np.ndarray) -> np.ndarray:
@@ -42,9 +62,9 @@ def mean_of_others(maps: np.ndarray) -> np.ndarray:
 def common_share(maps: np.ndarray) -> tuple[float, float]:
     """The share of the variance of maps that is the same in all pictures, and its standard error.
 
-    It is the mean correlation of the maps of two different pictures: 1 if all are one map, about 0 if nothing hangs on
-    the frame. Other than the variance of the mean map, it does not grow when there are few pictures. (It can be
-    slightly negative by chance.) The standard error is that of a mean over pairs, by the share of each picture in it.
+    It is the mean correlation of the maps of two different pictures: 1 if all are one map, about 0 if nothing depends
+    on the frame. Unlike the variance of the mean map, it does not grow when there are few pictures. (It can be slightly
+    negative by chance.) The standard error is that of a mean over pairs, by the share of each picture in it.
 
     Args:
         maps: `standard_ranks` of depth `[n, H, W]`, pixel for pixel of the same places in the frame.
@@ -60,16 +80,17 @@ def common_share(maps: np.ndarray) -> tuple[float, float]:
 
 
 def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve: how probably a pixel of the figure has the higher score than one of the ground.
+    """Area under the ROC curve: the probability that a pixel of the foreground scores higher than one of the
+    background.
 
     Equal scores count half. (Mann and Whitney's U over the number of pairs.)
 
     Args:
         scores: any shape; NaN is left out.
-        truth: bool, the same shape: which pixels are figure.
+        truth: bool, the same shape: which pixels are foreground.
 
     Returns:
-        A number in [0, 1], 0.5 for scores that say nothing; NaN where there is no figure, or no ground.
+        A number in [0, 1], 0.5 for uninformative scores; NaN where there is no foreground, or no background.
 
     Raises:
         ValueError: the shapes differ.

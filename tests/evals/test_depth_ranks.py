@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from gmae_tools.metrics.depth import (
+from evals.depth_ranks import (
     area_under_curve,
     common_share,
     distance_to_centre,

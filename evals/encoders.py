@@ -1,0 +1,142 @@
+"""What the scripts about encoders share: models of all objectives trained alike, and the table of fine-tuned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from evals.bootstrap import bootstrap_interval
+from evals.common import RUNS
+from gmae_tools.pretrain.loop import PretrainConfig, pretrain
+from gmae_tools.pretrain.objectives import CMAEObjective, GMAEObjective, MAEObjective, Objective, RMAEObjective
+from gmae_tools.pretrain.schedule import Schedule
+from gmae_tools.report.tables import Row
+
+HIDDEN = 0.75
+_RUNS = "Folder of the runs, which a later call continues."
+OBJECTIVES: dict[str, Objective] = {
+    each.name: each
+    for each in (
+        GMAEObjective((HIDDEN, HIDDEN), loss_on="masked", background="white"),
+        MAEObjective((HIDDEN, HIDDEN)),
+        RMAEObjective((HIDDEN, HIDDEN)),
+        CMAEObjective((HIDDEN, HIDDEN)),
+    )
+}
+# The light head is closer to the description in C-MAE's paper than the decoder that C-MAE has by default.
+MODEL_CHANGES: dict[str, dict[str, Any]] = {"c-mae": {"head": "light"}}
+
+
+# --- pretraining -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the models are trained: all alike but for the objective, with the defaults of `gmae-tools pretrain`.
+
+    Attributes:
+        data: photographs, as for `gmae-tools pretrain`.
+        image_size: in px; None for the preset's.
+        samples: number of pictures that each model is trained on.
+        held_out: number of photographs.
+        run: folder with a run for each objective, which a later call continues.
+    """
+
+    data: tuple[str, ...]
+    preset: str
+    image_size: int | None
+    samples: int
+    batch_size: int
+    held_out: int
+    seed: int
+    device: str
+    run: Path
+
+    def config(self, name: str) -> PretrainConfig:
+        """The run of the objective with this name."""
+        objective = OBJECTIVES[name]
+        changes = {} if self.image_size is None else {"image_size": self.image_size}
+        model = objective.model_config.preset(self.preset, **changes, **MODEL_CHANGES.get(name, {}))
+        schedule = Schedule(self.samples, resolutions=(model.image_size,))
+        return PretrainConfig(
+            self.data, model, schedule, objective, batch_size=self.batch_size, held_out=self.held_out, seed=self.seed,
+            evaluate_every=1800,
+        )  # fmt: skip
+
+    def train(self, name: str) -> Path:
+        """Train the model of an objective unless that was done before; returns the folder of its checkpoint."""
+        return pretrain(self.config(name), self.run / name, resume=True, device=self.device)
+
+
+def training_options(batch_size: str = "--batch-size") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options of a command that receives them as `training`; `batch_size` names the option of that number."""
+    count = partial(click.option, show_default=True)
+    options = [
+        click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`."),
+        click.option("--preset", default="tiny", show_default=True, help="Preset of the models."),
+        click.option("--image-size", type=click.IntRange(1), metavar="PX", help="[default: the preset's]"),
+        count("--samples", type=click.IntRange(1), default=100_000, help="Pictures that each model is trained on."),
+        count(batch_size, "pretrain_batch", type=click.IntRange(2), default=64, help="Pictures of a pretraining step."),
+        count("--held-out", type=click.IntRange(1), default=500, help="Photographs that are not trained on."),
+        count("--seed", type=click.IntRange(0), default=0, help="Seed of pretraining."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        click.option("--runs", type=click.Path(path_type=Path), default=RUNS / "gmae-vs-mae", help=_RUNS),
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def collect(
+            *, data: tuple[str, ...], preset: str, image_size: int | None, samples: int, pretrain_batch: int,
+            held_out: int, seed: int, device: str, runs: Path, **others: Any,
+        ) -> None:  # fmt: skip
+            training = Training(
+                data, preset, image_size=image_size, samples=samples, batch_size=pretrain_batch, held_out=held_out,
+                seed=seed, device=device, run=runs,
+            )  # fmt: skip
+            command(training=training, **others)
+
+        for option in reversed(options):
+            collect = option(collect)
+        return collect
+
+    return decorate
+
+
+# --- fine-tuning -------------------------------------------------------------------------------------
+
+RANDOM = "random weights"
+FINE_TUNED = {
+    "model": None, "top1": 3, "low": 3, "high": 3, "difference": 3, "difference_low": 3, "difference_high": 3,
+    "seeds": None, "photographs": None,
+}  # fmt: skip
+
+
+def warmup(epochs: int) -> int:
+    """Epochs of warm-up: MAE's 5 of 100, and one at least."""
+    return max(1, round(epochs / 20))
+
+
+def fine_tuned_rows(answers: Mapping[str, np.ndarray], rival: str = RANDOM) -> list[Row]:
+    """Rows of `FINE_TUNED`; differences are to the model called `rival`.
+
+    Args:
+        answers: whether each model was right, bool `[seeds, photographs]`.
+    """
+    rows: list[Row] = []
+    for name, correct in answers.items():
+        low, high = bootstrap_interval(correct)
+        row: dict[str, str | int | float | None] = {"model": name, "top1": float(correct.mean()), "low": low,
+            "high": high, "difference": None, "difference_low": None, "difference_high": None,
+            "seeds": len(correct), "photographs": correct.shape[1]}  # fmt: skip
+        if name != rival and rival in answers:
+            difference = correct.astype(float) - answers[rival]
+            low, high = bootstrap_interval(difference)
+            row |= {"difference": float(difference.mean()), "difference_low": low, "difference_high": high}
+        rows.append(row)
+    return rows

@@ -1,0 +1,59 @@
+"""What commands import: a slow module that a command does not need is an error. Each runs in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {
+    "accelerate", "cv2", "huggingface_hub.hf_api", "matplotlib", "pandas", "scipy.ndimage", "scipy.special",
+    "scipy.stats", "skimage", "sympy", "timm", "torch._dynamo", "torchvision", "viser",
+}  # fmt: skip
+NEEDED = {
+    "layers": {"huggingface_hub.hf_api"},
+    "reconstruct": {"huggingface_hub.hf_api"},
+    "export": {"huggingface_hub.hf_api", "scipy.special"},  # for rotations
+    "edges": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special"},
+    "segment": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special", "skimage"},
+    "view": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special", "skimage"},
+    "density": {"huggingface_hub.hf_api", "matplotlib", "scipy.ndimage", "scipy.special", "scipy.stats"},
+}
+CODE = """
+import json, sys
+{code}
+print("\\n" + json.dumps(sorted({heavy!r} & set(sys.modules))))
+"""
+
+
+def imported(code: str, folder: Path, repository: Path) -> set[str]:
+    """The heavy modules that are imported once some code has run."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(code=code, heavy=HEAVY)],
+        env={**os.environ, "PYTHONPATH": str(repository)}, cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("command", list(NEEDED))
+def test_a_command_imports_no_more_than_it_needs(
+    command: str, checkpoint: Path, tmp_path: Path, repository: Path
+) -> None:
+    photo = repository / "gmae_tools" / "assets" / "demo.jpg"
+    arguments = [command, str(photo), "-o", "out", "--checkpoint", str(checkpoint)]
+    code = f"from gmae_tools.cli import main; main({arguments!r}, standalone_mode=False)"
+    assert imported(code, tmp_path, repository) <= NEEDED[command]
+
+
+def test_the_model_imports_nothing_heavy_but_the_hub(tmp_path: Path, repository: Path) -> None:
+    assert imported("import gmae_tools.model", tmp_path, repository) <= {"huggingface_hub.hf_api"}
+
+
+def test_the_command_line_itself_imports_not_even_torch(tmp_path: Path, repository: Path) -> None:
+    code = "import gmae_tools.cli, sys; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    assert not imported(code, tmp_path, repository)
