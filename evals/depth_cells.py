@@ -21,6 +21,7 @@ from evals.depth_ranks import (
     standard_ranks,
 )
 from evals.measurements import Cell, Development, Measured, error, means, names_digest
+from gmae_tools.benchmarks.pipeline import ModelSource
 from gmae_tools.benchmarks.regions import fit
 from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mask
 from gmae_tools.images import read_image, resize
@@ -48,7 +49,8 @@ class DepthMaps:
     def settings(self) -> dict[str, Any]:
         return {"cell": "depth-maps", "photographs": self.photographs.digest(), "side": SIDE}
 
-    def measure(self, model: GMAE, folder: Path) -> Measured:
+    def measure(self, source: ModelSource, folder: Path) -> Measured:
+        model = source.model
         places = {"height": height_in_frame(SIDE, SIDE), "centre": distance_to_centre(SIDE, SIDE)}
         samples: dict[str, list[float]] = {name: [] for name in ("luminance", *places)}
         maps = []
@@ -79,7 +81,8 @@ class Nearness:
     def _pairs(self) -> list[PhotoAndMask]:
         return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
 
-    def measure(self, model: GMAE, folder: Path) -> Measured:
+    def measure(self, source: ModelSource, folder: Path) -> Measured:
+        model = source.model
         maps, figures, overlaps = [], [], []
         for pair in self._pairs():
             photo, truth = read_image(pair.photo), read_mask(pair.mask)

@@ -23,7 +23,14 @@ _RUNS = "Folder of the runs, which a later call continues."
 OBJECTIVES: dict[str, Objective] = {
     each.name: each
     for each in (
-        GMAEObjective((HIDDEN, HIDDEN), loss_on="masked", background="white"),
+        GMAEObjective(
+            (HIDDEN, HIDDEN),
+            loss_on="masked",
+            background="white",
+            occlusion_gradient=0,
+            size_depth_weight=0,
+            region_depth_weight=0,
+        ),
         MAEObjective((HIDDEN, HIDDEN)),
         RMAEObjective((HIDDEN, HIDDEN)),
         CMAEObjective((HIDDEN, HIDDEN)),

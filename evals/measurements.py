@@ -24,24 +24,21 @@ from torch import Tensor
 
 from evals.depth_consistency import SHIFTS, depth_consistency
 from gmae_tools import __version__, checkpoints
-from gmae_tools.benchmarks import edges
-from gmae_tools.benchmarks import regions as region_benchmark
-from gmae_tools.benchmarks.edge_methods import GaussianEdges
-from gmae_tools.benchmarks.figure_methods import THRESHOLDS, GaussianFigure
-from gmae_tools.benchmarks.predictions import claim, fingerprint, predict_maps
+from gmae_tools.benchmarks import edges, regions
+from gmae_tools.benchmarks.edge_methods import EdgeMethod
+from gmae_tools.benchmarks.figure_methods import RegionMethod
+from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.photos import PhotoStore, center_crop, held_out_split
 from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split
 from gmae_tools.images import read_image
-from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryResult, BoundaryScores
-from gmae_tools.metrics.boundaries import Protocol as BoundaryProtocol
+from gmae_tools.metrics.boundaries import BoundaryCounts, BoundaryProtocol, BoundaryResult, BoundaryScores
 from gmae_tools.metrics.pictures import psnr
-from gmae_tools.metrics.regions import RegionProtocol
 from gmae_tools.model import GMAE
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.sampling import MASKED
-from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.figure_ground import METHODS
+from gmae_tools.system.files import atomic_path, file_sha256
+from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
 
 DEPTH_BATCH = 5
@@ -74,7 +71,7 @@ class Cell(Protocol):
     def settings(self) -> dict[str, Any]:
         """Everything that the figures depend on beside the checkpoint, `cell` its name."""
 
-    def measure(self, model: GMAE, folder: Path) -> Measured:
+    def measure(self, source: ModelSource, folder: Path) -> Measured:
         """Take the figures; in `folder` there may be parts of an earlier try."""
 
 
@@ -132,7 +129,8 @@ class Reconstruction:
     def settings(self) -> dict[str, Any]:
         return {"cell": "reconstruction", "photographs": self.photographs.digest(), "masked": MASKED}
 
-    def measure(self, model: GMAE, folder: Path) -> Measured:
+    def measure(self, source: ModelSource, folder: Path) -> Measured:
+        model = source.model
         held_out, size = self.photographs.open(), model.config.image_size
         samples = {
             name: [psnr(a, b) for a, b in rebuilt_by(model, held_out, size, ratio)]
@@ -160,7 +158,8 @@ class Consistency:
     def settings(self) -> dict[str, Any]:
         return {"cell": "depth", "photographs": self.photographs.digest(), "shifts": SHIFTS, "batch": DEPTH_BATCH}
 
-    def measure(self, model: GMAE, folder: Path) -> Measured:
+    def measure(self, source: ModelSource, folder: Path) -> Measured:
+        model = source.model
         side = model.config.image_size + max(SHIFTS)
         found: dict[str, list[np.ndarray]] = {}
         for images in self.photographs.squares(model, side):
@@ -200,13 +199,11 @@ class Edges:
         chosen = {"readout": self.readout, "layers": layers, "scales": self.looks.scales, "flip": self.looks.flip}
         return {"cell": f"{self.prefix}edges", "photographs": names, "thresholds": self.thresholds, **chosen}
 
-    def measure(self, model: GMAE, folder: Path) -> Measured:
-        detect = GaussianEdges(model, self.looks).detector(self.readout, (self.layers,))
-        list(predict_maps(self.photos(), {folder: detect}))
-        truths = BSDS500(self.root).ground_truth_folder("val")
-        result = edges.score_maps(
-            folder, truths, self.thresholds, subset=True, jobs=1, progress=lambda counts, _length, _label: iter(counts)
-        )
+    def measure(self, source: ModelSource, folder: Path) -> Measured:
+        method = EdgeMethod.named(self.readout, source, self.looks, (self.layers,))
+        options, data = RunOptions(jobs=1, every=self.every, overwrite=True), BSDS500(self.root)
+        run = edges.run(data, "val", {"": method}, folder, thresholds=self.thresholds, human=False, options=options)
+        result = run.results[""]
         figures = {f"{self.prefix}{name}": getattr(result, name) for name in ("ods", "ois", "ap")}
         counts = {name: [each.tolist() for each in count.arrays()] for name, count in result.counts.items()}
         return Measured(figures, counts=counts)
@@ -223,18 +220,17 @@ class Figure:
 
     def settings(self) -> dict[str, Any]:
         names = names_digest([pair.name for pair in self._pairs()])
-        return {"cell": "figure", "split": self.split, "photographs": names, "method": METHODS[0]}
+        return {"cell": "figure", "split": self.split, "photographs": names, "method": FOREGROUND_METHODS[0]}
 
     def _pairs(self) -> list[PhotoAndMask]:
         return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
 
-    def measure(self, model: GMAE, folder: Path) -> Measured:
-        pairs, protocol = self._pairs(), RegionProtocol(threshold=THRESHOLDS[METHODS[0]])
-        segment = GaussianFigure(model, Looks((1,))).segmenter(METHODS[0])
-        list(predict_maps([pair.photo for pair in pairs], {folder: segment}))
-        scored = list(region_benchmark.score_pairs(region_benchmark.maps_of(folder, pairs), protocol, jobs=1))
-        result = region_benchmark.summarize(scored, protocol)
-        samples = {"iou": [each.figures.iou for each in scored]}
+    def measure(self, source: ModelSource, folder: Path) -> Measured:
+        method = RegionMethod(FOREGROUND_METHODS[0], source, Looks((1,)))
+        options = RunOptions(jobs=1, every=self.every, overwrite=True)
+        run = regions.run(Saliency(self.data, self.root), self.split, {"": method}, folder, options=options)
+        result = run.results[""]
+        samples = {"iou": [each.iou for each in result.metrics.values()]}
         return Measured({"iou": result.iou, "max_f": result.max_f_beta}, samples)
 
 
@@ -287,7 +283,7 @@ class Candidate:
     def folder(self, out: Path) -> Path:
         """Where its measurements are kept."""
         files = sorted(path for path in checkpoints.find(self.checkpoint).iterdir() if path.suffix in WEIGHTS)
-        digest = hashlib.sha256("".join(map(fingerprint, files)).encode()).hexdigest()
+        digest = hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
         return out / digest[:16]
 
 
@@ -313,9 +309,7 @@ def kept(cell: Cell, folder: Path) -> Path:
 def measure(cell: Cell, checkpoint: str, path: Path) -> None:
     """Take a measurement, and keep it as `path`; maps and counts go into a folder of that name."""
     torch.set_num_threads(1)
-    folder = path.with_suffix("")
-    claim(folder, cell.settings())
-    found = cell.measure(checkpoints.load(checkpoint), folder)
+    found = cell.measure(ModelSource(checkpoint), path.with_suffix(""))
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(asdict(found)))
 

@@ -142,7 +142,7 @@ class CMAE(Autoencoder):
         light = config.head == "light"
         super().__init__(config, LightHead if light else partial(PatchDecoder, outputs=config.embedding))
         if light:
-            self.encoder.mask_token = nn.Parameter(torch.zeros(1, 1, config.width))
+            self.encoder.mask_token = nn.Parameter(torch.zeros(1, 1, config.width, dtype=torch.float32))
             init_normal(self.encoder.mask_token)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Tensor:

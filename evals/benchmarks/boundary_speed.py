@@ -34,7 +34,7 @@ from evals.common import RESULTS, processor, write_files
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.images import read_image
 from gmae_tools.metrics import boundaries, boundary_matching
-from gmae_tools.metrics.boundaries import Protocol, count_boundaries
+from gmae_tools.metrics.boundaries import BoundaryProtocol, count_boundaries
 from gmae_tools.metrics.thinning import thin
 from gmae_tools.system.processes import cores
 from tests.oracles.assignment import assign
@@ -92,7 +92,9 @@ def official_solver() -> Solver | None:
     return solve
 
 
-def score_split(data: list[tuple[np.ndarray, list[np.ndarray]]], protocol: Protocol, jobs: int) -> dict[str, float]:
+def score_split(
+    data: list[tuple[np.ndarray, list[np.ndarray]]], protocol: BoundaryProtocol, jobs: int
+) -> dict[str, float]:
     """Wall seconds for all images, and CPU seconds of thinning and of matching."""
 
     def work(item: tuple[np.ndarray, list[np.ndarray]]) -> tuple[float, float]:
@@ -114,7 +116,7 @@ def score_split(data: list[tuple[np.ndarray, list[np.ndarray]]], protocol: Proto
 
 
 def compare(
-    sample: list[tuple[np.ndarray, list[np.ndarray]]], protocol: Protocol, solvers: dict[str, Solver]
+    sample: list[tuple[np.ndarray, list[np.ndarray]]], protocol: BoundaryProtocol, solvers: dict[str, Solver]
 ) -> dict[str, float]:
     """Median milliseconds for one image and threshold, and median ratios to `ours`."""
     times: dict[str, list[float]] = {name: [] for name in ["ours", *solvers]}
@@ -169,7 +171,7 @@ def main(root: str | None, split: str, every: int, thresholds: int, jobs: int | 
     dataset = BSDS500(root)
     photographs = dataset.images(split)[::every]
     jobs = jobs or cores()
-    protocol = Protocol(thresholds)
+    protocol = BoundaryProtocol(thresholds)
     solvers: dict[str, Solver] = {"scratch": solve_from_scratch, "scipy": solve_with_scipy}
     if official := official_solver():
         solvers["official"] = official
@@ -177,7 +179,7 @@ def main(root: str | None, split: str, every: int, thresholds: int, jobs: int | 
     for name, detect in DETECTORS.items():
         click.echo(f"{name}: {len(photographs)} images", err=True)
         data = [(detect(read_grey(path)), dataset.boundaries(path.stem)) for path in photographs]
-        compare(data[:1], Protocol(1), {"scratch": solve_from_scratch})  # a warm-up, which compiles
+        compare(data[:1], BoundaryProtocol(1), {"scratch": solve_from_scratch})  # a warm-up, which compiles
         row: dict[str, str | float] = {"detector": name, "images": len(data), "thresholds": thresholds, "jobs": jobs}
         row |= score_split(data, protocol, jobs)
         row |= compare(data[:: max(1, len(data) // sample)][:sample], protocol, solvers)

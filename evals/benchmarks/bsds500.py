@@ -16,29 +16,24 @@ positive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import click
-import torch
 
 from evals.bootstrap import ods_difference
 from evals.common import as_markdown, progress
-from gmae_tools import checkpoints
 from gmae_tools.benchmarks import edges
-from gmae_tools.benchmarks.edge_methods import CLASSICAL, GAUSSIAN, Detector, GaussianEdges
-from gmae_tools.benchmarks.edges import Settings
-from gmae_tools.benchmarks.predictions import predict_maps, weights_of
+from gmae_tools.benchmarks.edge_methods import EdgeMethod
+from gmae_tools.benchmarks.edges import EdgeResults
+from gmae_tools.benchmarks.names import EDGE_DETECTORS
+from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
 from gmae_tools.datasets.bsds500 import BSDS500
-from gmae_tools.metrics.boundaries import BoundaryResult
-from gmae_tools.report.pr_curve import Curve, plot_pr_curves
+from gmae_tools.report.pr_curve import plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
-from gmae_tools.system.processes import cores, is_main, join, share, wait
+from gmae_tools.system.processes import cores, is_main, join
+from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,122 +47,49 @@ COLUMNS = {
 BASELINE = "render-gradient"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of the table to be: a detector, and what it is called."""
+def all_methods(checkpoint: str) -> dict[str, EdgeMethod]:
+    """All readouts of the joined tiles, some mirrored too or of the whole photograph, then the classical detectors.
 
-    readout: str
-    detect: Detector
-    layers: tuple[int, ...] | None = None
-    looks: Looks | None = None
-
-    @property
-    def folder(self) -> str:
-        parts = [self.readout, *(self.layers or ())]
-        if self.looks:
-            parts += ["looks", *self.looks.scales, *(["mirrored"] if self.looks.flip else [])]
-        return "-".join(map(str, parts))
-
-
-def entries(checkpoint: str) -> list[Entry]:
-    """All readouts of the joined tiles, some mirrored too or of the whole photograph, then the classical detectors."""
-    model = checkpoints.load(checkpoint)
-    tiles, mirrored, whole = (GaussianEdges(model, looks) for looks in (TILES, MIRRORED, WHOLE))
-    others = [name for name in GAUSSIAN if name != "layers"]
-    return [
-        *(Entry("layers", tiles.detector("layers", n), n, TILES) for n in LAYERS),
-        *(Entry(name, tiles.detector(name, ()), None, TILES) for name in others),
-        *(Entry(name, mirrored.detector(name, ()), None, MIRRORED) for name in ("closed-regions", BASELINE)),
-        *(Entry("layers", whole.detector("layers", n), n, WHOLE) for n in LAYERS[1:2]),
-        *(Entry(name, whole.detector(name, ()), None, WHOLE) for name in ("combined", BASELINE)),
-        *(Entry(name, detect) for name, detect in CLASSICAL.items()),
+    Returns:
+        The methods by the names of their folders.
+    """
+    source = ModelSource(checkpoint)
+    others = [name for name in EDGE_READOUTS if name != "layers"]
+    methods = [
+        *(EdgeMethod.named("layers", source, TILES, n) for n in LAYERS),
+        *(EdgeMethod.named(name, source, TILES) for name in others),
+        *(EdgeMethod.named(name, source, MIRRORED) for name in ("closed-regions", BASELINE)),
+        *(EdgeMethod.named("layers", source, WHOLE, n) for n in LAYERS[1:2]),
+        *(EdgeMethod.named(name, source, WHOLE) for name in ("combined", BASELINE)),
+        *(EdgeMethod(name) for name in EDGE_DETECTORS),
     ]
+    return {folder_of(method): method for method in methods}
 
 
-def claim(rows: Sequence[Entry], split: str, checkpoint: str, thresholds: int, out: Path, overwrite: bool) -> None:
-    """Note the settings of every entry beside its results."""
-    weights = weights_of(checkpoint)
-    for entry in rows:
-        of_model = entry.looks is not None
-        settings = Settings(
-            dataset="bsds500",
-            split=split,
-            readout=entry.readout,
-            layers=entry.layers,
-            checkpoint=Path(checkpoint).name if of_model else None,
-            weights=weights if of_model else None,
-            scales=entry.looks.scales if entry.looks else None,
-            flip=entry.looks.flip if entry.looks else None,
-            thresholds=thresholds,
-        )
-        edges.claim(out / entry.folder, settings, overwrite=overwrite)
+def folder_of(method: EdgeMethod) -> str:
+    """Name of the folder of a method's maps, such as `layers-16-looks-3-4`."""
+    parts = [method.name, *(method.layers or ())]
+    if method.looks:
+        parts += ["looks", *method.looks.scales, *(["mirrored"] if method.looks.flip else [])]
+    return "-".join(map(str, parts))
 
 
-class Worker:
-    """Predicts all maps of a photograph; the model is loaded once a process."""
-
-    detectors: ClassVar[dict[Path, Detector]] = {}
-
-    @classmethod
-    def start(cls, checkpoint: str, out: Path) -> None:
-        torch.set_num_threads(1)
-        cls.detectors = {out / entry.folder: entry.detect for entry in entries(checkpoint)}
-
-    @classmethod
-    def predict(cls, photo: Path) -> None:
-        list(predict_maps([photo], cls.detectors))
-
-
-def predict_all(photos: Sequence[Path], checkpoint: str, out: Path, jobs: int) -> Iterator[None]:
-    """Predict all maps of all photographs, `jobs` photographs at a time."""
-    if jobs == 1:
-        Worker.start(checkpoint, out)
-        yield from (None for _ in predict_maps(photos, Worker.detectors))
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), Worker.start, (checkpoint, out)) as pool:
-        yield from pool.map(Worker.predict, share(photos))
-    wait()
-
-
-def evaluate(
-    data: BSDS500, split: str, every: int, checkpoint: str, thresholds: int, out: Path, overwrite: bool, jobs: int
-) -> tuple[dict[Entry, BoundaryResult], BoundaryResult]:
-    """The scores of each entry, and of the annotators."""
-    rows = entries(checkpoint)
-    claim(rows, split, checkpoint, thresholds, out, overwrite)
-    photos = data.images(split)[::every]
-    for _ in progress(predict_all(photos, checkpoint, out, jobs), len(photos), f"maps of {split}"):
-        pass
-    truths, subset = data.ground_truth_folder(split), every > 1
-    results = {
-        entry: edges.score_maps(
-            out / entry.folder, truths, thresholds, subset=subset, jobs=jobs, progress=named_progress(entry.folder)
-        )
-        for entry in rows
-    }
-    first = out / rows[0].folder
-    human = edges.score_annotators(first, truths, out / "human", subset=subset, jobs=jobs, progress=progress)
-    return results, human
-
-
-def named_progress(name: str) -> edges.Progress:
-    """A bar on stderr under the name of an entry."""
-    return lambda items, length, _label: progress(items, length, name)
-
-
-def tabulate(results: dict[Entry, BoundaryResult], human: BoundaryResult) -> list[Row]:
-    """Rows of `COLUMNS`, in the order of the entries, then the annotators."""
+def tabulate(found: EdgeResults) -> list[Row]:
+    """Rows of `COLUMNS`, in the order of the methods, then the annotators."""
     rows: list[Row] = []
-    baselines = {entry.looks: result for entry, result in results.items() if entry.readout == BASELINE}
-    for entry, result in results.items():
+    methods, human = found.methods, found.human
+    assert human is not None
+    baselines = {methods[name].looks: each for name, each in found.results.items() if methods[name].name == BASELINE}
+    for name, result in found.results.items():
+        method = methods[name]
         difference: tuple[float | None, float | None] = (None, None)
-        if entry.looks and entry.readout != BASELINE:
-            difference = ods_difference(result, baselines[entry.looks])
+        if method.looks and method.name != BASELINE:
+            difference = ods_difference(result, baselines[method.looks])
         rows.append(
             {
-                "readout": entry.readout,
-                "layers": ",".join(map(str, entry.layers)) if entry.layers else None,
-                "looks": in_words(entry.looks) if entry.looks else None,
+                "readout": method.name,
+                "layers": ",".join(map(str, method.layers)) if method.layers else None,
+                "looks": in_words(method.looks) if method.looks else None,
                 "ods": result.ods,
                 "ois": result.ois,
                 "ap": result.ap,
@@ -187,16 +109,17 @@ def in_words(looks: Looks) -> str:
     return ",".join(map(str, looks.scales)) + (" mirrored" if looks.flip else "")
 
 
-def draw_curves(path: Path, results: dict[Entry, BoundaryResult], human: BoundaryResult, caption: str) -> None:
+def plot_curves(path: Path, found: EdgeResults, caption: str) -> None:
     """Precision and recall of the readouts of the tiles, of layers only the best, and of the classical detectors."""
-    best_layers = max((entry for entry in results if entry.readout == "layers"), key=lambda entry: results[entry].ods)
-    curves = []
-    for entry, result in results.items():
-        if entry.looks in (MIRRORED, WHOLE) or (entry.readout == "layers" and entry != best_layers):
-            continue
-        name = f"l@{','.join(map(str, entry.layers))}" if entry.layers else entry.readout
-        best = (result.ods_recall, result.ods_precision)
-        curves.append(Curve(name, result.total.recall, result.total.precision, best))
+    methods, results, human = found.methods, found.results, found.human
+    assert human is not None
+    of_layers = [name for name in results if methods[name].name == "layers"]
+    best = max(of_layers, key=lambda name: results[name].ods)
+    curves = [
+        edges.curve_of(methods[name].label, result)
+        for name, result in results.items()
+        if methods[name].looks in (TILES, None) and (name == best or name not in of_layers)
+    ]
     plot_pr_curves(path, curves, (human.ods_recall, human.ods_precision), caption)
 
 
@@ -227,24 +150,28 @@ def main(
 ) -> None:  # fmt: skip
     """Write tables and curves of each split into the folder of results, and print them."""
     join()
-    data, k = BSDS500(root), checkpoints.load(checkpoint).config.k
+    data, methods = BSDS500(root), all_methods(checkpoint)
+    options = RunOptions(jobs or cores(), jobs or cores(), every, overwrite, progress=progress)
     results.mkdir(parents=True, exist_ok=True)
     for split in splits.split(","):
         folder = out / (split if every == 1 else f"{split}-every-{every}")
-        scores, human = evaluate(data, split, every, checkpoint, thresholds, folder, overwrite, jobs or cores())
-        if not is_main():
-            continue
-        rows = tabulate(scores, human)
-        about = f"BSDS500 {split}: {human.images} images, {thresholds} thresholds"
-        title = f"{about}, checkpoint {Path(checkpoint).name}"
-        page = f"# {title}\n\n{verdict(rows)}\n\n{as_markdown(rows, COLUMNS)}\n"
-        page += f"![precision and recall](bsds500-{split}.png)\n"
-        for name, text in ((f"bsds500-{split}.csv", format_rows(rows, COLUMNS, "csv")), (f"bsds500-{split}.md", page)):
-            with atomic_path(results / name) as temporary:
-                temporary.write_text(text)
-        caption = f"{about}; {Path(checkpoint).name}, K = {k}"
-        draw_curves(results / f"bsds500-{split}.png", scores, human, caption)
-        click.echo(f"{title}\n\n{format_rows(rows, COLUMNS, 'table')}\n{verdict(rows)}\n")
+        found = edges.run(data, split, methods, folder, thresholds=thresholds, options=options)
+        if is_main():
+            write_results(found, thresholds, Path(checkpoint).name, results)
+
+
+def write_results(found: EdgeResults, thresholds: int, checkpoint: str, results: Path) -> None:
+    """Write and print the table of a split, and write its curves."""
+    rows, split = tabulate(found), found.split
+    about = f"BSDS500 {split}: {next(iter(found.results.values())).images} images, {thresholds} thresholds"
+    title = f"{about}, checkpoint {checkpoint}"
+    page = f"# {title}\n\n{verdict(rows)}\n\n{as_markdown(rows, COLUMNS)}\n"
+    page += f"![precision and recall](bsds500-{split}.png)\n"
+    for name, text in ((f"bsds500-{split}.csv", format_rows(rows, COLUMNS, "csv")), (f"bsds500-{split}.md", page)):
+        with atomic_path(results / name) as temporary:
+            temporary.write_text(text)
+    plot_curves(results / f"bsds500-{split}.png", found, found.caption(*found.results))
+    click.echo(f"{title}\n\n{format_rows(rows, COLUMNS, 'table')}\n{verdict(rows)}\n")
 
 
 if __name__ == "__main__":

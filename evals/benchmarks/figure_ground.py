@@ -20,13 +20,8 @@ mask over the time of the bare model for the same photograph, measured in turn, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cache
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import click
 import numpy as np
@@ -34,20 +29,20 @@ import torch
 
 from evals.bootstrap import resampled_regions
 from evals.common import as_markdown, progress
-from gmae_tools import checkpoints
-from gmae_tools.benchmarks import regions as region_benchmark
-from gmae_tools.benchmarks.figure_methods import CLASSICAL, THRESHOLDS, GaussianFigure, Segmenter
-from gmae_tools.benchmarks.predictions import claim, predict_maps, weights_of
-from gmae_tools.benchmarks.regions import Settings, fit, maps_of, read_map
+from gmae_tools.benchmarks import regions
+from gmae_tools.benchmarks.figure_methods import RegionMethod
+from gmae_tools.benchmarks.names import SEGMENTERS
+from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions, maps
+from gmae_tools.benchmarks.regions import MaskRules, RegionResults, fit, maps_of, read_map
 from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mask
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, resize, to_tensor, write_image
-from gmae_tools.metrics.regions import RegionProtocol, RegionResult, binarize
+from gmae_tools.metrics.regions import RegionResult, binarize
 from gmae_tools.report.segment import Comparison, comparison_sheet
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores
-from gmae_tools.zeroshot.figure_ground import METHODS
+from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,109 +57,60 @@ SHOWN = 12
 TIMED, TIMED_SIDE = 200, 224
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of the table to be: a method, and how it looks at the photograph."""
-
-    method: str
-    looks: Looks | None = None
-
-    @property
-    def look(self) -> str | None:
-        return ",".join([*map(str, self.looks.scales), *["flip"] * self.looks.flip]) if self.looks else None
-
-    @property
-    def folder(self) -> str:
-        return self.method + (f"-{self.look.replace(',', '-')}" if self.look else "")
+BEST = FOREGROUND_METHODS[0]  # at one look: the default of the command line
 
 
-BEST = Entry(METHODS[0], LOOKS[0])  # the default of the command line
-ENTRIES = [*(Entry(method, looks) for method in METHODS for looks in LOOKS), *(Entry(name) for name in CLASSICAL)]
+def all_methods(checkpoint: str) -> dict[str, RegionMethod]:
+    """The rows of the table to be, by the names of the folders of their maps."""
+    source = ModelSource(checkpoint)
+    methods = [RegionMethod(name, source, looks) for name in FOREGROUND_METHODS for looks in LOOKS]
+    methods += [RegionMethod(name) for name in SEGMENTERS]
+    return {folder_of(method): method for method in methods}
 
 
-# --- maps --------------------------------------------------------------------------------------------
+def look_of(method: RegionMethod) -> str | None:
+    """How a method looks at a photograph, such as `1,2,flip`; None without a model."""
+    looks = method.looks
+    return ",".join([*map(str, looks.scales), *["flip"] * looks.flip]) if looks else None
 
 
-class Worker:
-    """Predicts all maps of a photograph; the model is loaded once a process."""
-
-    segmenters: ClassVar[dict[Path, Segmenter]] = {}
-
-    @classmethod
-    def start(cls, checkpoint: str, out: Path) -> None:
-        torch.set_num_threads(1)
-        model = checkpoints.load(checkpoint)
-        figures = {looks: GaussianFigure(model, looks) for looks in LOOKS}
-        cls.segmenters = {
-            out / entry.folder: figures[entry.looks].segmenter(entry.method) if entry.looks else CLASSICAL[entry.method]
-            for entry in ENTRIES
-        }
-
-    @classmethod
-    def predict(cls, photo: Path) -> None:
-        list(predict_maps([photo], cls.segmenters))
-
-
-def predict_all(photos: Sequence[Path], checkpoint: str, out: Path, jobs: int) -> Iterator[None]:
-    """Predict all maps of all photographs, `jobs` photographs at a time."""
-    if jobs == 1:
-        Worker.start(checkpoint, out)
-        yield from map(Worker.predict, photos)
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), Worker.start, (checkpoint, out)) as pool:
-        yield from pool.map(Worker.predict, photos)
-
-
-def claim_all(data: Saliency, split: str, checkpoint: str, out: Path, overwrite: bool) -> None:
-    """Note the settings of every entry beside its results."""
-    weights = weights_of(checkpoint)
-    for entry in ENTRIES:
-        settings = Settings(
-            dataset=data.name,
-            split=split,
-            method=entry.method,
-            threshold=THRESHOLDS[entry.method],
-            min_max=False,
-            checkpoint=Path(checkpoint).name if entry.looks else None,
-            weights=weights if entry.looks else None,
-            scales=entry.looks.scales if entry.looks else None,
-            flip=entry.looks.flip if entry.looks else None,
-        )
-        claim(out / entry.folder, asdict(settings), overwrite=overwrite)
+def folder_of(method: RegionMethod) -> str:
+    """Name of the folder of a method's maps, such as `grouped-1-flip`."""
+    return "-".join([method.name, *(look_of(method) or "").split(",")]).rstrip("-")
 
 
 # --- scores ------------------------------------------------------------------------------------------
 
 
-def score_entry(entry: Entry, pairs: Sequence[PhotoAndMask], out: Path, jobs: int) -> tuple[RegionResult, Row]:
-    """The scores of an entry's maps, and its row of `COLUMNS`."""
-    protocol = RegionProtocol(threshold=THRESHOLDS[entry.method])
-    scored = list(region_benchmark.score_pairs(maps_of(out / entry.folder, pairs), protocol, jobs))
-    result = region_benchmark.summarize(scored, protocol)
+def tabulate(found: RegionResults) -> list[Row]:
+    """Rows of `COLUMNS`, in the order of the methods."""
+    rows: list[Row] = []
+    for name, result in found.results.items():
+        scores = found.scores[name]
+        max_f, iou = resampled_regions(result)
+        rows.append(
+            {
+                **{column: value for column, value in scores.items() if column in COLUMNS},
+                "looks": look_of(found.methods[name]),
+                "max_f": result.max_f_beta,
+                "mean_f": result.mean_f_beta,
+                "max_f_sd": float(max_f.std()),
+                "iou_sd": float(iou.std()),
+                "ap50": scores.get("ap50"),
+                "ar100": scores.get("ar100"),
+            }
+        )
+    return rows
+
+
+def scores_boxes() -> bool:
+    """Whether AP50 and AR100 can be had here; if not, the reason is printed."""
     try:
-        boxes = region_benchmark.detection(scored)
+        regions.detection([])
     except GmaeToolsError as error:  # the extra is not installed; everything else can be had without
-        say(f"without AP50 and AR100: {error}")
-        boxes = {}
-    max_f, iou = resampled_regions(result)
-    row: dict[str, str | int | float | None] = {
-        **{name: value for name, value in result.to_dict().items() if name in COLUMNS},
-        "method": entry.method,
-        "looks": entry.look,
-        "max_f": result.max_f_beta,
-        "mean_f": result.mean_f_beta,
-        "max_f_sd": float(max_f.std()),
-        "iou_sd": float(iou.std()),
-        "ap50": boxes.get("ap50"),
-        "ar100": boxes.get("ar100"),
-    }
-    return result, row
-
-
-@cache
-def say(text: str) -> None:
-    """Print on stderr what has not been said before."""
-    click.echo(text, err=True)
+        click.echo(f"without AP50 and AR100: {error}", err=True)
+        return False
+    return True
 
 
 def compare(result: RegionResult, rival: RegionResult) -> str:
@@ -177,20 +123,22 @@ def compare(result: RegionResult, rival: RegionResult) -> str:
     )
 
 
-def verdict(results: dict[Entry, RegionResult]) -> str:
+def verdict(found: RegionResults) -> str:
     """How the default readout of the Gaussians stands against everything else that sees the whole photograph once."""
-    rivals = [entry for entry in results if entry != BEST and entry.looks in (None, BEST.looks)]
+    best = f"{BEST}-1"
+    rivals = [name for name, each in found.methods.items() if name != best and each.looks in (None, LOOKS[0])]
     return "\n".join(
-        f"- {BEST.method} against {rival.method}: {compare(results[BEST], results[rival])}" for rival in rivals
+        f"- {BEST} against {found.methods[name].name}: {compare(found.results[best], found.results[name])}"
+        for name in rivals
     )
 
 
-def draw_extremes(
-    result: RegionResult, entry: Entry, pairs: Sequence[PhotoAndMask], checkpoint: str, out: Path, results: Path
-) -> None:
+def write_extremes(found: RegionResults, pairs: Sequence[PhotoAndMask], out: Path, results: Path) -> None:
     """The photographs of the highest and of the lowest IoU on a sheet each."""
-    maker = f"K = {checkpoints.load(checkpoint).config.k} Gaussians by {Path(checkpoint).name}"
-    best_first = sorted(maps_of(out / entry.folder, pairs), key=lambda pair: -result.metrics[pair.name].iou)
+    method, result = found.methods[f"{BEST}-1"], found.results[f"{BEST}-1"]
+    assert method.model is not None
+    maker = f"K = {method.model.k} Gaussians by {method.model.name}"
+    best_first = sorted(maps_of(out / f"{BEST}-1", pairs), key=lambda pair: -result.metrics[pair.name].iou)
     photos = {pair.name: pair.photo for pair in pairs}
     for name, end, chosen in (
         ("successes", "highest", best_first[:SHOWN]),
@@ -198,10 +146,10 @@ def draw_extremes(
     ):
         items = []
         for pair in chosen:
-            photo, found = read_image(photos[pair.name]), binarize(read_map(pair.photo), THRESHOLDS[entry.method])
-            truth = fit(read_mask(pair.mask).astype(float), *found.shape) >= 0.5
-            items.append(Comparison(pair.name, photo, truth, found, f"IoU {result.metrics[pair.name].iou:.2f}"))
-        subtitle = f"{entry.method} from {maker}, {len(pairs)} photographs: those of the {end} IoU"
+            photo, mask = read_image(photos[pair.name]), binarize(read_map(pair.photo), method.threshold)
+            truth = fit(read_mask(pair.mask).astype(float), *mask.shape) >= 0.5
+            items.append(Comparison(pair.name, photo, truth, mask, f"IoU {result.metrics[pair.name].iou:.2f}"))
+        subtitle = f"{BEST} from {maker}, {len(pairs)} photographs: those of the {end} IoU"
         sheet = comparison_sheet(f"Figure and ground: {name}", subtitle, items)
         write_image(results / f"figure-ground-{name}.png", sheet)
 
@@ -212,12 +160,17 @@ def draw_extremes(
 def time_masks(photos: Sequence[Path], checkpoint: str) -> list[Row]:
     """Rows of `SPEED_COLUMNS`: bare model and masks in turn for each photograph."""
     torch.set_num_threads(1)
-    model = checkpoints.load(checkpoint)
+    source = ModelSource(checkpoint)
+    model = source.model
     pictures = [resize(read_image(path), TIMED_SIDE, TIMED_SIDE) for path in photos]
     rows: list[Row] = []
-    for method in METHODS:
-        segment = GaussianFigure(model).segmenter(method)
-        binarize(segment(pictures[-1]), THRESHOLDS[method])  # nobody pays for compiling
+    for method in FOREGROUND_METHODS:
+        segmenter = RegionMethod(method, source, LOOKS[0])
+
+        def mask_of(picture: np.ndarray, segmenter: RegionMethod = segmenter) -> np.ndarray:
+            return binarize(next(maps([segmenter], picture)), segmenter.threshold)
+
+        mask_of(pictures[-1])  # nobody pays for compiling
         seconds = np.zeros(2)
         for picture in pictures:
             image = to_tensor(picture)
@@ -225,7 +178,7 @@ def time_masks(photos: Sequence[Path], checkpoint: str) -> list[Row]:
             with torch.inference_mode():
                 model(image)
             middle = time.perf_counter()
-            binarize(segment(picture), THRESHOLDS[method])
+            mask_of(picture)
             seconds += middle - start, time.perf_counter() - middle
         forward, masks = (seconds / len(pictures) * 1e3).tolist()
         rows.append(
@@ -259,21 +212,16 @@ def main(
     overwrite: bool, jobs: int | None, speed: bool,
 ) -> None:  # fmt: skip
     """Write the table, two sheets and the times into the folder of results, and print them."""
-    source = Saliency(data, root)
-    pairs, folder, jobs = source.pairs(split)[::every], out / split, jobs or cores()
-    claim_all(source, split, checkpoint, folder, overwrite)
-    photos = [pair.photo for pair in pairs]
-    for _ in progress(predict_all(photos, checkpoint, folder, jobs), len(photos), "maps"):
-        pass
-    scores = {entry: score_entry(entry, pairs, folder, jobs) for entry in progress(ENTRIES, len(ENTRIES), "scoring")}
-    rows = [row for _, row in scores.values()]
-    found = {entry: result for entry, (result, _) in scores.items()}
+    source, methods, folder = Saliency(data, root), all_methods(checkpoint), out / split
+    options = RunOptions(jobs or cores(), jobs or cores(), every, overwrite, progress=progress)
+    found = regions.run(source, split, methods, folder, rules=MaskRules(detection=scores_boxes()), options=options)
+    pairs, rows = source.pairs(split)[::every], tabulate(found)
     title = f"Figure and ground: {len(pairs)} photographs of {Path(source.name).name}, {split} numbers"
     title += f", checkpoint {Path(checkpoint).name}"
     page = f"# {title}\n\n{as_markdown(rows, COLUMNS)}\n{verdict(found)}\n"
     texts = {"figure_ground.csv": format_rows(rows, COLUMNS, "csv")}
     results.mkdir(parents=True, exist_ok=True)
-    draw_extremes(found[BEST], BEST, pairs, checkpoint, folder, results)
+    write_extremes(found, pairs, folder, results)
     page += "\n![successes](figure-ground-successes.png)\n\n![failures](figure-ground-failures.png)\n"
     if speed:
         times = time_masks([pair.photo for pair in source.pairs()][:TIMED:every], checkpoint)

@@ -43,7 +43,7 @@ from evals.common import RESULTS, RUNS, as_markdown, whole_numbers, write_files
 from evals.depth_consistency import scene_depth
 from evals.depth_ranks import rank_correlation
 from gmae_tools import checkpoints
-from gmae_tools.benchmarks import predictions
+from gmae_tools.benchmarks.predictions import weights_of
 from gmae_tools.camera import Camera
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.gaussians import Gaussians
@@ -57,6 +57,7 @@ from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.system.files import atomic_path
+from gmae_tools.system.settings import claim
 from gmae_tools.vit import query_places
 from gmae_tools.zeroshot.layers import over, pixels, render_layers
 
@@ -337,9 +338,9 @@ def main(
 
     torch.set_num_threads(1)
     model = checkpoints.load(checkpoint)
-    weights = predictions.weights_of(checkpoint)
+    weights = weights_of(checkpoint)
     settings = {"weights": weights, "ks": ks, "steps": steps, "rates": vars(Rates())}
-    predictions.claim(out, settings, parts=("fits",), overwrite=overwrite)
+    claim(out, settings, parts=("fits",), overwrite=overwrite)
     paths = BSDS500(root).images("val")[::EVERY][:photos]
     records: list[Record] = []
     for path in tqdm(paths, unit="photograph"):

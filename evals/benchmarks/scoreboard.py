@@ -59,13 +59,13 @@ from evals.measurements import (
     read,
 )
 from gmae_tools import checkpoints
-from gmae_tools.benchmarks.edge_methods import GAUSSIAN
 from gmae_tools.datasets.saliency import Split
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.model import GMAE
 from gmae_tools.pretrain.reconstruction import reconstruct
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,12 +118,12 @@ def difference_of(found: Mapping[str, Measured], first: Mapping[str, Measured], 
 def milliseconds(models: Mapping[str, GMAE], rounds: int) -> dict[str, float]:
     """CPU time of model and render of one picture in one thread, in turns: what others do does not count as much."""
     torch.set_num_threads(1)
-    turns = [{label: draw_once(model) for label, model in models.items()} for _ in range(rounds + 1)]
+    turns = [{label: render_once(model) for label, model in models.items()} for _ in range(rounds + 1)]
     return {label: statistics.median(turn[label] for turn in turns[1:]) for label in models}  # the first is to warm up
 
 
 @torch.inference_mode()
-def draw_once(model: GMAE) -> float:
+def render_once(model: GMAE) -> float:
     size = model.config.image_size
     picture = to_tensor(resize(read_image(PHOTO), size, size))
     start = time.process_time()
@@ -140,7 +140,7 @@ def draw_once(model: GMAE) -> float:
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--ecssd", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
 @click.option(
-    "--readout", "readouts", type=click.Choice(GAUSSIAN), multiple=True, default=("regions",), show_default=True,
+    "--readout", "readouts", type=click.Choice(EDGE_READOUTS), multiple=True, default=("regions",), show_default=True,
     help="Of edges; several make a row each.",
 )  # fmt: skip
 @click.option("--scales", callback=whole_numbers, default="3,4", show_default=True, help="The looks of the readouts.")

@@ -32,7 +32,7 @@ from gmae_tools import checkpoints
 from gmae_tools.camera import Splats, project
 from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries
 from gmae_tools.images import read_image
-from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, Protocol, count_boundaries
+from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryResult, BoundaryScores, count_boundaries
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
@@ -379,7 +379,7 @@ def main(
     root: str | None, every: int, thresholds: int, groups: tuple[str, ...], checkpoint: str, results: Path
 ) -> None:  # fmt: skip
     """Write `edge-choices.csv` into the folder of results, and print it."""
-    data, model, protocol = BSDS500(root), checkpoints.load(checkpoint), Protocol(thresholds)
+    data, model, protocol = BSDS500(root), checkpoints.load(checkpoint), BoundaryProtocol(thresholds)
     choices = [choice for group in groups or GROUPS for choice in GROUPS[group]()]
     scores = [BoundaryScores(protocol) for _ in choices]
 

@@ -1,1 +1,1 @@
-"""Benchmarks on data sets: maps of photographs are predicted, then scored."""
+"""Benchmarks on data sets, in two stages: maps of photographs are predicted, then scored."""

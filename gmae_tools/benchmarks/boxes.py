@@ -1,6 +1,6 @@
-"""Boxes found in a folder of soft maps, against those of the objects: single-object discovery and detection.
+"""Segmenters on a data set with boxes: single-object discovery and class-agnostic detection.
 
-A map is made a mask by a threshold. The box of its largest piece is the one found for discovery; those of all pieces
+A threshold makes each soft map a mask. The box of its largest piece is the one found for discovery; those of all pieces
 are detections without classes, surer the higher the map's mean inside (`zeroshot.boxes`, `metrics.detection`).
 
 CorLoc: share of the photographs with an object on which that one box has an IoU of 0.5 or more with any object's, as in
@@ -9,23 +9,82 @@ LOST (arXiv 2109.14279) and TokenCut (arXiv 2202.11539).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gmae_tools.benchmarks.figure_methods import RegionMethod
+from gmae_tools.benchmarks.pipeline import RunOptions
 from gmae_tools.benchmarks.predictions import MAPS
-from gmae_tools.benchmarks.regions import read_map
+from gmae_tools.benchmarks.regions import MaskRules, detection, predict_all, read_map
 from gmae_tools.datasets.boxed import BoxedPhoto
+from gmae_tools.datasets.named import ListedSet
+from gmae_tools.datasets.saliency import Split
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.detection import Detections, detection_scores
 from gmae_tools.metrics.regions import HIT, Threshold, binarize, box_iou, check_map, stretch
-from gmae_tools.system.processes import cores, in_processes
+from gmae_tools.system.files import atomic_path
+from gmae_tools.system.processes import cores, gather, in_processes, is_main, share
 from gmae_tools.zeroshot.boxes import boxes
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _CHUNK = 16  # images that a process is given at a time
+
+
+@dataclass(frozen=True)
+class BoxResults:
+    """The scores of several segmenters on a data set with boxes: `scores` by the names that `run` was given."""
+
+    scores: Mapping[str, dict[str, Any]]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a segmenter with its scores, without the protocol."""
+        import pandas as pd
+
+        rows = [{**each, "method": name or each["method"]} for name, each in self.scores.items()]
+        return pd.DataFrame(rows).drop(columns="protocol").set_index("method").reset_index()
+
+
+def run(
+    data: ListedSet,
+    split: Split,
+    methods: Mapping[str, RegionMethod],
+    out: Path,
+    *,
+    rules: MaskRules | None = None,
+    options: RunOptions | None = None,
+) -> BoxResults:
+    """Predict the maps of every segmenter, and score the boxes that are found in them.
+
+    Args:
+        data: a data set that has boxes; see `regions.run` for those that have masks, and for the other arguments.
+    """
+    rules, options = rules or MaskRules(), options or RunOptions()
+    if rules.detection:
+        detection([])  # says now, not at the end, if something has to be installed
+    photos: list[Any] = data.pairs(split)[:: options.every]
+    folders = predict_all(data.name, split, methods, out, [each.photo for each in photos], rules, options)
+    scores: dict[str, dict[str, Any]] = {}
+    for name, method in methods.items():
+        own, threshold = share(photos), rules.threshold_of(method)
+        boxes_of_maps = find_boxes(own, folders[name], threshold, rules.min_max, options.jobs)
+        found = gather(list(options.progress(boxes_of_maps, len(own), "boxes")))
+        about = {"dataset": data.name, "split": split, "method": method.name, "checkpoint": method.checkpoint}
+        protocol = {
+            "threshold": threshold, "min_max": rules.min_max, "box": "of the mask's largest piece", "hit": "IoU >= 0.5",
+        }  # fmt: skip
+        scores[name] = {**box_scores(found, detection=rules.detection), **about, "protocol": protocol}
+        if is_main():
+            with atomic_path(folders[name] / "scores.json") as temporary:
+                temporary.write_text(json.dumps(scores[name], indent=2) + "\n")
+    return BoxResults(scores)
 
 
 class FoundBoxes(NamedTuple):
@@ -43,7 +102,7 @@ class FoundBoxes(NamedTuple):
 
     @property
     def iou(self) -> float | None:
-        """Of the first box with the object that it fits best; None where there is no object."""
+        """IoU of the first box with the object that it fits best; None where there is no object."""
         if not len(self.wanted):
             return None
         return float(box_iou(self.found.boxes[0], self.wanted).max()) if len(self.found.boxes) else 0.0
@@ -52,7 +111,7 @@ class FoundBoxes(NamedTuple):
 def find_boxes(
     photos: Sequence[BoxedPhoto], folder: Path, threshold: Threshold, min_max: bool = False, jobs: int | None = None
 ) -> Iterable[FoundBoxes]:
-    """The boxes in the maps of photographs, which lie in a folder as `predict_maps` leaves them.
+    """Find the boxes in the maps of photographs, which lie in a folder as `pipeline.predict` leaves them.
 
     Args:
         threshold: makes a map a mask; see `metrics.regions.binarize`.
@@ -68,7 +127,7 @@ def find_boxes(
 
 
 def find_in_map(photo: BoxedPhoto, folder: Path, threshold: Threshold, min_max: bool = False) -> FoundBoxes:
-    """The boxes in one map."""
+    """Find the boxes in the map of one photograph."""
     path = folder / MAPS / f"{photo.photo.stem}.png"
     soft = read_map(path)
     try:
@@ -81,7 +140,7 @@ def find_in_map(photo: BoxedPhoto, folder: Path, threshold: Threshold, min_max: 
 
 
 def box_scores(found: Sequence[FoundBoxes], detection: bool = True) -> dict[str, Any]:
-    """CorLoc and, unless it is not asked for, class-agnostic AP, AP50 and AR100; and how much they are of.
+    """CorLoc, the numbers of images and objects and, with `detection`, class-agnostic AP, AP50 and AR100.
 
     Raises:
         GmaeToolsError: no photograph has an object, or AP is asked for without faster-coco-eval.

@@ -1,25 +1,24 @@
-"""Edge detectors: functions from a photograph, uint8 RGB `[H, W, 3]`, to a soft map `[H, W]` in [0, 1].
+"""Edge detectors, as methods of the benchmark: readouts of a model's Gaussians, and classical ones to compare with.
 
-The classical ones look at the photograph; those of `GaussianEdges` only at the Gaussians a model predicts from it.
+A classical detector is a function from a photograph, uint8 RGB `[H, W, 3]`, to a soft map `[H, W]` in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from gmae_tools.benchmarks.names import EDGE_DETECTORS, THRESHOLDS
+from gmae_tools.benchmarks.pipeline import Method, ModelSource, Predictor
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.model import GMAE
-from gmae_tools.splatting import Backend
 from gmae_tools.zeroshot.contours import Gradient, gradient, suppress_nonmaxima
-from gmae_tools.zeroshot.edges import CLOSED, READOUTS, RIDGE_SIGMA
-from gmae_tools.zeroshot.views import Looks, Views, Watch, look
-
-Detector = Callable[[np.ndarray], np.ndarray]
+from gmae_tools.zeroshot.edges import RIDGE_SIGMA
+from gmae_tools.zeroshot.names import EDGE_READOUTS, LAYERS
+from gmae_tools.zeroshot.views import Looks, Views
 
 _CANNY_SIGMA, _CANNY_LOW, _CANNY_FULL = 1.4, 0.4, 500.0  # px, low / high threshold, high threshold at strength 1
-_CANNY_LEVELS = np.arange(1, 100) / 100  # the thresholds of the benchmark
+_CANNY_LEVELS = np.arange(1, THRESHOLDS + 1) / (THRESHOLDS + 1)  # the thresholds of the benchmark
 
 
 def sobel(photo: np.ndarray) -> np.ndarray:
@@ -30,7 +29,7 @@ def sobel(photo: np.ndarray) -> np.ndarray:
 
 
 def sobel_nms(photo: np.ndarray) -> np.ndarray:
-    """The same with non-maximum suppression."""
+    """Sobel magnitude as in `sobel`, with non-maximum suppression along the gradient."""
     from skimage.filters import sobel_h, sobel_v
 
     down, across = sobel_h(_grey(photo)), sobel_v(_grey(photo))
@@ -61,9 +60,7 @@ def canny(photo: np.ndarray) -> np.ndarray:
     return strength
 
 
-CLASSICAL: dict[str, Detector] = {"sobel": sobel, "sobel-nms": sobel_nms, "canny": canny, "soft-canny": soft_canny}
-GAUSSIAN = (*READOUTS, *CLOSED)
-NAMES = (*GAUSSIAN, *CLASSICAL)
+CLASSICAL: dict[str, Predictor] = dict(zip(EDGE_DETECTORS, (sobel, sobel_nms, canny, soft_canny), strict=True))
 
 # How each detector thins its maps before they are scored: results are not comparable without it.
 SUPPRESSION = {
@@ -71,36 +68,47 @@ SUPPRESSION = {
     "sobel-nms": "along the gradient",
     "canny": "OpenCV's, along the gradient",
     "soft-canny": "along the gradient",
-    **dict.fromkeys(GAUSSIAN, f"crests of the joined views, sigma {RIDGE_SIGMA:g} px"),
+    **dict.fromkeys(EDGE_READOUTS, f"crests of the joined views, sigma {RIDGE_SIGMA:g} px"),
 }
 
 
-class GaussianEdges:
-    """Edge detectors of one model; they share what they find out about the photograph at hand.
+@dataclass(frozen=True)
+class EdgeMethod(Method):
+    """A detector of edges by its name, one of `names.EDGES`, or anyone's function under a name of its own.
 
-    Args:
-        model: in evaluation mode.
-        looks: scales and mirroring to average over, and refinement.
-        backend: that draws the Gaussians; see `splatting.rasterize`.
-        watch: of `views.look`.
+    Attributes:
+        layers: numbers N of depth groups, for the readout `layers`; the maps l@N of several are averaged.
     """
 
-    def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto", watch: Watch = iter) -> None:
-        self.model, self.looks, self.backend, self.watch = model, looks or Looks(), backend, watch
-        self._seen: tuple[np.ndarray, Views] | None = None
+    layers: tuple[int, ...] | None = None
 
-    def detector(self, readout: str, layers: Sequence[int]) -> Detector:
-        """The detector of a readout's name (`GAUSSIAN`): views joined, then thinned to their crests (and closed).
+    @classmethod
+    def named(
+        cls, name: str, model: ModelSource | None, looks: Looks, layers: tuple[int, ...] = (LAYERS,)
+    ) -> EdgeMethod:
+        """The detector of a name; a classical one leaves out the model, and other readouts than `layers` the layers."""
+        if name in EDGE_DETECTORS:
+            return cls(name)
+        return cls(name, model, looks, layers=layers if name == "layers" else None)
 
-        Args:
-            layers: numbers of depth groups, for `layers`; their maps are averaged.
-        """
-        return lambda photo: self._look(photo).edges(readout, layers)
+    @property
+    def label(self) -> str:
+        """Its name in tables, files and sheets: `l@16` for the readout `layers` with 16 groups, else `name`."""
+        return f"l@{','.join(map(str, self.layers))}" if self.layers else self.name
 
-    def _look(self, photo: np.ndarray) -> Views:
-        if self._seen is None or self._seen[0] is not photo:
-            self._seen = photo, look(self.model, photo, self.looks, backend=self.backend, watch=self.watch)
-        return self._seen[1]
+    @property
+    def suppression(self) -> str | None:
+        """How its maps are thinned before they are scored; None for anyone's function, which is scored as it is."""
+        return None if self.function else SUPPRESSION[self.name]
+
+    def settings(self) -> dict[str, object]:
+        return {"readout": self.name, "layers": self.layers, **super().settings()}
+
+    def of_views(self, views: Views) -> np.ndarray:
+        return views.edges(self.name, self.layers or ())
+
+    def classical(self) -> Predictor:
+        return CLASSICAL[self.name]
 
 
 def _grey(photo: np.ndarray) -> np.ndarray:

@@ -1,25 +1,22 @@
-"""Segmenters: functions from a photograph, uint8 RGB `[H, W, 3]`, to the probability of figure `[H, W]` in [0, 1].
+"""Segmenters, as methods of the benchmark: readouts of a model's Gaussians, and classical ones to compare them with.
 
-The classical ones look at the photograph, or not even that; those of `GaussianFigure` only at the Gaussians a model
-predicts from it. None has ever seen a mask.
+A classical segmenter is a function from a photograph, uint8 RGB `[H, W, 3]`, to the probability `[H, W]` in [0, 1] that
+a pixel belongs to the foreground. No method has ever seen a mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
+from gmae_tools.benchmarks.names import MASK_THRESHOLDS, SEGMENTERS
+from gmae_tools.benchmarks.pipeline import Method, ModelSource, Predictor
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import resize
 from gmae_tools.metrics.regions import Threshold, binarize
-from gmae_tools.model import GMAE
-from gmae_tools.splatting import Backend
-from gmae_tools.zeroshot.figure_ground import METHODS
-from gmae_tools.zeroshot.views import Looks, Views, Watch, look
-
-Segmenter = Callable[[np.ndarray], np.ndarray]
+from gmae_tools.zeroshot.views import Looks, Views
 
 PRIOR_SIGMA = 0.25  # of the centre prior, in widths and heights of the picture
 GRABCUT_MARGIN, _GRABCUT_ROUNDS = 0.1, 5  # of each side (0.05 to 0.25 tried on ECSSD-dev, odd ids); iterations
@@ -34,17 +31,17 @@ def centre_prior(photo: np.ndarray) -> np.ndarray:
 
 
 def everything(photo: np.ndarray) -> np.ndarray:
-    """All figure."""
+    """Every pixel is foreground."""
     return np.ones(photo.shape[:2], np.float32)
 
 
 def otsu(photo: np.ndarray) -> np.ndarray:
-    """Otsu's threshold on luminance; the bright side is the figure."""
+    """Otsu's threshold on luminance; the bright side is the foreground."""
     return _bright_side(photo).astype(np.float32)
 
 
 def otsu_border(photo: np.ndarray) -> np.ndarray:
-    """The same; the side that has the smaller part of the picture's border is the figure, the bright one if equal."""
+    """Otsu's threshold on luminance; the side with less of the border is the foreground, of equal ones the bright."""
     bright = _bright_side(photo)
     border = np.concatenate([bright[0], bright[-1], bright[1:-1, 0], bright[1:-1, -1]])
     return np.asarray(bright if border.mean() <= 0.5 else ~bright, np.float32)
@@ -88,43 +85,33 @@ def grabcut(photo: np.ndarray) -> np.ndarray:
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
 
 
-CLASSICAL: dict[str, Segmenter] = {
-    "centre-prior": centre_prior,
-    "everything": everything,
-    "otsu": otsu,
-    "otsu-border": otsu_border,
-    "spectral-residual": spectral_residual,
-    "grabcut": grabcut,
-}
-NAMES = (*METHODS, *CLASSICAL)
-
-# The threshold that makes each one's probability its mask: a level, or Otsu's of each map. (That of the readouts of the
-# Gaussians is in the probability: they are calibrated so that 0.5 is Otsu's threshold of their scores.)
-THRESHOLDS: dict[str, Threshold] = {**dict.fromkeys(NAMES, 0.5), "spectral-residual": "otsu"}
+CLASSICAL: dict[str, Predictor] = dict(
+    zip(SEGMENTERS, (centre_prior, everything, otsu, otsu_border, spectral_residual, grabcut), strict=True)
+)
 
 
-class GaussianFigure:
-    """Segmenters of one model; they share what they find out about the photograph at hand.
+@dataclass(frozen=True)
+class RegionMethod(Method):
+    """A segmenter by its name, one of `names.MASKS`, or anyone's function under a name of its own."""
 
-    Args:
-        model: in evaluation mode.
-        looks: scales and mirroring to average over, and refinement; by default the whole photograph once.
-        backend: that draws the Gaussians; see `splatting.rasterize`.
-        watch: of `views.look`.
-    """
+    @classmethod
+    def named(cls, name: str, model: ModelSource | None, looks: Looks) -> RegionMethod:
+        """The segmenter of a name; a classical one leaves out the model."""
+        return cls(name) if name in SEGMENTERS else cls(name, model, looks)
 
-    def __init__(self, model: GMAE, looks: Looks | None = None, backend: Backend = "auto", watch: Watch = iter) -> None:
-        self.model, self.looks, self.backend, self.watch = model, looks or Looks((1,)), backend, watch
-        self._seen: tuple[np.ndarray, Views] | None = None
+    @property
+    def threshold(self) -> Threshold:
+        """What makes its map a mask unless another threshold is asked for; 0.5 for anyone's function."""
+        return 0.5 if self.function else MASK_THRESHOLDS[self.name]
 
-    def segmenter(self, method: str) -> Segmenter:
-        """The segmenter of one of `zeroshot.figure_ground.METHODS`."""
-        return lambda photo: self._look(photo).foreground(method)
+    def settings(self) -> dict[str, object]:
+        return {"method": self.name, **super().settings()}
 
-    def _look(self, photo: np.ndarray) -> Views:
-        if self._seen is None or self._seen[0] is not photo:
-            self._seen = photo, look(self.model, photo, self.looks, backend=self.backend, watch=self.watch)
-        return self._seen[1]
+    def of_views(self, views: Views) -> np.ndarray:
+        return views.foreground(self.name)
+
+    def classical(self) -> Predictor:
+        return CLASSICAL[self.name]
 
 
 def _grey(photo: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""Score folders: one soft map an image against BSDS-style ground truth, on several cores, resumable image
-by image.
+"""Score a folder of soft maps, one an image, against BSDS-style ground truth: on several cores, resumable by image.
 
-    pairs = pair_files("predictions", "groundTruth/test")
-    result = score(count_files(pairs, protocol, cache="counts"), protocol)
+pairs = pair_files("predictions", "groundTruth/test")
+result = score(count_files(pairs, protocol, cache="counts"), protocol)
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from gmae_tools.finding import report_skipped
 from gmae_tools.images import open_image
 from gmae_tools.metrics.boundaries import (
     BoundaryCounts,
+    BoundaryProtocol,
     BoundaryResult,
     BoundaryScores,
-    Protocol,
     count_agreement,
     count_boundaries,
 )
@@ -39,7 +38,7 @@ _CACHE_VERSION = 1  # raise it whenever the same input may give other counts
 
 
 @dataclass(frozen=True)
-class Pair:
+class MapAndTruth:
     """The files of one image: its ground truth, and its soft map (None: only the annotators are compared)."""
 
     name: str
@@ -51,11 +50,14 @@ class Pair:
 
 
 def read_soft_map(path: str | os.PathLike[str]) -> np.ndarray:
-    """A soft boundary map [H, W], float64 in [0, 1].
+    """Read a soft boundary map, float64 `[H, W]` in [0, 1].
 
-    PNG: grey, 8 bits / 255 or 16 bits / 65535. `.npy`: one array. `.mat`: a contour map `ucm2` of twice the
-    image's size, read at `ucm2(3:2:end, 3:2:end)` as the official code does, or else the only array in the
-    file. Integer and boolean arrays are scaled by the range of their type.
+    A PNG is grey, of 8 bits (divided by 255) or 16 (by 65535). A `.npy` file holds one array. A `.mat` file holds a
+    contour map `ucm2` of twice the image's size, read at `ucm2(3:2:end, 3:2:end)` as in the official code, or a single
+    array. Integer and boolean arrays are scaled by the range of their type.
+
+    Raises:
+        GmaeToolsError: the file cannot be read, or holds something else.
     """
     path = Path(path)
     readers = {".png": _read_png, ".npy": _read_npy, ".mat": _read_soft_mat}
@@ -106,18 +108,21 @@ def _read_soft_mat(path: Path) -> np.ndarray:
 
 def pair_files(
     predictions: str | os.PathLike[str], truths: str | os.PathLike[str], *, subset: bool = False
-) -> list[Pair]:
-    """Match the soft maps of one folder with the ground-truth files (`.mat`) of another by stem, sorted by
-    it.
+) -> list[MapAndTruth]:
+    """Match the soft maps of one folder with the ground-truth files (`.mat`) of another, sorted by their stems.
 
-    subset: score the images that have both, instead of refusing a file without its counterpart.
+    Args:
+        subset: take the images that have both, instead of refusing a file without its counterpart.
+
+    Raises:
+        GmaeToolsError: a file has no counterpart, or two files have one stem.
     """
     ours = _by_stem(Path(predictions), SOFT_MAP_SUFFIXES)
     theirs = _by_stem(Path(truths), (".mat",))
     if not subset:
         _refuse(sorted(theirs.keys() - ours.keys()), "has no soft map in", predictions)
         _refuse(sorted(ours.keys() - theirs.keys()), "has no ground truth in", truths)
-    pairs = [Pair(name, ours[name], theirs[name]) for name in sorted(ours.keys() & theirs.keys())]
+    pairs = [MapAndTruth(name, ours[name], theirs[name]) for name in sorted(ours.keys() & theirs.keys())]
     if not pairs:
         raise GmaeToolsError(f"no image has both a soft map in {predictions} and ground truth in {truths}")
     return pairs
@@ -152,7 +157,7 @@ def _refuse(names: list[str], what: str, folder: str | os.PathLike[str]) -> None
         raise GmaeToolsError(f"image {names[0]} {what} {folder}{others}; --subset scores what both folders have")
 
 
-def read_levels(pairs: Sequence[Pair]) -> Iterator[tuple[str, MapLevels]]:
+def read_levels(pairs: Sequence[MapAndTruth]) -> Iterator[tuple[str, MapLevels]]:
     """The levels of every soft map, by the names of the images, for `metrics.map_levels.check_levels`."""
     for pair in pairs:
         if pair.prediction is not None and (soft := read_soft_map(pair.prediction)).size:
@@ -163,17 +168,20 @@ def read_levels(pairs: Sequence[Pair]) -> Iterator[tuple[str, MapLevels]]:
 
 
 def count_files(
-    pairs: Sequence[Pair],
-    protocol: Protocol,
+    pairs: Sequence[MapAndTruth],
+    protocol: BoundaryProtocol,
     *,
     jobs: int | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, BoundaryCounts]]:
-    """Count every image, in the order they get ready: (name, counts).
+    """Count the matches of every image on several threads, as the kernels run without the interpreter's lock.
 
-    jobs: how many at a time, by default one a core. Threads: the kernels run without the interpreter's
-    lock. cache: a folder for the counts of each image; they are used again while the files and the protocol
-    stay the same.
+    Args:
+        jobs: how many images are counted at a time, by default one a core.
+        cache: a folder for the counts of each image, which are used again while its files and the protocol are equal.
+
+    Yields:
+        The name and the counts of each image, in the order in which they are ready.
     """
     if cache is not None:
         Path(cache).mkdir(exist_ok=True)  # in a folder that is there: one that has vanished is not made again
@@ -181,18 +189,20 @@ def count_files(
 
 
 def count_human(
-    pairs: Sequence[Pair],
-    protocol: Protocol,
+    pairs: Sequence[MapAndTruth],
+    protocol: BoundaryProtocol,
     *,
     jobs: int | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, BoundaryCounts]]:
-    """The same for the annotators, each against the others (`count_agreement`), at a single threshold."""
-    yield from count_files([Pair(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache)
+    """Count the annotators of every image, each against the others (`count_agreement`), at a single threshold."""
+    yield from count_files(
+        [MapAndTruth(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache
+    )
 
 
-def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: Protocol) -> BoundaryResult:
-    """The scores of counted images."""
+def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: BoundaryProtocol) -> BoundaryResult:
+    """The scores of images, by their names and counts."""
     scores = BoundaryScores(protocol)
     for name, each in counts:
         scores.add(name, each)
@@ -200,7 +210,7 @@ def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: Protocol) -> B
 
 
 def _in_threads(
-    function: Callable[[Pair], BoundaryCounts], pairs: Sequence[Pair], jobs: int | None
+    function: Callable[[MapAndTruth], BoundaryCounts], pairs: Sequence[MapAndTruth], jobs: int | None
 ) -> Iterator[tuple[str, BoundaryCounts]]:
     executor = ThreadPoolExecutor(jobs or cores())
     try:
@@ -211,7 +221,7 @@ def _in_threads(
         executor.shutdown(cancel_futures=True)
 
 
-def _cached(pair: Pair, protocol: Protocol, cache: str | os.PathLike[str] | None) -> BoundaryCounts:
+def _cached(pair: MapAndTruth, protocol: BoundaryProtocol, cache: str | os.PathLike[str] | None) -> BoundaryCounts:
     if cache is None:
         return _count(pair, protocol)
     path = Path(cache) / f"{pair.name}.json"
@@ -225,7 +235,7 @@ def _cached(pair: Pair, protocol: Protocol, cache: str | os.PathLike[str] | None
     return counts
 
 
-def _count(pair: Pair, protocol: Protocol) -> BoundaryCounts:
+def _count(pair: MapAndTruth, protocol: BoundaryProtocol) -> BoundaryCounts:
     truths = read_boundaries(pair.truth)
     if pair.prediction is None:
         return count_agreement(truths, protocol)
@@ -236,8 +246,8 @@ def _count(pair: Pair, protocol: Protocol) -> BoundaryCounts:
         raise GmaeToolsError(f"{pair.prediction}: {error}") from None
 
 
-def _key(pair: Pair, protocol: Protocol) -> str:
-    """What the counts depend on: the protocol and the content of both files."""
+def _key(pair: MapAndTruth, protocol: BoundaryProtocol) -> str:
+    """Digest of everything that the counts depend on: the protocol and the content of both files."""
     digest = hashlib.sha256(repr((_CACHE_VERSION, astuple(protocol))).encode())
     for path in (pair.prediction, pair.truth):
         content = path.read_bytes() if path else b""
@@ -247,7 +257,7 @@ def _key(pair: Pair, protocol: Protocol) -> str:
 
 
 def _load(path: Path, key: str) -> BoundaryCounts | None:
-    """The counts in a file of the cache, if they are there and have this key."""
+    """The counts in a file of the cache; None if it is missing, damaged or has another key."""
     try:
         stored = json.loads(path.read_text())
         if stored.pop("key") != key:

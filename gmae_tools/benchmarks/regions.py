@@ -1,21 +1,31 @@
-"""Segmenters on a data set, in two stages: one soft map a photograph, then the scores of the maps.
+"""Segmenters on a data set with masks, in two stages: a soft map of each photograph, then the scores of the maps.
 
-The first stage is that of every prediction (`prediction_folder`), and goes on where it stopped; here is the second,
-which is quick, and serves for anyone's maps.
+    source = ModelSource("gmae-tiny")
+    methods = {"grouped": RegionMethod("grouped", source, Looks((1,))), "otsu": RegionMethod("otsu")}
+    results = run(Saliency("ecssd", "data"), "odd", methods, Path("masks"))
+    results.to_pandas()
+
+The first stage goes on where it stopped; the second is quick, and serves for anyone's maps. Processes that were
+launched together (`gmae_tools.system.processes`) share the photographs, and all of them know the scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gmae_tools.benchmarks.figure_methods import RegionMethod
+from gmae_tools.benchmarks.pipeline import RunOptions, predict
 from gmae_tools.benchmarks.predictions import MAPS
-from gmae_tools.datasets.saliency import PhotoAndMask, pair_by_stem, read_grey
+from gmae_tools.datasets.named import ListedSet
+from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, pair_by_stem, read_grey
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import IMAGE_SUFFIXES
 from gmae_tools.metrics.detection import Detections, detection_scores
@@ -31,38 +41,148 @@ from gmae_tools.metrics.regions import (
     score_regions,
     stretch,
 )
-from gmae_tools.system.processes import cores, in_processes
+from gmae_tools.system.files import atomic_path
+from gmae_tools.system.processes import cores, gather, in_processes, is_main, join, share
+from gmae_tools.system.settings import claim
 from gmae_tools.zeroshot.boxes import boxes
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
 MAP_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
+SCORES = ("scores.json", "images.csv", "curve.csv")
 
 _CHUNK = 16  # images that a process is given at a time; fewer are not worth starting one
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that the results in a folder depend on; None where a segmenter has no use for it.
+class MaskRules:
+    """How probabilities of foreground become masks and are scored.
 
     Attributes:
-        dataset, split: of the photographs.
-        method: name of the segmenter.
-        threshold: of the binary masks.
-        min_max: whether maps are stretched before they are scored.
-        checkpoint, weights: name of the model, and the SHA-256 of its weights.
-        scales, flip: how the photograph is looked at.
-        refine: steps of refinement, None for no refinement.
+        threshold: makes a map a mask: a level, or `otsu` for each map's own; None for that of each method.
+        min_max: whether every map is stretched to span 0 to 1 before it is scored.
+        detection: whether all boxes are scored as detections, too, which needs faster-coco-eval.
     """
 
-    dataset: str
-    split: str
-    method: str
-    threshold: Threshold
-    min_max: bool
-    checkpoint: str | None
-    weights: str | None
-    scales: tuple[int, ...] | None
-    flip: bool | None
-    refine: int | None = None
+    threshold: Threshold | None = None
+    min_max: bool = False
+    detection: bool = False
+
+    def threshold_of(self, method: RegionMethod) -> Threshold:
+        """The threshold for the maps of a method."""
+        return method.threshold if self.threshold is None else self.threshold
+
+
+@dataclass(frozen=True)
+class RegionResults:
+    """The scores of several segmenters on a data set.
+
+    Attributes:
+        methods, results: by the names that `run` was given.
+        scores: what `scores.json` holds for each of them.
+    """
+
+    methods: Mapping[str, RegionMethod] = field(repr=False)
+    results: Mapping[str, RegionResult]
+    scores: Mapping[str, dict[str, Any]] = field(repr=False)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a segmenter with its scores, without the protocol."""
+        import pandas as pd
+
+        rows = [{**each, "method": name or self.methods[name].name} for name, each in self.scores.items()]
+        return pd.DataFrame(rows).drop(columns="protocol").set_index("method").reset_index()
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """F-beta over the thresholds of all segmenters in one figure, which is also written if there is a path."""
+        from gmae_tools.report.region_curve import plot_f_beta
+
+        curves = {name or self.methods[name].name: each.curve() for name, each in self.results.items()}
+        about = next(iter(self.scores.values()))
+        return plot_f_beta(path, curves, f"{about['dataset']}, split {about['split']}: {about['images']} images")
+
+
+def run(
+    data: Saliency | ListedSet,
+    split: Split,
+    methods: Mapping[str, RegionMethod],
+    out: Path,
+    *,
+    rules: MaskRules | None = None,
+    options: RunOptions | None = None,
+) -> RegionResults:
+    """Predict the maps of every segmenter, and score them against masks.
+
+    Args:
+        data: a data set that has masks; see `boxes.run` for those that have boxes.
+        split: `odd`, `even` or `all` of the photographs' numbers.
+        methods: by the folder below `out` that receives maps, scores and settings; `""` is `out` itself.
+        rules: of the scores. When they change, the maps that are there are scored anew.
+
+    Raises:
+        GmaeToolsError: a folder holds maps of other settings, a photograph or a mask cannot be read, or AP is asked for
+            without faster-coco-eval.
+    """
+    rules, options = rules or MaskRules(), options or RunOptions()
+    if rules.detection:
+        detection([])  # says now, not at the end, if something has to be installed
+    pairs: list[Any] = data.pairs(split)[:: options.every]
+    folders = predict_all(data.name, split, methods, out, [pair.photo for pair in pairs], rules, options)
+    results: dict[str, RegionResult] = {}
+    scores: dict[str, dict[str, Any]] = {}
+    for name, method in methods.items():
+        own, protocol = share(maps_of(folders[name], pairs)), RegionProtocol(rules.min_max, rules.threshold_of(method))
+        scored = gather(list(options.progress(score_pairs(own, protocol, options.jobs), len(own), "scoring")))
+        result = results[name] = summarize(scored, protocol)
+        about = {"dataset": data.name, "split": split, "method": method.name, "checkpoint": method.checkpoint}
+        scores[name] = result.to_dict() | about
+        whole = data.official_size
+        if whole and split == "all" and whole != len(pairs):
+            scores[name]["protocol"]["deviation"] = f"{len(pairs)} of the {whole} photographs of {data.name}"
+        if rules.detection:
+            scores[name] |= detection(scored)
+        if is_main():
+            write_scores(folders[name], result, scores[name])
+    return RegionResults(methods, results, scores)
+
+
+def predict_all(
+    dataset: str,
+    split: Split,
+    methods: Mapping[str, RegionMethod],
+    out: Path,
+    photos: Sequence[Path],
+    rules: MaskRules,
+    options: RunOptions,
+) -> dict[str, Path]:
+    """The first stage: maps and settings of every segmenter, in folders that are returned by the methods' names."""
+    join()
+    folders = {name: out / name for name in methods}
+    for name, method in methods.items():
+        claim(
+            folders[name],
+            {"dataset": dataset, "split": split, **method.settings()},
+            scoring={"threshold": rules.threshold_of(method), "min_max": rules.min_max},
+            parts=(MAPS,),
+            scores=SCORES,
+            overwrite=options.overwrite,
+        )
+    predict({folders[name]: method for name, method in methods.items()}, photos, options)
+    return folders
+
+
+def write_scores(folder: Path, result: RegionResult, scores: Mapping[str, Any]) -> None:
+    """Write the scores of a segmenter, its curves over the thresholds and the table of the images into a folder."""
+    texts = {
+        "images.csv": result.to_pandas().to_csv(index=False),
+        "curve.csv": result.curve().to_csv(index=False),
+        "scores.json": json.dumps(scores, indent=2) + "\n",
+    }
+    for file, text in texts.items():
+        with atomic_path(folder / file) as temporary:
+            temporary.write_text(text)
 
 
 class ScoredPair(NamedTuple):
@@ -85,7 +205,7 @@ class ScoredPair(NamedTuple):
 
 
 def read_map(path: Path) -> np.ndarray:
-    """A figure map `[H, W]` in [0, 1]: a grey picture of any format, at 8 bits, or an array in `.npy`."""
+    """A map of foreground `[H, W]` in [0, 1]: a grey picture of any format, at 8 bits, or an array in `.npy`."""
     if path.suffix.lower() != ".npy":
         return read_grey(path)
     from gmae_tools.benchmarks.map_files import read_soft_map

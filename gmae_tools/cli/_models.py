@@ -1,27 +1,174 @@
-"""The models that commands work with."""
+"""The models that commands work with: their options, and how they are opened."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmae_tools.cli._progress import busy
+import click
+
+from gmae_tools import checkpoint_names
+from gmae_tools.cli._options import (
+    Numbers,
+    backend_option,
+    checkpoint_option,
+    device_option,
+    gathered,
+    jobs_option,
+    max_pixels_option,
+    overwrite_option,
+    refine_option,
+    unchecked_checkpoint_option,
+)
+from gmae_tools.cli._progress import busy, look_progress, refine_with_progress
+from gmae_tools.cli._scores import progress
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
+    from gmae_tools.cli._options import Decorator
     from gmae_tools.model import GMAE
+    from gmae_tools.scene import Scene
     from gmae_tools.splatting import Backend
+    from gmae_tools.zeroshot.views import Looks
 
 
-def open_gmae(checkpoint: str, device: str, backend: Backend) -> GMAE:
-    """A GMAE on its device, once it is certain that its Gaussians can be drawn there.
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, where it runs, and what is done with photographs before and after it sees them.
 
-    Raises:
-        GmaeToolsError: there is no such device, the backend cannot draw there, or the checkpoint cannot be loaded.
+    Attributes:
+        checkpoint: name, path or address.
+        device, backend: where Gaussians are predicted, and what renders them.
+        refine: steps by which the Gaussians are fitted to the photograph.
+        max_pixels: pixels of a photograph above which it is refused.
     """
-    with busy(f"loading {checkpoint}"):
-        from gmae_tools import checkpoints
-        from gmae_tools.predict import resolve_device
-        from gmae_tools.splatting import choose_backend
 
-        where = resolve_device(device)
-        choose_backend(backend, where)  # one that cannot draw is refused before any work
-        return checkpoints.load(checkpoint, device=where)
+    checkpoint: str
+    device: str
+    backend: Backend
+    refine: int
+    max_pixels: int
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name without its folder."""
+        return Path(self.checkpoint).name
+
+    @property
+    def refined(self) -> str:
+        """A remark for captions, such as `, refined in 50 steps`; empty without refinement."""
+        return f", refined in {self.refine} steps" if self.refine else ""
+
+    def check(self) -> None:
+        """Refuse a wrong name without loading torch; see `checkpoint_names.check`."""
+        checkpoint_names.check(self.checkpoint)
+
+    def open(self) -> OpenModel:
+        """Load the model.
+
+        Raises:
+            GmaeToolsError: there is no such device, the backend cannot render there, or the checkpoint cannot be read.
+        """
+        with busy(f"loading {self.checkpoint}"):
+            from gmae_tools.benchmarks.pipeline import ModelSource
+
+            source = ModelSource(self.checkpoint, self.device, self.backend)
+            return OpenModel(source, source.model, self)
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A loaded model, and the options that asked for it."""
+
+    source: ModelSource
+    model: GMAE
+    options: ModelOptions
+
+    @property
+    def k(self) -> int:
+        """K, the number of its Gaussians."""
+        return self.model.config.k
+
+    def predict(self, photo: Path | np.ndarray) -> Scene:
+        """Predict the Gaussians of a photograph, given as a file or as an array, uint8 RGB `[H, W, 3]`."""
+        from gmae_tools.images import read_image
+        from gmae_tools.predict import predict_scene
+
+        if isinstance(photo, Path):
+            photo = read_image(photo, max_pixels=self.options.max_pixels)
+        return predict_scene(self.model, photo)
+
+    def refine(self, scene: Scene, name: str, *, background: float = 1.0) -> Scene:
+        """Refine a prediction by `options.refine` steps, over a grey background, with a bar if that takes long."""
+        steps, backend = self.options.refine, self.options.backend
+        if not steps:
+            return scene
+        return refine_with_progress(scene, steps, name=name, background=background, backend=backend)
+
+    def scene(self, photo: Path | np.ndarray, name: str | None = None) -> Scene:
+        """Predict the Gaussians of a photograph, and refine them if `options.refine` asks for it.
+
+        Args:
+            photo: a file, or an array, uint8 RGB `[H, W, 3]`.
+            name: of the photograph, for the progress bar; by default that of the file.
+        """
+        return self.refine(self.predict(photo), name or (photo.name if isinstance(photo, Path) else "photograph"))
+
+
+_FOLLOWING = (device_option, backend_option, refine_option, max_pixels_option)
+# The options of a model as one argument `model`, a `ModelOptions`; a wrong --checkpoint is refused at once ...
+model_options = gathered("model", ModelOptions, checkpoint_option, *_FOLLOWING)
+# ... or by `ModelOptions.check`, in commands that may do without a model.
+optional_model_options = gathered("model", ModelOptions, unchecked_checkpoint_option, *_FOLLOWING)
+
+
+@dataclass(frozen=True)
+class LooksOptions:
+    """How photographs are shown to a model: at which scales, and whether also mirrored."""
+
+    scales: tuple[int, ...] | None
+    flip: bool
+
+    def looks(self, refine: int, scales: tuple[int, ...]) -> Looks:
+        """The argument of `views.look`; each tile is refined by `refine` steps, and `scales` are the default."""
+        from gmae_tools.zeroshot.views import Looks
+
+        return Looks(self.scales or scales, self.flip, refine)
+
+
+def looks_options(default: str) -> Decorator:
+    """--scales and --flip as one argument `looks`, a `LooksOptions`; `default` says what no --scales stands for."""
+    return gathered(
+        "looks",
+        LooksOptions,
+        click.option(
+            "--scales", type=Numbers(), metavar="S,S,...",
+            help="Look at S x S overlapping tiles of the photograph, and average over several S; 1 is the whole."
+            f"  [default: {default}]",
+        ),
+        click.option("--flip", is_flag=True, help="Look at everything mirrored too, and average."),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """How a benchmark is run: how many images are scored at a time, and whether other results are removed."""
+
+    jobs: int | None
+    overwrite: bool
+
+    def of(self, model: ModelOptions) -> RunOptions:
+        """The argument of `benchmarks.edges.run` and `benchmarks.regions.run`; bars on stderr show the progress."""
+        from gmae_tools.benchmarks.pipeline import RunOptions
+
+        return RunOptions(
+            jobs=self.jobs, overwrite=self.overwrite, max_pixels=model.max_pixels, progress=progress,
+            watch=look_progress(model.refine),
+        )  # fmt: skip
+
+
+# --jobs and --overwrite as one argument `run`, a `BenchmarkOptions`.
+run_options = gathered("run", BenchmarkOptions, jobs_option, overwrite_option)

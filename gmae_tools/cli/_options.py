@@ -1,13 +1,22 @@
-"""Options that several commands share, and what they mean."""
+"""Options that several commands share, and what they mean.
+
+Options that travel together are gathered into one frozen object, which a command receives as one argument:
+
+    @click.command()
+    @output_options("layers")
+    def command(output: OutputOptions) -> None: ...
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import re
 from collections import Counter
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -16,10 +25,42 @@ from gmae_tools import checkpoint_names
 from gmae_tools.cli import INTERRUPTED, print_error
 from gmae_tools.datasets.photo_cache import ENVIRONMENT as CACHE
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
+from gmae_tools.images import MAX_PIXELS
+from gmae_tools.report.tables import FORMATS, Row, format_rows
 from gmae_tools.system.files import check_writable, remove_leftovers, sole_run
 from gmae_tools.system.processes import is_first_of_launch
 
+CHECKPOINT = "gmae-tiny"  # the default
+BACKENDS = ("auto", "cpu", "gsplat", "dense")
+
 _DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?")  # what this torch has of them, only torch can tell
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def gathered(name: str, kind: Callable[..., Any], *options: Decorator) -> Decorator:
+    """Hand several options to a command as one argument.
+
+    Args:
+        name: of that argument.
+        kind: makes it of the values of the options, by their names.
+        options: as `click.option` and `click.argument` make them.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        names: list[str] = []
+
+        @wraps(command)
+        def gather(**arguments: Any) -> Any:
+            values = {each: arguments.pop(each) for each in names}
+            return command(**arguments, **{name: kind(**values)})
+
+        for option in reversed(options):
+            option(gather)
+            names.append(gather.__click_params__[-1].name)  # type: ignore[attr-defined]  # where click keeps them
+        return gather
+
+    return decorate
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
@@ -39,7 +80,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 
 
 def check_device(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    """The name of a device, refused where that takes no torch, which needs seconds to load; callback of an option.
+    """Refuse a wrong name of a device as far as that can be told without loading torch; callback of an option.
 
     Raises:
         GmaeToolsError: it is none, or this torch is built without CUDA.
@@ -55,7 +96,7 @@ def check_device(ctx: click.Context, parameter: click.Parameter, value: str) -> 
 def check_checkpoints(
     ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
 ) -> str | tuple[str, ...]:
-    """One name of a checkpoint or several, refused without torch where there is none; callback of an option.
+    """Refuse the name of a checkpoint that is not there, without loading torch; callback of an option.
 
     Raises:
         GmaeToolsError: there is nothing of that name.
@@ -66,7 +107,7 @@ def check_checkpoints(
 
 
 def check_layers(layers: int, count: int | None) -> None:
-    """Refuse numbers of layers that `count` Gaussians cannot be divided into; None stands for a number not yet known.
+    """Refuse a number of layers into which `count` Gaussians cannot be divided; None stands for a count not yet known.
 
     Raises:
         GmaeToolsError: it is below 1, or above the number of Gaussians.
@@ -77,13 +118,13 @@ def check_layers(layers: int, count: int | None) -> None:
 
 
 _checkpoint_option = partial(
-    click.option, "--checkpoint", default="gmae-tiny", show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
+    click.option, "--checkpoint", default=CHECKPOINT, show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
     help="The model: an embedded one, a folder, a file of the authors' code (.ckpt), or one from the Hugging Face hub.",
 )  # fmt: skip
 checkpoint_option = _checkpoint_option(callback=check_checkpoints)
 unchecked_checkpoint_option = _checkpoint_option()  # of commands that may do without a model
 checkpoints_option = click.option(
-    "--checkpoint", "checkpoints", multiple=True, default=("gmae-tiny",), show_default=True, metavar="NAME|PATH|...",
+    "--checkpoint", "checkpoints", multiple=True, default=(CHECKPOINT,), show_default=True, metavar="NAME|PATH|...",
     callback=check_checkpoints,
     help="A model, as for other commands, or random:CHECKPOINT, its architecture untrained; may be repeated.",
 )  # fmt: skip
@@ -92,8 +133,8 @@ device_option = click.option(
     help="auto, cpu or cuda; auto takes a GPU if there is one.",
 )  # fmt: skip
 backend_option = click.option(
-    "--backend", type=click.Choice(["auto", "cpu", "gsplat", "dense"]), default="auto", show_default=True,
-    help="Draws the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
+    "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
+    help="Renders the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
 )  # fmt: skip
 cache_option = click.option(
     "--cache", envvar=CACHE, show_envvar=True, metavar="DIR",
@@ -108,19 +149,68 @@ fov_option = click.option(
     help="Of the perspective camera that sees the picture: its field of view along the longer side.",
 )  # fmt: skip
 max_pixels_option = click.option(
-    "--max-pixels", type=click.IntRange(1), default=89_478_485, show_default=True, metavar="N",
+    "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True, metavar="N",
     help="Refuse larger pictures, such as decompression bombs; reading one takes 8 bytes a pixel, of WebP 16.",
 )  # fmt: skip
 format_option = click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True,
+    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True,
     help="Of the table on stdout.",
 )  # fmt: skip
 
 
-def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path:
-    """A folder for this run alone: made, known to be writable before any work is done, and cleared.
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(1), help="How many images are scored at a time.  [default: one a core]"
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Remove results of other settings from DIR.")
+root_option = click.option(
+    "--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets."
+)
 
-    Other runs are kept out until the command ends. What killed runs had begun to write is removed.
+
+def out_option(default: str | None, help_: str = "Folder of the results.") -> Decorator:
+    """The option --out of a command whose results go into a folder."""
+    return click.option("-o", "--out", metavar="DIR", default=default, show_default=bool(default), help=help_)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go: files into the folder `out`, a table in the format `form` to stdout."""
+
+    out: str
+    form: str
+
+    def folder(self, *parts: str, launched: bool = False) -> Path:
+        """The folder for this run alone; see `output_folder`."""
+        return output_folder(self.out, *parts, launched=launched)
+
+    def print_rows(self, rows: Sequence[Row], columns: Mapping[str, int | None]) -> None:
+        """Print a table on stdout; see `format_rows`."""
+        click.echo(format_rows(rows, columns, self.form), nl=False)
+
+
+def output_options(default: str, help_: str = "Folder of the results.") -> Decorator:
+    """--out and --format as one argument `output`, an `OutputOptions`; `default` is that of --out."""
+    return gathered("output", OutputOptions, out_option(default, help_), format_option)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The data set that is scored on, its split, and the folder of the data sets; `dataset` may be None."""
+
+    dataset: str | None
+    split: Any
+    root: str | None
+
+
+def data_options(dataset: Decorator, split: Decorator) -> Decorator:
+    """--dataset, --split and --root as one argument `data`, a `DataOptions`."""
+    return gathered("data", DataOptions, dataset, split, root_option)
+
+
+def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path:
+    """Make a folder for this run alone, and make sure before any work is done that files can be written in it.
+
+    Other runs are kept out until the command ends. Files that killed runs left unfinished are removed.
 
     Args:
         parts: globs of the folders inside in which files are written.
@@ -156,7 +246,7 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
 
 
 def print_failure(path: Path, error: Exception) -> None:
-    """Say that a picture could not be done; an error that others would meet, too, is raised instead."""
+    """Report a picture that could not be processed; an error that would stop the others, too, is raised instead."""
     if isinstance(error, CannotWriteError):
         raise error
     with tqdm.external_write_mode():  # on a line of its own, not on that of a progress bar
@@ -164,7 +254,7 @@ def print_failure(path: Path, error: Exception) -> None:
 
 
 def when_interrupted(text: str) -> None:
-    """Have Ctrl-C from now on say what is done, and how to go on."""
+    """Set what is printed after Ctrl-C from now on: what is done, and how to go on."""
     click.get_current_context().meta[INTERRUPTED] = f"interrupted: {text}"
 
 

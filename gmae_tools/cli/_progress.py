@@ -1,4 +1,4 @@
-"""Progress on stderr, whether that is a terminal or not, for whatever takes longer than two seconds."""
+"""Show progress on stderr, a terminal or not, for everything that takes longer than two seconds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from gmae_tools.cli._options import when_interrupted
 from gmae_tools.system.files import still_there
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from gmae_tools.report.layers import Strips
     from gmae_tools.scene import Scene
     from gmae_tools.splatting import Backend
@@ -32,7 +30,7 @@ LONG = 1 << 24  # pixels times steps from which a refinement does: a few seconds
 
 
 def bar_size() -> dict[str, int]:
-    """What tqdm has to be told of a terminal that does not know its own size, as those of scripts: it draws nothing."""
+    """Arguments of tqdm for a terminal that does not know its own size, as in scripts: without them no bar is shown."""
     try:
         known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (OSError, ValueError):  # no terminal
@@ -88,7 +86,7 @@ class LateBar:
 
 
 def progress(items: Iterable[T], total: int, unit: str, label: str | None = None) -> Iterator[T]:
-    """The items, with a bar if they take long; arguments as for `LateBar`."""
+    """Pass the items on, with a bar if they take long; the arguments are those of `LateBar`."""
     bar = LateBar(total, unit, label)
     try:
         for item in items:
@@ -99,7 +97,7 @@ def progress(items: Iterable[T], total: int, unit: str, label: str | None = None
 
 
 def progress_over(items: list[T], folder: Path) -> Iterator[T]:
-    """Pictures (paths, or tuples that begin with one), with a bar; Ctrl-C says at which one it came.
+    """Pass pictures on (paths, or tuples that begin with one), with a bar; Ctrl-C reports at which one it came.
 
     Raises:
         CannotWriteError: nothing can be written into the folder any more.
@@ -117,7 +115,7 @@ def progress_over(items: list[T], folder: Path) -> Iterator[T]:
 
 @contextmanager
 def busy(label: str) -> Iterator[None]:
-    """Say what is being done if it takes long and cannot be counted."""
+    """Print what is being done if it takes long and cannot be counted."""
     timer = threading.Timer(PATIENCE, click.echo, (f"{label} ...",), {"err": True})
     timer.daemon = True
     timer.start()
@@ -127,17 +125,26 @@ def busy(label: str) -> Iterator[None]:
         timer.cancel()
 
 
+def chunk_progress(label: str) -> Callable[[Iterable[int], int], Iterable[int]]:
+    """A bar on stderr over chunks of photographs while their features are computed."""
+
+    def show(chunks: Iterable[int], count: int) -> Iterable[int]:
+        bar: Iterable[int] = tqdm(chunks, total=count, desc=f"features of {label}", unit="chunk")
+        return bar
+
+    return show
+
+
 # --- within one picture; on terminals alone, where a bar inside of another one can be drawn -----------------------
 
 
 def look_progress(refine: int) -> Callable[[Iterable[T]], Iterable[T]]:
-    """A progress bar over the looks at a photograph, if they are refined: that takes a while."""
+    """A progress bar over the looks at a photograph if they are refined, which takes a while."""
     return lambda places: tqdm(places, unit="look", leave=False, disable=None if refine else True)
 
 
-def strip_progress(photo: np.ndarray, name: str) -> Callable[[Strips], Strips]:
-    """Wraps the strips of rows of `photo` in a progress bar, if the picture is large."""
-    height, width = photo.shape[:2]
+def strip_progress(height: int, width: int, name: str) -> Callable[[Strips], Strips]:
+    """A progress bar over the strips of rows of a picture of this size, if it is large."""
     disable = None if height * width >= LARGE else True  # None: where stderr is not a terminal
 
     def wrap(strips: Strips) -> Strips:

@@ -1,22 +1,19 @@
-"""Scores of edge and figure maps: the options of those who score, and how the results are shown and written."""
+"""Scores of maps of edges and of foreground: the options of commands that score, and how the results are shown."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from gmae_tools.cli._progress import bar_size
-from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import is_main
 
 if TYPE_CHECKING:
-    from gmae_tools.metrics.boundaries import BoundaryResult
-    from gmae_tools.metrics.regions import RegionResult, Threshold
+    from gmae_tools.metrics.regions import Threshold
 
 T = TypeVar("T")
 
@@ -69,14 +66,14 @@ min_max_option = click.option(
 
 
 def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
-    """Pass the items on, with a bar on stderr, one for all processes."""
+    """Pass the items on, with a bar on stderr in the first process of a launch."""
     from tqdm import tqdm
 
     yield from tqdm(items, total=length, desc=label, unit="image", mininterval=0.5, **bar_size(), disable=not is_main())
 
 
 def render(scores: dict[str, Any], format_: str) -> str:
-    """The scores as text: a table for the eye, or a CSV line under its header, or a JSON object."""
+    """The scores of edges as text: a table for readers, a CSV line below its header, or a JSON object."""
     if format_ != "table":
         return serialize(scores, format_)
     lines = []
@@ -89,7 +86,7 @@ def render(scores: dict[str, Any], format_: str) -> str:
 
 
 def render_regions(scores: dict[str, Any], format_: str) -> str:
-    """The same for the scores of figure maps; what has no line of its own in the table stands below as it is."""
+    """The scores of maps of foreground as text; the table ends with everything that it has no line for."""
     if format_ != "table":
         return serialize(scores, format_)
     lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in MASK_SCORES.items()]
@@ -100,7 +97,7 @@ def render_regions(scores: dict[str, Any], format_: str) -> str:
 
 
 def render_boxes(scores: dict[str, Any], format_: str) -> str:
-    """The scores of boxes as text, as for `render`."""
+    """The scores of boxes as text; the table ends with everything that it has no line for."""
     if format_ != "table":
         return serialize(scores, format_)
     lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in BOX_SCORES.items() if key in scores]
@@ -110,7 +107,7 @@ def render_boxes(scores: dict[str, Any], format_: str) -> str:
 
 
 def serialize(scores: dict[str, Any], format_: str) -> str:
-    """The scores as a JSON object, or as a CSV line under its header."""
+    """The scores as a JSON object, or as a CSV line below its header."""
     if format_ == "json":
         return json.dumps(scores, indent=2)
     import pandas as pd
@@ -119,37 +116,5 @@ def serialize(scores: dict[str, Any], format_: str) -> str:
     return table.rstrip("\n")
 
 
-def write_regions(out: Path, result: RegionResult, scores: dict[str, Any]) -> None:
-    """Write the scores of figure maps, the curves over the thresholds and the table of the images into a folder."""
-    tables = {
-        "images.csv": result.to_pandas().to_csv(index=False),
-        "curve.csv": result.curve().to_csv(index=False),
-        "scores.json": serialize(scores, "json") + "\n",
-    }
-    for file, text in tables.items():
-        with atomic_path(out / file) as temporary:
-            temporary.write_text(text)
-
-
 def _text(value: object) -> str:
     return ("; ".join(value) or "none") if isinstance(value, list) else str(value)
-
-
-def write(out: Path, name: str, result: BoundaryResult, human: BoundaryResult | None, caption: str = "") -> None:
-    """Write the scores, the table of the images, the curve and, if given, the human agreement into `out`."""
-    from gmae_tools.report.pr_curve import Curve, plot_pr_curves
-
-    tables = {"scores.json": render(result.to_dict(), "json") + "\n"}
-    tables["images.csv"] = result.to_pandas().to_csv(index=False)
-    tables["curve.csv"] = result.curve().to_csv(index=False)
-    point = None
-    if human:
-        agreement = {"f": human.ods, "precision": human.ods_precision, "recall": human.ods_recall}
-        tables["human.json"] = json.dumps({**agreement, "images": human.images}, indent=2) + "\n"
-        point = human.ods_recall, human.ods_precision
-    for file, text in tables.items():
-        with atomic_path(out / file) as temporary:
-            temporary.write_text(text)
-    total = result.total
-    curve = Curve(name, total.recall, total.precision, (result.ods_recall, result.ods_precision))
-    plot_pr_curves(out / "curve.png", [curve], point, caption)

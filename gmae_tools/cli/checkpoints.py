@@ -10,6 +10,7 @@ import click
 from gmae_tools.cli._options import check_checkpoints, format_option, output_folder
 from gmae_tools.cli._progress import busy, progress
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.system.files import file_sha256
 
 if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
@@ -61,7 +62,6 @@ def import_command(file: str, half: bool, out: str) -> None:
     an official MAE checkpoint (.pth). Nothing in it is run. Every --checkpoint option also takes FILE itself; the
     folder is smaller, as it lacks the state of the optimizer, and can be pushed to the hub.
     """
-    from gmae_tools.benchmarks.predictions import fingerprint
     from gmae_tools.checkpoint_names import FILE_SUFFIXES
     from gmae_tools.checkpoints import file_of_others, load_file, save
 
@@ -72,7 +72,7 @@ def import_command(file: str, half: bool, out: str) -> None:
         model,
         output_folder(out),
         half=half,
-        training={"imported_from": Path(file).name, "sha256": fingerprint(Path(file))},
+        training={"imported_from": Path(file).name, "sha256": file_sha256(file)},
     )
     click.echo(out)
 

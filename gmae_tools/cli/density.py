@@ -8,47 +8,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
-from gmae_tools.cli._models import open_gmae
-from gmae_tools.cli._options import (
-    backend_option,
-    checkpoint_option,
-    device_option,
-    format_option,
-    max_pixels_option,
-    output_folder,
-    print_failure,
-    refine_option,
-)
-from gmae_tools.cli._progress import progress_over, refine_with_progress
+from gmae_tools.cli._inputs import Inputs, input_options
+from gmae_tools.cli._models import ModelOptions, model_options
+from gmae_tools.cli._options import OutputOptions, output_options, print_failure
+from gmae_tools.cli._progress import progress_over
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from gmae_tools.model import GMAE
     from gmae_tools.report.tables import Row
-    from gmae_tools.splatting import Backend
     from gmae_tools.zeroshot.density import Points
 
 COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scale_depth": 3}
 
 
 @click.command()
-@images_argument()
-@recursive_option
-@click.option("-o", "--out", metavar="DIR", default="density", show_default=True, help="For the results.")
-@checkpoint_option
-@device_option
-@backend_option
-@refine_option
-@max_pixels_option
-@format_option
-def command(
-    images: tuple[str, ...], recursive: bool, out: str, checkpoint: str, device: str, backend: Backend, refine: int,
-    max_pixels: int, form: str,
-) -> None:  # fmt: skip
+@input_options()
+@output_options("density")
+@model_options
+def command(inputs: Inputs, output: OutputOptions, model: ModelOptions) -> None:
     """Show where a model puts its Gaussians, and how large it makes them at which depth.
 
     IMG is a picture, a folder of pictures, a glob, or - for a pipe; all are taken together. DIR receives two figures,
@@ -59,49 +39,35 @@ def command(
     The table on stdout has a row for each picture: mean opacity, median scale and depth weighted by opacity, and
     Spearman's rank correlation of scale and depth (scale_depth), positive where the large lie behind.
     """
-    paths, failures = find_inputs(images, recursive=recursive, out=out)
-    model = open_gmae(checkpoint, device, backend)
+    paths, failures = inputs.find(output.out)
+    opened = model.open()
 
-    from gmae_tools.images import read_image
-    from gmae_tools.report.tables import format_rows
     from gmae_tools.zeroshot.density import Points, summary
 
-    folder = output_folder(out)
+    folder = output.folder()
     found: dict[str, Points] = {}
     for path in progress_over(paths, folder):
         try:
-            photo = read_image(path, max_pixels=max_pixels)
-            found[str(path)] = find_points(model, photo, refine, backend, path.name)
-            shown = photo
+            scene = opened.scene(path)
+            found[str(path)] = Points.of(scene)
+            photo = scene.photo
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
     if found:
         everything = Points.join(list(found.values()))
         what = Path(next(iter(found))).name if len(found) == 1 else f"N = {len(found):,} pictures"
-        caption = f"{what}, {Path(checkpoint).name}, K = {model.config.k}"
-        caption += f", refined in {refine} steps" if refine else ""
-        draw(everything, shown if len(found) == 1 else None, caption, folder)
+        caption = f"{what}, {model.name}, K = {opened.k}{model.refined}"
+        write_figures(everything, photo if len(found) == 1 else None, caption, folder)
         write_numbers(found, everything, folder)
         parts = found | ({"all": everything} if len(found) > 1 else {})
         rows: list[Row] = [{"image": name, "k": len(points.x), **summary(points)} for name, points in parts.items()]
-        click.echo(format_rows(rows, COLUMNS, form), nl=False)
+        output.print_rows(rows, COLUMNS)
     if failures:
         raise SystemExit(1)
 
 
-def find_points(model: GMAE, photo: np.ndarray, refine: int, backend: Backend, name: str) -> Points:
-    """Predict, and refine if asked to."""
-    from gmae_tools.predict import predict_scene
-    from gmae_tools.zeroshot.density import Points
-
-    scene = predict_scene(model, photo)
-    if refine:
-        scene = refine_with_progress(scene, refine, name=name, backend=backend)
-    return Points.of(scene)
-
-
-def draw(points: Points, photo: np.ndarray | None, caption: str, folder: Path) -> None:
+def write_figures(points: Points, photo: np.ndarray | None, caption: str, folder: Path) -> None:
     """Both figures; a single picture is shown by its Gaussians on the photograph."""
     from gmae_tools.report.density import plot_centres, plot_density, plot_scales, write_figure
     from gmae_tools.zeroshot.density import density_map, scale_by_depth

@@ -5,30 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from gmae_tools.cli._options import checkpoints_option, device_option, format_option, output_folder
+from gmae_tools.cli._inputs import LabelledInputs, labelled_options
+from gmae_tools.cli._options import (
+    OutputOptions,
+    checkpoints_option,
+    device_option,
+    output_options,
+    overwrite_option,
+)
 from gmae_tools.cli._progress import busy
 from gmae_tools.system.files import atomic_path
-
-if TYPE_CHECKING:
-    from gmae_tools.datasets.labelled import Labelling
 
 TABLE, RECORD = "finetune.csv", "finetune.json"
 METHOD = "fine-tuned"
 
 
 @click.command()
-@click.argument("data", nargs=-1, required=True)
+@labelled_options
 @checkpoints_option
-@click.option(
-    "--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="folder", show_default=True,
-    help="What a photograph's label is: the folder that it lies in, or its name up to the last dash.",
-)  # fmt: skip
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use N photographs, chosen by their names' digests.")
 @click.option("--epochs", default=100, show_default=True, help="Passes over the photographs to learn from.")
 @click.option("--warmup", default=5, show_default=True, help="Epochs in which the rate rises.")
 @click.option("--batch-size", default=64, show_default=True, help="An even number.")
@@ -49,14 +47,19 @@ METHOD = "fine-tuned"
 @click.option("--seed", default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make pictures.")
 @click.option("--save-every", default=60.0, show_default=True, help="Seconds between states to go on from.")
-@click.option("--overwrite", is_flag=True, help="Remove the results of other settings from DIR.")
-@click.option("-o", "--out", metavar="DIR", default="finetune", show_default=True, help="For runs and results.")
+@overwrite_option
+@output_options("finetune", "Folder of runs and results.")
 @device_option
-@format_option
 def command(
-    data: tuple[str, ...], checkpoints: tuple[str, ...], labelling: Labelling, limit: int | None, workers: int,
-    save_every: float, overwrite: bool, out: str, device: str, form: str, **options: Any,
-) -> None:  # fmt: skip
+    labelled: LabelledInputs,
+    checkpoints: tuple[str, ...],
+    workers: int,
+    save_every: float,
+    overwrite: bool,
+    output: OutputOptions,
+    device: str,
+    **options: Any,
+) -> None:
     """Fine-tune encoders to classify photographs.
 
     DATA is a folder with train/ and val/, each with a folder a class; or folder trees and tar shards, of which a fifth
@@ -68,9 +71,9 @@ def command(
     the first model with theirs; DIR/finetune.json also the protocol. Each model has a folder in DIR with its log and
     its weights. Killed, the same command goes on where it was saved last.
     """
-    from gmae_tools.datasets.labelled import describe, find_labelled
+    from gmae_tools.datasets.labelled import describe
 
-    photos = find_labelled(data, labelling, limit)  # before torch is loaded, in case there is nothing
+    photos = labelled.find()  # before torch is loaded, in case there is nothing
 
     with busy("loading torch"):
         from gmae_tools.encoder.features import distinct_names
@@ -82,7 +85,7 @@ def command(
 
     config = FinetuneConfig(**options)
     where = resolve_device(device)
-    folder = output_folder(out, "*")
+    folder = output.folder("*")
     click.echo(describe(photos), err=True)
     names = list(dict.fromkeys(checkpoints))
     with busy("loading the models"):  # a wrong name is refused now
@@ -96,7 +99,7 @@ def command(
         answers.append(Answers(name, "all", METHOD, None, config.lr, truth, found.correct))
     rows = probe_rows(answers)
     protocol = {
-        "data": [Path(each).name for each in data], "labels": labelling, "classes": len(photos.classes),
+        **labelled.describe(), "classes": len(photos.classes),
         "split": photos.split, "to_learn_from": len(photos.photos) - len(truth), "validation": len(truth),
         "largest_class": round(photos.largest_class, 6), "settings": asdict(config),
     }  # fmt: skip
@@ -106,8 +109,8 @@ def command(
     }.items():
         with atomic_path(folder / file) as temporary:
             temporary.write_text(text)
-    click.echo(format_rows(rows, COLUMNS, form), nl=False)
-    if form == "table":
+    output.print_rows(rows, COLUMNS)
+    if output.form == "table":
         click.echo(f"always the largest class: {photos.largest_class:.3f} of {len(truth)}")
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gmae_tools.cli._options import checkpoints_option, device_option, format_option, output_folder
+from gmae_tools.cli._options import (
+    OutputOptions,
+    checkpoints_option,
+    device_option,
+    gathered,
+    output_options,
+    overwrite_option,
+)
 from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
@@ -40,24 +47,43 @@ class Ratios(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
         return ratios
 
 
+@dataclass(frozen=True)
+class InvariancePlan:
+    """How many photographs are compared, in batches of which size, with which shares of their patches hidden."""
+
+    ratios: tuple[float, ...]
+    photographs: int
+    batch_size: int
+    seed: int
+
+
 @click.command()
 @click.argument("data", nargs=-1, required=True)
 @checkpoints_option
-@click.option(
-    "--ratios", type=Ratios(), default="0.25,0.5,0.75,0.9,0.95", show_default=True, metavar="R,R,...",
-    help="Shares of the patches that are hidden.",
+@gathered(
+    "plan",
+    InvariancePlan,
+    click.option(
+        "--ratios", type=Ratios(), default="0.25,0.5,0.75,0.9,0.95", show_default=True, metavar="R,R,...",
+        help="Shares of the patches that are hidden.",
+    ),
+    click.option("--photographs", type=click.IntRange(4), default=1024, show_default=True, help="How many, at most."),
+    click.option(
+        "--batch-size", type=click.IntRange(8), default=256, show_default=True, help="Of the estimate of CKA."
+    ),
+    click.option("--seed", default=0, show_default=True, help="Of the hidden patches, and of the random weights."),
 )  # fmt: skip
-@click.option("--photographs", type=click.IntRange(4), default=1024, show_default=True, help="How many, at most.")
-@click.option("--batch-size", type=click.IntRange(8), default=256, show_default=True, help="Of the estimate of CKA.")
-@click.option("--seed", default=0, show_default=True, help="Of the hidden patches, and of the random weights.")
-@click.option("--overwrite", is_flag=True, help="Remove the results of other settings from DIR.")
-@click.option("-o", "--out", metavar="DIR", default="invariance", show_default=True, help="For the results.")
+@overwrite_option
+@output_options("invariance")
 @device_option
-@format_option
 def command(
-    data: tuple[str, ...], checkpoints: tuple[str, ...], ratios: tuple[float, ...], photographs: int, batch_size: int,
-    seed: int, overwrite: bool, out: str, device: str, form: str,
-) -> None:  # fmt: skip
+    data: tuple[str, ...],
+    checkpoints: tuple[str, ...],
+    plan: InvariancePlan,
+    overwrite: bool,
+    output: OutputOptions,
+    device: str,
+) -> None:
     """Compare features of whole and of occluded pictures, block by block.
 
     DATA are folder trees, photographs or tar shards. Hidden are scattered patches, or one block; or a random half, to
@@ -69,29 +95,27 @@ def command(
     curves of a model are kept, so an interrupted run goes on with the next model, and a further one costs no more than
     itself.
     """
-    photos, data_digest = choose_photographs(data, photographs)  # before torch is loaded, in case there are none
+    photos, data_digest = choose_photographs(data, plan.photographs)  # before torch is loaded, in case there are none
 
-    from gmae_tools.benchmarks.predictions import claim
     from gmae_tools.encoder.features import weights_digest
-    from gmae_tools.encoder.invariance import TOKENS, occlusions, shuffled_batches
+    from gmae_tools.encoder.invariance import TOKENS, measure, models_of, occlusions, read_curves, shuffled_batches
     from gmae_tools.predict import resolve_device
     from gmae_tools.report.invariance import COLUMNS, curve_rows, plot_invariance, wide_table
     from gmae_tools.report.invariance import TOKENS as TOKEN_NAMES
     from gmae_tools.report.tables import format_rows
+    from gmae_tools.system.settings import claim
 
     where = resolve_device(device)
-    batches = shuffled_batches(len(photos), batch_size, seed)
-    folder = output_folder(out, CURVES)
-    settings = {
-        "data": data_digest, "photographs": len(photos), "ratios": ratios, "batch_size": batch_size, "seed": seed,
-    }  # fmt: skip
+    batches = shuffled_batches(len(photos), plan.batch_size, plan.seed)
+    folder = output.folder(CURVES)
+    settings = {"data": data_digest, **asdict(plan), "photographs": len(photos)}
     claim(folder, settings, parts=(TABLE, CURVES, *FIGURES), overwrite=overwrite)
     (folder / CURVES).mkdir(exist_ok=True)
     curves: list[InvarianceCurve] = []
-    for name, model in models_of(checkpoints, seed):
+    for name, model in models_of(checkpoints, plan.seed):
         path = folder / CURVES / f"{weights_digest(model.encoder)[:16]}.json"
         if not path.exists():
-            measured = measure(model.to(where), name, photos, batches, occlusions(ratios), seed)
+            measured = measure(model.to(where), name, photos, bar(batches, name), occlusions(plan.ratios), plan.seed)
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps([curve.to_dict() for curve in measured]) + "\n")
         curves += read_curves(path, name)
@@ -101,7 +125,10 @@ def command(
     for tokens, file in zip(TOKENS, FIGURES, strict=True):
         shown = [curve for curve in curves if curve.tokens == tokens]
         plot_invariance(folder / file, shown, f"Whole against occluded pictures: {TOKEN_NAMES[tokens]}")
-    click.echo(wide_table(curves) if form == "table" else format_rows(rows, COLUMNS, form), nl=False)
+    if output.form == "table":
+        click.echo(wide_table(curves), nl=False)
+    else:
+        output.print_rows(rows, COLUMNS)
 
 
 def choose_photographs(data: Sequence[str], count: int) -> tuple[list[Any], str]:
@@ -112,50 +139,6 @@ def choose_photographs(data: Sequence[str], count: int) -> tuple[list[Any], str]
     sources = find_sources(data)
     photos = sorted(list_photos(sources), key=lambda photo: (name_share("limit", photo.name), photo.name))
     return photos[:count], sources_digest(sources, 0)
-
-
-def models_of(checkpoints: Sequence[str], seed: int) -> Iterator[tuple[str, Any]]:
-    """Every model, and each architecture of an encoder once with random weights, with their names for the table."""
-    from gmae_tools.checkpoint_names import RANDOM_PREFIX
-    from gmae_tools.encoder.features import display_name, load_autoencoder, random_like
-
-    names = list(dict.fromkeys(checkpoints))
-    short = [display_name(name) for name in names]
-    seen = set()
-    for name, shown in zip(names, short, strict=True):
-        model = load_autoencoder(name)
-        yield (shown if short.count(shown) == 1 else name), model
-        config = model.config
-        architecture = (config.image_size, config.patch_size, config.width, config.depth, config.heads)
-        if architecture not in seen and not name.startswith(RANDOM_PREFIX):
-            yield f"{RANDOM_PREFIX}{shown}", random_like(model, seed)
-        seen.add(architecture)
-
-
-def measure(
-    model: Any, name: str, photos: Sequence[Any], batches: Sequence[Any], conditions: Sequence[Any], seed: int
-) -> list[InvarianceCurve]:
-    """The curves of a model, with a bar on stderr."""
-    from gmae_tools.encoder.features import read_pictures
-    from gmae_tools.encoder.invariance import invariance
-
-    size = model.config.image_size
-
-    def pictures(numbers: Any) -> Any:
-        return read_pictures([photos[number] for number in numbers], size)
-
-    return invariance(model, name, pictures, bar(batches, name), conditions, seed=seed)
-
-
-def read_curves(path: Path, name: str) -> list[InvarianceCurve]:
-    """Curves as they were written, under the name that the model has now."""
-    from gmae_tools.encoder.invariance import InvarianceCurve
-    from gmae_tools.errors import GmaeToolsError
-
-    try:
-        return [InvarianceCurve(**{**values, "model": name}) for values in json.loads(path.read_text())]
-    except (ValueError, TypeError) as error:
-        raise GmaeToolsError(f"{path}: damaged ({error}); delete it to have it made again") from None
 
 
 def bar(items: Sequence[T], label: str) -> Iterable[T]:

@@ -8,59 +8,41 @@ from typing import TYPE_CHECKING
 import click
 
 from gmae_tools.checkpoint_names import number_of_gaussians
-from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
-from gmae_tools.cli._models import open_gmae
-from gmae_tools.cli._options import (
-    backend_option,
-    check_layers,
-    checkpoint_option,
-    device_option,
-    folder_names,
-    format_option,
-    max_pixels_option,
-    output_folder,
-    print_failure,
-    refine_option,
-)
-from gmae_tools.cli._progress import progress_over, refine_with_progress, strip_progress
+from gmae_tools.cli._inputs import Inputs, input_options
+from gmae_tools.cli._models import ModelOptions, OpenModel, model_options
+from gmae_tools.cli._options import OutputOptions, check_layers, folder_names, output_options, print_failure
+from gmae_tools.cli._progress import progress_over, strip_progress
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
-    from gmae_tools.model import GMAE
     from gmae_tools.report.layers import LayersRequest
     from gmae_tools.report.tables import Row
-    from gmae_tools.splatting import Backend
 
 DEFAULT_KS = "32,64,128,256,512,all"
 TABLE = "layers.csv"
 
 
 @click.command()
-@images_argument()
-@recursive_option
-@click.option("--k", "ks", metavar="K,K,...", help=f"How many nearest Gaussians to draw.  [default: {DEFAULT_KS}]")
-@click.option(
-    "--layers",
-    metavar="N",
-    type=int,
-    default=8,
-    show_default=True,
-    help="How many depth groups to draw.",
-)
-@click.option("-o", "--out", metavar="DIR", default="layers", show_default=True, help="For the results.")
-@checkpoint_option
-@device_option
-@backend_option
-@refine_option
+@input_options()
+@click.option("--k", "ks", metavar="K,K,...", help=f"How many nearest Gaussians to show.  [default: {DEFAULT_KS}]")
+@click.option("--layers", metavar="N", type=int, default=8, show_default=True, help="How many depth groups to show.")
 @click.option("--html", is_flag=True, help="Also write view.html, a page to take the photograph apart by hand.")
 @click.option(
     "--background", type=click.Choice(["white", "black", "transparent"]), default="white", show_default=True,
     help="Behind the Gaussians.",
 )  # fmt: skip
-@max_pixels_option
-@format_option
-def command(images: tuple[str, ...], recursive: bool, ks: str | None, layers: int, out: str, checkpoint: str, device: str, backend: Backend, refine: int, html: bool, background: str, max_pixels: int, form: str) -> None:  # fmt: skip  # noqa: E501
+@output_options("layers")
+@model_options
+def command(
+    inputs: Inputs,
+    ks: str | None,
+    layers: int,
+    html: bool,
+    background: str,
+    output: OutputOptions,
+    model: ModelOptions,
+) -> None:
     """Take photographs apart into depth layers.
 
     IMG is a picture, a folder of pictures, a glob, or - for a picture that comes through a pipe. For each picture,
@@ -73,25 +55,25 @@ def command(images: tuple[str, ...], recursive: bool, ks: str | None, layers: in
     A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
     """
     wanted = parse_ks(DEFAULT_KS if ks is None else ks)
-    count = number_of_gaussians(checkpoint)
+    count = number_of_gaussians(model.checkpoint)
     check_layers(layers, count)  # before torch and the model are loaded
     if count is not None:
         fit_ks(wanted, count, exact=ks is not None)
-    paths, failures = find_inputs(images, recursive=recursive, out=out)
-    model = open_gmae(checkpoint, device, backend)
-    chosen = fit_ks(wanted, model.config.k, exact=ks is not None)
-    check_layers(layers, model.config.k)
+    paths, failures = inputs.find(output.out)
+    opened = model.open()
+    chosen = fit_ks(wanted, opened.k, exact=ks is not None)
+    check_layers(layers, opened.k)
 
     from gmae_tools.report.layers import LayersRequest
     from gmae_tools.report.tables import format_rows
 
-    folder = output_folder(out, "*")
-    request = LayersRequest(chosen, layers, background, Path(checkpoint).name, backend, refine, html)
+    folder = output.folder("*")
+    request = LayersRequest(chosen, layers, background, model.name, model.backend, model.refine, html)
     rows: list[Row] = []
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
             try:
-                rows += take_apart(model, path, request, folder / name, max_pixels)
+                rows += write_one(opened, path, request, folder / name)
             except (GmaeToolsError, OSError) as error:
                 print_failure(path, error)
                 failures += 1
@@ -100,27 +82,19 @@ def command(images: tuple[str, ...], recursive: bool, ks: str | None, layers: in
             with atomic_path(folder / TABLE) as temporary:
                 temporary.write_text(format_rows(rows, request.columns, "csv"), encoding="utf-8")
     if rows:
-        click.echo(format_rows(rows, request.columns, form), nl=False)
+        output.print_rows(rows, request.columns)
     if failures:
         raise SystemExit(1)
 
 
-def take_apart(model: GMAE, path: Path, request: LayersRequest, folder: Path, max_pixels: int) -> list[Row]:
-    """Everything about one picture: read, predict, refine, draw, write; returns its rows of the table."""
-    from gmae_tools.images import read_image
-    from gmae_tools.predict import predict_scene
+def write_one(opened: OpenModel, path: Path, request: LayersRequest, folder: Path) -> list[Row]:
+    """Everything about one picture: read, predict, refine, render, write; returns its rows of the table."""
     from gmae_tools.report.layers import BACKGROUNDS, write_layers
 
-    photo = read_image(path, max_pixels=max_pixels)
-    scene, before = predict_scene(model, photo), None
-    if request.refine:
-        background = BACKGROUNDS[request.background]
-        before = scene
-        scene = refine_with_progress(
-            scene, request.refine, name=path.name, background=background, backend=request.backend
-        )
-    progress = strip_progress(photo, path.name)
-    return write_layers(scene, request, folder, str(path), progress=progress, before=before)
+    before = opened.predict(path)
+    scene = opened.refine(before, path.name, background=BACKGROUNDS[request.background])
+    progress = strip_progress(scene.height, scene.width, path.name)
+    return write_layers(scene, request, folder, str(path), progress=progress, before=before if request.refine else None)
 
 
 def parse_ks(text: str) -> dict[str, int | None]:

@@ -154,19 +154,19 @@ def _numbers(kind: type) -> Any:
     type=float,
     metavar="TAU",
     help="Temperature, in units of depth, at which the order of Gaussians gets a gradient; 0 turns it off. For gmae.  "
-    "[default: 0]",
+    "[default: 0.05]",
 )
 @click.option(
     "--size-depth-weight",
     type=float,
     metavar="W",
-    help="Weight of the prior that large Gaussians lie behind; 0 turns it off. For gmae.  [default: 0]",
+    help="Weight of the prior that large Gaussians lie behind; 0 turns it off. For gmae.  [default: 0.002]",
 )
 @click.option(
     "--region-depth-weight",
     type=float,
     metavar="W",
-    help="Weight of the prior that large regions of one colour lie behind; 0 turns it off. For gmae.  [default: 0]",
+    help="Weight of the prior that large regions of one colour lie behind; 0 turns it off. For gmae.  [default: 0.001]",
 )
 @click.option(
     "--camera",
@@ -235,8 +235,17 @@ def _numbers(kind: type) -> Any:
 @cache_option
 @device_option
 @backend_option
-def command(data: tuple[str, ...], out: str, objective: str, preset: str, changes: tuple[str, ...], device: str,
-            resume: bool, warm_start: str | None, **options: Any) -> None:  # fmt: skip
+def command(
+    data: tuple[str, ...],
+    out: str,
+    objective: str,
+    preset: str,
+    changes: tuple[str, ...],
+    device: str,
+    resume: bool,
+    warm_start: str | None,
+    **options: Any,
+) -> None:
     """Train a GMAE, or a model that it is compared with, on photographs, resumably.
 
     The folder RUN collects the log (log.jsonl), held-out pictures (samples.png) and the newest checkpoint (model/),

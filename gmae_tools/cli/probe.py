@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import Numbers, checkpoints_option, device_option, format_option, output_folder
-from gmae_tools.cli._progress import busy, progress
+from gmae_tools.cli._inputs import LabelledInputs, labelled_options
+from gmae_tools.cli._options import Numbers, OutputOptions, checkpoints_option, device_option, output_options
+from gmae_tools.cli._progress import busy, chunk_progress, progress
 from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
-    from gmae_tools.datasets.labelled import Labelling
     from gmae_tools.encoder.probe import Answers
 
 TABLE, RECORD, FEATURES = "probe.csv", "probe.json", "features"
 
 
 @click.command()
-@click.argument("data", nargs=-1, required=True)
+@labelled_options
 @checkpoints_option
-@click.option(
-    "--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="folder", show_default=True,
-    help="What a photograph's label is: the folder that it lies in, or its name up to the last dash.",
-)  # fmt: skip
 @click.option(
     "--neighbours", "ks", type=Numbers(), metavar="K,K,...",
     help="Of the k-NN classifiers.  [default: those of 10,20,100,200 that there are photographs for]",
 )  # fmt: skip
 @click.option("--linear/--no-linear", default=True, show_default=True, help="Whether to train a linear classifier.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use N photographs, chosen by their names' digests.")
-@click.option("-o", "--out", metavar="DIR", default="probe", show_default=True, help="For the results.")
 @click.option("--cache", metavar="DIR", help="For features, which later calls use again.  [default: DIR/features]")
+@output_options("probe")
 @device_option
-@format_option
 def command(
-    data: tuple[str, ...], checkpoints: tuple[str, ...], labelling: Labelling, ks: tuple[int, ...] | None, linear: bool,
-    limit: int | None, out: str, cache: str | None, device: str, form: str,
-) -> None:  # fmt: skip
+    labelled: LabelledInputs,
+    checkpoints: tuple[str, ...],
+    ks: tuple[int, ...] | None,
+    linear: bool,
+    cache: str | None,
+    output: OutputOptions,
+    device: str,
+) -> None:
     """Classify photographs by frozen features.
 
     DATA is a folder with train/ and val/, each with a folder a class; or folder trees and tar shards, of which a fifth
@@ -51,9 +49,9 @@ def command(
     receive top-1 accuracy with 95 % intervals, and the differences to the first model with theirs; DIR/probe.json also
     the protocol. Interrupted, it goes on with the features that are there.
     """
-    from gmae_tools.datasets.labelled import describe, find_labelled
+    from gmae_tools.datasets.labelled import describe
 
-    photos = find_labelled(data, labelling, limit)  # before torch is loaded, in case there is nothing
+    photos = labelled.find()  # before torch is loaded, in case there is nothing
 
     from gmae_tools.encoder.features import open_extractor
     from gmae_tools.encoder.probe import (
@@ -69,7 +67,7 @@ def command(
     from gmae_tools.report.tables import format_rows
 
     where = resolve_device(device)
-    folder = output_folder(out, f"{FEATURES}/*")
+    folder = output.folder(f"{FEATURES}/*")
     click.echo(describe(photos), err=True)
     validation = int(photos.is_validation.sum())
     fitting = check_neighbours(ks, len(photos.photos) - validation, validation)  # before any features are computed
@@ -82,13 +80,13 @@ def command(
         extractors = [open_extractor(name, where) for name in dict.fromkeys(checkpoints)]
     for extractor in extractors:
         preparations[extractor.name] = extractor.preparation
-        features = cached_features(extractor, photos, Path(cache or folder / FEATURES), progress_of(extractor.name))
+        features = cached_features(extractor, photos, Path(cache or folder / FEATURES), chunk_progress(extractor.name))
         asked = probe(extractor, features, photos, ks=fitting, linear=config)
         count = len(extractor.tokens) * (len(fitting) + bool(config))
         answers += progress(asked, count, "classifier", f"classifiers on {extractor.name}")
     rows = probe_rows(answers)
     protocol = {
-        "data": [Path(each).name for each in data], "labels": labelling, "classes": len(photos.classes),
+        **labelled.describe(), "classes": len(photos.classes),
         "split": photos.split, "to_learn_from": len(photos.photos) - validation, "validation": validation,
         "read": len(answers[0].labels) if answers else 0, "largest_class": round(photos.largest_class, 6),
         "preparation": preparations, "temperature": TEMPERATURE, "linear": vars(config) if config else None,
@@ -100,18 +98,6 @@ def command(
     }.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text)
-    click.echo(format_rows(rows, COLUMNS, form), nl=False)
-    if form == "table":
+    output.print_rows(rows, COLUMNS)
+    if output.form == "table":
         click.echo(f"always the largest class: {photos.largest_class:.3f} of {validation}")
-
-
-def progress_of(label: str) -> Callable[[Iterable[int], int], Iterable[int]]:
-    """A bar on stderr over chunks of photographs."""
-
-    def progress(chunks: Iterable[int], count: int) -> Iterable[int]:
-        from tqdm import tqdm
-
-        bar: Iterable[int] = tqdm(chunks, total=count, desc=f"features of {label}", unit="chunk")
-        return bar
-
-    return progress

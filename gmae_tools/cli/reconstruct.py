@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._inputs import find_inputs, images_argument, recursive_option
+from gmae_tools.cli._inputs import Inputs, input_options
 from gmae_tools.cli._options import (
+    OutputOptions,
     backend_option,
     checkpoints_option,
     device_option,
     folder_names,
-    format_option,
     max_pixels_option,
-    output_folder,
+    output_options,
     print_failure,
 )
 from gmae_tools.cli._progress import busy, progress_over
@@ -29,23 +29,27 @@ TABLE, SHEET = "reconstruct.csv", "reconstruction.png"
 
 
 @click.command()
-@images_argument()
-@recursive_option
+@input_options()
 @checkpoints_option
 @click.option(
     "--mask-ratio", type=click.FloatRange(0, 0.95), default=0.75, show_default=True, metavar="SHARE",
     help="Of the patches, hidden from the model.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides which patches.")
-@click.option("-o", "--out", metavar="DIR", default="reconstructions", show_default=True, help="For the results.")
+@output_options("reconstructions")
 @device_option
 @backend_option
 @max_pixels_option
-@format_option
 def command(
-    images: tuple[str, ...], recursive: bool, checkpoints: tuple[str, ...], mask_ratio: float, seed: int, out: str,
-    device: str, backend: Backend, max_pixels: int, form: str,
-) -> None:  # fmt: skip
+    inputs: Inputs,
+    checkpoints: tuple[str, ...],
+    mask_ratio: float,
+    seed: int,
+    output: OutputOptions,
+    device: str,
+    backend: Backend,
+    max_pixels: int,
+) -> None:
     """Rebuild photographs from a part of their patches.
 
     IMG is a picture, a folder of pictures, a glob, or - for a pipe; a model is a GMAE or an MAE, the path of an
@@ -56,7 +60,7 @@ def command(
 
     A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
     """
-    paths, failures = find_inputs(images, recursive=recursive, out=out)
+    paths, failures = inputs.find(output.out)
     with busy("loading the models"):
         from gmae_tools.encoder.features import distinct_names, load_autoencoder
         from gmae_tools.images import read_image
@@ -72,7 +76,7 @@ def command(
         models = dict(zip(distinct_names(names), (load_autoencoder(name).to(where) for name in names), strict=True))
     for name, model in models.items():
         check_rebuilds(model, name)
-    folder = output_folder(out, "*")
+    folder = output.folder("*")
     rows: list[Row] = []
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
@@ -92,6 +96,6 @@ def command(
             with atomic_path(folder / TABLE) as temporary:
                 temporary.write_text(format_rows(rows, COLUMNS, "csv"), encoding="utf-8")
     if rows:
-        click.echo(format_rows(rows, COLUMNS, form), nl=False)
+        output.print_rows(rows, COLUMNS)
     if failures:
         raise SystemExit(1)

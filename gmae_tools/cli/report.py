@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._options import checkpoint_option, format_option, when_interrupted, writable_folder
+from gmae_tools.cli._options import (
+    OutputOptions,
+    checkpoint_option,
+    gathered,
+    output_options,
+    when_interrupted,
+    writable_folder,
+)
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
@@ -35,26 +43,44 @@ class Place(click.ParamType):  # type: ignore[type-arg]  # generic only in newer
         return name, Path(path).expanduser()
 
 
+@dataclass(frozen=True)
+class DataPlaces:
+    """Where the data sets are: the folder of all of them, and those that lie elsewhere by their names."""
+
+    data_root: Path | None
+    data: tuple[tuple[str, Path], ...]
+
+
 @click.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--all", "everything", is_flag=True, help="All benchmarks of evals/, in a clone of the repository.")
-@click.option("-o", "--out", metavar="DIR", default="report", show_default=True, help="For everything.")
 @click.option("--only", metavar="PART", multiple=True, help="Run this part alone; may be repeated.")
 @click.option("--quick", is_flag=True, help="Few pictures and rounds, to see that everything works.")
-@click.option(
-    "--data-root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets.",
-    type=click.Path(path_type=Path),
+@gathered(
+    "data",
+    DataPlaces,
+    click.option(
+        "--data-root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets.",
+        type=click.Path(path_type=Path),
+    ),
+    click.option(
+        "--data", type=Place(), multiple=True, metavar="NAME=PATH",
+        help="A data set that lies elsewhere; may be repeated.",
+    ),
 )  # fmt: skip
-@click.option(
-    "--data", type=Place(), multiple=True, metavar="NAME=PATH", help="A data set that lies elsewhere; may be repeated."
-)
 @click.option("--again", is_flag=True, help="Run finished parts again.")
+@output_options("report")
 @checkpoint_option
-@format_option
 def command(
-    config: Path | None, everything: bool, out: str, only: tuple[str, ...], quick: bool, data_root: Path | None,
-    data: tuple[tuple[str, Path], ...], again: bool, checkpoint: str, form: str,
-) -> None:  # fmt: skip
+    config: Path | None,
+    everything: bool,
+    only: tuple[str, ...],
+    quick: bool,
+    data: DataPlaces,
+    again: bool,
+    output: OutputOptions,
+    checkpoint: str,
+) -> None:
     """Run scripted benchmarks, and write one page of what they found.
 
     CONFIG is a TOML file that names scripts with their arguments and the files they write; evals/report.toml, which
@@ -73,20 +99,19 @@ def command(
 
     chosen = read_config(config or find_all())  # before torch is loaded, in case something is wrong
     chosen.check_names(only)
-    found, missing = chosen.find_data(data_root, dict(data))
+    found, missing = chosen.find_data(data.data_root, dict(data.data))
     for part in chosen.parts:
         for name in part.uses & missing.keys() if part.name in only else ():
             raise GmaeToolsError(f"part {part.name} {missing[name]}")
 
     from gmae_tools.benchmarks.predictions import weights_of
-    from gmae_tools.report.tables import format_rows
     from gmae_tools.suite.page import Report, write_report
     from gmae_tools.suite.runs import RUNS, Request, run_parts
     from gmae_tools.system.files import remove_leftovers, sole_run
 
     weights = weights_of(checkpoint)
     card = card_of(checkpoint, weights)
-    folder = writable_folder(out)
+    folder = writable_folder(output.out)
     request = Request(folder, checkpoint, weights, quick, only, again, found, missing)
     machine = machine_name()
     outcomes: list[Outcome] = []
@@ -95,7 +120,7 @@ def command(
         when_interrupted(f"the same command goes on, and {folder} holds what is done")
         for outcomes in run_parts(chosen, request, lock, announce):
             page = write_report(Report(chosen.title, card, machine, quick, outcomes), folder)
-    click.echo(format_rows([row(outcome) for outcome in outcomes], COLUMNS, form), nl=False)
+    output.print_rows([row(outcome) for outcome in outcomes], COLUMNS)
     click.echo(f"{page}", err=True)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)

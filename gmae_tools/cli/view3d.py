@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from gmae_tools.cli._inputs import input_path
-from gmae_tools.cli._models import open_gmae
-from gmae_tools.cli._options import (
-    backend_option,
-    checkpoint_option,
-    device_option,
-    fov_option,
-    max_pixels_option,
-    refine_option,
-)
-from gmae_tools.cli._progress import busy
+from gmae_tools.cli._models import ModelOptions, model_options
+from gmae_tools.cli._options import fov_option
+from gmae_tools.images import read_image
 from gmae_tools.report.viser_there import require_viser
-
-if TYPE_CHECKING:
-    from gmae_tools.splatting import Backend
 
 
 @click.command()
@@ -33,39 +21,24 @@ if TYPE_CHECKING:
     help="Whose visitors are served; 0.0.0.0 lets in other machines.",
 )  # fmt: skip
 @fov_option
-@checkpoint_option
-@device_option
-@backend_option
-@refine_option
-@max_pixels_option
-def command(
-    image: str, port: int, host: str, fov: float, checkpoint: str, device: str, backend: Backend, refine: int,
-    max_pixels: int,
-) -> None:  # fmt: skip
+@model_options
+def command(image: str, port: int, host: str, fov: float, model: ModelOptions) -> None:
     """Show the Gaussians of a photograph (- for a pipe) in 3-D, in a browser at the address that is printed.
 
     The first view is the picture; drag to turn the scene, scroll to come nearer, move the slider to see the nearest
     Gaussians alone. Ctrl-C ends it. Needs viser: pip install 'gmae-tools[view3d]'.
     """
     require_viser()
-
-    from gmae_tools.images import read_image
-
     path = input_path(image)
-    photo = read_image(path, max_pixels=max_pixels)
+    photo = read_image(path, max_pixels=model.max_pixels)  # before torch and the model are loaded
 
     from gmae_tools.formats.perspective import for_viewers
-    from gmae_tools.predict import predict_scene
-    from gmae_tools.refine import RefineOptions, refine_scene
     from gmae_tools.report.view3d import serve
 
-    model = open_gmae(checkpoint, device, backend)
-    scene = predict_scene(model, photo)
-    if refine:
-        with busy(f"refining in {refine} steps"):
-            scene = refine_scene(scene, refine, RefineOptions(backend=backend))
-    source = f"{scene.k} by {Path(checkpoint).name}" + (f", refined in {refine} steps" if refine else "")
-    with serve(*for_viewers(scene, fov), host=host, port=port, title=path.name, source=source):
+    scene = model.open().scene(photo, path.name)
+    source = f"{scene.k} by {model.name}{model.refined}"
+    moved, view = for_viewers(scene, fov)
+    with serve(moved, view, host=host, port=port, title=path.name, source=source):
         click.echo(f"http://{host}:{port}")
         while True:
             time.sleep(1)

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from gmae_tools.benchmarks.predictions import claim
 from gmae_tools.checkpoint_names import RANDOM_PREFIX, TIMM_PREFIX
 from gmae_tools.datasets.labelled import LabelledPhotos
 from gmae_tools.datasets.photos import Photo, decode_photo
@@ -41,6 +40,7 @@ from gmae_tools.model import Autoencoder
 from gmae_tools.predict import has_bf16
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import end_with_parent
+from gmae_tools.system.settings import claim
 from gmae_tools.system.torchvision_ops import ensure_torchvision
 from gmae_tools.vit import use_plain_attention
 

@@ -18,14 +18,18 @@ not say which tokens it compares; the choice here is ours.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gmae_tools.checkpoint_names import RANDOM_PREFIX
+from gmae_tools.encoder.features import display_name, load_autoencoder, random_like, read_pictures
 from gmae_tools.encoder.occlusion import Occlusion
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.cka import LEAST_BATCH, MinibatchCKA
@@ -157,3 +161,50 @@ def _mean_visible(x: Tensor, mask: Tensor) -> Tensor:
     """Means `[b, D]` of the tokens `[b, 1 + N, D]` of the patches that `mask` `[b, N]` does not hide."""
     visible = (~mask).to(x.dtype)
     return (x[:, 1:] * visible[..., None]).sum(1) / visible.sum(1, keepdim=True)
+
+
+# --- measuring models --------------------------------------------------------------------------------
+
+
+def models_of(checkpoints: Sequence[str], seed: int) -> Iterator[tuple[str, Autoencoder]]:
+    """Every model, and each architecture of an encoder once with random weights, with their names for the table."""
+    names = list(dict.fromkeys(checkpoints))
+    short = [display_name(name) for name in names]
+    seen = set()
+    for name, shown in zip(names, short, strict=True):
+        model = load_autoencoder(name)
+        yield (shown if short.count(shown) == 1 else name), model
+        config = model.config
+        architecture = (config.image_size, config.patch_size, config.width, config.depth, config.heads)
+        if architecture not in seen and not name.startswith(RANDOM_PREFIX):
+            yield f"{RANDOM_PREFIX}{shown}", random_like(model, seed)
+        seen.add(architecture)
+
+
+def measure(
+    model: Autoencoder,
+    name: str,
+    photos: Sequence[Any],
+    batches: Iterable[np.ndarray],
+    conditions: Sequence[Occlusion],
+    seed: int,
+) -> list[InvarianceCurve]:
+    """The curves of a model on photographs, of which `batches` hold the numbers."""
+    size = model.config.image_size
+
+    def pictures(numbers: np.ndarray) -> Tensor:
+        return read_pictures([photos[number] for number in numbers], size)
+
+    return invariance(model, name, pictures, batches, conditions, seed=seed)
+
+
+def read_curves(path: Path, name: str) -> list[InvarianceCurve]:
+    """Curves as they were written, under the name that the model has now.
+
+    Raises:
+        GmaeToolsError: the file is damaged.
+    """
+    try:
+        return [InvarianceCurve(**{**values, "model": name}) for values in json.loads(path.read_text())]
+    except (ValueError, TypeError) as error:
+        raise GmaeToolsError(f"{path}: damaged ({error}); delete it to have it made again") from None

@@ -35,7 +35,7 @@ OFFICIAL_MAX_DISTANCE = 0.0075
 
 
 @dataclass(frozen=True)
-class Protocol:
+class BoundaryProtocol:
     """How boundaries are scored; the defaults are the official conventions.
 
     thresholds: number n of thresholds k / (n + 1), k = 1..n.
@@ -125,12 +125,12 @@ def f_measure(precision: Array, recall: Array) -> Array:
 # --- counting -------------------------------------------------------------------------------------
 
 
-def count_boundaries(soft: Array, truths: Sequence[Array], protocol: Protocol | None = None) -> BoundaryCounts:
+def count_boundaries(soft: Array, truths: Sequence[Array], protocol: BoundaryProtocol | None = None) -> BoundaryCounts:
     """Score one soft map [H, W] in [0, 1] against the annotators' maps, bool [H, W], at every threshold.
 
     Raises GmaeToolsError if shapes differ, `truths` is empty, or the soft map is not finite or not in [0, 1].
     """
-    protocol = protocol or Protocol()
+    protocol = protocol or BoundaryProtocol()
     soft, truths = _checked(soft, truths)
     distance = protocol.max_distance * float(np.hypot(*soft.shape))
     pad = matching.margin(distance)
@@ -142,12 +142,12 @@ def count_boundaries(soft: Array, truths: Sequence[Array], protocol: Protocol | 
     return BoundaryCounts(matched_truth[::-1], truth, matched_prediction[::-1], prediction[::-1])
 
 
-def count_agreement(truths: Sequence[Array], protocol: Protocol | None = None) -> BoundaryCounts:
+def count_agreement(truths: Sequence[Array], protocol: BoundaryProtocol | None = None) -> BoundaryCounts:
     """Score every annotator's thinned map against the other annotators' and pool the counts (arrays [1]).
 
     truths: boundary maps, each bool [H, W]. A single annotator has nobody to agree with and counts nothing.
     """
-    once = replace(protocol or Protocol(), thresholds=1)
+    once = replace(protocol or BoundaryProtocol(), thresholds=1)
     total = BoundaryCounts(*np.zeros((4, 1), int))
     for index, held_out in enumerate(truths):
         others = [*truths[:index], *truths[index + 1 :]]
@@ -176,7 +176,7 @@ def _checked(soft: Array, truths: Sequence[Array]) -> tuple[Array, list[Array]]:
     return soft, checked
 
 
-def _binary_maps(soft: Array, protocol: Protocol, pad: int) -> Iterator[Array]:
+def _binary_maps(soft: Array, protocol: BoundaryProtocol, pad: int) -> Iterator[Array]:
     """The (thinned) binary maps, flattened with padding, from the highest threshold down.
 
     Where nothing new passes a threshold the very same array comes again.
@@ -336,8 +336,8 @@ class BoundaryResult:
 class BoundaryScores:
     """Gathers counts image by image: `update` or `add`, then `compute`."""
 
-    def __init__(self, protocol: Protocol | None = None) -> None:
-        self.protocol = protocol or Protocol()
+    def __init__(self, protocol: BoundaryProtocol | None = None) -> None:
+        self.protocol = protocol or BoundaryProtocol()
         self._counts: dict[str, BoundaryCounts] = {}
 
     def update(self, name: str, soft: Array, truths: Sequence[Array]) -> None:

@@ -15,8 +15,9 @@ from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-LEAST_RECALL = 0.01  # points below are not drawn (as in the official plot): nearly nothing is predicted there
+LEAST_RECALL = 0.01  # points below are left out (as in the official plot): nearly nothing is predicted there
 _COLORS = PALETTE[:6]  # the others are too light for lines, or people's
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # for further curves in the same colours
 _EQUAL_F = "0.72"  # grey
@@ -24,7 +25,7 @@ _HUMAN = PALETTE[-1]
 
 
 @dataclass(frozen=True)
-class Curve:
+class PrecisionRecallCurve:
     """One detector: recall [T] and precision [T] in [0, 1], and its best point (recall, precision)."""
 
     name: str
@@ -34,14 +35,15 @@ class Curve:
 
 
 def plot_pr_curves(
-    path: str | os.PathLike[str],
-    curves: Sequence[Curve],
+    path: str | os.PathLike[str] | None,
+    curves: Sequence[PrecisionRecallCurve],
     human: tuple[float, float] | None = None,
     caption: str = "",
-) -> None:
-    """Write a figure of the curves and, if given, the human (recall, precision), as wide as a column of a paper.
+) -> Figure:
+    """A figure of the curves and, if given, the human (recall, precision), as wide as a column of a paper.
 
-    The suffix of `path` says in which format (.png, .pdf, .svg).
+    Args:
+        path: of the file that is written, if any; its suffix says in which format (.png, .pdf, .svg).
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -49,13 +51,13 @@ def plot_pr_curves(
     with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
         figure = Figure(figsize=(COLUMN, COLUMN), layout="compressed")
         axes = figure.add_subplot()
-        _draw_equal_f(axes)
+        _plot_equal_f(axes)
         if human:
             axes.plot(*human, "o", color=_HUMAN, markersize=4.5, label=f"{_f(*human):.3f}  human", zorder=3)
         looks = cycle(product(_DASHES, _COLORS))
         for curve, (dashes, color) in zip(sorted(curves, key=lambda curve: -_f(*curve.best)), looks, strict=False):
-            drawn, label = curve.recall >= LEAST_RECALL, f"{_f(*curve.best):.3f}  {verbatim(curve.name)}"
-            axes.plot(curve.recall[drawn], curve.precision[drawn], ls=dashes, color=color, linewidth=1.2, label=label)
+            shown, label = curve.recall >= LEAST_RECALL, f"{_f(*curve.best):.3f}  {verbatim(curve.name)}"
+            axes.plot(curve.recall[shown], curve.precision[shown], ls=dashes, color=color, linewidth=1.2, label=label)
             axes.plot(*curve.best, "o", color=color, markersize=3)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision", aspect="equal")
         axes.set_xticks(np.linspace(0, 1, 6))
@@ -65,11 +67,13 @@ def plot_pr_curves(
             handlelength=1.6, borderpad=0.2, frameon=True, facecolor="white", edgecolor="none", framealpha=0.9,
         ).set_zorder(1)  # fmt: skip  # above the lines of equal F, below the curves
         add_caption(figure, caption)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary)
+        if path is not None:
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary)
+    return figure
 
 
-def _draw_equal_f(axes: Axes) -> None:
+def _plot_equal_f(axes: Axes) -> None:
     """A line for each F of 0.1, 0.2, ..., 0.9, named at its right end."""
     for f in np.arange(1, 10) / 10:
         recall = np.linspace(f / (2 - f), 1, 100)  # where precision falls from 1 to f / (2 - f)

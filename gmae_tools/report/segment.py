@@ -62,7 +62,7 @@ def foreground_sheet(title: str, subtitle: str, rows: Sequence[ForegroundRow]) -
         Section(row.name, [Panel(in_box(picture, box), caption) for caption, picture in row.pictures.items()])
         for row in rows
     ]
-    return contact_sheet(title, subtitle, sections, columns=4)
+    return contact_sheet(title, subtitle, sections, columns=max(len(row.pictures) for row in rows))
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,13 @@ def is_first_to_fail() -> bool:
         return False
 
 
-def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int, chunk: int) -> Iterator[Result]:
+def in_processes(
+    function: Callable[[T], Result],
+    items: Iterable[T],
+    count: int,
+    chunk: int,
+    begin: Callable[[], object] | None = None,
+) -> Iterator[Result]:
     """The results of `function` for every item, in order, computed by `count` worker processes.
 
     The workers end when this process ends, however it ends. They leave Ctrl-C to it; items not begun by then are
@@ -112,9 +118,10 @@ def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int
         items: Its arguments.
         count: Number of workers.
         chunk: Number of items that a worker takes at a time.
+        begin: Function that can be pickled, which each worker calls before its first item.
     """
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(count, context, _begin_work, (untrusted.is_protected(),))
+    executor = ProcessPoolExecutor(count, context, _begin_work, (untrusted.is_protected(), begin))
     try:
         kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it
         try:
@@ -126,10 +133,12 @@ def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int
         executor.shutdown(cancel_futures=True)
 
 
-def _begin_work(protected: bool) -> None:
+def _begin_work(protected: bool, begin: Callable[[], object] | None) -> None:
     end_with_parent()
     if protected:
         _kept.enter_context(untrusted.protected())
+    if begin is not None:
+        begin()
 
 
 def end_with_parent() -> None:

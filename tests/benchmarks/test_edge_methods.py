@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 from skimage.color import rgb2gray
 from skimage.filters import sobel as skimage_sobel
 
 from gmae_tools.benchmarks import edge_methods
-from gmae_tools.benchmarks.edge_methods import CLASSICAL, GAUSSIAN, GaussianEdges
+from gmae_tools.benchmarks.edge_methods import CLASSICAL, SUPPRESSION, EdgeMethod
+from gmae_tools.benchmarks.names import EDGES
+from gmae_tools.benchmarks.pipeline import ModelSource, maps
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.zeroshot.edges import CLOSED_DAMPING, close, finish, layer_edges, region_edges
+from gmae_tools.zeroshot.edges import CLOSED, CLOSED_DAMPING, READOUTS, close, finish, layer_edges, region_edges
+from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks, look
 
 
@@ -28,6 +30,11 @@ def square() -> np.ndarray:
     light = ndimage.gaussian_filter(light, 1.0) * 180 + 40
     noise = np.random.default_rng(0).normal(0, 1.5, (60, 80, 3))
     return np.clip(light[..., None] + noise, 0, 255).astype(np.uint8)
+
+
+def test_every_name_has_a_readout_or_a_detector() -> None:
+    assert (*READOUTS, *CLOSED) == EDGE_READOUTS
+    assert set(EDGES) == set(SUPPRESSION) == {*READOUTS, *CLOSED, *CLASSICAL}
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
@@ -78,28 +85,27 @@ def test_canny_says_how_to_get_opencv(square: np.ndarray, monkeypatch: pytest.Mo
         edge_methods.canny(square)
 
 
-def test_a_models_detectors_share_its_predictions(square: np.ndarray) -> None:
-    torch.manual_seed(0)
-    model = GMAE(GMAEConfig.preset("nano")).eval()
-    calls = []
-    model.register_forward_hook(lambda *_: calls.append(1))
-    source = GaussianEdges(model, Looks((1, 2)))
-    maps = [source.detector(name, (4,))(square) for name in GAUSSIAN]
+def test_methods_of_one_model_and_the_same_looks_share_its_predictions(square: np.ndarray, checkpoint: Path) -> None:
+    source = ModelSource(str(checkpoint))
+    calls: list[int] = []
+    source.model.register_forward_hook(lambda *_: calls.append(1))
+    methods = [EdgeMethod.named(name, source, Looks((1, 2)), (4,)) for name in EDGE_READOUTS]
+    found = list(maps(methods, square))
     assert len(calls) == 5
-    assert all(strength.shape == square.shape[:2] for strength in maps)
-    other = source.detector("layers", (4,))(square[::-1])
-    assert len(calls) == 10
-    assert not np.array_equal(other, maps[0])
-    np.testing.assert_array_equal(source.detector("layers", (4,))(square), maps[0])
+    assert all(strength.shape == square.shape[:2] for strength in found)
+    (whole,) = maps([EdgeMethod.named("layers", source, Looks((1,)), (4,))], square)
+    assert len(calls) == 6
+    assert not np.array_equal(whole, found[0])
 
 
-def test_a_hierarchy_is_the_mean_of_its_levels(square: np.ndarray) -> None:
-    torch.manual_seed(0)
-    source = GaussianEdges(GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval(), Looks((1,)))
-    (view,) = look(source.model, square, source.looks)
+def test_a_hierarchy_is_the_mean_of_its_levels(square: np.ndarray, checkpoint: Path) -> None:
+    source = ModelSource(str(checkpoint))
+    (view,) = look(source.model, square, Looks((1,)))
     whole = layer_edges(view.scene, [8, 4])
     assert whole.max() > 0
-    np.testing.assert_allclose(source.detector("layers", (8, 4))(square), finish(whole), atol=1e-6)
+    method = EdgeMethod.named("layers", source, Looks((1,)), (8, 4))
+    assert method.label == "l@8,4"
+    np.testing.assert_allclose(next(maps([method], square)), finish(whole), atol=1e-6)
 
 
 def test_closing_prefers_what_keeps_regions_apart() -> None:
@@ -116,11 +122,21 @@ def test_closing_prefers_what_keeps_regions_apart() -> None:
     assert not close(np.zeros((20, 30))).any()
 
 
-def test_closed_regions_are_the_regions_closed(square: np.ndarray) -> None:
-    torch.manual_seed(0)
-    source = GaussianEdges(GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval(), Looks((1,)))
-    (view,) = look(source.model, square, source.looks)
-    regions = region_edges(view.scene, damping=CLOSED_DAMPING)
-    closed = source.detector("closed-regions", ())(square)
-    np.testing.assert_allclose(closed, close(regions), atol=1e-6)
-    assert (closed != source.detector("regions", ())(square)).any()
+def test_closed_regions_are_the_regions_closed(square: np.ndarray, checkpoint: Path) -> None:
+    source = ModelSource(str(checkpoint))
+    (view,) = look(source.model, square, Looks((1,)))
+    wanted = close(region_edges(view.scene, damping=CLOSED_DAMPING))
+    methods = [EdgeMethod.named(name, source, Looks((1,))) for name in ("closed-regions", "regions")]
+    closed, regions = maps(methods, square)
+    np.testing.assert_allclose(closed, wanted, atol=1e-6)
+    assert (closed != regions).any()
+
+
+def test_settings_are_those_that_folders_of_before_hold(checkpoint: Path) -> None:
+    source = ModelSource(str(checkpoint))
+    assert EdgeMethod.named("layers", source, Looks((3, 4), refine=5), (16,)).settings() == {
+        "readout": "layers", "layers": (16,), "checkpoint": checkpoint.name, "weights": source.weights,
+        "scales": (3, 4), "flip": False, "refine": 5,
+    }  # fmt: skip
+    others = ("layers", "checkpoint", "weights", "scales", "flip", "refine")
+    assert EdgeMethod.named("canny", source, Looks()).settings() == {"readout": "canny", **dict.fromkeys(others)}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from skimage.color import rgb2gray
 from skimage.filters import threshold_otsu
 
 from gmae_tools.benchmarks import figure_methods
-from gmae_tools.benchmarks.figure_methods import CLASSICAL, NAMES, THRESHOLDS, GaussianFigure
+from gmae_tools.benchmarks.figure_methods import CLASSICAL, RegionMethod
+from gmae_tools.benchmarks.names import MASK_THRESHOLDS, MASKS
+from gmae_tools.benchmarks.pipeline import ModelSource, maps
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.regions import binarize
-from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.zeroshot.figure_ground import METHODS, foreground_mask, foreground_probability
+from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks, look
 
 SHAPE = (60, 80)
@@ -46,8 +48,9 @@ def test_probabilities_of_any_picture(name: str, shape: tuple[int, int]) -> None
         assert np.isfinite(probability).all() and probability.min() >= 0 and probability.max() <= 1
 
 
-def test_every_method_has_a_threshold() -> None:
-    assert set(THRESHOLDS) == set(NAMES) == {*METHODS, *CLASSICAL}
+def test_every_name_has_a_method_and_a_threshold() -> None:
+    assert tuple(METHODS) == FOREGROUND_METHODS
+    assert set(MASK_THRESHOLDS) == set(MASKS) == {*METHODS, *CLASSICAL}
 
 
 def test_the_centre_prior_is_a_blob_of_a_quarter() -> None:
@@ -110,37 +113,28 @@ def test_grabcut_says_how_to_get_opencv(monkeypatch: pytest.MonkeyPatch) -> None
         figure_methods.grabcut(disk()[0])
 
 
-@pytest.fixture(scope="module")
-def model() -> GMAE:
-    torch.manual_seed(0)
-    model = GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval()
-    torch.nn.init.normal_(model.decoder.head.weight, std=0.4)
-    return model
-
-
-def test_a_models_segmenters_share_its_predictions(model: GMAE) -> None:
+def test_methods_of_one_model_share_its_predictions(checkpoint: Path) -> None:
     photo, _ = disk()
+    source = ModelSource(str(checkpoint))
     calls: list[int] = []
-    hook = model.register_forward_hook(lambda *_: calls.append(1))
-    source = GaussianFigure(model, Looks((1, 2), flip=True))
-    maps = [source.segmenter(method)(photo) for method in METHODS]
+    source.model.register_forward_hook(lambda *_: calls.append(1))
+    grouped, depth = maps([RegionMethod(method, source, Looks((1, 2), flip=True)) for method in METHODS], photo)
     assert len(calls) == 10
-    assert all(probability.shape == SHAPE and np.ptp(probability) > 0.2 for probability in maps)
-    assert not np.array_equal(*maps)
-    np.testing.assert_array_equal(source.segmenter(METHODS[0])(photo), maps[0])
-    assert len(calls) == 10
-    hook.remove()
+    assert all(probability.shape == SHAPE and np.ptp(probability) > 0.2 for probability in (grouped, depth))
+    assert not np.array_equal(grouped, depth)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_whole_photograph_once_is_the_readout_itself(model: GMAE, method: str) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_the_whole_photograph_once_is_the_readout_itself(checkpoint: Path, name: str) -> None:
     photo, _ = disk()
-    found = GaussianFigure(model).segmenter(method)(photo)
-    (view,) = look(model, photo, Looks((1,)))
-    expected = foreground_probability(view.scene, method=method)
+    source = ModelSource(str(checkpoint))
+    method = RegionMethod(name, source, Looks((1,)))
+    (found,) = maps([method], photo)
+    (view,) = look(source.model, photo, Looks((1,)))
+    expected = foreground_probability(view.scene, method=name)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     # The mask of a map that was written with 8 bits is that of the readout.
     wanted = foreground_mask(expected)
     assert 0.02 < wanted.mean() < 0.98
-    np.testing.assert_array_equal(binarize(found, THRESHOLDS[method]), wanted)
-    np.testing.assert_array_equal(binarize(np.rint(found * 255) / 255, THRESHOLDS[method]), wanted)
+    np.testing.assert_array_equal(binarize(found, method.threshold), wanted)
+    np.testing.assert_array_equal(binarize(np.rint(found * 255) / 255, method.threshold), wanted)

@@ -40,7 +40,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time."""
-    monkeypatch.setattr("gmae_tools.cli.density.draw", lambda *_: None)
+    monkeypatch.setattr("gmae_tools.cli.density.write_figures", lambda *_: None)
 
 
 def density(checkpoint: Path, *arguments: str | Path) -> Result:

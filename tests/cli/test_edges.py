@@ -15,20 +15,23 @@ from PIL import Image
 from scipy.io import savemat
 
 from gmae_tools import checkpoints, splatting
-from gmae_tools.benchmarks.edge_methods import CLASSICAL, NAMES, SUPPRESSION
-from gmae_tools.benchmarks.edges import RESULTS
+from gmae_tools.benchmarks import pipeline
+from gmae_tools.benchmarks.edge_methods import CLASSICAL
+from gmae_tools.benchmarks.edges import COUNTS, SCORES
 from gmae_tools.benchmarks.map_files import read_soft_map
-from gmae_tools.cli import edges as edges_command
+from gmae_tools.benchmarks.predictions import MAPS
 from gmae_tools.cli import main
 from gmae_tools.images import read_image
 from gmae_tools.report import contact_sheet
 from gmae_tools.report.edges import ink
 from gmae_tools.splatting import Renderer, choose_backend
+from gmae_tools.zeroshot.names import EDGE_READOUTS
+from gmae_tools.zeroshot.views import Looks, Views, look
 from tests.launches import launch
 
 SHAPE = (48, 64)
-SCORES = ["ods", "ods_threshold", "ods_precision", "ods_recall", "ois", "ois_precision", "ois_recall", "ap", "r50"]
-KEYS = [*SCORES, "images", "thresholds", "protocol", "readout", "layers", "checkpoint"]
+KEYS = ["ods", "ods_threshold", "ods_precision", "ods_recall", "ois", "ois_precision", "ois_recall", "ap", "r50"]
+KEYS += ["images", "thresholds", "protocol", "readout", "layers", "checkpoint"]
 
 
 @pytest.fixture
@@ -59,11 +62,6 @@ def on_dataset(root: Path, out: Path, checkpoint: Path | str, *arguments: object
     return edges(*common, "--scales", "1", "--thresholds", 9, *arguments)
 
 
-def test_names_on_the_command_line_are_those_of_the_detectors() -> None:
-    assert (*edges_command.GAUSSIAN, *edges_command.CLASSICAL) == NAMES
-    assert set(SUPPRESSION) == set(NAMES)
-
-
 # --- pictures ----------------------------------------------------------------------------------------
 
 
@@ -74,13 +72,13 @@ def test_writes_maps_and_a_sheet(root: Path, checkpoint: Path, tmp_path: Path) -
     assert result.stdout == f"{tmp_path / 'out' / 'sheet.png'}\n"
     for name in ("12", "34"):
         maps = {path.name: read_soft_map(path) for path in sorted((tmp_path / "out" / name).iterdir())}
-        assert list(maps) == ["edge_2.png", "edge_8.png"]
+        assert list(maps) == ["closed-regions.png", "l2.png", "l8.png"]
         assert all(strength.shape == SHAPE and strength.max() > 0.1 for strength in maps.values())
-        assert not np.array_equal(*maps.values())
+        assert not np.array_equal(maps["l2.png"], maps["l8.png"])
     sheet = read_image(tmp_path / "out" / "sheet.png")
-    # Two rows of photograph, ground truth, and two maps.
+    # Two rows of photograph, ground truth, and three maps.
     assert sheet.shape[0] > 2 * 264 * SHAPE[0] / SHAPE[1]
-    assert sheet.shape[1] > 4 * 264
+    assert sheet.shape[1] > 5 * 264
 
 
 def test_without_ground_truth_and_with_several_readouts(checkpoint: Path, tmp_path: Path) -> None:
@@ -91,7 +89,27 @@ def test_without_ground_truth_and_with_several_readouts(checkpoint: Path, tmp_pa
     assert sorted(path.name for path in (tmp_path / "out" / "photo").iterdir()) == ["combined.png", "soft-canny.png"]
 
 
-@pytest.mark.parametrize("readout", edges_command.GAUSSIAN)
+def test_layers_are_of_one_look_and_closed_regions_of_tiles(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)).save(photo)
+    looks: list[tuple[int, ...]] = []
+
+    def count(model: object, photo: object, wanted: Looks, **options: object) -> Views:
+        looks.append(wanted.scales)
+        return look(model, photo, wanted, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "look", count)
+    common = (photo, "-o", tmp_path / "out", "--layers", "8", "--checkpoint", checkpoint)
+    assert edges(*common).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out" / "photo").iterdir()) == ["closed-regions.png", "l8.png"]
+    assert looks == [(1,), (3, 4)]
+    assert edges(*common, "--readout", "layers", "--scales", "2").exit_code == 0
+    assert looks[2:] == [(2,)]
+
+
+@pytest.mark.parametrize("readout", EDGE_READOUTS)
 def test_every_readout_is_drawn_by_the_backend_asked_for(
     readout: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +119,8 @@ def test_every_readout_is_drawn_by_the_backend_asked_for(
         chosen.append(backend)
         return choose_backend(backend, device)
 
-    monkeypatch.setattr(splatting, "choose_backend", choose)
+    for module in (splatting, pipeline):
+        monkeypatch.setattr(module, "choose_backend", choose)
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(photo)
     arguments = ["--readout", readout, "--layers", "4", "--scales", "1", "-o", tmp_path / "out", "--backend", "dense"]
@@ -178,7 +197,7 @@ def test_scores_a_readout_and_writes_everything(root: Path, checkpoint: Path, tm
     assert files == {
         "counts", "curve.csv", "curve.png", "human", "human.json", "images.csv", "maps", "scores.json", "settings.json",
     }  # fmt: skip
-    assert files - {"settings.json", "human"} == set(RESULTS)  # so that none outlives its settings
+    assert files - {"settings.json", "human"} == {MAPS, COUNTS, *SCORES}  # so that none outlives its settings
     assert list(pd.read_csv(out / "images.csv")["image"]) == [12, 34]
     assert len(pd.read_csv(out / "curve.csv")) == 9
     settings = json.loads((out / "settings.json").read_text())
@@ -227,6 +246,31 @@ def test_refuses_other_settings_without_overwrite(root: Path, checkpoint: Path, 
     assert np.array_equal(read_soft_map(out / "maps" / "12.png"), before)
     assert on_dataset(root, out, checkpoint, "--layers", "4", "--overwrite").exit_code == 0
     assert not np.array_equal(read_soft_map(out / "maps" / "12.png"), before)
+
+
+def test_other_thresholds_score_the_maps_that_are_there(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert on_dataset(root, out, checkpoint, "--readout", "sobel").exit_code == 0
+    kept = {path: path.stat().st_mtime_ns for path in (out / "maps").iterdir()}
+    for overwrite in ((), ("--overwrite",)):
+        again = on_dataset(
+            root, out, checkpoint, "--readout", "sobel", "--thresholds", 5, "--format", "json", *overwrite
+        )
+        assert json.loads(again.stdout)["thresholds"] == 5
+        assert {path: path.stat().st_mtime_ns for path in (out / "maps").iterdir()} == kept
+    assert json.loads((out / "settings.json").read_text())["thresholds"] == 5
+    assert len(pd.read_csv(out / "curve.csv")) == 5
+
+
+def test_a_folder_of_before_there_was_refinement_goes_on(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert on_dataset(root, out, checkpoint, "--layers", "8").exit_code == 0
+    noted = json.loads((out / "settings.json").read_text())
+    del noted["refine"]
+    (out / "settings.json").write_text(json.dumps(noted))
+    assert on_dataset(root, out, checkpoint, "--layers", "8").exit_code == 0
+    refused = on_dataset(root, out, checkpoint, "--layers", "8", "--refine", 5)
+    assert refused.exit_code == 1 and "holds results of refine None, not 5" in refused.stderr
 
 
 def test_refuses_a_checkpoint_whose_weights_have_changed(root: Path, checkpoint: Path, tmp_path: Path) -> None:

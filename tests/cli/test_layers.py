@@ -15,6 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import gmae_tools
 from gmae_tools import predict, splatting
+from gmae_tools.benchmarks import pipeline
 from gmae_tools.cli import main
 from gmae_tools.cli._options import folder_names
 from gmae_tools.gaussians import Gaussians
@@ -237,7 +238,8 @@ def test_every_picture_is_drawn_by_the_backend_asked_for(
         chosen.append(backend)
         return choose_backend(backend, device)
 
-    monkeypatch.setattr(splatting, "choose_backend", choose)
+    for module in (splatting, pipeline):
+        monkeypatch.setattr(module, "choose_backend", choose)
     for backend in ("cpu", "dense"):
         chosen.clear()
         folder = tmp_path / backend
@@ -272,10 +274,10 @@ def test_the_embedded_checkpoint_on_the_bundled_photograph(tmp_path: Path) -> No
 def test_a_failure_while_writing_leaves_nothing(
     checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Gaussians, "save", full)
+    monkeypatch.setattr(np, "savez_compressed", full)
     result = layers(checkpoint, photos / "tall.jpg", "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "cannot be written (No space left on device)" in result.stderr

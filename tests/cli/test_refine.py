@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from gmae_tools.benchmarks.edges import Settings, claim
 from gmae_tools.cli import main
-from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
 
@@ -74,17 +71,3 @@ def test_steps_are_counted_from_0(command: str, checkpoint: Path, photo: Path) -
     result = run(command, checkpoint, photo, "--refine", "-1")
     assert result.exit_code == 2
     assert "--refine" in result.stderr
-
-
-def test_edge_benchmark_does_not_mix_steps(tmp_path: Path) -> None:
-    plain = Settings("bsds500", "val", "layers", (8,), "nano", "0", (1,), False, 33)
-    claim(tmp_path, plain)
-    noted = json.loads((tmp_path / "settings.json").read_text())
-    del noted["refine"]
-    (tmp_path / "settings.json").write_text(json.dumps(noted))  # as before there was refinement
-    claim(tmp_path, plain)
-    with pytest.raises(GmaeToolsError, match="refine None, not 5"):
-        claim(tmp_path, replace(plain, refine=5))
-    claim(tmp_path, replace(plain, refine=5), overwrite=True)
-    with pytest.raises(GmaeToolsError, match="refine 5, not None"):
-        claim(tmp_path, plain)

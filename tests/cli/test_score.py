@@ -86,7 +86,7 @@ def test_files_written_and_counts_used_again(
     counted: list[str] = []
     count = map_files._count
 
-    def spy(pair: map_files.Pair, *rest: object) -> object:
+    def spy(pair: map_files.MapAndTruth, *rest: object) -> object:
         counted.append(pair.name if pair.prediction else f"human {pair.name}")
         return count(pair, *rest)
 

@@ -13,15 +13,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from gmae_tools import checkpoints
-from gmae_tools.benchmarks.figure_methods import CLASSICAL, THRESHOLDS, centre_prior
+from gmae_tools.benchmarks.figure_methods import CLASSICAL, centre_prior
+from gmae_tools.benchmarks.names import MASK_THRESHOLDS
 from gmae_tools.cli import main
-from gmae_tools.cli import segment as segment_command
 from gmae_tools.images import read_image
 from gmae_tools.metrics.regions import binarize, score_regions
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.report import contact_sheet
 from gmae_tools.zeroshot.boxes import largest_box
-from gmae_tools.zeroshot.figure_ground import METHODS
 
 SHAPE = (48, 64)
 SCORES = ["max_f_beta", "mean_f_beta", "mae", "s_measure", "e_measure", "iou", "accuracy"]
@@ -46,11 +45,6 @@ def data(tmp_path: Path) -> Path:
 
 def segment(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["segment", *map(str, arguments)])
-
-
-def test_names_on_the_command_line_are_those_of_the_segmenters() -> None:
-    assert segment_command.GAUSSIAN == METHODS
-    assert tuple(CLASSICAL) == segment_command.CLASSICAL
 
 
 # --- pictures ----------------------------------------------------------------------------------------
@@ -89,13 +83,27 @@ def test_writes_everything_about_a_picture(data: Path, checkpoint: Path, tmp_pat
     assert np.asarray(Image.open(folder / "probability.png")).std() > 5
 
 
+def test_depth_stands_beside_the_default(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+    photo, common = data / "images" / "0001.jpg", ("--checkpoint", checkpoint, "--format", "json")
+    both = json.loads(segment(photo, "-o", tmp_path / "both", *common).stdout)
+    assert [record["method"] for record in both] == ["grouped", "depth"]
+    for record in both:
+        out = tmp_path / record["method"]
+        assert json.loads(segment(photo, "-o", out, "--method", record["method"], *common).stdout) == [record]
+    alone = (tmp_path / "depth" / "0001" / "probability.png").read_bytes()
+    assert (tmp_path / "both" / "0001" / "probability-depth.png").read_bytes() == alone
+    assert json.loads((tmp_path / "both" / "0001" / "segment.json").read_text()) == both[0]
+    one, two = (read_image(tmp_path / name / "sheet.png") for name in ("grouped", "both"))
+    assert two.shape[1] > one.shape[1]
+
+
 def test_otsu_finds_the_square_and_its_box(data: Path, tmp_path: Path) -> None:
     result = segment(data / "images" / "0001.jpg", "-o", tmp_path / "out", "--method", "otsu", "--checkpoint", "none")
     assert result.exit_code == 0, result.output  # no model is needed
     record = json.loads((tmp_path / "out" / "0001" / "segment.json").read_text())
     np.testing.assert_allclose(record["box"], [20, 12, 44, 36], atol=1)
     cells = result.stdout.splitlines()[2].split()
-    assert cells[1:6] == [*map(str, record["box"]), str(record["area"])]
+    assert cells[2:7] == [*map(str, record["box"]), str(record["area"])]
 
 
 def test_a_threshold_of_ones_own_and_a_picture_without_figure(data: Path, tmp_path: Path) -> None:
@@ -153,14 +161,18 @@ def test_scores_a_data_set_and_writes_everything(data: Path, checkpoint: Path, t
     assert scores["protocol"]["resized"] == "3 maps, bilinear, to their masks' size"
     assert scores["protocol"]["empty_masks"] == 1
     assert 0 < scores["max_f_beta"] < 1 and scores["corloc"] in (0, 0.5, 1)
-    assert {path.name for path in out.iterdir()} == RESULTS
+    assert {path.name for path in out.iterdir()} == RESULTS | {"depth"}
+    (beside,) = scores.pop("beside")
     assert json.loads((out / "scores.json").read_text()) == scores
+    assert beside["method"] == "depth" and beside["iou"] != scores["iou"]
+    assert {path.name for path in (out / "depth").iterdir()} == RESULTS
+    assert json.loads((out / "depth" / "scores.json").read_text()) == beside
     images = pd.read_csv(out / "images.csv")
     assert list(images["image"]) == [1, 2, 3]
     assert images["hit"].isna().tolist() == [False, False, True]
     settings = json.loads((out / "settings.json").read_text())
     assert (settings["method"], settings["threshold"], settings["scales"], len(settings["weights"])) == (
-        "grouped", THRESHOLDS["grouped"], [1], 64,
+        "grouped", MASK_THRESHOLDS["grouped"], [1], 64,
     )  # fmt: skip
 
 
@@ -202,9 +214,7 @@ def test_goes_on_where_it_stopped(data: Path, tmp_path: Path, monkeypatch: pytes
     ("changed", "message"),
     [
         (("--method", "everything"), "holds results of method otsu, not everything"),
-        (("--threshold", "0.3"), "holds results of threshold 0.5, not 0.3"),
         (("--split", "odd"), "holds results of split all, not odd"),
-        (("--min-max",), "holds results of min_max False, not True"),
     ],
 )
 def test_refuses_other_settings_without_overwrite(
@@ -218,6 +228,17 @@ def test_refuses_other_settings_without_overwrite(
     assert (tmp_path / "out" / "scores.json").read_text() == before
     assert segment(*arguments, *changed, "--overwrite").exit_code == 0
     assert (tmp_path / "out" / "scores.json").read_text() != before
+
+
+@pytest.mark.parametrize("changed", [("--threshold", "0.3"), ("--min-max",)])
+def test_other_rules_score_the_maps_that_are_there(data: Path, tmp_path: Path, changed: tuple[str, ...]) -> None:
+    arguments = ("--dataset", data, "-o", tmp_path / "out", "--method", "centre-prior", "--format", "json")
+    first = json.loads(segment(*arguments).stdout)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "maps").iterdir()}
+    second = json.loads(segment(*arguments, *changed).stdout)
+    assert second["iou"] != first["iou"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "maps").iterdir()} == kept
+    assert json.loads(segment(*arguments).stdout) == first
 
 
 # --- wrong usage and bad data ------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from evals import bootstrap
 from evals.benchmarks import bsds500
 from evals.studies import edge_choices
-from gmae_tools.metrics.boundaries import BoundaryResult, BoundaryScores, Protocol
+from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryResult, BoundaryScores
 from tests.evals.toy_data import add_example
 
 SHAPE = (40, 56)
@@ -26,7 +26,7 @@ def column(place: int) -> np.ndarray:
 
 def scored(*strengths: float) -> BoundaryResult:
     """An image for each strength: its line found that strongly, and a false one found at 0.5."""
-    scores = BoundaryScores(Protocol(9))
+    scores = BoundaryScores(BoundaryProtocol(9))
     for number, strength in enumerate(strengths):
         scores.update(str(number), np.maximum(strength * column(10), 0.5 * column(40)), [column(10)])
     return scores.compute()

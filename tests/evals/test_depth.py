@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -68,10 +68,10 @@ class Oracle(torch.nn.Module):
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_a_depth_that_is_brightness_is_found_out(root: Path, sign: float) -> None:
-    model = Oracle(sign)
+    source = SimpleNamespace(model=Oracle(sign))
     with torch.inference_mode():
-        maps = depth_cells.DepthMaps(Development(str(root))).measure(model, root).figures
-        near = depth_cells.Nearness(str(root / "ecssd-dev")).measure(model, root)
+        maps = depth_cells.DepthMaps(Development(str(root))).measure(source, root).figures
+        near = depth_cells.Nearness(str(root / "ecssd-dev")).measure(source, root)
     assert -sign * maps["luminance"] > 0.6  # noise, and the blur of the Gaussians, take the rest
     assert abs(maps["common"]) < 0.6
     assert len(near.samples["auc"]) == PHOTOGRAPHS

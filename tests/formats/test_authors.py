@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from gmae_tools import checkpoints
-from gmae_tools.benchmarks.predictions import fingerprint, weights_of
+from gmae_tools.benchmarks.predictions import weights_of
 from gmae_tools.camera import Camera, project, quats_to_rotations
 from gmae_tools.cli import main
 from gmae_tools.errors import GmaeToolsError
@@ -23,6 +23,7 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain.reconstruction import reconstruct, render
 from gmae_tools.pretrain.warm_start import warm_start
+from gmae_tools.system.files import file_sha256
 from tests.oracles.authors import AuthorsGMAE, dict_config, lightning, save_lightning
 from tests.oracles.mae import OfficialMAE
 
@@ -149,7 +150,7 @@ def test_import_writes_our_format(theirs: AuthorsGMAE, file: Path, tmp_path: Pat
     model = checkpoints.load(tmp_path / "ours")
     assert model.config == checkpoints.load(file).config
     compare(model, theirs, 1.5)
-    assert checkpoints.training_of(tmp_path / "ours") == {"imported_from": "last.ckpt", "sha256": fingerprint(file)}
+    assert checkpoints.training_of(tmp_path / "ours") == {"imported_from": "last.ckpt", "sha256": file_sha256(file)}
 
 
 def test_import_takes_official_files_and_refuses_others(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_commands_take_the_file_itself(file: Path, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
     (row,) = json.loads(call("checkpoints", "list", file, "--format", "json").stdout)
     assert row["model"] == "GMAE" and row["image_size"] == 64
-    assert weights_of(str(file)) == fingerprint(file)
+    assert weights_of(str(file)) == file_sha256(file)
 
 
 def test_the_encoder_alone_is_a_warm_start(theirs: AuthorsGMAE, file: Path) -> None:

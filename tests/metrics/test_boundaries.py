@@ -16,8 +16,8 @@ from gmae_tools.datasets.bsds500 import read_boundaries
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.boundaries import (
     BoundaryCounts,
+    BoundaryProtocol,
     BoundaryScores,
-    Protocol,
     average_precision,
     best_point,
     count_agreement,
@@ -36,7 +36,7 @@ def line(column: int) -> np.ndarray:
 
 
 def scores_of(soft: np.ndarray, truths: list[np.ndarray], **protocol: float) -> BoundaryScores:
-    scores = BoundaryScores(Protocol(**{"thresholds": 9, "max_distance": 0.03, **protocol}))
+    scores = BoundaryScores(BoundaryProtocol(**{"thresholds": 9, "max_distance": 0.03, **protocol}))
     scores.update("image", soft, truths)
     return scores
 
@@ -44,7 +44,7 @@ def scores_of(soft: np.ndarray, truths: list[np.ndarray], **protocol: float) -> 
 def test_official_demo(shared_data: Path) -> None:
     """Every figure of the official output within 0.001 (the official solver is random, ours exact)."""
     demo = shared_data / "bsds-bench-demo"
-    scores = BoundaryScores(Protocol(thresholds=5))
+    scores = BoundaryScores(BoundaryProtocol(thresholds=5))
     for path in sorted((demo / "png").glob("*.png")):
         truths = read_boundaries(demo / "groundTruth" / f"{path.stem}.mat")
         scores.update(path.stem, np.asarray(Image.open(path)) / 255, truths)
@@ -83,7 +83,7 @@ def test_a_shifted_map_scores_what_the_tolerance_says(shift: int, f: int) -> Non
 def test_counts_of_two_annotators_and_two_strengths() -> None:
     # The strong line is everybody's, the weak one the second annotator's, a third annotated line is missed.
     soft = np.maximum(0.8 * line(20), 0.4 * line(40))
-    counts = count_boundaries(soft, [line(20), line(20) | line(40) | line(60)], Protocol(3, 0.03))
+    counts = count_boundaries(soft, [line(20), line(20) | line(40) | line(60)], BoundaryProtocol(3, 0.03))
     height = SHAPE[0]
     np.testing.assert_array_equal(counts.truth, [4 * height] * 3)
     np.testing.assert_array_equal(counts.matched_truth, [3 * height, 2 * height, 2 * height])
@@ -93,9 +93,9 @@ def test_counts_of_two_annotators_and_two_strengths() -> None:
 
 def test_a_truth_pixel_matches_once_but_a_prediction_once_per_annotator() -> None:
     soft = (line(20) | line(22)).astype(float)  # two lines compete for one
-    counts = count_boundaries(soft, [line(21)], Protocol(1, 0.03))
+    counts = count_boundaries(soft, [line(21)], BoundaryProtocol(1, 0.03))
     assert counts.matched_truth[0] == counts.matched_prediction[0] == SHAPE[0]
-    counts = count_boundaries(soft, [line(20), line(22)], Protocol(1, 0.01))
+    counts = count_boundaries(soft, [line(20), line(22)], BoundaryProtocol(1, 0.01))
     assert counts.matched_prediction[0] == 2 * SHAPE[0]
 
 
@@ -105,7 +105,7 @@ def test_counts_do_not_depend_on_the_other_thresholds(seed: int, thinned: bool) 
     rng = np.random.default_rng(seed)
     soft = rng.random((24, 32)) * (rng.random((24, 32)) < 0.5)
     truths = [rng.random(soft.shape) < 0.15 for _ in range(3)]
-    protocol = Protocol(6, 0.06, thin=thinned)
+    protocol = BoundaryProtocol(6, 0.06, thin=thinned)
     counts = count_boundaries(soft, truths, protocol)
     for index, level in enumerate(protocol.levels()):
         binary = thin(soft >= level) if thinned else soft >= level
@@ -127,7 +127,7 @@ def test_thick_maps_are_thinned_unless_told_otherwise() -> None:
 
 
 def test_agreement_pools_every_annotator_against_the_others() -> None:
-    counts = count_agreement([line(20), line(20), line(50)], Protocol(max_distance=0.03))
+    counts = count_agreement([line(20), line(20), line(50)], BoundaryProtocol(max_distance=0.03))
     height = SHAPE[0]
     assert [int(each[0]) for each in counts.arrays()] == [2 * height, 6 * height, 2 * height, 3 * height]
 
@@ -154,7 +154,7 @@ def matlab_best(levels: np.ndarray, precision: np.ndarray, recall: np.ndarray) -
 @given(st.integers(0, 2**32 - 1), st.integers(1, 8))
 def test_best_point_as_in_matlab(seed: int, thresholds: int) -> None:
     rng = np.random.default_rng(seed)
-    levels = Protocol(thresholds).levels()
+    levels = BoundaryProtocol(thresholds).levels()
     precision, recall = (
         np.sort(rng.random(thresholds).round(1)),
         np.sort(rng.random(thresholds).round(1))[::-1],
@@ -181,7 +181,7 @@ def test_recall_at_half_precision_by_hand() -> None:
 
 def test_ois_takes_each_image_at_its_own_best_threshold() -> None:
     # One image is right at the lower threshold only, the other at the higher one only.
-    scores = BoundaryScores(Protocol(2))
+    scores = BoundaryScores(BoundaryProtocol(2))
     full, half, none = np.array([10, 10]), np.array([10, 5]), np.array([5, 10])
     scores.add("low", BoundaryCounts(half, full, half, full))
     scores.add("high", BoundaryCounts(none, full, none, full))
@@ -202,8 +202,8 @@ def test_result_as_dictionary_and_tables() -> None:
 
 
 def test_tied_eight_bit_values_follow_the_official_rounding() -> None:
-    assert Protocol(5).levels()[1] > 85 / 255
-    np.testing.assert_allclose(Protocol(99).levels(), np.arange(1, 100) / 100)
+    assert BoundaryProtocol(5).levels()[1] > 85 / 255
+    np.testing.assert_allclose(BoundaryProtocol(99).levels(), np.arange(1, 100) / 100)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ def test_bad_maps_are_refused(soft: np.ndarray, truths: list[np.ndarray], messag
 def test_bad_protocols_and_counts_are_refused() -> None:
     for wrong in ({"thresholds": 0}, {"max_distance": 0.0}, {"max_distance": 4.3}):
         with pytest.raises(GmaeToolsError):
-            Protocol(**wrong)
-    scores = BoundaryScores(Protocol(2))
+            BoundaryProtocol(**wrong)
+    scores = BoundaryScores(BoundaryProtocol(2))
     with pytest.raises(GmaeToolsError, match="nothing to score"):
         scores.compute()
     scores.add("a", BoundaryCounts(*np.ones((4, 2), int)))
@@ -238,5 +238,5 @@ def test_bad_protocols_and_counts_are_refused() -> None:
 def test_no_pixels_no_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        counts = count_boundaries(np.zeros((0, 5)), [np.zeros((0, 5), bool)], Protocol(3))
+        counts = count_boundaries(np.zeros((0, 5)), [np.zeros((0, 5), bool)], BoundaryProtocol(3))
     assert counts.prediction.tolist() == [0, 0, 0]

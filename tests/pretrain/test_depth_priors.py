@@ -12,9 +12,12 @@ import torch
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.pretrain.objectives import depth_priors
 from gmae_tools.pretrain.objectives.depth_priors import region_prior, size_prior
 from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss
 from tests.splatting.test_splatting import random_splats
+
+NO_DEPTH = {"occlusion_gradient": 0.0, "size_depth_weight": 0.0, "region_depth_weight": 0.0}
 
 
 def with_depths(splats: Splats) -> Splats:
@@ -50,6 +53,17 @@ def test_the_region_prior_is_a_correlation() -> None:
             t.append(math.log(total))
         expected.append(1 - np.corrcoef(splats.depths[image], t)[0, 1])
     assert float(region_prior(splats, 48, 64)) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_the_surroundings_of_many_gaussians_are_a_choice_of_them() -> None:
+    """The prior of four thousand is close to that of all pairs, and the same at every call."""
+    splats = random_splats(6, batch=1, k=4096)
+    found = float(region_prior(splats, 48, 64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(depth_priors, "_some", lambda _k: slice(None))
+        exact = float(region_prior(splats, 48, 64))
+    assert found == pytest.approx(exact, abs=0.02) and found != exact
+    assert float(region_prior(splats, 48, 64)) == found
 
 
 def test_priors_move_depths_alone() -> None:
@@ -88,7 +102,7 @@ def test_the_objective_adds_its_priors_and_the_gradient_of_the_order(camera: str
     model = GMAE(GMAEConfig.preset("nano", image_size=32, camera=Camera(camera)))  # type: ignore[arg-type]
     images, visible = torch.rand(2, 3, 32, 32), torch.zeros(2, 4, dtype=torch.bool)
     backgrounds = torch.rand(2, 3)
-    plain = GMAEObjective(slot_depth_weight=0.0)
+    plain = GMAEObjective(slot_depth_weight=0.0, **NO_DEPTH)
     with torch.no_grad():
         splats = project(model(images, visible), model.config.camera, 32, 32)
 

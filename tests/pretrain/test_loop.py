@@ -42,6 +42,7 @@ from gmae_tools.splatting import rasterize
 from tests.oracles.mae import save_official
 
 SAMPLES = np.arange(6)
+NO_DEPTH = {"occlusion_gradient": 0.0, "size_depth_weight": 0.0, "region_depth_weight": 0.0}
 HAS_MUON = hasattr(torch.optim, "Muon")  # since torch 2.9
 
 
@@ -191,7 +192,7 @@ def test_slot_depth_spread_at_its_ends() -> None:
 def test_the_objective_is_its_parts(loss_on: Any) -> None:
     torch.manual_seed(0)
     model = GMAE(GMAEConfig.preset("nano", image_size=32)).eval()
-    config = GMAEObjective((0.5, 0.5), loss_on=loss_on, slot_depth_weight=0.3)
+    config = GMAEObjective((0.5, 0.5), loss_on=loss_on, slot_depth_weight=0.3, **NO_DEPTH)
     images, mask = torch.rand(2, 3, 32, 32), config.masks(4, 0, SAMPLES[:2], 0)
     backgrounds = config.backgrounds(SAMPLES[:2], 0)
     loss, error = gmae_loss(model, images, mask, backgrounds, config, model.config)
@@ -222,7 +223,7 @@ def test_the_objective_is_its_parts(loss_on: Any) -> None:
 def test_the_error_of_differences_between_neighbours(loss_on: Any) -> None:
     torch.manual_seed(0)
     model = GMAE(GMAEConfig.preset("nano", image_size=32)).eval()
-    config = GMAEObjective((0.5, 0.5), loss_on=loss_on)
+    config = GMAEObjective((0.5, 0.5), loss_on=loss_on, **NO_DEPTH)
     images, mask = torch.rand(2, 3, 32, 32), config.masks(4, 0, SAMPLES[:2], 0)
     backgrounds = config.backgrounds(SAMPLES[:2], 0)
     weighted = dataclasses.replace(config, gradient_weight=0.5)

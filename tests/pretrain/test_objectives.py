@@ -157,7 +157,15 @@ def test_gmaes_normalised_error_is_maes_of_what_is_drawn() -> None:
 
 def test_gmae_can_have_normalised_targets() -> None:
     plain, normalised = (
-        GMAEObjective((0.5, 0.5), loss_on="masked", slot_depth_weight=0.0, normalise_targets=each)
+        GMAEObjective(
+            (0.5, 0.5),
+            loss_on="masked",
+            slot_depth_weight=0.0,
+            normalise_targets=each,
+            occlusion_gradient=0.0,
+            size_depth_weight=0.0,
+            region_depth_weight=0.0,
+        )
         for each in (False, True)
     )
     model, batch = made(plain), batch_of(plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import resource
@@ -19,7 +20,14 @@ from safetensors.torch import save_file
 
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.system import files
-from gmae_tools.system.files import atomic_path, check_writable, remove_leftovers, sole_run, still_there
+from gmae_tools.system.files import (
+    atomic_path,
+    check_writable,
+    file_sha256,
+    remove_leftovers,
+    sole_run,
+    still_there,
+)
 
 LIMIT = 1 << 14  # bytes of a file on the disk that is full
 NOISE = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)  # more bytes than that, however packed
@@ -148,3 +156,9 @@ def test_a_file_system_without_locks_is_warned_of(
     assert caplog.messages == [
         f"{tmp_path} cannot be locked (No locks available): see that no other run writes there"
     ]  # fmt: skip
+
+
+def test_sha256_of_a_file(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000  # more than a block
+    (tmp_path / "file").write_bytes(content)
+    assert file_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from gmae_tools import checkpoints
-from gmae_tools.benchmarks.edge_methods import GAUSSIAN, GaussianEdges
-from gmae_tools.benchmarks.figure_methods import GaussianFigure
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.diagnosis import try_backend
 from gmae_tools.encoder.probe import LinearConfig, linear_predict
@@ -36,9 +34,9 @@ from gmae_tools.splatting import Backend, rasterize, rasterize_groups
 from gmae_tools.splatting.simd import empty_rows, load, store
 from gmae_tools.system.precision import working_dtype
 from gmae_tools.vit import patch_positions, visible_patches
-from gmae_tools.zeroshot.figure_ground import METHODS
 from gmae_tools.zeroshot.layers import over, render_layers
-from gmae_tools.zeroshot.views import Looks
+from gmae_tools.zeroshot.names import EDGE_READOUTS, FOREGROUND_METHODS
+from gmae_tools.zeroshot.views import Looks, look
 
 HEIGHT, WIDTH = 35, 52
 CAMERA = Camera()
@@ -102,12 +100,12 @@ def layers() -> list[Tensor]:
 
 
 def readouts() -> list[Tensor]:
-    """Edges and figures, from the photograph on."""
+    """Maps of edges and of foreground, from the photograph on."""
     model = GMAE(GMAEConfig.preset("nano", max_scale=6.0)).eval()
     model.load_state_dict(random_weights())
-    edges, figure = GaussianEdges(model, Looks((2,), flip=True)), GaussianFigure(model)
-    functions = [*(edges.detector(name, (4,)) for name in GAUSSIAN), *(figure.segmenter(name) for name in METHODS)]
-    return [torch.from_numpy(function(photo())) for function in functions]
+    tiles, whole = look(model, photo(), Looks((2,), flip=True)), look(model, photo(), Looks((1,)))
+    maps = [*(tiles.edges(name, (4,)) for name in EDGE_READOUTS), *map(whole.foreground, FOREGROUND_METHODS)]
+    return [torch.from_numpy(found) for found in maps]
 
 
 @lru_cache

@@ -7,6 +7,8 @@ colours which are rare in their surroundings belong to the foreground, as in the
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from gmae_tools.camera import Splats
 
 _ALIKE = 0.15  # standard deviation of colours in [0, 1] that count as the same
 _NEARBY = 0.5  # standard deviation of the surroundings, in halves of the picture
+_MOST_AROUND = 1024  # Gaussians that are compared with each
 _LEAST_DETERMINANT = 1e-24  # px^-4, of a conic
 
 
@@ -33,8 +36,8 @@ def region_prior(splats: Splats, height: int, width: int) -> Tensor:
 
     The result is in 0..2 and averaged over pictures. The area around Gaussian k is the sum over all j of
     w_kj opacity_j area_j, for colours c in [0, 1] and centres x in [-1, 1], with
-    w_kj = exp(-|c_k - c_j|^2 / (2 0.15^2) - |x_k - x_j|^2 / (2 0.5^2)). It gets no gradient. Time and memory grow with
-    K^2.
+    w_kj = exp(-|c_k - c_j|^2 / (2 0.15^2) - |x_k - x_j|^2 / (2 0.5^2)). It gets no gradient. Where K is larger
+    than 1,024, the sum is over a fixed random choice of so many Gaussians, so that time grows with K and not with K^2.
 
     Args:
         splats: Splats of B pictures.
@@ -44,18 +47,25 @@ def region_prior(splats: Splats, height: int, width: int) -> Tensor:
         half = splats.means.new_tensor([width / 2, height / 2])
         places = torch.cat([splats.colors / _ALIKE, splats.means / half / _NEARBY], -1).float()  # [B, K, 5]
         weights = (splats.opacities * _areas(splats)).float()
-        surroundings = torch.stack(
-            [
-                _kernel(own) @ weight for own, weight in zip(places, weights, strict=True)
-            ]  # one picture's K x K at a time
-        )
+        others = _some(places.shape[1])
+        # One picture at a time, to hold one matrix of weights.
+        pairs = zip(places, places[:, others], weights[:, others], strict=True)
+        surroundings = torch.stack([_kernel(own, other) @ weight for own, other, weight in pairs])
     return (1 - _correlation(splats.depths, (surroundings + 1e-6).log())).mean()
 
 
-def _kernel(places: Tensor) -> Tensor:
-    """exp(-|p_k - p_j|^2 / 2) of places `[K, D]`, `[K, K]`."""
-    half_squares = places.square().sum(-1) / 2
-    return torch.addmm(half_squares[:, None] + half_squares, places, places.T, alpha=-1).neg_().exp_()
+@lru_cache(maxsize=8)
+def _some(k: int) -> slice | Tensor:
+    """All of `k` Gaussians, or the fixed choice among them that stands for the surroundings."""
+    if k <= _MOST_AROUND:
+        return slice(None)
+    return torch.randperm(k, generator=torch.Generator().manual_seed(0))[:_MOST_AROUND].sort().values
+
+
+def _kernel(places: Tensor, others: Tensor) -> Tensor:
+    """exp(-|p_k - q_j|^2 / 2) of places p `[K, D]` and others q `[J, D]`, `[K, J]`."""
+    half_squares = places.square().sum(-1)[:, None] / 2 + others.square().sum(-1) / 2
+    return torch.addmm(half_squares, places, others.T, alpha=-1).neg_().exp_()
 
 
 @torch.no_grad()

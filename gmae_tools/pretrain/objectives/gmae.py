@@ -61,9 +61,9 @@ class GMAEObjective(Objective):
     slot_depth_weight: float = 1e-3
     nested_weight: float = 0.0
     gradient_weight: float = 0.0
-    occlusion_gradient: float = 0.0
-    size_depth_weight: float = 0.0
-    region_depth_weight: float = 0.0
+    occlusion_gradient: float = 0.05  # this and the next two: evals/studies/2026-11-28-depth.md
+    size_depth_weight: float = 0.002
+    region_depth_weight: float = 0.001
     normalise_targets: bool = False
 
     name: ClassVar[str] = "gmae"

@@ -1,0 +1,122 @@
+"""Score anyone's detector of edges, or anyone's segmenter, on the data sets of the benchmarks: one call each.
+
+results = evaluate_edges(my_detector, "bsds500", split="val")
+results.to_pandas()
+results.plot("curves.png")
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gmae_tools.benchmarks import boxes, edges, regions
+from gmae_tools.benchmarks.edge_methods import EdgeMethod
+from gmae_tools.benchmarks.figure_methods import RegionMethod
+from gmae_tools.benchmarks.names import THRESHOLDS
+from gmae_tools.benchmarks.pipeline import Predictor, RunOptions
+from gmae_tools.benchmarks.predictions import MAPS
+from gmae_tools.datasets.bsds500 import BSDS500
+from gmae_tools.datasets.named import ListedSet, open_dataset
+from gmae_tools.datasets.saliency import Split
+from gmae_tools.errors import GmaeToolsError
+
+Folder = str | os.PathLike[str]
+
+EVALUATIONS = Path("evaluations")  # where maps are kept unless another folder is given
+_log = logging.getLogger(__name__)
+
+
+def evaluate_edges(
+    detector: Predictor,
+    dataset: str = "bsds500",
+    *,
+    split: str = "val",
+    root: Folder | None = None,
+    out: Folder | None = None,
+    name: str | None = None,
+    thresholds: int = THRESHOLDS,
+    options: RunOptions | None = None,
+) -> edges.EdgeResults:
+    """Score a detector of edges with the boundary benchmark: ODS, OIS, AP and R50.
+
+    The maps are kept, so that an interrupted call goes on where it stopped, and a later one only scores. A detector
+    that has changed therefore needs another name, or `RunOptions(overwrite=True)`.
+
+    Args:
+        detector: from a photograph, uint8 RGB `[H, W, 3]`, to a soft map `[H, W]` in [0, 1], thinned if it should be.
+        dataset: `bsds500`.
+        split: `train`, `val` or `test`.
+        root: folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
+        out: folder of maps and scores, by default `evaluations/<dataset>-<split>/<name>`.
+        name: of the detector, by default that of the function.
+        thresholds: of the benchmark.
+        options: of the run, such as `RunOptions(every=10)` for a first impression.
+
+    Raises:
+        GmaeToolsError: the data set is not there, or the detector makes something else than a map.
+    """
+    if dataset != "bsds500":
+        raise GmaeToolsError(f"evaluate_edges: there is no data set {dataset!r}; use bsds500")
+    data, method = BSDS500(root), EdgeMethod(_name(detector, name), function=detector)
+    folder, options = _prepare(out, f"{dataset}-{split}", method.name, options)
+    return edges.run(data, split, {"": method}, folder, thresholds=thresholds, options=options)
+
+
+def evaluate_masks(
+    segmenter: Predictor,
+    dataset: str = "ecssd",
+    *,
+    split: Split = "all",
+    root: Folder | None = None,
+    out: Folder | None = None,
+    name: str | None = None,
+    rules: regions.MaskRules | None = None,
+    options: RunOptions | None = None,
+) -> regions.RegionResults | boxes.BoxResults:
+    """Score a segmenter on a data set with masks (F-beta, IoU, ...) or with boxes (CorLoc).
+
+    The maps are kept, so that an interrupted call goes on where it stopped, and a later one only scores. A segmenter
+    that has changed therefore needs another name, or `RunOptions(overwrite=True)`.
+
+    Args:
+        segmenter: from a photograph, uint8 RGB `[H, W, 3]`, to the probability `[H, W]` in [0, 1] of foreground.
+        dataset: name of a data set, such as `ecssd` or `voc07`, or a folder with images/ and masks/.
+        split: `odd`, `even` or `all` of the photographs' numbers.
+        root: folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
+        out: folder of maps and scores, by default `evaluations/<dataset>-<split>/<name>`.
+        name: of the segmenter, by default that of the function.
+        rules: what makes the maps masks, and how they are scored.
+        options: of the run, such as `RunOptions(every=10)` for a first impression.
+
+    Raises:
+        GmaeToolsError: the data set is not there, or the segmenter makes something else than a map.
+    """
+    data, method = open_dataset(dataset, root), RegionMethod(_name(segmenter, name), function=segmenter)
+    folder, options = _prepare(out, f"{Path(data.name).name}-{split}".replace(":", "-"), method.name, options)
+    if isinstance(data, ListedSet) and data.boxed:
+        return boxes.run(data, split, {"": method}, folder, rules=rules, options=options)
+    return regions.run(data, split, {"": method}, folder, rules=rules, options=options)
+
+
+def _name(function: Callable[..., Any], given: str | None) -> str:
+    name = str(given or getattr(function, "__name__", type(function).__name__))
+    if given is None and not name.isidentifier():  # `<lambda>`
+        raise GmaeToolsError(f"{name}: give it a name, such as name='mine'; its maps are kept under it")
+    return name
+
+
+def _prepare(out: Folder | None, benchmark: str, name: str, options: RunOptions | None) -> tuple[Path, RunOptions]:
+    """The folder of an evaluation, and its options; old maps are removed, or reported."""
+    folder = Path(out) if out is not None else EVALUATIONS / benchmark / name
+    options = options or RunOptions()
+    if (folder / MAPS).is_dir():
+        if options.overwrite:
+            shutil.rmtree(folder / MAPS)
+        else:
+            _log.warning("%s: the maps that %s made before are used again", folder, name)
+    return folder, options

@@ -1,0 +1,39 @@
+"""The figure of segmenters: F-beta over the threshold that makes their maps masks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gmae_tools.report.figures import COLUMN, STYLE, add_caption, verbatim
+from gmae_tools.system.files import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def plot_f_beta(path: str | os.PathLike[str] | None, curves: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+    """A figure as wide as a column of a paper; in the legend stands the highest F-beta of each segmenter.
+
+    Args:
+        path: of the file that is written, if any; its suffix says in which format (.png, .pdf, .svg).
+        curves: tables with the columns `threshold` and `f_beta`, both in [0, 1], by the names of the segmenters.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+        figure = Figure(figsize=(COLUMN, 0.8 * COLUMN), layout="compressed")
+        axes = figure.add_subplot()
+        for name, curve in sorted(curves.items(), key=lambda item: -item[1]["f_beta"].max()):
+            label = f"{curve['f_beta'].max():.3f}  {verbatim(name)}"
+            axes.plot(curve["threshold"], curve["f_beta"], linewidth=1.2, label=label)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="threshold", ylabel="F-beta")
+        axes.legend(title="highest", alignment="left", fontsize=6, title_fontsize=6, labelspacing=0.2)
+        add_caption(figure, caption)
+        if path is not None:
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary)
+    return figure

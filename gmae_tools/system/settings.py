@@ -1,0 +1,110 @@
+"""Folders of results that hold the settings by which they were made, so that no folder holds a mixture.
+
+Results of other settings are refused. What only depends on how results are scored may change: then the scores are
+removed, and the results that they are of stay.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gmae_tools import __version__
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.system.files import atomic_path
+from gmae_tools.system.processes import is_main, wait
+
+SETTINGS = "settings.json"
+
+
+def claim(
+    folder: Path,
+    settings: Mapping[str, object],
+    *,
+    scoring: Mapping[str, object] | None = None,
+    parts: Sequence[str],
+    scores: Sequence[str] = (),
+    overwrite: bool = False,
+) -> None:
+    """Make sure that what `folder` holds, if anything, was made with `settings`, and note them there.
+
+    Args:
+        settings: everything that the results depend on, in the types of JSON; the version of this package is added.
+            None is as good as not there, so that folders stay valid when there are new settings.
+        scoring: everything that only the scores of the results depend on.
+        parts: names of the folders and files in `folder` that depend on `settings`.
+        scores: names of those that depend on `scoring`, too.
+        overwrite: remove the results of other settings instead of refusing them.
+
+    Raises:
+        GmaeToolsError: the folder holds results of other settings, or results of which no settings are known.
+    """
+    if is_main():
+        wanted, rules = (json.loads(json.dumps(each)) for each in ({"version": __version__, **settings}, scoring or {}))
+        _claim(folder, wanted, rules, (parts, scores), overwrite)
+    wait()
+
+
+def _claim(
+    folder: Path,
+    wanted: dict[str, object],
+    rules: dict[str, object],
+    made: tuple[Sequence[str], Sequence[str]],
+    overwrite: bool,
+) -> None:
+    """`claim` by one process; settings are as JSON reads them back, with lists in place of tuples."""
+    parts, scores = made
+    found = _read_settings(folder / SETTINGS)
+    if found is not None and _given(found) == _given(wanted | rules):
+        return
+    known = found and {name: value for name, value in found.items() if name not in rules}
+    if known and _given(known) == _given(wanted):
+        for part in scores:
+            _remove(folder / part)
+    else:
+        _clear(folder, known, wanted, (*parts, *scores), overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(wanted | rules, indent=2) + "\n")
+
+
+def _clear(
+    folder: Path, found: dict[str, object] | None, wanted: dict[str, object], parts: Sequence[str], overwrite: bool
+) -> None:
+    """Remove the parts of `found` settings, None if there is no record of any; or refuse them."""
+    if found is None and not any((folder / part).exists() for part in parts):
+        return
+    if not overwrite:
+        raise GmaeToolsError(f"{folder}: {_difference(found, wanted)}; use --overwrite, or another folder")
+    for part in parts:
+        _remove(folder / part)
+
+
+def _given(settings: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _read_settings(path: Path) -> dict[str, object] | None:
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _difference(found: dict[str, object] | None, wanted: dict[str, object]) -> str:
+    if not found:
+        return "holds results of unknown settings"
+    name = next(name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
+    return f"holds results of {name} {found.get(name)}, not {wanted.get(name)}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

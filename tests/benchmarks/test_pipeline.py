@@ -1,0 +1,125 @@
+"""Maps of photographs by several methods: they go on where they stopped, and what is no map is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gmae_tools import checkpoints
+from gmae_tools.benchmarks.edge_methods import EdgeMethod
+from gmae_tools.benchmarks.map_files import read_soft_map
+from gmae_tools.benchmarks.pipeline import Predictor, RunOptions, predict
+from gmae_tools.benchmarks.predictions import MAPS, weights_of
+from gmae_tools.errors import CannotWriteError, GmaeToolsError
+from gmae_tools.model import GMAE, GMAEConfig
+from gmae_tools.system.files import file_sha256
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Three grey pictures, each darker than the one before."""
+    paths = [tmp_path / "photos" / f"{name}.png" for name in ("a", "b", "c")]
+    paths[0].parent.mkdir()
+    for path, level in zip(paths, (200, 100, 50), strict=True):
+        Image.fromarray(np.full((4, 6, 3), level, np.uint8)).save(path)
+    return paths
+
+
+def brightness(photo: np.ndarray) -> np.ndarray:
+    return (photo[..., 0] / 255).astype(np.float32)
+
+
+def test_weights_in_pieces_have_a_digest_too(checkpoint: Path, tmp_path: Path) -> None:
+    assert weights_of(str(checkpoint)) == file_sha256(checkpoint / "model.safetensors")
+    digests = set()
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        checkpoints.save(GMAE(GMAEConfig.preset("nano")), tmp_path / "pieces", max_shard_mb=0.2)
+        digests.add(weights_of(str(tmp_path / "pieces")))
+    assert len(digests) == 2
+    piece = min((tmp_path / "pieces").glob("model-*"))
+    piece.unlink()
+    with pytest.raises(GmaeToolsError, match=f"{piece.name}: missing"):
+        weights_of(str(tmp_path / "pieces"))
+
+
+# --- predicting --------------------------------------------------------------------------------------
+
+
+def mapped(photos: list[Path], **functions: Predictor) -> None:
+    """Predict into folders beside the photographs' own, by the names of the functions."""
+    folders = {photos[0].parents[1] / name: EdgeMethod(name, function=each) for name, each in functions.items()}
+    predict(folders, photos, RunOptions())
+
+
+def test_every_method_maps_every_photograph(photos: list[Path], tmp_path: Path) -> None:
+    for name in ("bright", "dark"):
+        (tmp_path / name).mkdir()
+    mapped(photos, bright=brightness, dark=lambda photo: 1 - brightness(photo))
+    for name, level in (("a", 200), ("b", 100), ("c", 50)):
+        bright, dark = (read_soft_map(tmp_path / folder / MAPS / f"{name}.png") for folder in ("bright", "dark"))
+        np.testing.assert_array_equal(bright, np.full((4, 6), level / 255))
+        np.testing.assert_array_equal(dark, np.full((4, 6), (255 - level) / 255))
+
+
+def test_workers_make_the_same_maps(photos: list[Path], tmp_path: Path) -> None:
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        predict({folder: EdgeMethod("sobel")}, photos, RunOptions(workers=workers))
+    for photo in photos:
+        one, two = (tmp_path / name / MAPS / photo.name for name in ("1", "2"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_only_missing_maps_are_predicted_and_only_their_photographs_read(photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    mapped(photos, out=brightness)
+    kept = (tmp_path / "out" / MAPS / "a.png").stat().st_mtime_ns
+    (tmp_path / "out" / MAPS / "b.png").unlink()
+    photos[0].write_bytes(b"no picture")
+    calls: list[int] = []
+
+    def counted(photo: np.ndarray) -> np.ndarray:
+        calls.append(int(photo[0, 0, 0]))
+        return brightness(photo)
+
+    mapped(photos, out=counted)
+    assert calls == [100]
+    assert (tmp_path / "out" / MAPS / "a.png").stat().st_mtime_ns == kept
+
+
+def test_a_folder_that_vanishes_is_not_made_again(photos: list[Path], tmp_path: Path) -> None:
+    """It would lack the maps that lay there."""
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def lose_the_folder(photo: np.ndarray) -> np.ndarray:
+        if photo[0, 0, 0] == 100:
+            out.rename(tmp_path / "gone")
+        return brightness(photo)
+
+    with pytest.raises(CannotWriteError, match=r"out/maps: cannot write there \(No such file or directory\)"):
+        mapped(photos, out=lose_the_folder)
+    assert [path.name for path in (tmp_path / "gone" / MAPS).iterdir()] == ["a.png"]
+    with pytest.raises(FileNotFoundError):
+        mapped(photos, out=brightness)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda photo: photo, r"mine makes an array \[4, 6, 3\], not a map \[4, 6\] of the photograph"),
+        (lambda photo: photo[..., 0], r"mine: .* lies in \[0, 1\], this one in \[200, 200\]"),
+        (lambda photo: np.full(photo.shape[:2], np.nan), r"mine: .* not finite"),
+    ],
+)
+def test_what_is_no_map_is_refused(photos: list[Path], tmp_path: Path, function: Predictor, message: str) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(GmaeToolsError, match=message):
+        mapped(photos, mine=function)
