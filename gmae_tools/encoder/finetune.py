@@ -380,7 +380,7 @@ def finetune(
         predicted = _predict(model, questions, machine, config)
         with atomic_path(folder / WEIGHTS) as temporary:
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-            temporary.write_bytes(to_bytes(weights, {"format": "pt", "classes": json.dumps(data.classes)}))
+            temporary.write_bytes(to_bytes(weights, {"classes": json.dumps(data.classes)}))
         with atomic_path(folder / ANSWERS) as temporary:
             temporary.write_text(json.dumps({"steps": len(steps), "predicted": predicted}) + "\n")
         (folder / STATE).unlink(missing_ok=True)

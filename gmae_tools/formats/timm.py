@@ -94,6 +94,7 @@ def export_timm(model: Autoencoder, path: str | os.PathLike[str], image_size: in
     Raises:
         GmaeToolsError: another suffix, or a side that is not a multiple of the patch size.
     """
+    ensure_torchvision()  # for whoever goes on to load the file with timm in this process
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise GmaeToolsError(f"{path}: name it {' or '.join('*' + suffix for suffix in SUFFIXES)}")
