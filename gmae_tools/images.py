@@ -145,7 +145,7 @@ def _recognised(encoded: IO[bytes]) -> Image.Image:
         except ImportError:
             raise GmaeToolsError("a HEIC picture; to read it, run pip install 'gmae-tools[heif]'") from None
         return HeifImageFile(encoded)  # without registering it with Pillow, which would concern the whole process
-    if any(brand in brands for brand in _AVIF_BRANDS) and not features.check("avif"):
+    if any(brand in brands for brand in _AVIF_BRANDS) and not _reads_avif():
         raise GmaeToolsError("an AVIF picture, which this Pillow cannot read; run pip install --upgrade pillow")
     return _identified(encoded, head)
 
@@ -163,6 +163,10 @@ def _identified(encoded: IO[bytes], head: bytes) -> Image.Image:
             except (SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open` does: it is of another format
                 continue
     raise UnidentifiedImageError
+
+
+def _reads_avif() -> bool:
+    return "avif" in features.modules and features.check("avif")  # Pillow before 11.3 warns of a name it does not know
 
 
 def _brands(head: bytes) -> list[bytes]:
