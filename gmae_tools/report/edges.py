@@ -34,7 +34,7 @@ class EdgeRow:
 
 
 def edge_row(name: str, photo: np.ndarray, maps: Mapping[str, np.ndarray], *, rendered: bool = False) -> EdgeRow:
-    """The row of a photograph or rendered picture, uint8 RGB `[H, W, 3]`, and of maps in [0, 1] `[H, W]` by captions."""
+    """The row of a photograph or rendering, uint8 RGB `[H, W, 3]`, and of maps in [0, 1] `[H, W]` by captions."""
     size = panel_size(*photo.shape[:2], side=_PANEL)
     lines = {caption: ink(strength, *size) for caption, strength in maps.items()}
     return EdgeRow(name, {"photograph": resize(photo, *size), **lines}, rendered)
