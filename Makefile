@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.gmae-tools-installed
 INSTALLED_DEV := $(VENV)/.gmae-tools-installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench reliability
+.PHONY: help demo test lint bench reliability wheel
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /make \1: /p' Makefile
@@ -31,6 +31,11 @@ bench: $(INSTALLED_DEV)  ## time the renderer against a PyTorch one
 reliability: $(INSTALLED_DEV)  ## try to break what the package guarantees, for 40 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/reliability
 	$(BIN)/python -m tests.reliability $(ARGS)
+
+wheel: $(INSTALLED_DEV)  ## build the wheel in dist/, and try it in an empty environment
+	rm -f dist/*.whl
+	$(BIN)/python -m hatchling build --target wheel
+	PYTHON=$(BIN)/python bash .github/try-wheel.sh dist/*.whl
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -27,7 +27,7 @@ from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mas
 from gmae_tools.images import read_image, resize
 from gmae_tools.metrics.regions import score_regions
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict, predict_scene
+from gmae_tools.prediction import predict_gaussians, predict_scene
 from gmae_tools.zeroshot.figure_ground import foreground_probability
 
 SIDE = 96  # px of the depth maps
@@ -102,7 +102,7 @@ class Nearness:
 
 def small_depth(model: GMAE, photo: np.ndarray) -> np.ndarray:
     """Expected depth `[SIDE, SIDE]` of the Gaussians of a photograph, uint8 RGB `[H, W, 3]`."""
-    depth: np.ndarray = depth_map(predict(model, photo), model.camera, SIDE, SIDE)[0]
+    depth: np.ndarray = depth_map(predict_gaussians(model, photo), model.camera, SIDE, SIDE)[0]
     return depth
 
 

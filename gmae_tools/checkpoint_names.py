@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gmae_tools.errors import GmaeToolsError
 
+DEFAULT = "gmae-tiny"  # the checkpoint where none is named
 HUB_PREFIX, RANDOM_PREFIX, TIMM_PREFIX = "hf://", "random:", "timm:"
 CONFIG_FILE = "config.json"
 OFFICIAL_SUFFIXES, AUTHORS_SUFFIX = (".pth", ".pt"), ".ckpt"  # of MAE's authors, and of GMAE's

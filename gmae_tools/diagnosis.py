@@ -17,14 +17,14 @@ from torch import Tensor
 
 from gmae_tools import __version__
 from gmae_tools.camera import Splats, project
+from gmae_tools.checkpoint_names import DEFAULT
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
-from gmae_tools.predict import has_bf16, predict, resolve_device
+from gmae_tools.prediction import has_bf16, predict_gaussians, resolve_device
 from gmae_tools.splatting import Renderer, choose_backend, rasterize
 from gmae_tools.splatting.backends import BackendStatus, describe_backends, find_nvcc
 from gmae_tools.system.processes import cores
 
-CHECKPOINT = "gmae-tiny"  # the default of every command
 PICTURE_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
 
 _LIBRARIES = ("numpy", "timm", "accelerate", "numba", "scipy", "scikit-image", "gsplat")
@@ -260,12 +260,12 @@ def try_defaults(trials: list[Trial]) -> tuple[str, str | None]:
     from gmae_tools import checkpoints
 
     device = resolve_device("auto")
-    default = f"{CHECKPOINT} on {device}"
+    default = f"{DEFAULT} on {device}"
     try:
         drawer = choose_backend("auto", device)
         default = f"{default}, drawn by {drawer}"
-        model = checkpoints.load(CHECKPOINT, device=device)
-        splats = project(predict(model, np.full((32, 48, 3), 128, np.uint8)), model.camera, 32, 48)
+        model = checkpoints.load(DEFAULT, device=device)
+        splats = project(predict_gaussians(model, np.full((32, 48, 3), 128, np.uint8)), model.camera, 32, 48)
         rasterize(splats, 32, 48, background=torch.ones(3), backend=drawer)
     except GmaeToolsError as error:
         return default, str(error)

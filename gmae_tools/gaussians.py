@@ -29,7 +29,7 @@ COLUMNS = {
 """Where the numbers of each kind lie among the packed 14."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gaussians:
     """A batch of B sets of K activated 3-D Gaussians in normalised units.
 
@@ -60,6 +60,10 @@ class Gaussians:
             if tuple(getattr(self, name).shape) != expected:
                 shape = list(getattr(self, name).shape)
                 raise GmaeToolsError(f"Gaussians: {name} has shape {shape}, expected {list(expected)}")
+
+    def __repr__(self) -> str:
+        kind = str(self.means.dtype).removeprefix("torch.")
+        return f"Gaussians({self.batch_size} x {self.k:,}, {kind} on {self.device})"
 
     @property
     def batch_size(self) -> int:

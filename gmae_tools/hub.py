@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,7 @@ class HubModel(
         known = {"license": "unknown", **({"metrics": ["psnr"]} if "psnr" in trained else {})}
         head = ModelCardData(**{**self._hub_mixin_info.model_card_data.to_dict(), **known, **data})
         kind = type(self)
-        rows = "\n".join(f"| {name} | {value} |" for name, value in self._facts().items())
+        rows = "\n".join(f"| {name} | {value} |" for name, value in self.facts().items())
         return ModelCard(f"""---
 {head.to_yaml()}
 ---
@@ -131,8 +132,14 @@ model = {kind.__name__}.from_pretrained("{repository}")
 {rows}
 """)
 
-    def _facts(self) -> dict[str, object]:
-        """Rows for a table."""
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in self.facts().items()
+        )
+        return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
+
+    def facts(self) -> dict[str, object]:
+        """What the model is and how it was trained, by name, for model cards and notebooks."""
         config: Any = self.config  # type: ignore[attr-defined]
         parameters = sum(parameter.numel() for parameter in self.parameters())  # type: ignore[attr-defined]
         trained = self.provenance or {}

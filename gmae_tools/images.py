@@ -32,6 +32,7 @@ IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485  # Pillow warns of decompression bombs above this; a quarter of a gigabyte of RGB
 
 _SHRUNK = 2  # times as many pixels as the bound are allowed in a JPEG that is decoded at a fraction of its size
+_OVERSHOOT = 0.25  # of bicubic interpolation beyond [0, 1], at most; values that are normalised go further
 _STRIP_PIXELS = 1 << 20  # converted at a time
 _LONGEST_LINE = 300  # characters
 _MOST_PIPED = 1 << 29  # bytes that are read from a pipe, which might never end
@@ -89,7 +90,7 @@ def open_image(
             if side and image.format in ("JPEG", "MPO"):  # others would take a thumbnail for the picture
                 image.draft("RGB", (side, side))
             if image.width * image.height > bound or width * height > _SHRUNK * bound:
-                problem = f"{width} x {height} is more than {bound:,} pixels; downscale it first"
+                problem = _too_large(width, height, bound)
                 raise GmaeToolsError(problem + ", or raise --max-pixels" * bool(max_pixels))
             with decoding(image.format, encoded):
                 yield image
@@ -144,7 +145,7 @@ def _recognised(encoded: IO[bytes]) -> Image.Image:
         except ImportError:
             raise GmaeToolsError("a HEIC picture; to read it, run pip install 'gmae-tools[heif]'") from None
         return HeifImageFile(encoded)  # without registering it with Pillow, which would concern the whole process
-    if any(brand in brands for brand in _AVIF_BRANDS) and not features.check("avif"):
+    if any(brand in brands for brand in _AVIF_BRANDS) and not _reads_avif():
         raise GmaeToolsError("an AVIF picture, which this Pillow cannot read; run pip install --upgrade pillow")
     return _identified(encoded, head)
 
@@ -162,6 +163,10 @@ def _identified(encoded: IO[bytes], head: bytes) -> Image.Image:
             except (SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open` does: it is of another format
                 continue
     raise UnidentifiedImageError
+
+
+def _reads_avif() -> bool:
+    return "avif" in features.modules and features.check("avif")  # Pillow before 11.3 warns of a name it does not know
 
 
 def _brands(head: bytes) -> list[bytes]:
@@ -196,6 +201,10 @@ def _unreadable(error: Exception) -> str:
     return f"damaged picture ({one_line(error)})"
 
 
+def _too_large(width: int, height: int, bound: int) -> str:
+    return f"{width} x {height} is more than {bound:,} pixels; downscale it first"
+
+
 def one_line(error: Exception) -> str:
     """The message of an exception without line breaks, or its type if it has none; see `printable`."""
     return printable(str(error)) or type(error).__name__
@@ -220,6 +229,50 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     for top, strip in _strips(image):
         pixels[top : top + strip.height] = _strip_to_rgb(strip) if white is None else _deep_to_uint8(strip, white)
     return pixels
+
+
+def from_pil(image: Image.Image) -> np.ndarray:
+    """`to_rgb` of a caller's picture, which stays as it is, within the bound of `MAX_PIXELS`.
+
+    Raises:
+        GmaeToolsError: it is too large, has no pixels, or its file turns out to be damaged or closed.
+    """
+    if not image.width or not image.height:
+        raise GmaeToolsError(f"a picture of {image.width} x {image.height} pixels is empty")
+    try:
+        if image.width * image.height > MAX_PIXELS:
+            raise GmaeToolsError(_too_large(image.width, image.height, MAX_PIXELS))
+        return to_rgb(image.copy())
+    except Exception as error:  # a lazily opened file is decoded here; see `open_image`
+        raise GmaeToolsError(_unreadable(error)) from None
+
+
+def from_array(array: np.ndarray) -> np.ndarray:
+    """Pixels as uint8 RGB `[H, W, 3]`, a copy composited over white.
+
+    Args:
+        array: `[H, W]` or `[H, W, 1]` (grey), `[H, W, 3]` (RGB) or `[H, W, 4]` (RGB and straight alpha), uint8 or
+            floating point in [0, 1], which is rounded to 8 bits.
+
+    Raises:
+        GmaeToolsError: the array has another shape or type, or other values.
+    """
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)) or not array.size:
+        first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        advice = "; array.transpose(1, 2, 0) moves channels from the front to the end" * first
+        raise GmaeToolsError(f"a photograph is an array [H, W, 3] or [H, W], not {list(array.shape)}{advice}")
+    if array.dtype.kind == "f":
+        low, high = float(array.min()), float(array.max())  # NaN if any is
+        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+            raise GmaeToolsError(
+                f"a photograph of floats lies in [0, 1], this one in [{low:g}, {high:g}]: scale it, or give uint8"
+            )
+        array = _unit_to_uint8(array.astype(np.float32))
+    elif array.dtype != np.uint8:
+        raise GmaeToolsError(f"a photograph is uint8 in 0..255 or floats in [0, 1], not {array.dtype}: convert it")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:

@@ -34,7 +34,15 @@ from gmae_tools.vit import (
 )
 
 if TYPE_CHECKING:
+    import os
+
+    import numpy as np
+    from PIL import Image
     from typing_extensions import Self
+
+    from gmae_tools.photographs import Photograph
+    from gmae_tools.scene import Scene
+    from gmae_tools.zeroshot.views import Views
 
 # ImageNet statistics of RGB in [0, 1], as MAE and timm use them.
 RGB_MEAN = (0.485, 0.456, 0.406)
@@ -336,6 +344,11 @@ class Autoencoder(nn.Module, HubModel):
         for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(\n" + "".join(f"  {name}: {value}\n" for name, value in self.facts().items()) + ")"
+        )
+
     @classmethod
     def with_weights(cls, config: Any, weights: Mapping[str, Tensor]) -> Self:
         """A model on the CPU with copies of these weights, all of them; no random numbers are drawn for it."""
@@ -423,6 +436,52 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
     def camera(self) -> Camera:
         """The camera the model was trained with."""
         return self.config.camera
+
+    @overload
+    def predict(
+        self, photos: str | os.PathLike[str] | Image.Image, *, size: tuple[int, int] | None = None
+    ) -> Scene: ...
+
+    @overload
+    def predict(self, photos: list[Any] | tuple[Any, ...], *, size: tuple[int, int] | None = None) -> list[Scene]: ...
+
+    @overload
+    def predict(self, photos: np.ndarray | Tensor, *, size: tuple[int, int] | None = None) -> Any: ...
+
+    def predict(self, photos: Any, *, size: tuple[int, int] | None = None) -> Scene | list[Scene]:
+        """The scene of a photograph, or a list of those of several; `prediction.predict` documents it.
+
+        A scene holds one look at the whole photograph; `look` also shows the model parts of it.
+
+        Args:
+            photos: a path, a PIL picture, an array `[H, W, 3]` or a tensor `[3, H, W]`; or several: a list of any of
+                these, an array `[B, H, W, 3]`, or a tensor `[B, 3, H, W]`.
+            size: height and width in pixels at which the model sees them; by default the square of its training.
+
+        Raises:
+            GmaeToolsError: a photograph cannot be read, or is none.
+
+        Example:
+            >>> model.predict(["one.jpg", "two.png"])[0].edges(layers=16).sheet().save("edges.png")
+        """
+        from gmae_tools.prediction import predict  # of what stands above the model, only when it is called
+
+        return predict(photos, self, size=size)
+
+    def look(self, photo: Photograph, **looks: Any) -> Views:
+        """Look at a photograph as `gmae-tools edges` does: in overlapping tiles, whose readouts are joined.
+
+        Args:
+            photo: as for `predict`, but one.
+            looks: settings of `zeroshot.views.Looks`, such as `scales=(3, 4)`, `flip=True` and `refine=50`.
+
+        Example:
+            >>> model.look("photo.jpg").edges("closed-regions")  # float32 [H, W], what the command writes
+        """
+        from gmae_tools.photographs import photograph
+        from gmae_tools.zeroshot.views import Looks, look
+
+        return look(self, photograph(photo), Looks(**looks))
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:
         """Gaussians from features; `grid` and `mask` say which patch each token belongs to."""

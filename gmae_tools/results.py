@@ -33,6 +33,7 @@ from gmae_tools.zeroshot.views import Views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from supervision import Detections
 
     from gmae_tools.scene import Scene
 
@@ -152,6 +153,12 @@ class Foreground(Shown):
     def boxes(self) -> np.ndarray:
         """Boxes of the mask's pieces, largest first, int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open."""
         return boxes_module.boxes(self.mask)
+
+    def to_supervision(self) -> Detections:
+        """The pieces of the mask as `supervision.Detections`; needs the extra `supervision`."""
+        from gmae_tools.adapters.supervision import detections
+
+        return detections(self.mask, self.probability)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.mask, dtype, copy=copy is not False)

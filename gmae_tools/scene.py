@@ -127,6 +127,8 @@ class Scene:
     ) -> EdgeMap:
         """The edge map that `gmae-tools edges --scales 1` writes: one look at the whole, thinned to its crests.
 
+        Without `--scales` the command looks at tiles of the photograph, too, which needs a model: `GMAE.look`.
+
         Args:
             readout: one of `zeroshot.names.EDGE_READOUTS`; `layers` is l@N.
             layers: the number N of depth groups of l@N, or several, whose maps are averaged; 16 by default.

@@ -25,7 +25,7 @@ from gmae_tools.cli import main
 MARK = "<!-- tested -->"
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "checkpoints").glob("*/*.md"))]
-DOCUMENTS += sorted((ROOT / "evals").glob("*.md"))
+DOCUMENTS += [*sorted((ROOT / "evals").glob("*.md")), ROOT / "CONTRIBUTING.md"]
 BLOCK = re.compile(rf"^({re.escape(MARK)}\n+)?```(bash|sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CALL = re.compile(r"^(?:.* -m gmae_tools|gmae-tools) (?=[a-z])")  # launched by torchrun, say, or itself
 INPUTS = ("checkpoints", "evals", "gmae_tools")  # what commands in the documents may refer to

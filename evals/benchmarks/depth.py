@@ -60,7 +60,7 @@ from evals.measurements import (
 from gmae_tools import checkpoints
 from gmae_tools.images import read_image, resize, write_image
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict
+from gmae_tools.prediction import predict_gaussians
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet
 from gmae_tools.report.figures import PAPER, depth_colors, depth_range
 from gmae_tools.report.tables import Row, format_rows
@@ -167,7 +167,7 @@ def layers_sheet(model: GMAE, label: str, photos: Sequence[Path]) -> np.ndarray:
 
 def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
     height, width = (round(side * PANEL / max(photo.shape[:2])) for side in photo.shape[:2])
-    gaussians, k = predict(model, photo).sort_by_depth(), model.config.k
+    gaussians, k = predict_gaussians(model, photo).sort_by_depth(), model.config.k
     scene = Scene(gaussians, model.camera, height, width)
     near = {name: max(1, k // part) for name, part in SHARES.items()}
     drawn = render_layers(scene, [*near.values(), k], 1)

@@ -33,7 +33,7 @@ from gmae_tools.checkpoint_names import RANDOM_PREFIX
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
 from gmae_tools.encoder.features import display_name
 from gmae_tools.encoder.finetune import FinetuneConfig, Machine, finetune, open_classifier
-from gmae_tools.predict import resolve_device
+from gmae_tools.prediction import resolve_device
 from gmae_tools.report.tables import format_rows
 
 Opener = Callable[[FinetuneConfig], nn.Module]  # a classifier with a head of the seed

@@ -61,7 +61,7 @@ from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.mae import MAE
 from gmae_tools.metrics.pictures import psnr, ssim
 from gmae_tools.model import GMAE, Autoencoder
-from gmae_tools.predict import has_bf16, resolve_device
+from gmae_tools.prediction import has_bf16, resolve_device
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.loop import LOG_FILE, PretrainConfig
 from gmae_tools.pretrain.optimizers import build_optimizers

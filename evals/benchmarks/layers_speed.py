@@ -29,7 +29,7 @@ from gmae_tools import checkpoints
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.metrics.pictures import StreamingSimilarity
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict_scene
+from gmae_tools.prediction import predict_scene
 from gmae_tools.report.figures import depth_colors
 from gmae_tools.report.layers import LayersRequest, write_layers
 from gmae_tools.report.tables import Row, format_rows

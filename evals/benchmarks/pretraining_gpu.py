@@ -36,7 +36,7 @@ from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.model import GMAEConfig
-from gmae_tools.predict import resolve_device
+from gmae_tools.prediction import resolve_device
 from gmae_tools.pretrain.loop import LOG_FILE, Execution, PretrainConfig, pretrain
 from gmae_tools.pretrain.optimizers import OptimizerConfig
 from gmae_tools.pretrain.schedule import Schedule

@@ -38,7 +38,7 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.mae import MAE, MAEConfig, mae_loss
 from gmae_tools.model import GMAE, AutoencoderConfig, GMAEConfig
-from gmae_tools.predict import resolve_device
+from gmae_tools.prediction import resolve_device
 from gmae_tools.pretrain.objectives.gmae import GMAEObjective, gmae_loss
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
 from gmae_tools.report.tables import Row, format_rows

@@ -49,7 +49,7 @@ from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize, to_tensor, write_image
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict_scene
+from gmae_tools.prediction import predict_scene
 from gmae_tools.refine import Rates, Refinement, RefineOptions, refine
 from gmae_tools.report.contact_sheet import Panel, Section, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import COLUMN, PAGE, PALETTE, STYLE, add_caption, depth_colors

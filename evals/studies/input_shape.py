@@ -20,7 +20,7 @@ from gmae_tools.finding import find_images
 from gmae_tools.images import read_image
 from gmae_tools.metrics.pictures import psnr
 from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.predict import predict_scene
+from gmae_tools.prediction import predict_scene
 from gmae_tools.report.tables import Row, format_rows
 
 COLUMNS = {"input": None, "psnr": 2, "better": None, "photographs": None}

@@ -24,7 +24,7 @@ from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.metrics.pictures import ssim
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict_scene
+from gmae_tools.prediction import predict_scene
 from gmae_tools.refine import Rates, RefineOptions, refine
 from gmae_tools.report.tables import Row, format_rows
 

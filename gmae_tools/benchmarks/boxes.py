@@ -22,6 +22,7 @@ from gmae_tools.benchmarks.figure_methods import RegionMethod
 from gmae_tools.benchmarks.pipeline import RunOptions
 from gmae_tools.benchmarks.predictions import MAPS
 from gmae_tools.benchmarks.regions import MaskRules, detection, predict_all, read_map
+from gmae_tools.benchmarks.shown import ShownTable
 from gmae_tools.datasets.boxed import BoxedPhoto
 from gmae_tools.datasets.named import ListedSet
 from gmae_tools.datasets.saliency import Split
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 _CHUNK = 16  # images that a process is given at a time
 
 
-@dataclass(frozen=True)
-class BoxResults:
+@dataclass(frozen=True, repr=False)
+class BoxResults(ShownTable):
     """The scores of several segmenters on a data set with boxes: `scores` by the names that `run` was given."""
 
     scores: Mapping[str, dict[str, Any]]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from gmae_tools.benchmarks.map_files import MapAndTruth, count_files, count_huma
 from gmae_tools.benchmarks.names import THRESHOLDS
 from gmae_tools.benchmarks.pipeline import RunOptions, predict
 from gmae_tools.benchmarks.predictions import MAPS
+from gmae_tools.benchmarks.shown import ShownTable
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryResult
 from gmae_tools.report.pr_curve import PrecisionRecallCurve, plot_pr_curves
@@ -38,8 +39,8 @@ COUNTS, HUMAN = "counts", "human"  # folders: what is matched in each map, and a
 SCORES = ("scores.json", "images.csv", "curve.csv", "curve.png", "human.json")
 
 
-@dataclass(frozen=True)
-class EdgeResults:
+@dataclass(frozen=True, repr=False)
+class EdgeResults(ShownTable):
     """The scores of several detectors on a split, and how well the annotators agree on it.
 
     Attributes:
@@ -49,7 +50,7 @@ class EdgeResults:
     """
 
     split: str
-    methods: Mapping[str, EdgeMethod] = field(repr=False)
+    methods: Mapping[str, EdgeMethod]
     results: Mapping[str, BoundaryResult]
     human: BoundaryResult | None = None
 

@@ -27,7 +27,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, write_image
 from gmae_tools.metrics.regions import check_map
 from gmae_tools.model import GMAE
-from gmae_tools.predict import resolve_device
+from gmae_tools.prediction import resolve_device
 from gmae_tools.splatting import Backend, choose_backend
 from gmae_tools.system.files import check_writable
 from gmae_tools.system.processes import in_processes, share, wait

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,7 @@ import numpy as np
 from gmae_tools.benchmarks.figure_methods import RegionMethod
 from gmae_tools.benchmarks.pipeline import RunOptions, predict
 from gmae_tools.benchmarks.predictions import MAPS
+from gmae_tools.benchmarks.shown import ShownTable
 from gmae_tools.datasets.named import ListedSet
 from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, pair_by_stem, read_grey
 from gmae_tools.errors import GmaeToolsError
@@ -75,8 +76,8 @@ class MaskRules:
         return method.threshold if self.threshold is None else self.threshold
 
 
-@dataclass(frozen=True)
-class RegionResults:
+@dataclass(frozen=True, repr=False)
+class RegionResults(ShownTable):
     """The scores of several segmenters on a data set.
 
     Attributes:
@@ -84,9 +85,9 @@ class RegionResults:
         scores: what `scores.json` holds for each of them.
     """
 
-    methods: Mapping[str, RegionMethod] = field(repr=False)
+    methods: Mapping[str, RegionMethod]
     results: Mapping[str, RegionResult]
-    scores: Mapping[str, dict[str, Any]] = field(repr=False)
+    scores: Mapping[str, dict[str, Any]]
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a segmenter with its scores, without the protocol."""

@@ -15,7 +15,7 @@ import sys
 
 import click
 
-from gmae_tools import __version__
+from gmae_tools.cli._version import print_versions
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.processes import is_first_to_fail
 from gmae_tools.system.untrusted import no_interruption_lost, protected
@@ -64,7 +64,14 @@ class ModuleGroup(click.Group):
 
 
 @click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="gmae-tools")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=print_versions,
+    help="Show the versions of this package, of torch and of the embedded checkpoint.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Report on stderr what was chosen automatically, and why.")
 def main(verbose: bool) -> None:
     """Gaussian masked autoencoders on photographs: layers, pretraining, analyses.

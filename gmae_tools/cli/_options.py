@@ -30,7 +30,6 @@ from gmae_tools.report.tables import FORMATS, Row, format_rows
 from gmae_tools.system.files import check_writable, remove_leftovers, sole_run
 from gmae_tools.system.processes import is_first_of_launch
 
-CHECKPOINT = "gmae-tiny"  # the default
 BACKENDS = ("auto", "cpu", "gsplat", "dense")
 
 _DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?")  # what this torch has of them, only torch can tell
@@ -118,13 +117,14 @@ def check_layers(layers: int, count: int | None) -> None:
 
 
 _checkpoint_option = partial(
-    click.option, "--checkpoint", default=CHECKPOINT, show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
+    click.option, "--checkpoint", default=checkpoint_names.DEFAULT, show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
     help="The model: an embedded one, a folder, a file of the authors' code (.ckpt), or one from the Hugging Face hub.",
 )  # fmt: skip
 checkpoint_option = _checkpoint_option(callback=check_checkpoints)
 unchecked_checkpoint_option = _checkpoint_option()  # of commands that may do without a model
 checkpoints_option = click.option(
-    "--checkpoint", "checkpoints", multiple=True, default=(CHECKPOINT,), show_default=True, metavar="NAME|PATH|...",
+    "--checkpoint", "checkpoints", multiple=True, default=(checkpoint_names.DEFAULT,), show_default=True,
+    metavar="NAME|PATH|...",
     callback=check_checkpoints,
     help="A model, as for other commands, or random:CHECKPOINT, its architecture untrained; may be repeated.",
 )  # fmt: skip

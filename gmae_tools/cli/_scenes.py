@@ -176,7 +176,7 @@ class Scenes:
         if is_gaussians_name(path.name):
             return self._read(path)
         from gmae_tools.images import read_image
-        from gmae_tools.predict import predict_scene
+        from gmae_tools.prediction import predict_scene
 
         assert self.opened is not None
         if photo is None:
@@ -220,7 +220,7 @@ class Scenes:
         with busy(f"reading {path}"):
             from gmae_tools import formats
             from gmae_tools.images import read_image
-            from gmae_tools.predict import resolve_device
+            from gmae_tools.prediction import resolve_device
             from gmae_tools.splatting import choose_backend
 
         device = resolve_device(self.options.device)

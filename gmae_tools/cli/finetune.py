@@ -79,7 +79,7 @@ def command(
         from gmae_tools.encoder.features import distinct_names
         from gmae_tools.encoder.finetune import FinetuneConfig, Machine, finetune, open_classifier
         from gmae_tools.encoder.probe import Answers
-        from gmae_tools.predict import resolve_device
+        from gmae_tools.prediction import resolve_device
         from gmae_tools.report.probe import COLUMNS, probe_rows
         from gmae_tools.report.tables import format_rows
 

@@ -99,7 +99,7 @@ def command(
 
     from gmae_tools.encoder.features import weights_digest
     from gmae_tools.encoder.invariance import TOKENS, measure, models_of, occlusions, read_curves, shuffled_batches
-    from gmae_tools.predict import resolve_device
+    from gmae_tools.prediction import resolve_device
     from gmae_tools.report.invariance import COLUMNS, curve_rows, plot_invariance, wide_table
     from gmae_tools.report.invariance import TOKENS as TOKEN_NAMES
     from gmae_tools.report.tables import format_rows

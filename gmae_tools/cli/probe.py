@@ -62,7 +62,7 @@ def command(
         check_neighbours,
         probe,
     )
-    from gmae_tools.predict import resolve_device
+    from gmae_tools.prediction import resolve_device
     from gmae_tools.report.probe import COLUMNS, probe_rows
     from gmae_tools.report.tables import format_rows
 

@@ -64,7 +64,7 @@ def command(
     with busy("loading the models"):
         from gmae_tools.encoder.features import distinct_names, load_autoencoder
         from gmae_tools.images import read_image
-        from gmae_tools.predict import resolve_device
+        from gmae_tools.prediction import resolve_device
         from gmae_tools.pretrain.reconstruction import check_rebuilds, reconstruct_photo
         from gmae_tools.report.reconstruction import COLUMNS, rows_of, write_reconstructions
         from gmae_tools.report.tables import format_rows

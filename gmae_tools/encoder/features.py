@@ -20,6 +20,7 @@ from gmae_tools import checkpoints
 from gmae_tools.checkpoint_names import RANDOM_PREFIX, TIMM_PREFIX
 from gmae_tools.datasets.photos import Photo, center_crop, decode_photo, prefetch, work_through
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats.timm import require_timm
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder
 from gmae_tools.system.torchvision_ops import ensure_torchvision
@@ -63,6 +64,7 @@ def open_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
     """
     where = torch.device(device)
     if name.startswith(TIMM_PREFIX):
+        require_timm()
         return _timm_extractor(name, where)
     return autoencoder_extractor(load_autoencoder(name), display_name(name), where)
 

@@ -34,10 +34,10 @@ from gmae_tools.datasets.labelled import LabelledPhotos
 from gmae_tools.datasets.photos import Photo, decode_photo
 from gmae_tools.encoder.features import load_autoencoder, random_like, weights_digest
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.formats.timm import timm_arguments, timm_weights
+from gmae_tools.formats.timm import require_timm, timm_arguments, timm_weights
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder
-from gmae_tools.predict import has_bf16
+from gmae_tools.prediction import has_bf16
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import end_with_parent
 from gmae_tools.system.settings import claim
@@ -149,8 +149,9 @@ def open_classifier(name: str, classes: int, config: FinetuneConfig) -> nn.Modul
             architecture with random weights of the seed, or `timm:NAME` for one of timm's pretrained models.
 
     Raises:
-        GmaeToolsError: there is no such model, it cannot be loaded, or it knows no drop path.
+        GmaeToolsError: there is no such model, it cannot be loaded, it knows no drop path, or timm is too old.
     """
+    require_timm()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if name.startswith(TIMM_PREFIX):
@@ -379,7 +380,7 @@ def finetune(
         predicted = _predict(model, questions, machine, config)
         with atomic_path(folder / WEIGHTS) as temporary:
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-            temporary.write_bytes(to_bytes(weights, {"format": "pt", "classes": json.dumps(data.classes)}))
+            temporary.write_bytes(to_bytes(weights, {"classes": json.dumps(data.classes)}))
         with atomic_path(folder / ANSWERS) as temporary:
             temporary.write_text(json.dumps({"steps": len(steps), "predicted": predicted}) + "\n")
         (folder / STATE).unlink(missing_ok=True)

@@ -7,8 +7,10 @@ itself is left to the user: pictures have to be normalised by ImageNet's mean an
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ _KNOWN = {
 }
 _NAMES = ("embed_dim", "depth", "num_heads", "patch_size", "img_size")
 SUFFIXES = (".safetensors", ".pth")
+_NEEDED = (1, 0)  # version of timm; before, its configurations of data were read by other functions
 
 _SHIM = """\
 # The torchvision that is installed here is not built for its torch, and timm imports it. Elsewhere, leave this out.
@@ -37,6 +40,17 @@ from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
 """
+
+
+def require_timm() -> None:
+    """Make sure that timm is new enough for its own models and for fine-tuning; nothing else here needs it.
+
+    Raises:
+        GmaeToolsError: The installed version is older than 1.0. Other packages may ask for such a version.
+    """
+    version = importlib.metadata.version("timm")
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _NEEDED:
+        raise GmaeToolsError(f"timm {version} is too old for this: run pip install --upgrade 'timm>=1.0'")
 
 
 def timm_arguments(model: Autoencoder, image_size: int | None = None) -> dict[str, Any]:
@@ -80,6 +94,7 @@ def export_timm(model: Autoencoder, path: str | os.PathLike[str], image_size: in
     Raises:
         GmaeToolsError: another suffix, or a side that is not a multiple of the patch size.
     """
+    ensure_torchvision()  # for whoever goes on to load the file with timm in this process
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise GmaeToolsError(f"{path}: name it {' or '.join('*' + suffix for suffix in SUFFIXES)}")

@@ -35,7 +35,7 @@ from gmae_tools.datasets.photos import PhotoStore, held_out_split, prefetch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder, AutoencoderConfig
-from gmae_tools.predict import has_bf16, resolve_device
+from gmae_tools.prediction import has_bf16, resolve_device
 from gmae_tools.pretrain.batches import BatchMaker, BatchPlan, Placement
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.objectives import GMAEObjective, Objective

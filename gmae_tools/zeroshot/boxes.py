@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 SMALL = 0.01  # share of the foreground's pixels; smaller pieces are noise
@@ -20,12 +22,25 @@ def boxes(mask: np.ndarray, *, small: float = SMALL) -> np.ndarray:
     Returns:
         int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open (x1 - x0 is the width); n is 0 where the mask is empty.
     """
+    kept = [piece.bbox for piece in _pieces(mask, small)]
+    return np.array([(left, top, right, bottom) for top, left, bottom, right in kept], np.int64).reshape(-1, 4)
+
+
+def pieces(mask: np.ndarray, *, small: float = SMALL) -> np.ndarray:
+    """The pieces of a mask themselves, bool `[n, H, W]`, in the order of their `boxes`."""
+    kept = _pieces(mask, small)
+    found = np.zeros((len(kept), *mask.shape), bool)
+    for own, piece in zip(found, kept, strict=True):
+        own[piece.slice] = piece.image
+    return found
+
+
+def _pieces(mask: np.ndarray, small: float) -> list[Any]:
     from skimage.measure import label, regionprops
 
-    pieces = sorted(regionprops(label(mask, connectivity=2)), key=lambda piece: -piece.area)
+    found = sorted(regionprops(label(mask, connectivity=2)), key=lambda piece: -piece.area)
     least = small * np.count_nonzero(mask)
-    kept = [piece.bbox for number, piece in enumerate(pieces) if number == 0 or piece.area >= least]
-    return np.array([(left, top, right, bottom) for top, left, bottom, right in kept], np.int64).reshape(-1, 4)
+    return [piece for number, piece in enumerate(found) if number == 0 or piece.area >= least]
 
 
 def largest_box(mask: np.ndarray) -> np.ndarray | None:

@@ -14,12 +14,10 @@ import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE
-from gmae_tools.predict import predict_scene
+from gmae_tools.prediction import predict_scene
 from gmae_tools.refine import RefineOptions, refine_scene
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
-from gmae_tools.zeroshot.edges import CLOSED, READOUTS, close, finish
-from gmae_tools.zeroshot.figure_ground import foreground_probability
 from gmae_tools.zeroshot.names import EDGE_SCALES, LAYERS
 
 _OVERLAP = 0.5  # of neighbouring tiles, as a fraction of the stride: tiles are 1.5 strides long
@@ -135,6 +133,8 @@ class Views:
         Raises:
             GmaeToolsError: there is no such readout, or `layers` does not fit the Gaussians.
         """
+        from gmae_tools.zeroshot.edges import CLOSED, READOUTS, close, finish  # with scipy, which layers do without
+
         known = READOUTS | CLOSED
         if readout not in known:
             raise GmaeToolsError(f"there is no edge readout {readout!r}: use {', '.join(known)}")
@@ -153,6 +153,8 @@ class Views:
         Args:
             method: one of `names.FOREGROUND_METHODS`.
         """
+        from gmae_tools.zeroshot.figure_ground import foreground_probability
+
         readout = partial(foreground_probability, method=method, backend=self.backend)
         return self.read(readout, ("foreground", method))
 

@@ -16,7 +16,7 @@ from gmae_tools import checkpoints
 from gmae_tools.cli import main
 from gmae_tools.images import read_image
 from gmae_tools.model import GMAEConfig
-from gmae_tools.predict import predict
+from gmae_tools.prediction import predict_gaussians
 
 K = GMAEConfig.preset("nano").k
 FILES = {f"{name}.{suffix}" for name in ("centres", "scales") for suffix in ("png", "pdf", "svg")} | {
@@ -80,7 +80,7 @@ def test_figures_and_numbers(checkpoint: Path, photos: Path, tmp_path: Path, wha
 @pytest.mark.usefixtures("without_figures")
 def test_numbers_are_those_of_the_prediction(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     assert density(checkpoint, photos / "one.png", "-o", tmp_path).exit_code == 0
-    gaussians = predict(checkpoints.load(str(checkpoint)), read_image(photos / "one.png"))
+    gaussians = predict_gaussians(checkpoints.load(str(checkpoint)), read_image(photos / "one.png"))
     written = rows(tmp_path / "gaussians.csv")
     for axis, name in enumerate("xyz"):
         expected = gaussians.means[0, :, axis].tolist()

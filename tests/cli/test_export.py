@@ -19,7 +19,7 @@ from gmae_tools.cli import main
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
 from gmae_tools.model import GMAEConfig
-from gmae_tools.predict import predict
+from gmae_tools.prediction import predict_gaussians
 from gmae_tools.splatting import rasterize
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -45,7 +45,7 @@ def export(checkpoint: Path, *arguments: str | Path) -> Result:
 def expected_picture(checkpoint: Path, photo: Path) -> np.ndarray:
     """Float RGB `[H, W, 3]` on white, as the model's own camera shows it."""
     model = checkpoints.load(str(checkpoint))
-    splats = project(predict(model, read_image(photo)), model.camera, HEIGHT, WIDTH)
+    splats = project(predict_gaussians(model, read_image(photo)), model.camera, HEIGHT, WIDTH)
     picture = rasterize(splats, HEIGHT, WIDTH, background=torch.ones(3)).image[0].movedim(0, -1)
     assert picture.std() > 0.05
     return picture.numpy()

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import gmae_tools
-from gmae_tools import predict, splatting
+from gmae_tools import prediction, splatting
 from gmae_tools.benchmarks import pipeline
 from gmae_tools.cli import main
 from gmae_tools.cli._options import folder_names
@@ -289,13 +289,13 @@ def test_a_folder_that_vanishes_ends_the_run(checkpoint: Path, tmp_path: Path, m
     for name in ("a", "b"):
         Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(tmp_path / f"{name}.png")
     out = tmp_path / "out"
-    original = predict.predict
+    original = prediction.predict_gaussians
 
     def lose_the_folder(*arguments: object) -> object:
         out.rename(tmp_path / "gone")
         return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(predict, "predict", lose_the_folder)
+    monkeypatch.setattr(prediction, "predict_gaussians", lose_the_folder)
     arguments = ["layers", str(tmp_path), "-o", str(out), "--checkpoint", str(checkpoint), "--layers", "1"]
     result = CliRunner().invoke(main, arguments)
     assert (result.exit_code, result.stdout) == (1, "")

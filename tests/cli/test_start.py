@@ -18,7 +18,7 @@ NEEDED = {
     "layers": {"huggingface_hub.hf_api"},
     "reconstruct": {"huggingface_hub.hf_api"},
     "export": {"huggingface_hub.hf_api", "scipy.special"},  # for rotations
-    "edges": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special"},
+    "edges": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special", "skimage"},
     "segment": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special", "skimage"},
     "view": {"huggingface_hub.hf_api", "scipy.ndimage", "scipy.special", "skimage"},
     "density": {"huggingface_hub.hf_api", "matplotlib", "scipy.ndimage", "scipy.special", "scipy.stats"},

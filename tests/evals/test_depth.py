@@ -110,7 +110,7 @@ def test_variants_differ_and_say_so() -> None:
         name: " ".join(map(str, depth_choices.pretrain_command(each, 100, 0)))
         for name, each in depth_choices.VARIANTS.items()
     }
-    assert len(commands) == len(set(commands.values())) == 16 + 7
+    assert len(commands) == len(set(commands.values())) == 16 + 9
     assert "--occlusion-gradient 0 " in commands["plain"] and "--camera gmae" in commands["plain"]
     assert "--size-depth-weight 0.0015 --region-depth-weight 0.0015" in commands["occlusion-both"]
     assert commands["random-queries"].count("--set") == len(depth_choices.MODEL) + 1

@@ -16,7 +16,7 @@ from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats import npz, ply, splat
 from gmae_tools.formats.perspective import PerspectiveView, for_viewers, in_perspective
-from gmae_tools.predict import predict
+from gmae_tools.prediction import predict_gaussians
 from gmae_tools.scene import Scene
 from tests.some_gaussians import K, some_gaussians
 
@@ -41,7 +41,7 @@ def test_a_prediction_comes_back_at_any_aspect(checkpoint: Path, tmp_path: Path,
     model = checkpoints.load(str(checkpoint))
     y, x = np.mgrid[:height, :width]
     photo = np.stack([x % 256, y % 256, (x + y) % 256], -1).astype(np.uint8)
-    scene = Scene(predict(model, photo), model.camera, height, width, photo)
+    scene = Scene(predict_gaussians(model, photo), model.camera, height, width, photo)
     ours = scene.render()
     assert ours.std() > 0.05
     for form in ("ply", "npz"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gmae_tools.encoder.features import open_extractor
+from gmae_tools.encoder.finetune import FinetuneConfig, open_classifier
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats.official_mae import from_official
 from gmae_tools.formats.timm import export_timm, loading_code, timm_arguments, timm_weights
@@ -104,3 +107,14 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(GmaeToolsError, match="multiples of 16 px"):
         export_timm(made(), tmp_path / "encoder.pth", 100)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_old_timm_is_refused_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The versions that other packages ask for will do for everything else."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.6.7")
+    for use in (
+        lambda: open_extractor("timm:vit_tiny_patch16_224"),
+        lambda: open_classifier("gmae-tiny", 2, FinetuneConfig()),
+    ):
+        with pytest.raises(GmaeToolsError, match=r"timm 0\.6\.7 is too old for this: run pip install"):
+            use()

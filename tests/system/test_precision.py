@@ -21,7 +21,7 @@ from gmae_tools.encoder.probe import LinearConfig, linear_predict
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.mae import CMAE, MAE, CMAEConfig, MAEConfig, paint_patches
 from gmae_tools.model import GMAE, Autoencoder, GMAEConfig
-from gmae_tools.predict import predict
+from gmae_tools.prediction import predict_gaussians
 from gmae_tools.pretrain.crops import bicubic_weights, resize_batch
 from gmae_tools.pretrain.objectives import OBJECTIVES
 from gmae_tools.pretrain.optimizers import OptimizerConfig, build_optimizers
@@ -244,7 +244,9 @@ def test_a_photograph_through_the_checkpoint_that_came_along(dtype: torch.dtype)
     height, width = shown.shape[:2]
 
     def picture() -> Tensor:
-        return rasterize(project(predict(model, shown), model.camera, height, width), height, width).image.float()
+        return rasterize(
+            project(predict_gaussians(model, shown), model.camera, height, width), height, width
+        ).image.float()
 
     expected = picture()
     model.to(dtype)

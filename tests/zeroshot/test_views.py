@@ -8,7 +8,7 @@ import torch
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.predict import predict
+from gmae_tools.prediction import predict_gaussians
 from gmae_tools.scene import Scene
 from gmae_tools.zeroshot.views import Looks, Views, look, tiles
 
@@ -45,9 +45,9 @@ def test_looks_at_tiles_and_their_mirror_images(model: GMAE, photo: np.ndarray) 
     views = look(model, photo, Looks((1, 2), flip=True)).views
     assert [(view.scale, view.mirrored) for view in views] == [(1, False), (1, True)] + 4 * [(2, False), (2, True)]
     for view in (views[0], views[-2]):
-        expected = predict(model, np.ascontiguousarray(photo[view.rows, view.columns]))
+        expected = predict_gaussians(model, np.ascontiguousarray(photo[view.rows, view.columns]))
         torch.testing.assert_close(view.scene.gaussians.means, expected.means)
-    mirrored = predict(model, np.ascontiguousarray(photo[views[-1].rows, views[-1].columns][:, ::-1]))
+    mirrored = predict_gaussians(model, np.ascontiguousarray(photo[views[-1].rows, views[-1].columns][:, ::-1]))
     torch.testing.assert_close(views[-1].scene.gaussians.means, mirrored.means)
 
 

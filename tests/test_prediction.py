@@ -8,7 +8,7 @@ import torch
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
-from gmae_tools.predict import predict, resolve_device
+from gmae_tools.prediction import predict_gaussians, resolve_device
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def photo(height: int, width: int) -> np.ndarray:
 
 def test_a_picture_of_the_models_size_is_seen_as_it_is(model: GMAE) -> None:
     picture = photo(64, 64)
-    found = predict(model, picture)
+    found = predict_gaussians(model, picture)
     expected = model(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
     torch.testing.assert_close(found.means, expected.means)
     torch.testing.assert_close(found.colors, expected.colors)
@@ -35,18 +35,18 @@ def test_a_picture_of_the_models_size_is_seen_as_it_is(model: GMAE) -> None:
 
 
 def test_size_and_shape_of_the_picture_hardly_matter(model: GMAE) -> None:
-    reference = predict(model, photo(64, 64)).means
+    reference = predict_gaussians(model, photo(64, 64)).means
     for height, width in ((128, 128), (480, 321), (33, 200)):
-        difference = predict(model, photo(height, width)).means - reference
+        difference = predict_gaussians(model, photo(height, width)).means - reference
         assert 0 < difference.abs().max() < 0.05  # sampling of the gradients
-    assert (predict(model, 255 - photo(64, 64)).means - reference).abs().max() > 0.2
+    assert (predict_gaussians(model, 255 - photo(64, 64)).means - reference).abs().max() > 0.2
 
 
 @pytest.mark.parametrize("size", [(32, 96), (80, 64)])
 def test_other_grids_on_request(model: GMAE, size: tuple[int, int]) -> None:
-    gaussians = predict(model, photo(50, 75), size)
+    gaussians = predict_gaussians(model, photo(50, 75), size)
     assert (gaussians.batch_size, gaussians.k) == (1, model.config.k)
-    assert not torch.equal(gaussians.means, predict(model, photo(50, 75)).means)
+    assert not torch.equal(gaussians.means, predict_gaussians(model, photo(50, 75)).means)
 
 
 def test_devices() -> None:

@@ -1,0 +1,181 @@
+"""From photographs to the scenes that a model predicts for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gmae_tools import checkpoints
+from gmae_tools.checkpoint_names import DEFAULT
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.gaussians import Gaussians
+from gmae_tools.images import resize, to_tensor
+from gmae_tools.model import GMAE
+from gmae_tools.photographs import Photograph, is_batch, photograph
+from gmae_tools.scene import Scene
+
+_BATCH = 16  # photographs that a model sees at once
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a CUDA GPU where there is one, and the CPU elsewhere.
+
+    Raises:
+        GmaeToolsError: no such device here; the message names those that there are.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise GmaeToolsError(f"device {name!r} is not available here: {_devices()}") from None
+    return device
+
+
+def _devices() -> str:
+    """Advice on which devices there are, for a message about one that there is not."""
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA; use auto or cpu"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA GPU (check its driver with nvidia-smi); use auto or cpu"
+    last = torch.cuda.device_count() - 1
+    return f"use auto, cpu or cuda{f':0 to cuda:{last}' if last > 0 else ''}"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware computes in bf16; where torch merely emulates it, float32 is faster."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@torch.inference_mode()
+def _see(model: GMAE, pictures: Sequence[np.ndarray], size: tuple[int, int] | None) -> Gaussians:
+    """Gaussians of pictures that may differ in size, one set each."""
+    height, width = size or (model.config.image_size, model.config.image_size)
+    images = torch.cat([to_tensor(resize(picture, height, width)) for picture in pictures])
+    gaussians: Gaussians = model(images.to(next(model.parameters()).device))
+    return gaussians
+
+
+def predict_gaussians(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = None) -> Gaussians:
+    """Gaussians of a photograph.
+
+    Args:
+        model: on any device, in evaluation mode.
+        picture: uint8 RGB `[H, W, 3]` of any size and aspect ratio.
+        size: height and width in pixels at which the model sees it, multiples of the patch size. By default the
+            square that the model was trained on, into which the photograph is squeezed: that rebuilds 3:2
+            photographs better than a grid of patches of their own shape (measured by `evals/studies/input_shape.py`).
+
+    Returns:
+        One set `[1, K, ...]` on the model's device, in units of the picture's half width and half height: it can be
+        rendered at any size, the photograph's own first of all.
+    """
+    return _see(model, [picture], size)
+
+
+def predict_scene(model: GMAE, photo: np.ndarray, size: tuple[int, int] | None = None) -> Scene:
+    """The scene of a photograph: what `predict_gaussians` says, the model's camera, and the photograph in its own size.
+
+    Args:
+        model, size: of `predict_gaussians`.
+        photo: uint8 RGB `[H, W, 3]`.
+    """
+    return _scene(model, predict_gaussians(model, photo, size), photo)
+
+
+def predict_scenes(model: GMAE, photos: Sequence[Photograph], size: tuple[int, int] | None = None) -> list[Scene]:
+    """The scenes of photographs of any sizes; the model sees several at once.
+
+    Args:
+        model, size: of `predict_gaussians`.
+        photos: each of them as `photographs.photograph` takes it.
+
+    Raises:
+        GmaeToolsError: one cannot be read; if there are several, the message says which.
+    """
+    scenes = []
+    for start in range(0, len(photos), _BATCH):
+        batch = range(start, min(start + _BATCH, len(photos)))
+        pictures = [_numbered(photos[index], index, len(photos)) for index in batch]
+        sets = _see(model, pictures, size)
+        scenes += [_scene(model, sets[index], picture) for index, picture in enumerate(pictures)]
+    return scenes
+
+
+@overload
+def predict(
+    photos: str | os.PathLike[str] | Image.Image,
+    model: GMAE | str | os.PathLike[str] = DEFAULT,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Scene: ...
+
+
+@overload
+def predict(
+    photos: list[Any] | tuple[Any, ...],
+    model: GMAE | str | os.PathLike[str] = DEFAULT,
+    *,
+    size: tuple[int, int] | None = None,
+) -> list[Scene]: ...
+
+
+@overload
+def predict(
+    photos: np.ndarray | Tensor,
+    model: GMAE | str | os.PathLike[str] = DEFAULT,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Any: ...
+
+
+def predict(
+    photos: Any, model: GMAE | str | os.PathLike[str] = DEFAULT, *, size: tuple[int, int] | None = None
+) -> Scene | list[Scene]:
+    """The scene of a photograph, or those of several.
+
+    Args:
+        photos: a photograph as a path, a PIL picture, an array `[H, W, 3]` or a tensor `[3, H, W]`
+            (`photographs.photograph` says which); or several: a list of any of these, which may differ in size, an
+            array `[B, H, W, 3]`, or a tensor `[B, 3, H, W]`.
+        model: that sees them, in evaluation mode, or the name of a checkpoint, as for `load`. A name loads the model
+            anew each time, so load it once for many calls.
+        size: of `predict_gaussians`.
+
+    Returns:
+        A `Scene` of one photograph, a list of them, in the same order, of several.
+
+    Raises:
+        GmaeToolsError: a photograph cannot be read, or is none; or there is no such checkpoint.
+
+    Example:
+        >>> predict("photo.jpg")
+        Scene(1,024 Gaussians, gmae camera, 481 x 321 px, with its photograph)
+    """
+    if not isinstance(model, GMAE):
+        model = checkpoints.load(model)
+    if is_batch(photos):
+        return predict_scenes(model, photos, size)
+    return predict_scene(model, photograph(photos), size)
+
+
+def _scene(model: GMAE, gaussians: Gaussians, photo: np.ndarray) -> Scene:
+    return Scene(gaussians, model.camera, photo.shape[0], photo.shape[1], photo)
+
+
+def _numbered(given: Photograph, index: int, count: int) -> np.ndarray:
+    try:
+        return photograph(given)
+    except GmaeToolsError as error:
+        if count == 1:
+            raise
+        raise GmaeToolsError(f"photograph {index + 1} of {count}: {error}") from None
