@@ -166,7 +166,7 @@ def _identified(encoded: IO[bytes], head: bytes) -> Image.Image:
 
 
 def _reads_avif() -> bool:
-    return "avif" in features.modules and features.check("avif")  # Pillow before 11.3 warns of a name it does not know
+    return "avif" in features.modules and bool(features.check("avif"))  # Pillow before 11.3 warns of a name it does not know
 
 
 def _brands(head: bytes) -> list[bytes]:
