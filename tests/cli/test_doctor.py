@@ -64,7 +64,7 @@ def test_a_backend_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_its_checkpoint_nothing_works_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "CHECKPOINT", "gmae-lost")
+    monkeypatch.setattr(diagnosis, "DEFAULT", "gmae-lost")
     monkeypatch.setattr(diagnosis, "describe_backends", lambda: [BackendStatus("cpu", False, "no reason")])
     result = doctor()
     assert result.exit_code == 1
