@@ -72,7 +72,11 @@ def walk(top: str | os.PathLike[str], without: Path | None = None) -> Iterator[t
 
 
 def find_images(
-    inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = False, without: Path | None = None
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = False,
+    without: Path | None = None,
+    others: tuple[str, ...] = (),
 ) -> list[Path]:
     """The pictures that command-line arguments name, in their order, each once even if several links lead to it.
 
@@ -85,20 +89,23 @@ def find_images(
         inputs: Files, folders and globs.
         recursive: Also take the pictures of all subfolders that are not hidden.
         without: A folder that is not entered, such as that of the results.
+        others: Suffixes in lower case of other files that are taken like pictures.
 
     Raises:
         GmaeToolsError: An input matches no picture, or there is no input.
     """
     found: dict[str, Path] = {}
     for text in inputs:
-        for path in _images_of(text, recursive, without):
+        for path in _images_of(text, recursive, without, others):
             found.setdefault(os.path.realpath(path), path)
     if not found:
         raise GmaeToolsError("no pictures given; name files, folders or globs")
     return list(found.values())
 
 
-def _images_of(text: str | os.PathLike[str], recursive: bool, without: Path | None) -> list[Path]:
+def _images_of(
+    text: str | os.PathLike[str], recursive: bool, without: Path | None, others: tuple[str, ...]
+) -> list[Path]:
     paths = matching_paths(text)
     named = Path(text).expanduser()
     if paths == [named]:
@@ -113,10 +120,11 @@ def _images_of(text: str | os.PathLike[str], recursive: bool, without: Path | No
         files, folders = sorted(set(files)), []
     if without:
         folders = [folder for folder in folders if not _is_same(folder, without)]
-    images = [path for path in files if is_image_name(path.name) and not is_special(path)]
+    taken = [path for path in files if is_image_name(path.name) or path.suffix.lower() in others]
+    images = [path for path in taken if not is_special(path)]
     several = f"{len(folders)} folders" if len(folders) > 1 else "the folder"
     if not images:
-        looked = f"no pictures here; looked for {' '.join(sorted(IMAGE_SUFFIXES))}"
+        looked = f"no pictures here; looked for {' '.join([*sorted(IMAGE_SUFFIXES), *others])}"
         hint = f"; -r also looks into {several} inside" if folders else ""
         raise GmaeToolsError(f"{text}: {looked}{hint}")
     report_skipped(str(text), sorted(set(files) - set(images)))

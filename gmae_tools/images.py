@@ -166,7 +166,8 @@ def _identified(encoded: IO[bytes], head: bytes) -> Image.Image:
 
 
 def _reads_avif() -> bool:
-    return "avif" in features.modules and features.check("avif")  # Pillow before 11.3 warns of a name it does not know
+    # Pillow before 11.3 does not know the name, and would warn of it.
+    return "avif" in features.modules and bool(features.check("avif"))
 
 
 def _brands(head: bytes) -> list[bytes]:

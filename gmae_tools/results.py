@@ -28,7 +28,7 @@ from gmae_tools.zeroshot import boxes as boxes_module
 from gmae_tools.zeroshot.density import Points, ScaleByDepth, density_map, scale_by_depth, summary
 from gmae_tools.zeroshot.figure_ground import foreground_mask
 from gmae_tools.zeroshot.layers import LayerPictures, PrefixScore, PrefixScores, over, pixels, render_layers
-from gmae_tools.zeroshot.names import LAYERS, PREFIXES
+from gmae_tools.zeroshot.names import LAYERS, MANY, PREFIX_SHARES, PREFIXES
 from gmae_tools.zeroshot.views import Views
 
 if TYPE_CHECKING:
@@ -82,13 +82,20 @@ class Layers(Shown):
 def layers(scene: Scene, ks: Sequence[int] | None, count: int, backend: Backend) -> Layers:
     """Render the nearest Gaussians and the depth groups of a scene; `Scene.layers` documents it."""
     scene = replace(scene, gaussians=scene.gaussians.detach().sort_by_depth())
-    chosen = tuple(ks) if ks is not None else (*(k for k in PREFIXES if k < scene.k), scene.k)
+    chosen = tuple(ks) if ks is not None else (*_prefixes(scene.k), scene.k)
     pictures = render_layers(scene, chosen, count, backend=backend)
     scores = PrefixScores(scene, len(chosen))
     firsts = pixels(over(pictures.firsts, pictures.first_alphas, _white()))
     for job in scores.jobs(slice(0, scene.height), firsts, pictures.first_alphas):
         job()
     return Layers(scene, chosen, pictures, tuple(scores.compute()))
+
+
+def _prefixes(count: int) -> list[int]:
+    """Numbers of nearest Gaussians to show by default, besides all."""
+    if count > MANY:
+        return [round(count * share / 100) for share in PREFIX_SHARES]
+    return [k for k in PREFIXES if k < count]
 
 
 @dataclass(frozen=True, repr=False)

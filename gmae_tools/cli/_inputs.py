@@ -31,14 +31,17 @@ class Inputs:
         return find_inputs(self.images, recursive=self.recursive, out=out)
 
 
-def input_options(*, required: bool = True) -> Decorator:
-    """The argument IMG and the option --recursive as one argument `inputs`, an `Inputs`."""
-    return gathered(
-        "inputs",
-        Inputs,
+def image_options(*, required: bool = True) -> tuple[Decorator, Decorator]:
+    """The argument IMG and the option --recursive."""
+    return (
         click.argument("images", metavar="IMG..." if required else "[IMG]...", nargs=-1, required=required),
         click.option("-r", "--recursive", is_flag=True, help="Also take the pictures in the subfolders of folders."),
     )
+
+
+def input_options(*, required: bool = True) -> Decorator:
+    """The argument IMG and the option --recursive as one argument `inputs`, an `Inputs`."""
+    return gathered("inputs", Inputs, *image_options(required=required))
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,16 @@ def input_path(text: str) -> Path:
     return STDIN if text == "-" else Path(text).expanduser()
 
 
-def find_inputs(inputs: tuple[str, ...], *, recursive: bool = False, out: str | None = None) -> tuple[list[Path], int]:
+def find_inputs(
+    inputs: tuple[str, ...], *, recursive: bool = False, out: str | None = None, others: tuple[str, ...] = ()
+) -> tuple[list[Path], int]:
     """The pictures that `inputs` name, each once, and how many inputs name none (reported on stderr).
 
     Args:
         inputs: files, folders, globs, or `-`.
         recursive: whether the subfolders of folders are searched, too.
         out: the folder of the results, which is never searched.
+        others: suffixes of other files that are taken like pictures.
 
     Raises:
         SystemExit: there is no picture at all.
@@ -97,7 +103,7 @@ def find_inputs(inputs: tuple[str, ...], *, recursive: bool = False, out: str | 
     without = Path(out).expanduser() if out else None
     for text in inputs:
         try:
-            for path in find_images([input_path(text)], recursive=recursive, without=without):
+            for path in find_images([input_path(text)], recursive=recursive, without=without, others=others):
                 paths.setdefault(os.path.realpath(path), path)
         except GmaeToolsError as error:
             print_error(error)

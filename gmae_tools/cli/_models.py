@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,18 +22,18 @@ from gmae_tools.cli._options import (
     refine_option,
     unchecked_checkpoint_option,
 )
-from gmae_tools.cli._progress import busy, look_progress, refine_with_progress
+from gmae_tools.cli._progress import busy, look_progress
 from gmae_tools.cli._scores import progress
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
     from gmae_tools.cli._options import Decorator
     from gmae_tools.model import GMAE
-    from gmae_tools.scene import Scene
     from gmae_tools.splatting import Backend
     from gmae_tools.zeroshot.views import Looks
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,31 +93,6 @@ class OpenModel:
         """K, the number of its Gaussians."""
         return self.model.config.k
 
-    def predict(self, photo: Path | np.ndarray) -> Scene:
-        """Predict the Gaussians of a photograph, given as a file or as an array, uint8 RGB `[H, W, 3]`."""
-        from gmae_tools.images import read_image
-        from gmae_tools.prediction import predict_scene
-
-        if isinstance(photo, Path):
-            photo = read_image(photo, max_pixels=self.options.max_pixels)
-        return predict_scene(self.model, photo)
-
-    def refine(self, scene: Scene, name: str, *, background: float = 1.0) -> Scene:
-        """Refine a prediction by `options.refine` steps, over a grey background, with a bar if that takes long."""
-        steps, backend = self.options.refine, self.options.backend
-        if not steps:
-            return scene
-        return refine_with_progress(scene, steps, name=name, background=background, backend=backend)
-
-    def scene(self, photo: Path | np.ndarray, name: str | None = None) -> Scene:
-        """Predict the Gaussians of a photograph, and refine them if `options.refine` asks for it.
-
-        Args:
-            photo: a file, or an array, uint8 RGB `[H, W, 3]`.
-            name: of the photograph, for the progress bar; by default that of the file.
-        """
-        return self.refine(self.predict(photo), name or (photo.name if isinstance(photo, Path) else "photograph"))
-
 
 _FOLLOWING = (device_option, backend_option, refine_option, max_pixels_option)
 # The options of a model as one argument `model`, a `ModelOptions`; a wrong --checkpoint is refused at once ...
@@ -137,6 +113,11 @@ class LooksOptions:
         from gmae_tools.zeroshot.views import Looks
 
         return Looks(self.scales or scales, self.flip, refine)
+
+    def warn_of_one_look(self) -> None:
+        """Say that files of Gaussians are seen in one look, if --scales or --flip ask for others."""
+        if self.flip or self.scales not in (None, (1,)):
+            _log.warning("--scales and --flip are for photographs: files of Gaussians are read in one look")
 
 
 def looks_options(default: str) -> Decorator:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gmae_tools.cli._inputs import Inputs, input_options
 from gmae_tools.cli._models import ModelOptions, model_options
 from gmae_tools.cli._options import OutputOptions, output_options, print_failure
 from gmae_tools.cli._progress import progress_over
+from gmae_tools.cli._scenes import SceneInputs, scene_options
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
 
@@ -25,40 +25,44 @@ COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scal
 
 
 @click.command()
-@input_options()
+@scene_options()
 @output_options("density")
 @model_options
-def command(inputs: Inputs, output: OutputOptions, model: ModelOptions) -> None:
+def command(inputs: SceneInputs, output: OutputOptions, model: ModelOptions) -> None:
     """Show where a model puts its Gaussians, and how large it makes them at which depth.
 
-    IMG is a picture, a folder of pictures, a glob, or - for a pipe; all are taken together. DIR receives two figures,
-    as PNG, PDF and SVG: centres (of one picture: each Gaussian, as opaque as it is; of several: the density of opacity)
-    and scales (against depth: medians and bands weighted by opacity). It also receives their numbers: gaussians.csv (a
-    line for each), density.csv and scales.csv.
+    IMG is a picture, a file of Gaussians (.ply, .splat, .npz), a folder of them, a glob, or - for a pipe; all are taken
+    together. DIR receives two figures, as PNG, PDF and SVG: centres (of one picture: each Gaussian, as opaque as it is;
+    of several: the density of opacity) and scales (against depth: medians and bands weighted by opacity). It also
+    receives their numbers: gaussians.csv (a line for each), density.csv and scales.csv.
 
     The table on stdout has a row for each picture: mean opacity, median scale and depth weighted by opacity, and
     Spearman's rank correlation of scale and depth (scale_depth), positive where the large lie behind.
     """
     paths, failures = inputs.find(output.out)
-    opened = model.open()
+    scenes = inputs.open(paths, model)
 
     from gmae_tools.zeroshot.density import Points, summary
 
     folder = output.folder()
     found: dict[str, Points] = {}
+    done: list[Path] = []
     for path in progress_over(paths, folder):
         try:
-            scene = opened.scene(path)
+            scene = scenes.scene(path)
             found[str(path)] = Points.of(scene)
-            photo = scene.photo
+            done.append(path)
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
     if found:
         everything = Points.join(list(found.values()))
-        what = Path(next(iter(found))).name if len(found) == 1 else f"N = {len(found):,} pictures"
-        caption = f"{what}, {model.name}, K = {opened.k}{model.refined}"
-        write_figures(everything, photo if len(found) == 1 else None, caption, folder)
+        what = done[0].name if len(done) == 1 else f"N = {len(found):,} pictures"
+        ks = sorted({len(points.x) for points in found.values()})
+        k = f"K = {ks[0]:,}" + (f" to {ks[-1]:,}" if len(ks) > 1 else "")
+        caption = f"{what}, {scenes.makers(done)}, {k}{model.refined}"
+        picture = scene.picture(backend=model.backend) if len(done) == 1 else None
+        write_figures(everything, picture, caption, folder)
         write_numbers(found, everything, folder)
         parts = found | ({"all": everything} if len(found) > 1 else {})
         rows: list[Row] = [{"image": name, "k": len(points.x), **summary(points)} for name, points in parts.items()]

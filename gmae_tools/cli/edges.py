@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from gmae_tools.benchmarks.names import EDGES, FIRST_EDGES, THRESHOLDS, scales_of
-from gmae_tools.cli._inputs import Inputs, input_options
 from gmae_tools.cli._models import (
     BenchmarkOptions,
     LooksOptions,
@@ -28,7 +27,8 @@ from gmae_tools.cli._options import (
     output_options,
     print_failure,
 )
-from gmae_tools.cli._progress import busy, look_progress, progress_over
+from gmae_tools.cli._progress import busy, progress_over
+from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
 from gmae_tools.cli._scores import render
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.zeroshot.names import EDGE_READOUTS, EDGE_SCALES, HIERARCHY, LAYERS
@@ -41,7 +41,7 @@ SHEET = "sheet.png"
 
 
 @click.command()
-@input_options(required=False)
+@scene_options(required=False)
 @data_options(
     click.option(
         "--dataset", type=click.Choice(["bsds500"]), help="Score the maps of a data set instead of writing pictures."
@@ -67,7 +67,7 @@ SHEET = "sheet.png"
 @output_options("edges")
 @optional_model_options
 def command(
-    inputs: Inputs,
+    inputs: SceneInputs,
     data: DataOptions,
     readouts: tuple[str, ...],
     layers: tuple[int, ...] | None,
@@ -79,10 +79,11 @@ def command(
 ) -> None:
     """Find edges without training for it.
 
-    With IMG (pictures, folders, globs, or - for a pipe) DIR/<name>/ receives a soft map for each readout and number of
-    layers (white is strong), and DIR/sheet.png a row for each of the first 50: photograph, ground truth if the picture
-    lies in a copy of BSDS500, maps. l@N is read from one look at the whole photograph, as published; --scales 3,4
-    reads it from tiles, as the other readouts are.
+    With IMG (pictures, files of Gaussians, folders, globs, or - for a pipe) DIR/<name>/ receives a soft map for each
+    readout and number of layers (white is strong), and DIR/sheet.png a row for each of the first 50: photograph, ground
+    truth if the picture lies in a copy of BSDS500, maps. l@N is read from one look at the whole photograph, as
+    published; --scales 3,4 reads it from tiles, as the other readouts are. Files of Gaussians (.ply, .splat, .npz) are
+    read in one look.
 
     With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ what the benchmark counts in it, and DIR
     the scores, the precision-recall curve, a table of the images and the settings. An interrupted run goes on where it
@@ -102,20 +103,29 @@ def command(
     if not set(names).isdisjoint(EDGE_READOUTS):
         model.check()
     if data.dataset:
+        inputs.refuse_views("is for files of Gaussians, not for --dataset")
         benchmark(data, names[0], layers or (LAYERS,), looks, thresholds, run, output, model)
         return
     paths, failures = inputs.find(output.out)
+    inputs.check(paths, model.refine)
     with busy("loading torch"):
         from gmae_tools.benchmarks.edge_methods import EdgeMethod
-    opened = None if set(names).isdisjoint(EDGE_READOUTS) else model.open()
-    source = opened.source if opened else None
+    uses_gaussians = not set(names).isdisjoint(EDGE_READOUTS)
+    scenes = inputs.open(paths, model, needed=uses_gaussians)
+    source = scenes.opened.source if scenes.opened else None
     methods = [
         EdgeMethod.named(name, source, looks.looks(model.refine, scales_of(name)), groups)
         for name in names
         for groups in ([(count,) for count in layers or HIERARCHY] if name == "layers" else [()])
     ]
-    about = f"K = {opened.k} Gaussians a look by {model.name}; {in_words(methods)}{model.refined}" if opened else ""
-    failures += write_pictures(paths, methods, about or "on the photographs", output.folder("*"), model)
+    about = []
+    if scenes.opened:
+        about.append(f"K = {scenes.opened.k} Gaussians a look by {model.name}; {in_words(methods)}{model.refined}")
+    if uses_gaussians and scenes.any_file(paths):
+        looks.warn_of_one_look()
+        about.append(f"{ONE_LOOK}{model.refined}")
+    subtitle = "; ".join(about) or "on the photographs"
+    failures += write_pictures(paths, methods, subtitle, output.folder("*"), scenes)
     if failures:
         raise SystemExit(1)
 
@@ -132,7 +142,7 @@ def in_words(methods: Sequence[EdgeMethod]) -> str:
 
 
 def write_pictures(
-    paths: Sequence[Path], methods: Sequence[EdgeMethod], about: str, folder: Path, model: ModelOptions
+    paths: Sequence[Path], methods: Sequence[EdgeMethod], about: str, folder: Path, scenes: Scenes
 ) -> int:
     """Write maps and a contact sheet; returns how many pictures could not be read, each of which is reported."""
     from gmae_tools.images import write_image
@@ -142,7 +152,7 @@ def write_pictures(
     rows, done, failures = [], 0, 0
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
-            row = find_edges(path, methods, folder / name, model)
+            row = find_edges(path, methods, folder / name, scenes)
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
@@ -156,24 +166,23 @@ def write_pictures(
     return failures
 
 
-def find_edges(path: Path, methods: Sequence[EdgeMethod], folder: Path, model: ModelOptions) -> EdgeRow:
+def find_edges(path: Path, methods: Sequence[EdgeMethod], folder: Path, scenes: Scenes) -> EdgeRow:
     """The maps of one picture, written to `folder` (l@16 as `l16.png`), as a row of the sheet."""
     import numpy as np
 
-    from gmae_tools.benchmarks.pipeline import maps
     from gmae_tools.datasets.bsds500 import read_boundaries
-    from gmae_tools.images import read_image, write_image
+    from gmae_tools.images import write_image
     from gmae_tools.report.edges import edge_row
 
-    photo = read_image(path, max_pixels=model.max_pixels)
+    photo, rendered, maps = scenes.maps(path, methods)
     shown = {}
     truth = truth_beside(path)
     if truth is not None:
         shown["ground truth"] = np.mean(read_boundaries(truth), axis=0)
-    for method, strength in zip(methods, maps(methods, photo, look_progress(model.refine)), strict=True):
+    for method, strength in zip(methods, maps, strict=True):
         shown[method.label] = strength
         write_image(folder / f"{method.label.replace('@', '')}.png", strength)
-    return edge_row(path.name, photo, shown)
+    return edge_row(path.name, photo, shown, rendered=rendered)
 
 
 def truth_beside(path: Path) -> Path | None:

@@ -8,18 +8,19 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from gmae_tools.cli._inputs import Inputs, input_options
-from gmae_tools.cli._models import ModelOptions, OpenModel, model_options
+from gmae_tools.cli._models import ModelOptions, model_options
 from gmae_tools.cli._options import folder_names, fov_option, out_option, output_folder, print_failure
 from gmae_tools.cli._progress import progress_over
+from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats import is_gaussians_name
 from gmae_tools.system.files import atomic_path
 
 FORMATS = ("ply", "splat", "npz", "svg")
 
 
 @click.command()
-@input_options()
+@scene_options()
 @click.option(
     "--format", "forms", type=click.Choice(FORMATS), multiple=True, default=("ply",), show_default=True,
     help="Of the files; more than once for several.",
@@ -27,11 +28,11 @@ FORMATS = ("ply", "splat", "npz", "svg")
 @fov_option
 @out_option("export", "Folder of the files.")
 @model_options
-def command(inputs: Inputs, forms: tuple[str, ...], fov: float, out: str, model: ModelOptions) -> None:
-    """Write the Gaussians of photographs for other programs.
+def command(inputs: SceneInputs, forms: tuple[str, ...], fov: float, out: str, model: ModelOptions) -> None:
+    """Write the Gaussians of photographs, or of other files, for other programs.
 
-    For each picture (file, folder, glob, or - for a pipe) DIR/<name>.<format> is written, and DIR/<name>.json, which
-    says how. The paths go to stdout. Formats:
+    For each picture or file of Gaussians (.ply, .splat, .npz; a folder, a glob, or - for a pipe) DIR/<name>.<format> is
+    written, and DIR/<name>.json, which says how. The paths go to stdout. Formats:
 
     \b
     ply    3-D Gaussian splatting, binary, as most viewers of Gaussians read it
@@ -42,13 +43,14 @@ def command(inputs: Inputs, forms: tuple[str, ...], fov: float, out: str, model:
     The model's own camera is not a perspective one. In ply and splat files the Gaussians are moved and reshaped so that
     a perspective camera sees the same picture: at (0, 0, -1 / tan(fov / 2)), looking along +z at the origin, x to the
     right and y downwards. The JSON file gives it in full. From elsewhere, one looks into the picture from the side.
+    Gaussians that a perspective camera sees already are written as they are.
     """
     paths, failures = inputs.find(out)
-    opened = model.open()
+    scenes = inputs.open(paths, model)
     folder = output_folder(out)
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
-            written = write_one(opened, path, folder / name, forms, fov)
+            written = write_one(scenes, path, folder / name, forms, fov)
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
@@ -59,26 +61,29 @@ def command(inputs: Inputs, forms: tuple[str, ...], fov: float, out: str, model:
         raise SystemExit(1)
 
 
-def write_one(opened: OpenModel, path: Path, target: Path, forms: tuple[str, ...], fov: float) -> list[Path]:
-    """Write one picture's files, `target` with a suffix for each format and `.json`; returns their paths."""
+def write_one(scenes: Scenes, path: Path, target: Path, forms: tuple[str, ...], fov: float) -> list[Path]:
+    """Write one input's files, `target` with a suffix for each format and `.json`; returns their paths."""
     import dataclasses
 
     from gmae_tools import __version__, formats
-    from gmae_tools.formats.perspective import PerspectiveView
+    from gmae_tools.formats.perspective import describe_view
 
-    scene, name = opened.scene(path), opened.options.name
-    title = f"{path.name}: {scene.k} Gaussians by {name}"
+    from_file = is_gaussians_name(path.name)
+    if from_file and path.resolve().parent == target.parent.resolve():
+        raise GmaeToolsError(f"{path}: lies in the folder of the results; choose another one with --out")
+    scene = scenes.scene(path)
+    title = f"{path.name}: {scene.k} Gaussians" + ("" if from_file else f" by {scenes.options.name}")
     files = [target.with_name(f"{target.name}.{form}") for form in dict.fromkeys(forms)]
     for file in files:
         formats.write(file, scene, fov=fov, title=title)
     record = {
         "image": str(path),
-        "checkpoint": name,
+        "checkpoint": None if from_file else scenes.options.name,
         "k": scene.k,
-        "refine": opened.options.refine,
+        "refine": scenes.options.refine,
         "background": [1.0, 1.0, 1.0],
         "files": [file.name for file in files],
-        "viewer": PerspectiveView(scene.height, scene.width, fov).to_dict(),
+        "viewer": describe_view(scene, fov),
         "camera": dataclasses.asdict(scene.camera),
         "gmae_tools": __version__,
     }

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gmae_tools.checkpoint_names import number_of_gaussians
-from gmae_tools.cli._inputs import Inputs, input_options
-from gmae_tools.cli._models import ModelOptions, OpenModel, model_options
+from gmae_tools.cli._models import ModelOptions, model_options
 from gmae_tools.cli._options import OutputOptions, check_layers, folder_names, output_options, print_failure
 from gmae_tools.cli._progress import progress_over, strip_progress
+from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats import is_gaussians_name
 from gmae_tools.system.files import atomic_path
+from gmae_tools.zeroshot.names import MANY, PREFIX_SHARES, PREFIXES
 
 if TYPE_CHECKING:
     from gmae_tools.report.layers import LayersRequest
     from gmae_tools.report.tables import Row
 
-DEFAULT_KS = "32,64,128,256,512,all"
+DEFAULT_KS = ",".join([*map(str, PREFIXES), "all"])
+DEFAULT_SHARES = ",".join([*(f"{share}%" for share in PREFIX_SHARES), "all"])  # of more than `MANY` Gaussians
 TABLE = "layers.csv"
+_SHARE = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?%")
 
 
 @click.command()
-@input_options()
-@click.option("--k", "ks", metavar="K,K,...", help=f"How many nearest Gaussians to show.  [default: {DEFAULT_KS}]")
+@scene_options()
+@click.option(
+    "--k", "ks", metavar="K|P%,...",
+    help="How many nearest Gaussians to show, or what share of them."
+    f"  [default: {DEFAULT_KS}; of more than {MANY:,}: {DEFAULT_SHARES}]",
+)  # fmt: skip
 @click.option("--layers", metavar="N", type=int, default=8, show_default=True, help="How many depth groups to show.")
 @click.option("--html", is_flag=True, help="Also write view.html, a page to take the photograph apart by hand.")
 @click.option(
@@ -35,7 +45,7 @@ TABLE = "layers.csv"
 @output_options("layers")
 @model_options
 def command(
-    inputs: Inputs,
+    inputs: SceneInputs,
     ks: str | None,
     layers: int,
     html: bool,
@@ -43,37 +53,42 @@ def command(
     output: OutputOptions,
     model: ModelOptions,
 ) -> None:
-    """Take photographs apart into depth layers.
+    """Take photographs, or anyone's Gaussians, apart into depth layers.
 
-    IMG is a picture, a folder of pictures, a glob, or - for a picture that comes through a pipe. For each picture,
-    DIR/<name>/ receives first_<K>.png (the nearest K Gaussians), layer_<n>.png (each of N equal depth groups alone, 1
-    is the nearest), depth.png (near is bright), sheet.png (all of these on one page) and gaussians.npz; with --html
-    also view.html, the page that gmae-tools view writes. The table (for each K: PSNR and SSIM against the photograph,
-    and coverage) goes to stdout and to DIR/layers.csv; with --refine it also has the PSNR of the prediction
-    (psnr_before). Refinement leaves the order of depths as it is.
+    IMG is a picture, a file of Gaussians (.ply, .splat, .npz), a folder of them, a glob, or - for a picture that comes
+    through a pipe. For each, DIR/<name>/ receives first_<K>.png (the nearest K Gaussians), layer_<n>.png (each of N
+    equal depth groups alone, 1 is the nearest), depth.png (near is bright), sheet.png (all of these on one page) and
+    gaussians.npz; with --html also view.html, the page that gmae-tools view writes. The table (for each K: PSNR and
+    SSIM against the photograph, which files of Gaussians have only with --photo, and coverage) goes to stdout and to
+    DIR/layers.csv; with --refine it also has the PSNR before refinement (psnr_before). Refinement leaves the order of
+    depths as it is.
 
-    A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
+    An input that cannot be read is reported on stderr, the others are done, and the exit code is 1.
     """
-    wanted = parse_ks(DEFAULT_KS if ks is None else ks)
-    count = number_of_gaussians(model.checkpoint)
-    check_layers(layers, count)  # before torch and the model are loaded
-    if count is not None:
-        fit_ks(wanted, count, exact=ks is not None)
+    wanted = parse_ks(ks) if ks is not None else None
+    if layers < 1:
+        check_layers(layers, number_of_gaussians(model.checkpoint))
     paths, failures = inputs.find(output.out)
-    opened = model.open()
-    chosen = fit_ks(wanted, opened.k, exact=ks is not None)
-    check_layers(layers, opened.k)
+    inputs.check(paths, model.refine)
+    count = number_of_gaussians(model.checkpoint)
+    if count is not None and not all(is_gaussians_name(path.name) for path in paths):
+        check_layers(layers, count)  # before torch and the model are loaded
+        fit_ks(wanted, count)
+    scenes = inputs.open(paths, model)
+    if scenes.opened:
+        check_layers(layers, scenes.opened.k)
+        fit_ks(wanted, scenes.opened.k)
 
     from gmae_tools.report.layers import LayersRequest
     from gmae_tools.report.tables import format_rows
 
     folder = output.folder("*")
-    request = LayersRequest(chosen, layers, background, model.name, model.backend, model.refine, html)
+    request = LayersRequest({}, layers, background, "", model.backend, model.refine, html)
     rows: list[Row] = []
     try:
         for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
             try:
-                rows += write_one(opened, path, request, folder / name)
+                rows += write_one(scenes, path, wanted, request, folder / name)
             except (GmaeToolsError, OSError) as error:
                 print_failure(path, error)
                 failures += 1
@@ -87,41 +102,53 @@ def command(
         raise SystemExit(1)
 
 
-def write_one(opened: OpenModel, path: Path, request: LayersRequest, folder: Path) -> list[Row]:
-    """Everything about one picture: read, predict, refine, render, write; returns its rows of the table."""
+def write_one(
+    scenes: Scenes, path: Path, wanted: tuple[str, ...] | None, request: LayersRequest, folder: Path
+) -> list[Row]:
+    """Everything about one input: read, predict, refine, render, write; returns its rows of the table."""
     from gmae_tools.report.layers import BACKGROUNDS, write_layers
 
-    before = opened.predict(path)
-    scene = opened.refine(before, path.name, background=BACKGROUNDS[request.background])
+    before = scenes.initial(path)
+    check_layers(request.layers, before.k)
+    request = replace(request, ks=fit_ks(wanted, before.k), checkpoint=scenes.maker(path))
+    scene = scenes.refine(before, path.name, background=BACKGROUNDS[request.background])
     progress = strip_progress(scene.height, scene.width, path.name)
     return write_layers(scene, request, folder, str(path), progress=progress, before=before if request.refine else None)
 
 
-def parse_ks(text: str) -> dict[str, int | None]:
-    """`32,all` as numbers by name, None for `all`, in rising order, each once.
+def parse_ks(text: str) -> tuple[str, ...]:
+    """`32,10%,all` as names of numbers of Gaussians, each once.
 
     Raises:
-        GmaeToolsError: an entry is neither a number of 1 or more nor `all`.
+        GmaeToolsError: an entry is neither a number of 1 or more, nor a share above 0 % up to 100 %, nor `all`.
     """
-    ks: set[int | None] = set()
-    for entry in text.split(","):
-        entry = entry.strip()
-        if entry != "all" and not (entry.isascii() and entry.isdigit() and int(entry) > 0):
-            raise GmaeToolsError(f"--k {text}: {entry!r} is not a number of 1 or more, nor 'all'")
-        ks.add(None if entry == "all" else int(entry))
-    return {str(k or "all"): k for k in sorted(ks, key=lambda k: (k is None, k))}
+    names = []
+    for entry in (entry.strip() for entry in text.split(",")):
+        if entry.isascii() and entry.isdigit() and int(entry) > 0:
+            names.append(str(int(entry)))
+        elif entry == "all" or (_SHARE.fullmatch(entry) and 0 < float(entry[:-1]) <= 100):
+            names.append(entry)
+        else:
+            raise GmaeToolsError(f"--k {text}: {entry!r} is not a number of 1 or more, a share such as 10%, nor 'all'")
+    return tuple(dict.fromkeys(names))
 
 
-def fit_ks(ks: dict[str, int | None], count: int, *, exact: bool) -> dict[str, int]:
-    """Numbers by name for a checkpoint of `count` Gaussians.
+def fit_ks(names: tuple[str, ...] | None, count: int) -> dict[str, int]:
+    """Numbers by name for `count` Gaussians, in rising order.
 
     Args:
-        exact: refuse numbers beyond `count`; they are left out if False.
+        names: as `parse_ks` has them; None for the default, whose numbers beyond `count` are left out.
 
     Raises:
         GmaeToolsError: a number is beyond `count`.
     """
-    beyond = [name for name, k in ks.items() if k is not None and k > count]
-    if beyond and exact:
-        raise GmaeToolsError(f"--k {beyond[0]}: there are {count} Gaussians; use 1 to {count}, or all")
-    return {name: k or count for name, k in ks.items() if name not in beyond}
+    default = parse_ks(DEFAULT_SHARES if count > MANY else DEFAULT_KS)
+    ks = {}
+    for name in default if names is None else names:
+        share = float(name[:-1]) / 100 if name.endswith("%") else 1.0
+        k = int(name) if name.isdigit() else max(1, round(share * count))
+        if k <= count:
+            ks[name] = k
+        elif names is not None:
+            raise GmaeToolsError(f"--k {name}: there are {count} Gaussians; use 1 to {count}, or all")
+    return dict(sorted(ks.items(), key=lambda item: (item[1], item[0] == "all")))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gmae_tools.benchmarks.names import MASKS, WHOLE
-from gmae_tools.cli._inputs import Inputs, input_options
 from gmae_tools.cli._models import (
     BenchmarkOptions,
     LooksOptions,
@@ -30,7 +29,8 @@ from gmae_tools.cli._options import (
     output_options,
     print_failure,
 )
-from gmae_tools.cli._progress import busy, look_progress, progress_over
+from gmae_tools.cli._progress import busy, progress_over
+from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
 from gmae_tools.cli._scores import MaskThreshold, min_max_option, render_boxes, render_regions, serialize
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
@@ -55,7 +55,7 @@ class MaskOptions:
 
 
 @click.command()
-@input_options(required=False)
+@scene_options(required=False)
 @data_options(
     click.option(
         "--dataset", metavar="NAME|DIR",
@@ -89,7 +89,7 @@ class MaskOptions:
 @output_options("segment")
 @optional_model_options
 def command(
-    inputs: Inputs,
+    inputs: SceneInputs,
     data: DataOptions,
     method: str | None,
     masks: MaskOptions,
@@ -100,11 +100,11 @@ def command(
 ) -> None:
     """Tell figure from ground without training for it.
 
-    With IMG (pictures, folders, globs, or - for a pipe) DIR/<name>/ receives probability.png, mask.png, cutout.png (the
-    figure on transparent ground), overlay.png (figure outlined, ground faded, box) and segment.json (box and area in
-    pixels), and DIR/sheet.png a row for each of the first 50. The box is that of the mask's largest region. Boxes and
-    areas also go to stdout. Unless a --method is named, all these are of grouped; the plain readout of depth stands
-    beside it: in probability-depth.png, on the sheet and in the table.
+    With IMG (pictures, files of Gaussians, folders, globs, or - for a pipe) DIR/<name>/ receives probability.png,
+    mask.png, cutout.png (the figure on transparent ground), overlay.png (figure outlined, ground faded, box) and
+    segment.json (box and area in pixels), and DIR/sheet.png a row for each of the first 50. The box is that of the
+    mask's largest region. Boxes and areas also go to stdout. Unless a --method is named, all these are of grouped; the
+    plain readout of depth stands beside it: in probability-depth.png, on the sheet and in the table.
 
     With --dataset DIR/maps/ receives the probability of figure of each photograph, and DIR the scores, the curves over
     thresholds, a table of the images and the settings. Where a data set has boxes the score is CorLoc, the share of the
@@ -114,7 +114,8 @@ def command(
     The scores also go to stdout. Several processes share the
     photographs: torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
 
-    Methods on the Gaussians: grouped (into a figure and a ground), depth (the plain readout). On the photograph:
+    Methods on the Gaussians: grouped (into a figure and a ground), depth (the plain readout); files of
+    Gaussians (.ply, .splat, .npz) are read in one look. On the photograph:
     centre-prior (a fixed blob), everything, otsu (the bright side), otsu-border (the side with less of the border),
     spectral-residual, grabcut (from a centred box).
     """
@@ -124,16 +125,24 @@ def command(
     if names[0] in FOREGROUND_METHODS:
         model.check()
     if data.dataset:
+        inputs.refuse_views("is for files of Gaussians, not for --dataset")
         benchmark(data, names, masks, looks, run, output, model)
         return
     paths, failures = inputs.find(output.out)
+    inputs.check(paths, model.refine)
     with busy("loading torch"):
         from gmae_tools.benchmarks.figure_methods import RegionMethod
-    opened = model.open() if names[0] in FOREGROUND_METHODS else None
-    source, views = opened.source if opened else None, looks.looks(model.refine, WHOLE)
+    uses_gaussians = names[0] in FOREGROUND_METHODS
+    scenes = inputs.open(paths, model, needed=uses_gaussians)
+    source, views = scenes.opened.source if scenes.opened else None, looks.looks(model.refine, WHOLE)
     methods = [RegionMethod.named(name, source, views) for name in names]
-    about = names[0] + (f" from K = {opened.k} Gaussians by {model.name}{model.refined}" if opened else "")
-    failures += write_pictures(paths, methods, masks.threshold, about, output, model)
+    about = names[0]
+    if scenes.opened:
+        about += f" from K = {scenes.opened.k} Gaussians by {model.name}{model.refined}"
+    if uses_gaussians and scenes.any_file(paths):
+        looks.warn_of_one_look()
+        about += f"; {ONE_LOOK}{model.refined}"
+    failures += write_pictures(paths, methods, masks.threshold, about, output, scenes)
     if failures:
         raise SystemExit(1)
 
@@ -144,7 +153,7 @@ def write_pictures(
     threshold: Threshold | None,
     about: str,
     output: OutputOptions,
-    model: ModelOptions,
+    scenes: Scenes,
 ) -> int:
     """Write pictures, boxes and a contact sheet; returns how many pictures could not be read, which are reported."""
     from gmae_tools.images import write_image
@@ -157,7 +166,7 @@ def write_pictures(
     done, failures = 0, 0
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
-            row, found = segment_one(path, methods, threshold, folder / name, model)
+            row, found = segment_one(path, methods, threshold, folder / name, scenes)
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
@@ -175,7 +184,7 @@ def write_pictures(
 
 
 def segment_one(
-    path: Path, methods: Sequence[RegionMethod], threshold: Threshold | None, folder: Path, model: ModelOptions
+    path: Path, methods: Sequence[RegionMethod], threshold: Threshold | None, folder: Path, scenes: Scenes
 ) -> tuple[ForegroundRow, list[dict[str, Any]]]:
     """Everything about one picture, written to `folder`; its row of the sheet, and a record of what each method found.
 
@@ -183,17 +192,16 @@ def segment_one(
     """
     import numpy as np
 
-    from gmae_tools.benchmarks.pipeline import maps
-    from gmae_tools.images import read_image, write_image
+    from gmae_tools.images import write_image
     from gmae_tools.metrics.regions import binarize
     from gmae_tools.report.segment import cutout, foreground_row, overlay
     from gmae_tools.zeroshot.boxes import largest_box
 
-    photo = read_image(path, max_pixels=model.max_pixels)
+    photo, rendered, maps = scenes.maps(path, methods)
     pictures: dict[str, np.ndarray] = {}
-    shown = {"photograph": photo}
+    shown = {"rendered" if rendered else "photograph": photo}
     records: list[dict[str, Any]] = []
-    for method, probability in zip(methods, maps(methods, photo, look_progress(model.refine)), strict=True):
+    for method, probability in zip(methods, maps, strict=True):
         level = method.threshold if threshold is None else threshold
         mask = binarize(probability, level)
         box, grey = largest_box(mask), np.rint(probability * 255).astype(np.uint8)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gmae_tools.checkpoint_names import number_of_gaussians
-from gmae_tools.cli._inputs import Inputs, input_options
-from gmae_tools.cli._models import ModelOptions, OpenModel, model_options
+from gmae_tools.cli._models import ModelOptions, model_options
 from gmae_tools.cli._options import OutputOptions, check_layers, folder_names, output_options, print_failure
 from gmae_tools.cli._progress import progress_over
+from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats import is_gaussians_name
 
 if TYPE_CHECKING:
     from gmae_tools.report.page import PageRequest
@@ -22,7 +24,7 @@ COLUMNS = {"image": None, "k": 0, "kilobytes": 0, "page": None}
 
 
 @click.command()
-@input_options()
+@scene_options()
 @click.option(
     "--layers", metavar="N", type=click.IntRange(1), default=8, show_default=True,
     help="How many depth groups to begin with; the page can change it.",
@@ -33,29 +35,32 @@ COLUMNS = {"image": None, "k": 0, "kilobytes": 0, "page": None}
 )  # fmt: skip
 @output_options("view", "Folder of the pages.")
 @model_options
-def command(inputs: Inputs, layers: int, side: int, output: OutputOptions, model: ModelOptions) -> None:
-    """Write pages on which photographs can be taken apart by hand.
+def command(inputs: SceneInputs, layers: int, side: int, output: OutputOptions, model: ModelOptions) -> None:
+    """Write pages on which photographs, or anyone's Gaussians, can be taken apart by hand.
 
-    IMG is a picture, a folder of pictures, a glob, or - for a pipe. DIR/<name>.html is a page that needs nothing but a
-    browser: choose the nearest K Gaussians, a slab of depths or one of N layers, see render, photograph or expected
-    depth, lay edges (l@N), figure and ground or the Gaussians' centres on top, and point at a pixel to learn which
-    Gaussian it belongs to. The names of the pages go to stdout.
+    IMG is a picture, a file of Gaussians (.ply, .splat, .npz), a folder of them, a glob, or - for a pipe.
+    DIR/<name>.html is a page that needs nothing but a browser: choose the nearest K Gaussians, a slab of depths or one
+    of N layers, see render, photograph or expected depth, lay edges (l@N), figure and ground or the Gaussians' centres
+    on top, and point at a pixel to learn which Gaussian it belongs to. A page holds 20,000 Gaussians at most; of a
+    larger set it shows fewer that look about the same, and says so. The names of the pages go to stdout.
 
-    A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
+    An input that cannot be read is reported on stderr, the others are done, and the exit code is 1.
     """
-    check_layers(layers, number_of_gaussians(model.checkpoint))  # before torch and the model are loaded
     paths, failures = inputs.find(output.out)
-    opened = model.open()
-    check_layers(layers, opened.k)
+    if not all(is_gaussians_name(path.name) for path in paths):
+        check_layers(layers, number_of_gaussians(model.checkpoint))  # before torch and the model are loaded
+    scenes = inputs.open(paths, model)
+    if scenes.opened:
+        check_layers(layers, scenes.opened.k)
 
     from gmae_tools.report.page import PageRequest
 
     folder = output.folder()
-    request = PageRequest(model.name, layers, model.refine, model.backend, side)
+    request = PageRequest("", layers, model.refine, model.backend, side)
     rows: list[Row] = []
     for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
         try:
-            rows.append(write_one(opened, path, request, folder / f"{name}.html"))
+            rows.append(write_one(scenes, path, request, folder / f"{name}.html"))
         except (GmaeToolsError, OSError) as error:
             print_failure(path, error)
             failures += 1
@@ -65,10 +70,11 @@ def command(inputs: Inputs, layers: int, side: int, output: OutputOptions, model
         raise SystemExit(1)
 
 
-def write_one(opened: OpenModel, path: Path, request: PageRequest, page: Path) -> Row:
-    """Everything about one picture: read, predict, refine, write; returns its row of the table."""
+def write_one(scenes: Scenes, path: Path, request: PageRequest, page: Path) -> Row:
+    """Everything about one input: read, predict, refine, write; returns its row of the table."""
     from gmae_tools.report.page import write_page
 
-    scene = opened.scene(path)
-    size = write_page(scene, request, page, path.name)
+    scene = scenes.scene(path)
+    check_layers(request.layers, scene.k)
+    size = write_page(scene, replace(request, checkpoint=scenes.maker(path)), page, path.name)
     return {"image": str(path), "k": scene.k, "kilobytes": round(size / 1000), "page": str(page)}

@@ -9,12 +9,17 @@ import click
 from gmae_tools.cli._inputs import input_path
 from gmae_tools.cli._models import ModelOptions, model_options
 from gmae_tools.cli._options import fov_option
+from gmae_tools.cli._scenes import SceneInputs, one_scene_options
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats import is_gaussians_name
 from gmae_tools.images import read_image
 from gmae_tools.report.viser_there import require_viser
 
+MOST_SPLATS = 200_000  # which browsers draw smoothly
+
 
 @click.command()
-@click.argument("image", metavar="IMG")
+@one_scene_options
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="To listen on.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True,
@@ -22,22 +27,34 @@ from gmae_tools.report.viser_there import require_viser
 )  # fmt: skip
 @fov_option
 @model_options
-def command(image: str, port: int, host: str, fov: float, model: ModelOptions) -> None:
-    """Show the Gaussians of a photograph (- for a pipe) in 3-D, in a browser at the address that is printed.
+def command(inputs: SceneInputs, port: int, host: str, fov: float, model: ModelOptions) -> None:
+    """Show the Gaussians of a photograph, or of a .ply, .splat or .npz, in 3-D, in a browser.
 
-    The first view is the picture; drag to turn the scene, scroll to come nearer, move the slider to see the nearest
-    Gaussians alone. Ctrl-C ends it. Needs viser: pip install 'gmae-tools[view3d]'.
+    The address is printed. IMG is a file, or - for a pipe. The first view is the picture; drag to turn the scene,
+    scroll to come nearer, move the slider to see the nearest Gaussians alone. Of more than 200,000 Gaussians fewer are
+    shown that look about the same from there, and that is said. Ctrl-C ends it. Needs viser: pip install
+    'gmae-tools[view3d]'.
     """
     require_viser()
-    path = input_path(image)
-    photo = read_image(path, max_pixels=model.max_pixels)  # before torch and the model are loaded
+    path = input_path(inputs.images[0])
+    photo = None
+    if not is_gaussians_name(path.name):
+        photo = read_image(path, max_pixels=model.max_pixels)  # before torch and the model are loaded
+    elif not path.is_file():
+        raise GmaeToolsError(f"{path}: no such file")
+    scenes = inputs.open([path], model)
 
     from gmae_tools.formats.perspective import for_viewers
     from gmae_tools.report.view3d import serve
+    from gmae_tools.simplify import simplify
 
-    scene = model.open().scene(photo, path.name)
-    source = f"{scene.k} by {model.name}{model.refined}"
-    moved, view = for_viewers(scene, fov)
+    scene = scenes.scene(path, photo)
+    shown = simplify(scene, MOST_SPLATS, backend=model.backend)
+    source = f"{scene.k:,}, {scenes.maker(path)}{model.refined}"
+    if shown.k < scene.k:
+        source += f", joined to {shown.k:,}"
+        click.echo(f"{path}: {scene.k:,} Gaussians are joined to {shown.k:,} that look about the same", err=True)
+    moved, view = for_viewers(shown, fov)
     with serve(moved, view, host=host, port=port, title=path.name, source=source):
         click.echo(f"http://{host}:{port}")
         while True:

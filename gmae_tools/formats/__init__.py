@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 READABLE = (".ply", ".splat", ".npz")  # suffixes of `read`
 WRITABLE = (*READABLE, ".svg")  # of `write`
+CAMERAS = ("pinhole", "gmae", "orthographic")  # the kinds of `camera.CameraKind`, for who does not load torch
 
 
 def is_gaussians_name(name: str) -> bool:

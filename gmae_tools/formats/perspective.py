@@ -124,6 +124,27 @@ def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
     return replace(scene, gaussians=reshaped, camera=view.camera(camera.blur))
 
 
+def describe_view(scene: Scene, fov: float) -> dict[str, object]:
+    """The perspective camera for which `formats.write` writes a scene, as plain types for JSON.
+
+    Args:
+        fov: in degrees along the longer side, unless the scene has a `pinhole` camera. Where its principal point is not
+            in the middle, the fields of view are those of a camera whose point is.
+    """
+    if scene.camera.kind != "pinhole":
+        return PerspectiveView(scene.height, scene.width, fov).to_dict()
+    across, down = scene.camera.focal, scene.camera.focal_y or scene.camera.focal
+    return {
+        "width": scene.width,
+        "height": scene.height,
+        "fov_x_degrees": math.degrees(2 * math.atan(1 / across)),
+        "fov_y_degrees": math.degrees(2 * math.atan(1 / down)),
+        "position": [0.0, 0.0, -scene.camera.distance],
+        "look_at": [0.0, 0.0, 1.0 - scene.camera.distance],
+        "up": [0.0, -1.0, 0.0],
+    }
+
+
 def for_viewers(scene: Scene, fov: float = DEFAULT_FOV) -> tuple[Scene, PerspectiveView]:
     """The scene for perspective viewers, and the view through which it looks like its picture.
 

@@ -113,7 +113,7 @@ def beside(path: Path) -> Viewpoint | None:
 def _viewpoint(record: dict[str, Any], *, perspective: bool) -> Viewpoint:
     camera, viewer = Camera(**record["camera"]), record["viewer"]
     height, width = int(viewer["height"]), int(viewer["width"])
-    if perspective:
+    if perspective and camera.kind != "pinhole":  # what a pinhole sees was written as it is
         across, down = (1 / math.tan(math.radians(viewer[f"fov_{axis}_degrees"]) / 2) for axis in "xy")
         camera = Camera("pinhole", -float(viewer["position"][2]), across, camera.blur, focal_y=down)
     return Viewpoint(camera, height, width)

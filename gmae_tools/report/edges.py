@@ -18,17 +18,26 @@ _CONTRAST = 1.5  # exponent: the eye should see the strong edges first
 
 @dataclass(frozen=True)
 class EdgeRow:
-    """A row of the sheet: its heading, and small pictures uint8 RGB `[h, w, 3]` of one size by their captions."""
+    """A row of the sheet: its heading, and small pictures uint8 RGB `[h, w, 3]` of one size by their captions.
+
+    Attributes:
+        rendered: whether the first picture, called `photograph`, is rendered from Gaussians.
+    """
 
     name: str
     pictures: Mapping[str, np.ndarray]
+    rendered: bool = False
+
+    def caption(self, name: str) -> str:
+        """What the sheet says below a picture."""
+        return "rendered" if self.rendered and name == "photograph" else name
 
 
-def edge_row(name: str, photo: np.ndarray, maps: Mapping[str, np.ndarray]) -> EdgeRow:
-    """The row of a photograph, uint8 RGB `[H, W, 3]`, and of soft maps in [0, 1] `[H, W]` by their captions."""
+def edge_row(name: str, photo: np.ndarray, maps: Mapping[str, np.ndarray], *, rendered: bool = False) -> EdgeRow:
+    """The row of a photograph or rendering, uint8 RGB `[H, W, 3]`, and of maps in [0, 1] `[H, W]` by captions."""
     size = panel_size(*photo.shape[:2], side=_PANEL)
     lines = {caption: ink(strength, *size) for caption, strength in maps.items()}
-    return EdgeRow(name, {"photograph": resize(photo, *size), **lines})
+    return EdgeRow(name, {"photograph": resize(photo, *size), **lines}, rendered)
 
 
 def edge_sheet(title: str, subtitle: str, rows: Sequence[EdgeRow]) -> np.ndarray:
@@ -39,7 +48,7 @@ def edge_sheet(title: str, subtitle: str, rows: Sequence[EdgeRow]) -> np.ndarray
     sections = []
     for row in rows:
         panels = [
-            Panel(in_box(row.pictures[caption], box), caption)
+            Panel(in_box(row.pictures[caption], box), row.caption(caption))
             if caption in row.pictures
             else Panel(nothing, f"no {caption}")  # a row without ground truth keeps its place free
             for caption in captions

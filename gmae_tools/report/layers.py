@@ -43,7 +43,7 @@ COLUMNS = {"image": None, "k": None, "psnr_before": 2, "psnr": 2, "ssim": 4, "co
 BACKGROUNDS = {"white": 1.0, "black": 0.0, "transparent": 1.0}
 
 _PANEL, _NARROWEST_PANEL = 240, 24  # longest and least side of a picture on the sheet in px
-_OWN_FILES = re.compile(r"(first_(\d+|all)|layer_\d+)\.png|view\.html")
+_OWN_FILES = re.compile(r"(first_(\d+|all|[\d.]+pct)|layer_\d+)\.png|view\.html")
 _PAGE = "view.html"
 
 Strips = Iterable[tuple[slice, LayerPictures]]
@@ -54,10 +54,10 @@ class LayersRequest:
     """Which pictures to write, and how.
 
     Attributes:
-        ks: numbers of nearest Gaussians to render together, by their names in the table (`"32"`, `"all"`).
+        ks: numbers of nearest Gaussians to render together, by their names in the table (`"32"`, `"10%"`, `"all"`).
         layers: number N of depth groups to render alone.
         background: one of `BACKGROUNDS`.
-        checkpoint: its name, for the sheet.
+        checkpoint: its name, or where else the Gaussians come from, for the sheet.
         backend: of `splatting.rasterize`.
         refine: steps by which the prediction is refined.
         html: whether a page is written too.
@@ -88,7 +88,7 @@ class LayersRequest:
 
     def first_files(self) -> list[str]:
         """Names of the first-K pictures."""
-        return [f"first_{name.zfill(3)}.png" for name in self.ks]
+        return [f"first_{name.zfill(3).replace('%', 'pct')}.png" for name in self.ks]
 
     def layer_files(self) -> list[str]:
         """Names of the layers' pictures, nearest first."""
@@ -134,13 +134,14 @@ def write_layers(
             for done in [pool.submit(job) for job in output.jobs(rows, strip)]:
                 done.result()
         scores = dict(zip(request.ks, output.scores.compute(), strict=True))
-        table: list[Row] = [{"image": image, "k": k if k == "all" else int(k), **vars(s)} for k, s in scores.items()]
+        table: list[Row] = [{"image": image, "k": int(k) if k.isdigit() else k, **vars(s)} for k, s in scores.items()]
         if before is not None:
             predicted = score_prefixes(before, ks, request.color, backend=request.backend)
             table = [{**row, "psnr_before": score.psnr} for row, score in zip(table, predicted, strict=True)]
         title, refined = Path(image).name, f", refined in {request.refine} steps" if request.refine else ""
-        subtitle = f"{request.checkpoint}, K = {scene.k} Gaussians{refined}"
-        sheet = layers_sheet(title, subtitle, scene, small, scores, color=request.color)
+        subtitle = f"{request.checkpoint}, K = {scene.k:,} Gaussians{refined}"
+        captions = {f"{name} ({request.ks[name]:,})" if "%" in name else name: each for name, each in scores.items()}
+        sheet = layers_sheet(title, subtitle, scene, small, captions, color=request.color)
         size = (sheet.shape[0], sheet.shape[1])
         files.enter_context(png_writer(folder / "sheet.png", *size, channels=3)).write(sheet)
         if request.html:

@@ -51,7 +51,7 @@ class PageRequest:
     """What a page shows and says.
 
     Attributes:
-        checkpoint: its name.
+        checkpoint: its name, or where else the Gaussians come from.
         layers: number N of depth groups, to begin with.
         refine: steps by which the prediction was refined.
         backend: of `splatting.rasterize`, for depth, edges and foreground.

@@ -6,6 +6,8 @@ EDGE_READOUTS = ("layers", "expected-depth", "regions", "combined", "render-grad
 FOREGROUND_METHODS = ("grouped", "depth")
 
 PREFIXES = (32, 64, 128, 256, 512)  # numbers of nearest Gaussians that are rendered together, besides all
+PREFIX_SHARES = (1, 3, 10, 30)  # the same in per cent, of scenes of more than `MANY` Gaussians
+MANY = 4096
 LAYERS = 16  # l@16: the number of depth groups of a single edge map
 HIERARCHY = (32, 16, 8, 4)  # the numbers of depth groups of a hierarchy of edge maps
 
