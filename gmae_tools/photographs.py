@@ -40,7 +40,7 @@ def photograph(given: Photograph) -> np.ndarray:
     if isinstance(given, Tensor):
         return from_array(_channels_last(given))
     raise GmaeToolsError(
-        f"a {type(given).__name__} is no photograph: give a path, a PIL picture, an array [H, W, 3], a tensor "
+        f"{type(given).__name__} is no photograph: give a path, a PIL picture, an array [H, W, 3], a tensor "
         "[3, H, W], or a list of them"
     )
 

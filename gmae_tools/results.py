@@ -142,7 +142,7 @@ class Foreground(Shown):
 
     def __repr__(self) -> str:
         share = f"{self.mask.mean():.0%} of {self.scene.width} x {self.scene.height} px"
-        return f"Foreground({share}, {len(self.boxes)} boxes)"
+        return f"Foreground({share}, {len(self.boxes)} box{'' if len(self.boxes) == 1 else 'es'})"
 
     @cached_property
     def mask(self) -> np.ndarray:
