@@ -132,8 +132,8 @@ def test_batches_of_arrays_and_tensors(model: GMAE) -> None:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "nothing": (None, r"a NoneType is no photograph: give a path, a PIL picture, an array \[H, W, 3\], a tensor"),
-    "bytes": (b"\xff\xd8", "a bytes is no photograph"),
+    "nothing": (None, r"NoneType is no photograph: give a path, a PIL picture, an array \[H, W, 3\], a tensor"),
+    "bytes": (b"\xff\xd8", "^bytes is no photograph"),
     "missing": ("no/such.jpg", "^no/such.jpg: no such file$"),
     "channels first": (PIXELS.transpose(2, 0, 1), r"not \[3, 30, 44\]; array.transpose\(1, 2, 0\)"),
     "channels last": (TENSOR.movedim(0, -1), r"not \[30, 44, 3\]; tensor.movedim\(-1, 0\)"),
@@ -144,8 +144,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     "NaN": (np.full((4, 4), np.nan), "nan"),
     "int64": (PIXELS.astype(np.int64), "not int64: convert it"),
     "complex": (PIXELS.astype(complex), "not complex128"),
-    "in a list": ([PIXELS, 3], "^photograph 2 of 2: a int is no photograph"),
-    "list in a list": ([[PIXELS]], "a list is no photograph"),
+    "in a list": ([PIXELS, 3], "^photograph 2 of 2: int is no photograph"),
+    "list in a list": ([[PIXELS]], "list is no photograph"),
 }
 
 
