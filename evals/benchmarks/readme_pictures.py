@@ -30,6 +30,7 @@ SHEETS = {
     "edges": (["edges", CAT, "--readout", "layers", "--readout", "closed-regions"], "sheet.png"),
     "segment": (["segment", CUP], "sheet.png"),
 }
+DEPTH = "gmae-tiny-depth"  # the checkpoint of one more picture
 WINDOW = 1200, 620  # px
 POINTED_AT = 0.576, 0.284  # of the width and the height: the coffee
 
@@ -50,6 +51,8 @@ def main(checkpoint: str, out: Path) -> None:
             extra = ["--k", counts] if name == "layers" else []
             run_gmae_tools(*command, *extra, "--checkpoint", checkpoint, "--out", work / name)
             keep(work / name / file, out / f"{name}.png")
+        run_gmae_tools("layers", CUP, "--k", "64,256,512,all", "--checkpoint", DEPTH, "--out", work / "depth")
+        keep(work / "depth" / CUP.stem / "sheet.png", out / "layers-depth.png")
         run_gmae_tools("view", CUP, "--checkpoint", checkpoint, "--out", work / "view")
         if photograph_page(next((work / "view").rglob("*.html")), work / "view.png"):
             keep(work / "view.png", out / "view.png")
