@@ -56,7 +56,7 @@ def invoke(*arguments: str) -> Result:
 
 def test_version() -> None:
     result = invoke("--version")
-    assert (result.exit_code, result.stdout.strip()) == (0, f"gmae-tools, version {gmae_tools.__version__}")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, f"gmae-tools, version {gmae_tools.__version__}")
 
 
 @pytest.mark.usefixtures("fail_some_how")

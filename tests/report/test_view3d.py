@@ -146,7 +146,8 @@ def test_command_serves_until_interrupted(checkpoint: Path, port: int, tmp_path:
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=20) == 130
             assert process.stdout.read() == ""
-            assert process.stderr.read() == "error: interrupted\n"
+            said = process.stderr.read().splitlines()  # on a slow machine also what is loaded
+            assert said[-1] == "error: interrupted" and all(line.startswith("loading ") for line in said[:-1])
         finally:
             process.kill()
 
