@@ -47,6 +47,7 @@ CASE = ["measure", "threads", "batch", "k"]
 FIRST_CALL = """
 import time, torch
 from gmae_tools.camera import Splats
+from gmae_tools.splatting import rasterize
 generator = torch.Generator().manual_seed(0)
 uniform = lambda *shape: torch.rand(1, 64, *shape, generator=generator).requires_grad_()
 conics = torch.tensor([0.1, 0.0, 0.1]).expand(1, 64, 3)
