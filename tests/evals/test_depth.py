@@ -23,6 +23,7 @@ from gmae_tools.cli.pretrain import command as pretrain
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image
 from gmae_tools.report.tables import format_rows
+from gmae_tools.system.files import atomic_path
 from tests.evals.toy_data import add_example
 
 SHAPE = (48, 64)
@@ -133,7 +134,8 @@ def test_runs_what_is_missing_and_collects(root: Path, tmp_path: Path, monkeypat
             raise depth_choices.click.ClickException("it failed")
         if "pretrain" not in words:
             row = dict.fromkeys(depth_cells.COLUMNS) | {"candidate": "x", "psnr": 20.5, "every": 6, "looks": "3,4"}
-            (log.parent / "depth.csv").write_text(format_rows([row], depth_cells.COLUMNS, "csv"))
+            with atomic_path(log.parent / "depth.csv") as whole:  # another thread may read it
+                whole.write_text(format_rows([row], depth_cells.COLUMNS, "csv"))
 
     monkeypatch.setattr(depth_choices.Processes, "run", pretend)
     data = ["--data", root / "photos", "--bsds", root, "--ecssd", root / "ecssd-dev", "--out", tmp_path / "runs"]
