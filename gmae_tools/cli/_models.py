@@ -136,7 +136,7 @@ def looks_options(default: str) -> Decorator:
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """How a benchmark is run: how many images are scored at a time, and whether other results are removed."""
+    """How a benchmark is run: how many pictures are worked on at a time, and whether other results are removed."""
 
     jobs: int | None
     overwrite: bool

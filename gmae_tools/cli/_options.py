@@ -159,7 +159,7 @@ format_option = click.option(
 
 
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(1), help="How many images are scored at a time.  [default: one a core]"
+    "--jobs", type=click.IntRange(1), metavar="N", help="How many pictures to work on at a time.  [default: one a core]"
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Remove results of other settings from DIR.")
 root_option = click.option(
