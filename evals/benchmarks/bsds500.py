@@ -32,7 +32,7 @@ from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.report.pr_curve import plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
-from gmae_tools.system.processes import cores, is_main, join
+from gmae_tools.system.processes import is_main, join
 from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks
 
@@ -151,7 +151,7 @@ def main(
     """Write tables and curves of each split into the folder of results, and print them."""
     join()
     data, methods = BSDS500(root), all_methods(checkpoint)
-    options = RunOptions(jobs or cores(), jobs or cores(), every, overwrite, progress=progress)
+    options = RunOptions(jobs, every, overwrite, progress=progress)
     results.mkdir(parents=True, exist_ok=True)
     for split in splits.split(","):
         folder = out / (split if every == 1 else f"{split}-every-{every}")

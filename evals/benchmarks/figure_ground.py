@@ -41,7 +41,6 @@ from gmae_tools.metrics.regions import RegionResult, binarize
 from gmae_tools.report.segment import Comparison, comparison_sheet
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
-from gmae_tools.system.processes import cores
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
 
@@ -213,7 +212,7 @@ def main(
 ) -> None:  # fmt: skip
     """Write the table, two sheets and the times into the folder of results, and print them."""
     source, methods, folder = Saliency(data, root), all_methods(checkpoint), out / split
-    options = RunOptions(jobs or cores(), jobs or cores(), every, overwrite, progress=progress)
+    options = RunOptions(jobs, every, overwrite, progress=progress)
     found = regions.run(source, split, methods, folder, rules=MaskRules(detection=scores_boxes()), options=options)
     pairs, rows = source.pairs(split)[::every], tabulate(found)
     title = f"Figure and ground: {len(pairs)} photographs of {Path(source.name).name}, {split} numbers"

@@ -27,7 +27,6 @@ from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.saliency import Saliency
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
-from gmae_tools.system.processes import cores
 from gmae_tools.zeroshot.names import EDGE_READOUTS, FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
 
@@ -93,7 +92,7 @@ def main(
 ) -> None:  # fmt: skip
     """Write the tables into the folder of results, and print them."""
     folder, source = out / f"every-{every}", ModelSource(checkpoint)
-    options = RunOptions(jobs or cores(), jobs or cores(), every, overwrite, progress=progress)
+    options = RunOptions(jobs, every, overwrite, progress=progress)
     tables = [("edges", EDGE_COLUMNS, edge_rows(BSDS500(root), source, steps, folder, options))]
     if ecssd:
         tables.append(("figure", FIGURE_COLUMNS, figure_rows(Saliency(ecssd, root), source, steps, folder, options)))

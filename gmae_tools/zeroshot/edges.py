@@ -51,7 +51,8 @@ RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
 
 _STRETCH_HALF = 0.25  # strength of a crest that stretching makes 0.625
 _REACH = 2  # px between the crests and the contours of one map, at most
-_STRIP_NUMBERS = 1 << 25  # floats in the pictures of all groups of a strip, 128 MB
+_STRIP_NUMBERS = 1 << 21  # floats in the pictures of all groups of a strip, 8 MB: four times as fast as 128 MB
+_TILE = 16  # px; strips begin at rows of the renderer's tiles
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def layer_index(
     height, width, splats = scene.height, scene.width, scene.splats()
     order = torch.argsort(splats.depths[0], stable=True)
     splats = Splats(*(getattr(splats, field.name)[:, order] for field in fields(Splats)))
-    rows = max(16, _STRIP_NUMBERS // (4 * layers * width))
+    rows = max(_TILE, _STRIP_NUMBERS // (4 * layers * width) // _TILE * _TILE)
     parts = []
     for part, strip, (sizes,) in strips(splats, height, rows, layer_sizes(scene.k, layers)):
         groups = rasterize_groups(strip, part.stop - part.start, width, sizes, backend=backend)
