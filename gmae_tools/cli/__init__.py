@@ -63,7 +63,7 @@ class ModuleGroup(click.Group):
             ctx.exit(EXIT_INTERRUPTED)
 
 
-@click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option(
     "--version",
     is_flag=True,

@@ -117,23 +117,23 @@ def check_layers(layers: int, count: int | None) -> None:
 
 
 _checkpoint_option = partial(
-    click.option, "--checkpoint", default=checkpoint_names.DEFAULT, show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
+    click.option, "--checkpoint", default=checkpoint_names.DEFAULT, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
     help="The model: an embedded one, a folder, a file of the authors' code (.ckpt), or one from the Hugging Face hub.",
 )  # fmt: skip
 checkpoint_option = _checkpoint_option(callback=check_checkpoints)
 unchecked_checkpoint_option = _checkpoint_option()  # of commands that may do without a model
 checkpoints_option = click.option(
-    "--checkpoint", "checkpoints", multiple=True, default=(checkpoint_names.DEFAULT,), show_default=True,
+    "--checkpoint", "checkpoints", multiple=True, default=(checkpoint_names.DEFAULT,),
     metavar="NAME|PATH|...",
     callback=check_checkpoints,
     help="A model, as for other commands, or random:CHECKPOINT, its architecture untrained; may be repeated.",
 )  # fmt: skip
 device_option = click.option(
-    "--device", default="auto", show_default=True, callback=check_device,
+    "--device", default="auto", callback=check_device,
     help="auto, cpu or cuda; auto takes a GPU if there is one.",
 )  # fmt: skip
 backend_option = click.option(
-    "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
+    "--backend", type=click.Choice(BACKENDS), default="auto",
     help="Renders the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
 )  # fmt: skip
 cache_option = click.option(
@@ -145,15 +145,15 @@ refine_option = click.option(
     help="Fit the Gaussians to the photograph by so many steps of gradient descent; 50 make them sharp.",
 )  # fmt: skip
 fov_option = click.option(
-    "--fov", type=click.FloatRange(5, 80), default=50.0, show_default=True, metavar="DEGREES",
+    "--fov", type=click.FloatRange(5, 80), default=50.0, metavar="DEGREES",
     help="Of the perspective camera that sees the picture: its field of view along the longer side.",
 )  # fmt: skip
 max_pixels_option = click.option(
-    "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True, metavar="N",
+    "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, metavar="N",
     help="Refuse larger pictures, such as decompression bombs; reading one takes 8 bytes a pixel, of WebP 16.",
 )  # fmt: skip
 format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True,
+    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0],
     help="Of the table on stdout.",
 )  # fmt: skip
 
@@ -169,7 +169,7 @@ root_option = click.option(
 
 def out_option(default: str | None, help_: str = "Folder of the results.") -> Decorator:
     """The option --out of a command whose results go into a folder."""
-    return click.option("-o", "--out", metavar="DIR", default=default, show_default=bool(default), help=help_)
+    return click.option("-o", "--out", metavar="DIR", default=default, help=help_)
 
 
 @dataclass(frozen=True)

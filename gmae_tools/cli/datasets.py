@@ -73,10 +73,10 @@ def check(name: str, root: Path) -> None:
 @command.command()
 @click.argument("photographs", nargs=-1, required=True)
 @click.option("-o", "--out", required=True, metavar="SHARDS", help="Folder of the shards.")
-@click.option("--shard-mb", default=30.0, show_default=True, metavar="MB", help="Megabytes in a shard, at most.")
-@click.option("--max-side", default=192, show_default=True, metavar="PX", help="Downscale longer sides to this.")
-@click.option("--format", "kind", type=click.Choice(["webp", "jpeg"]), default="webp", show_default=True)
-@click.option("--quality", default=80, show_default=True, help="Of the encoder, 1..100.")
+@click.option("--shard-mb", default=30.0, metavar="MB", help="Megabytes in a shard, at most.")
+@click.option("--max-side", default=192, metavar="PX", help="Downscale longer sides to this.")
+@click.option("--format", "kind", type=click.Choice(["webp", "jpeg"]), default="webp")
+@click.option("--quality", default=80, help="Of the encoder, 1..100.")
 def pack(photographs: tuple[str, ...], out: str, shard_mb: float, max_side: int, kind: Kind, quality: int) -> None:
     """Pack PHOTOGRAPHS (folder trees, files, globs) into tar shards, downscaled, for `pretrain --data`.
 

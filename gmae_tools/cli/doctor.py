@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Of the report."
-)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="Of the report.")
 def command(form: str) -> None:
     """Say what works here, what is missing, and what to install.
 

@@ -32,10 +32,10 @@ TABLE, SHEET = "reconstruct.csv", "reconstruction.png"
 @input_options()
 @checkpoints_option
 @click.option(
-    "--mask-ratio", type=click.FloatRange(0, 0.95), default=0.75, show_default=True, metavar="SHARE",
+    "--mask-ratio", type=click.FloatRange(0, 0.95), default=0.75, metavar="SHARE",
     help="Of the patches, hidden from the model.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides which patches.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Decides which patches.")
 @output_options("reconstructions")
 @device_option
 @backend_option

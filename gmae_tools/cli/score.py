@@ -48,10 +48,10 @@ def command() -> None:
     "protocol",
     _boundary_protocol,
     click.option(
-        "--thresholds", type=click.IntRange(1), default=THRESHOLDS, show_default=True, help="Number of thresholds."
+        "--thresholds", type=click.IntRange(1), default=THRESHOLDS, help="Number of thresholds."
     ),
     click.option(
-        "--max-distance", type=float, default=0.0075, show_default=True,
+        "--max-distance", type=float, default=0.0075,
         help="Distance matched pixels may have, as a fraction of the diagonal. A deviation from the benchmark.",
     ),
     click.option("--no-thin", is_flag=True, help="Match the binary maps unthinned. A deviation from the benchmark."),
@@ -105,12 +105,12 @@ def edges(
     "protocol",
     _region_protocol,
     click.option(
-        "--threshold", type=MaskThreshold(), metavar="otsu|FLOAT", default=0.5, show_default=True,
+        "--threshold", type=MaskThreshold(), metavar="otsu|FLOAT", default=0.5,
         help="Makes a map a mask, for IoU and accuracy.",
     ),
     min_max_option,
     click.option(
-        "--thresholds", type=click.IntRange(1, 256), default=255, show_default=True,
+        "--thresholds", type=click.IntRange(1, 256), default=255,
         help="How many of the thresholds 0/255, 1/255, ... F and E are taken at; PySODMetrics takes 256.",
     ),
 )  # fmt: skip
