@@ -1,4 +1,4 @@
-"""Scores of maps of edges and of foreground: the options of commands that score, and how the results are shown."""
+"""Options of commands that score maps of edges and of foregrounds, and tables of the scores."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ MASK_SCORES = {
     "mae": "mean absolute error; lower is better",
     "s_measure": "likeness of structure",
     "e_measure": "enhanced alignment, mean over thresholds",
-    "iou": "of the figure",
-    "accuracy": "share of right pixels",
+    "iou": "IoU of the figure",
+    "accuracy": "share of correct pixels",
 }
 BOX_SCORES = {
     "corloc": "share of the images whose one box finds an object",
-    "ap": "of all boxes, without classes; mean over IoU 0.5 to 0.95",
-    "ap50": "at IoU 0.5",
-    "ar100": "recall of at most 100 boxes an image, mean over IoU 0.5 to 0.95",
+    "ap": "average precision without classes, mean over IoU 0.5 to 0.95",
+    "ap50": "average precision at IoU 0.5",
+    "ar100": "recall with at most 100 boxes per image, mean over IoU 0.5 to 0.95",
 }
 MASK_KEYS = (*MASK_SCORES, "images", "protocol")
 
@@ -66,14 +66,14 @@ min_max_option = click.option(
 
 
 def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
-    """Pass the items on, with a bar on stderr in the first process of a launch."""
+    """Yield the items, with a bar on stderr in the first process of a launch."""
     from tqdm import tqdm
 
     yield from tqdm(items, total=length, desc=label, unit="image", mininterval=0.5, **bar_size(), disable=not is_main())
 
 
 def render(scores: dict[str, Any], format_: str) -> str:
-    """The scores of edges as text: a table for readers, a CSV line below its header, or a JSON object."""
+    """Scores of edges as a table, as a CSV line below its header, or as a JSON object."""
     if format_ != "table":
         return serialize(scores, format_)
     lines = []

@@ -1,4 +1,4 @@
-"""`gmae-tools doctor`: what works on this machine, and what is missing."""
+"""`gmae-tools doctor`: report what works on this machine, and what is missing."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="Of the report.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="Format of the report.")
 def command(form: str) -> None:
-    """Say what works here, what is missing, and what to install.
+    """Report what works on this machine, what is missing, and what to install.
 
-    Prints versions, devices, backends and why each is or is not usable, the checkpoints that came along, and the
-    folders that hold what was compiled or fetched. Every usable backend draws a small scene, which is compared with the
-    dense reference. Where there is a CUDA GPU, the first call may compile gsplat's kernels, which takes minutes.
+    The report lists versions, devices, backends and why each of them is usable or not, the embedded checkpoints, and
+    the folders of compiled kernels and downloads. Every usable backend renders a small scene, which is compared with
+    the dense reference. On a CUDA GPU the first call may compile the kernels of gsplat, which takes minutes.
 
-    The exit code is 0 if commands work with their default options, and 1 if not.
+    The exit code is 0 if commands work with their default options, else 1.
     """
     try:
-        with busy("looking at this machine, and drawing with every backend"):
+        with busy("examining this machine, and rendering with every backend"):
             from gmae_tools.diagnosis import diagnose
 
             diagnosis = diagnose()
@@ -38,7 +38,7 @@ def command(form: str) -> None:
 
 
 def as_text(diagnosis: Diagnosis) -> str:
-    """The report for readers, section by section."""
+    """The report as text."""
     from gmae_tools.report.tables import Row, format_rows
 
     backends: list[Row] = [

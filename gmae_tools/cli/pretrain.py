@@ -68,23 +68,23 @@ _SETTINGS = (
     _Setting("--background", click.Choice(["random", "white", "black"]), "gmae", "random",
              "Colour behind the Gaussians; random chooses a new one for every picture."),
     _Setting("--slot-depth-weight", float, "gmae", "0.001",
-             "Weight of the penalty on depth that follows from a Gaussian's place among those of its query, which would make "
-             "the grid of the queries visible in depth maps."),
+             "Weight of the penalty on depth that follows from the position of a Gaussian within its query, by which the "
+             "grid of the queries would appear in depth maps."),
     _Setting("--nested-weight", float, "gmae", "0",
              "Weight of the error of the pictures rendered from the nearest 1/8, 1/4 and 1/2 of the Gaussians alone."),
     _Setting("--gradient-weight", float, "gmae", "0",
              "Weight of the error of the differences between neighbouring pixels, which penalises blur."),
     _Setting("--occlusion-gradient", float, "gmae", "0.05",
-             "Temperature, in units of depth, of the gradient that depth gets from occlusion; 0 turns it off."),
+             "Temperature, in units of depth, of the gradient that depth gets from occlusion; 0 for no such gradient."),
     _Setting("--size-depth-weight", float, "gmae", "0.002",
-             "Weight of the prior that Gaussians with large footprints lie behind those with small ones; 0 turns it off."),
+             "Weight of the prior that Gaussians with large footprints lie behind those with small ones."),
     _Setting("--region-depth-weight", float, "gmae", "0.001",
-             "Weight of the prior that large regions of one colour lie behind small ones; 0 turns it off."),
+             "Weight of the prior that large regions of one colour lie behind small ones."),
     _Setting("--camera", click.Choice(["gmae", "orthographic", "pinhole"]), "gmae", "gmae",
-             "Camera that renders the Gaussians: in gmae depth shrinks footprints, in pinhole it also moves centres, in "
-             "orthographic it does neither."),
+             "Camera that renders the Gaussians. With gmae, depth shrinks footprints; with pinhole, it also moves centres; "
+             "with orthographic, it does neither."),
     _Setting("--normalise-targets", bool, "gmae, mae and r-mae", "",
-             "Measure errors after subtracting the mean of the photograph's patch and dividing by its standard deviation."),
+             "Compare patches after normalising both by the mean and the standard deviation of the photograph's patch."),
     _Setting("--reconstruction-weight", float, "r-mae", "1",
              "Weight of the error of the pixels decoded from the second view."),
     _Setting("--own-decoder/--shared-decoder", bool, "r-mae", "--own-decoder",
@@ -92,7 +92,7 @@ _SETTINGS = (
     _Setting("--stop-gradient", bool, "r-mae", "",
              "Treat the decoded second view as a fixed target of the first one."),
     _Setting("--head", click.Choice(["decoder", "light"]), "c-mae", "decoder",
-             "Module that computes embeddings: the decoder of MAE, or two layers, for which mask tokens enter the encoder."),
+             "Module that computes embeddings: the decoder of MAE, or two layers and mask tokens in the encoder."),
     _Setting("--temperature", float, "c-mae", "0.2", "Temperature of InfoNCE."),
 )  # fmt: skip
 
