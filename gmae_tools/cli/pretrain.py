@@ -68,8 +68,8 @@ _SETTINGS = (
     _Setting("--background", click.Choice(["random", "white", "black"]), "gmae", "random",
              "Colour behind the Gaussians; random chooses a new one for every picture."),
     _Setting("--slot-depth-weight", float, "gmae", "0.001",
-             "Weight of the penalty on depth that follows from the position of a Gaussian within its query, by which the "
-             "grid of the queries would appear in depth maps."),
+             "Weight of the penalty on depth that follows from a Gaussian's position within its query. Without it, the "
+             "grid of the queries appears in depth maps."),
     _Setting("--nested-weight", float, "gmae", "0",
              "Weight of the error of the pictures rendered from the nearest 1/8, 1/4 and 1/2 of the Gaussians alone."),
     _Setting("--gradient-weight", float, "gmae", "0",
@@ -81,10 +81,10 @@ _SETTINGS = (
     _Setting("--region-depth-weight", float, "gmae", "0.001",
              "Weight of the prior that large regions of one colour lie behind small ones."),
     _Setting("--camera", click.Choice(["gmae", "orthographic", "pinhole"]), "gmae", "gmae",
-             "Camera that renders the Gaussians. With gmae, depth shrinks footprints; with pinhole, it also moves centres; "
-             "with orthographic, it does neither."),
+             "Camera of the renderer. With gmae, depth shrinks footprints; with pinhole, it also moves centres; with "
+             " orthographic, it does neither."),
     _Setting("--normalise-targets", bool, "gmae, mae and r-mae", "",
-             "Compare patches after normalising both by the mean and the standard deviation of the photograph's patch."),
+             "Compare patches after normalising both by mean and standard deviation of the photograph's patch."),
     _Setting("--reconstruction-weight", float, "r-mae", "1",
              "Weight of the error of the pixels decoded from the second view."),
     _Setting("--own-decoder/--shared-decoder", bool, "r-mae", "--own-decoder",

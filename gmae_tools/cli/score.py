@@ -54,7 +54,7 @@ def command() -> None:
         "--max-distance", type=float, default=0.0075,
         help="Largest distance of matched pixels, as a share of the diagonal. Other values deviate from the benchmark.",
     ),
-    click.option("--no-thin", is_flag=True, help="Match binary maps without thinning. This deviates from the benchmark."),
+    click.option("--no-thin", is_flag=True, help="Match maps without thinning. This deviates from the benchmark."),
 )  # fmt: skip
 @click.option(
     "--subset", is_flag=True, help="Score only images that are in both folders. This deviates from the benchmark."

@@ -1,4 +1,4 @@
-"""Fetch archives: downloads that resume, a checksum, and unpacking that distrusts the archive."""
+"""Resumable downloads with a checksum, and safe unpacking of archives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line, printable
 from gmae_tools.system.files import file_sha256
 
-Progress = Callable[[int, int | None], None]  # bytes there, bytes in all (None: not known)
+Progress = Callable[[int, int | None], None]  # takes the received bytes, and the bytes in all (None if unknown)
 
 _CHUNK = 1 << 18
 _SPARE = 64 << 20  # bytes left free on the disk
@@ -71,7 +71,7 @@ def download(
                 answer = printable(f"{error.code} {error.reason}")
                 raise GmaeToolsError(f"{url}: the server answers {answer}") from None
             problem: Exception = error
-        except (http.client.HTTPException, OSError) as error:  # of the connection: `_append` says what the disk says
+        except (http.client.HTTPException, OSError) as error:  # of the connection; `_append` reports errors of the disk
             problem = error
         failures = 0 if _size(part) > before else failures + 1
         if failures >= attempts:
@@ -193,7 +193,7 @@ def unpack_tar(
             with open_tar(archive) as tar:
                 _unpack_members(tar, unpacked, PurePosixPath(inside), max_bytes, str(archive))
                 _read_to_the_end(tar, str(archive))
-        except OSError as error:  # the disk's fault, not the archive's
+        except OSError as error:  # of the disk, not of the archive
             raise GmaeToolsError(f"{archive} cannot be unpacked in {folder.parent}: {error.strerror}") from None
         if not any(unpacked.iterdir()):
             raise GmaeToolsError(f"{archive} holds no {inside or 'files'}: is it the right archive?")

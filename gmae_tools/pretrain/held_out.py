@@ -1,4 +1,4 @@
-"""Held-out photographs of a run, and how well a model does on them."""
+"""Held-out photographs of a run, and measurements of a model on them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class HeldOut:
     # --- measurements ---------------------------------------------------------------------------------
 
     def metrics(self, model: Autoencoder, names: Sequence[str], size: int) -> dict[str, float]:
-        """The measurements `names` of pictures of `size` px: those of `psnr`, or `matched`. Empty without pictures."""
+        """Measure `names`, which are results of `psnr` or of `matched`, on pictures of `size` px; empty without pictures."""
         if "matched" in names:
             return self.matched(model, size)
         return self.psnr(model, size, hidden_only="psnr" not in names)
@@ -96,7 +96,7 @@ class HeldOut:
         crops = [center_crop(self.photos.photo(int(self.indices[number])), size) for number in numbers]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
 
-    # --- what a model makes of them -------------------------------------------------------------------
+    # --- results of a model ---------------------------------------------------------------------------
 
     def hidden(self, model: Autoencoder, images: Tensor, numbers: np.ndarray, ratio: float = MASKED) -> Tensor:
         """Hidden patches of pictures, bool `[b, N]`; a share `ratio` of them, chosen by the numbers `[b]`."""

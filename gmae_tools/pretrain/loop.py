@@ -2,7 +2,7 @@
 
 A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and held-out measurements), `state.pt` (all
 that is needed to continue), `model/` (the newest checkpoint, ready for `--checkpoint`) and `samples.png` (held-out
-pictures). Several machines share that folder. Decoded photographs are in a cache outside, which all runs share.
+pictures). Several machines share this folder. Decoded photographs are in a cache elsewhere, which all runs share.
 
 Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone, and the
 loss is a mean over samples. Therefore neither the number of processes nor accumulation nor an interruption changes the
@@ -52,7 +52,7 @@ CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "
 
 Compile = Literal["auto", "on", "off"]
 
-# Values of settings that `pretrain.json` of older versions lacks, by their place in it: what those versions did.
+# Values of settings that are missing in `pretrain.json` of older versions, which behaved according to these values.
 _FORMERLY = {
     "model.query_start": "grid",
     "objective.name": GMAEObjective.name,
@@ -133,7 +133,8 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is executed. It may change when a run is resumed, and changes the results by rounding errors at most.
+    """How a run is executed. These settings may change when a run is resumed; results change by rounding errors at
+    most.
 
     Args:
         backend: Backend of `rasterize`.
@@ -158,14 +159,16 @@ def pretrain(
     device: str = "auto",
     execution: Execution = Execution(),
 ) -> Path:
-    """Run or continue a run; returns the folder of the finished checkpoint. A finished run is left as it is.
+    """Start or continue a run, and return the folder of its checkpoint. A finished run does not change.
 
     Args:
         config: What to learn.
         out: Folder of the run, made if missing.
-        resume: Continue the run in `out`, from the start if nothing was saved yet. Without it, `out` must hold no run.
-        device: `auto`, `cpu` or `cuda`.
-        execution: What may differ between the parts of an interrupted run, as may device and number of processes.
+        resume: Whether to continue the run in `out`, from the start if nothing was saved yet. If False, `out` must
+            contain no run.
+        device: `auto`, `cpu` or `cuda`. It may differ between the parts of an interrupted run, as may the number of
+            processes.
+        execution: How the run is executed.
 
     Raises:
         GmaeToolsError: The folder holds another run, the data cannot be read, or training diverged.
@@ -192,7 +195,7 @@ def pretrain(
 
 @contextmanager
 def _torch_as_before(device: torch.device) -> Iterator[None]:
-    """Let matrix products use TF32 on a GPU; restore that setting and the random state in the end."""
+    """Let matrix products use TF32 on a GPU. At the end, restore that setting and the random state."""
     precision = torch.get_float32_matmul_precision()
     with torch.random.fork_rng(range(torch.cuda.device_count()) if device.type == "cuda" else ()):
         try:
@@ -323,7 +326,7 @@ class _Run:
         return self.out / MODEL_FOLDER
 
     def _train(self, batches: Iterator[Batch], bar: tqdm[Any]) -> None:
-        """Take all steps, and log, evaluate and save between them when that is due."""
+        """Take all steps, and log, evaluate and save at the configured intervals."""
         progress = self.latest_progress
         losses: list[Tensor] = []
         waited = 0.0
@@ -373,7 +376,7 @@ class _Run:
         return float(shared)
 
     def _size_of(self, step: int) -> int:
-        """Side in pixels of a step's pictures; with a time budget, the one that is due now."""
+        """Side in pixels of the pictures of a step; with a time budget, the present one."""
         schedule = self.config.schedule
         by_samples = schedule.progress(step * self.config.batch_size, 0)
         return schedule.resolution(by_samples if schedule.time_budget is None else self.latest_progress)
@@ -407,7 +410,7 @@ class _Run:
         return error
 
     def _finite_loss(self, losses: list[Tensor]) -> float:
-        """Mean over steps and processes. Nowhere else does the loop wait for the GPU."""
+        """Mean over steps and processes. The loop waits for the GPU only here."""
         loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
@@ -493,7 +496,7 @@ def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
 
 
 def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> str:
-    """A message: how many photographs there are, how many cannot be read, with an example, and where the cache is."""
+    """A message with the numbers of photographs, an example of the unreadable ones, and the path of the cache."""
     text = f"{training} photographs to train on, {held_out} held out"
     if photos.skipped:
         name, reason = photos.skipped[0]
@@ -505,7 +508,7 @@ def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> 
 
 
 def _clear_up(out: Path, step: int) -> None:
-    """Remove what a killed process logged after its last saved state, and a state that it was just writing."""
+    """Remove the lines that a killed process logged after its last saved state, and an unfinished state."""
     for leftover in out.glob(f".{Path(STATE_FILE).stem}.*.tmp*"):
         leftover.unlink()
     path = out / LOG_FILE

@@ -1,4 +1,4 @@
-"""Pictures rebuilt from their visible patches, by any model that renders or predicts pixels."""
+"""Reconstruction of pictures from their visible patches, by a GMAE or an MAE."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def reconstruct_photo(
 
     Args:
         model: A GMAE or an MAE.
-        photo: uint8 RGB `[H, W, 3]`.
+        photo: Photograph, uint8 RGB `[H, W, 3]`.
         mask_ratio: Share of hidden patches.
-        seed: Chooses them, alike for all photographs.
+        seed: Seed of the choice of hidden patches, which is the same for all photographs.
         backend: Backend of `rasterize`.
     """
     side, device = model.config.image_size, model.rgb_mean.device

@@ -1,4 +1,4 @@
-"""Occlusion invariance as a figure, CKA against the depth in the encoder, and as tables."""
+"""Figures and tables of occlusion invariance: CKA over the depth in the encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = {"model": None, "tokens": None, "occlusion": None, "ratio": 2, "block"
 
 
 def curve_rows(curves: Iterable[InvarianceCurve]) -> list[Row]:
-    """Rows of `COLUMNS`, one a stage of the encoder; block 0 is what enters the first."""
+    """Rows of `COLUMNS`, one for each stage of the encoder; block 0 is the input of the first block."""
     return [
         {"model": curve.model, "tokens": curve.tokens, "occlusion": curve.kind, "ratio": curve.ratio, "block": block,
          "cka": cka, "error": error}
@@ -34,7 +34,7 @@ def curve_rows(curves: Iterable[InvarianceCurve]) -> list[Row]:
 
 
 def wide_table(curves: Sequence[InvarianceCurve]) -> str:
-    """CKA for readers: a line a curve, a column a stage."""
+    """CKA as an aligned table with a row for each curve and a column for each stage of the encoder."""
     stages = max((curve.stages for curve in curves), key=len)
     columns: dict[str, int | None] = {"model": None, "tokens": None, "occlusion": None, "ratio": 2}
     columns |= dict.fromkeys(stages, 3)
@@ -48,13 +48,15 @@ def wide_table(curves: Sequence[InvarianceCurve]) -> str:
 
 
 def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], title: str) -> None:
-    """A panel for each occlusion, a line for each model (dashed: random weights) and a dot for what it returns.
+    """Plot a panel for each occlusion, in it a line for each model (dashed for random weights) and a dot for its
+    output.
 
     Bands and bars are standard errors.
 
     Args:
-        path: the suffix says in which format.
-        curves: of one kind of tokens.
+        path: File to write, in the format of its suffix.
+        curves: Curves of one kind of tokens.
+        title: Title of the figure.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -83,7 +85,9 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCur
         for axes in [*panels[1][:-1], *([panels[0][-1]] if halves else [])]:
             axes.set_xlabel("block")
             axes.tick_params(labelbottom=True)
-        lowest = min(value for curve in curves for value in curve.cka if value == value)  # NaN is not drawn
+        lowest = min(
+            value for curve in curves for value in curve.cka if value == value
+        )  # without NaN, which is not plotted
         bottom = 0.0 if lowest < 0.5 else lowest
         # All panels have the same axes.
         panels[0][0].set_ylim(min(bottom, lowest) - 0.03 * (1 - bottom), 1 + 0.03 * (1 - bottom))
@@ -98,8 +102,8 @@ def plot_kinds(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], 
     """One figure of all that was measured at one ratio: a column for each kind of occlusion, a row for each of tokens.
 
     Args:
-        path: the suffix says in which format.
-        curves: at one ratio, and of halves.
+        path: The suffix says in which format.
+        curves: At one ratio, and of halves.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -131,7 +135,7 @@ def plot_kinds(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], 
 
 
 def _draw(axes: Axes, curves: Sequence[InvarianceCurve], models: Sequence[str], norm: int) -> None:
-    """The lines of one occlusion, and the dots at `norm`; a model has the same colour in all panels."""
+    """Plot the lines of one occlusion, and dots at `norm`. A model has the same colour in all panels."""
     for curve in curves:
         blocks = range(len(curve.cka) - 1)
         color = PALETTE[models.index(curve.model) % len(PALETTE)]

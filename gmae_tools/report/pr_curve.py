@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEAST_RECALL = 0.01  # points below are left out (as in the official plot): nearly nothing is predicted there
-_COLORS = PALETTE[:6]  # the others are too light for lines, or people's
-_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # for further curves in the same colours
-_EQUAL_F = "0.72"  # grey
+LEAST_RECALL = 0.01  # points below it are omitted, as in the official plot; almost nothing is predicted there
+_COLORS = PALETTE[:6]  # the others are too light for lines, or used for annotators
+_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # of the first, second and third use of each colour
+_EQUAL_F = "0.72"  # a grey
 _HUMAN = PALETTE[-1]
 
 
 @dataclass(frozen=True)
 class PrecisionRecallCurve:
-    """One detector: recall [T] and precision [T] in [0, 1], and its best point (recall, precision)."""
+    """The curve of a detector: recall and precision `[T]` in [0, 1], and its best point (recall, precision)."""
 
     name: str
     recall: np.ndarray
@@ -40,10 +40,13 @@ def plot_pr_curves(
     human: tuple[float, float] | None = None,
     caption: str = "",
 ) -> Figure:
-    """A figure of the curves and, if given, the human (recall, precision), as wide as a column of a paper.
+    """Plot precision over recall, as wide as a column of a paper.
 
     Args:
-        path: of the file that is written, if any; its suffix says in which format (.png, .pdf, .svg).
+        path: File to write, in the format of its suffix (.png, .pdf, .svg); None to write none.
+        curves: Curves of detectors.
+        human: Recall and precision of the annotators; None to omit them.
+        caption: Line below the figure.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -74,7 +77,7 @@ def plot_pr_curves(
 
 
 def _plot_equal_f(axes: Axes) -> None:
-    """A line for each F of 0.1, 0.2, ..., 0.9, named at its right end."""
+    """Plot a line for each F of 0.1, 0.2, ..., 0.9, with its value at the right end."""
     for f in np.arange(1, 10) / 10:
         recall = np.linspace(f / (2 - f), 1, 100)  # where precision falls from 1 to f / (2 - f)
         axes.plot(recall, f * recall / (2 * recall - f), color=_EQUAL_F, linewidth=0.4, zorder=0)

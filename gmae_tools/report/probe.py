@@ -1,4 +1,4 @@
-"""The table of a probe: accuracy with its interval, and how it differs from that of the first model."""
+"""The table of a probe: accuracies with their intervals, and differences from the first model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ COLUMNS = {
 def probe_rows(answers: Sequence[Answers]) -> list[Row]:
     """Rows of `COLUMNS`, in the order of `answers`.
 
-    `low` and `high` are the 95 % interval of `top1`; `difference` is that to the first model which was asked the same
-    question, and lies `within` so much of the true one with 95 %.
+    `low` and `high` bound the 95 % interval of `top1`. `difference` is the difference of `top1` from the first model
+    with the same tokens, method and k, and `within` is half the width of its 95 % interval.
     """
     first: dict[tuple[str, str, int | None], Answers] = {}
     rows: list[Row] = []

@@ -1,4 +1,4 @@
-"""The figure of segmenters: F-beta over the threshold that makes their maps masks."""
+"""The figure of the benchmark of foreground maps: F-beta over the threshold of the mask."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 def plot_f_beta(path: str | os.PathLike[str] | None, curves: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
-    """A figure as wide as a column of a paper; in the legend stands the highest F-beta of each segmenter.
+    """Plot F-beta over the threshold, as wide as a column of a paper; the legend has the highest F-beta of each method.
 
     Args:
-        path: of the file that is written, if any; its suffix says in which format (.png, .pdf, .svg).
-        curves: tables with the columns `threshold` and `f_beta`, both in [0, 1], by the names of the segmenters.
+        path: File to write, in the format of its suffix (.png, .pdf, .svg); None to write none.
+        curves: Tables with the columns `threshold` and `f_beta`, both in [0, 1], by the names of the methods.
+        caption: Line below the figure.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

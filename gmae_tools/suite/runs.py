@@ -1,8 +1,8 @@
-"""Runs of benchmarks, each in a process of its own; what is finished is not run again.
+"""Runs of benchmarks, each in a process of its own. Finished benchmarks are not run again.
 
-The results of a part are kept in a folder whose name depends on everything that they depend on: script, arguments,
-data, weights, version of this package. A part that is finished there is used again, an interrupted one continues as far
-as its script can, and results of different settings never mix.
+The name of a part's folder is a digest of everything on which the results depend: script, arguments, data, weights,
+version of this package. Finished results are used again, an interrupted part continues as far as its script can, and
+results of different settings never mix.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Outcome:
 
     @property
     def printed(self) -> str:
-        """What it printed on stdout, or on stderr if it failed."""
+        """Its output on stdout, or on stderr if it failed."""
         return _text(self.folder / (MESSAGES if self.status == "failed" else PRINTED)) if self.folder else ""
 
     def result(self, file: str) -> Path:
