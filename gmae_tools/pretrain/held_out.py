@@ -36,7 +36,7 @@ class HeldOut:
     # --- measurements ---------------------------------------------------------------------------------
 
     def metrics(self, model: Autoencoder, names: Sequence[str], size: int) -> dict[str, float]:
-        """Measure `names`, which are results of `psnr` or of `matched`, on pictures of `size` px; empty without pictures."""
+        """The measurements `names`, results of `psnr` or of `matched`, on pictures of `size` px; empty without any."""
         if "matched" in names:
             return self.matched(model, size)
         return self.psnr(model, size, hidden_only="psnr" not in names)

@@ -113,7 +113,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DataSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Paths of a data set in the folder of all data sets, of which the first existing one is used, and how to get it."""
+    """Paths of a data set in the folder of all, of which the first existing one is used, and how to get it."""
 
     paths: tuple[str, ...] = ()
     get: str = ""
