@@ -164,11 +164,7 @@ def _require_space(path: Path, size: int | None) -> None:
 
 
 def unpack_tar(
-    archive: str | os.PathLike[str],
-    folder: str | os.PathLike[str],
-    *,
-    inside: str = "",
-    max_bytes: int = 4 << 30,
+    archive: str | os.PathLike[str], folder: str | os.PathLike[str], *, inside: str = "", max_bytes: int = 4 << 30
 ) -> None:
     """Unpack a part of a tar archive into a new folder, which appears when everything is unpacked.
 

@@ -152,12 +152,7 @@ class Execution:
 
 
 def pretrain(
-    config: PretrainConfig,
-    out: Path,
-    *,
-    resume: bool = False,
-    device: str = "auto",
-    execution: Execution = Execution(),
+    config: PretrainConfig, out: Path, *, resume: bool = False, device: str = "auto", execution: Execution = Execution()
 ) -> Path:
     """Start or continue a run, and return the folder of its checkpoint. A finished run does not change.
 
@@ -452,11 +447,7 @@ class _Run:
 
     def _log(self, **values: float) -> None:
         if self.accelerator.is_main_process:
-            line = {
-                "step": self.step,
-                "samples": self.step * self.config.batch_size,
-                "seconds": round(self.seconds, 3),
-            }
+            line = {"step": self.step, "samples": self.step * self.config.batch_size, "seconds": round(self.seconds, 3)}
             with open(self.out / LOG_FILE, "a") as file:
                 file.write(json.dumps({**line, **values}) + "\n")
 

@@ -210,13 +210,7 @@ def _depth_and_alpha(pictures: LayerPictures) -> tuple[np.ndarray, np.ndarray]:
 
 
 def layers_sheet(
-    title: str,
-    subtitle: str,
-    scene: Scene,
-    small: LayerPictures,
-    scores: Mapping[str, PrefixScore],
-    *,
-    color: Tensor,
+    title: str, subtitle: str, scene: Scene, small: LayerPictures, scores: Mapping[str, PrefixScore], *, color: Tensor
 ) -> np.ndarray:
     """All pictures on one sheet, as in Figures 6 and 7 of the paper: first-K pictures above, layers below.
 

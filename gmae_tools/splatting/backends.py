@@ -49,11 +49,7 @@ class BackendStatus:
 
 def describe_backends() -> list[BackendStatus]:
     """All backends, first the default on machines without a GPU."""
-    return [
-        _cpu_status(),
-        _gsplat_status(),
-        BackendStatus("dense", True, "plain torch, the slow reference"),
-    ]
+    return [_cpu_status(), _gsplat_status(), BackendStatus("dense", True, "plain torch, the slow reference")]
 
 
 @lru_cache

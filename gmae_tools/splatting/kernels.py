@@ -189,19 +189,7 @@ def _write_group(images, alphas, group, top, side, total, light, light_before, b
 
 @_compiled
 def composite(
-    shape,
-    colors,
-    group,
-    starts,
-    splats,
-    rows,
-    alpha_max,
-    bands,
-    background,
-    images,
-    alphas,
-    owner,
-    owner_weight,
+    shape, colors, group, starts, splats, rows, alpha_max, bands, background, images, alphas, owner, owner_weight
 ):
     """Composite the tiles of bands [bands[0], bands[1]) of one image, front to back.
 
