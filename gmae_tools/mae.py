@@ -168,6 +168,11 @@ class LightHead(nn.Module):
         return self.head(nn.functional.gelu(self.hidden(tokens[:, 1:]))).float().mean(1)
 
 
+def cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosines `[A, B]` between embeddings `[A, E]` and `[B, E]`."""
+    return nn.functional.normalize(first, dim=1) @ nn.functional.normalize(second, dim=1).T
+
+
 def _numbers(mask: Tensor | None) -> Tensor | None:
     """A mask as the numbers of the visible patches, int64 `[B, V]`."""
     return visible_patches(mask) if mask is not None and mask.dtype == torch.bool else mask

@@ -29,6 +29,7 @@ import torch
 
 from evals.bootstrap import resampled_regions
 from evals.common import as_markdown, progress
+from evals.figures import Comparison, comparison_sheet
 from gmae_tools.benchmarks import regions
 from gmae_tools.benchmarks.figure_methods import RegionMethod
 from gmae_tools.benchmarks.names import SEGMENTERS
@@ -38,7 +39,6 @@ from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mas
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, resize, to_tensor, write_image
 from gmae_tools.metrics.regions import RegionResult, binarize
-from gmae_tools.report.segment import Comparison, comparison_sheet
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores

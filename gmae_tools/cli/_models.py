@@ -132,12 +132,14 @@ def looks_options(default: str) -> Decorator:
         "looks",
         LooksOptions,
         click.option(
-            "--scales", type=Numbers(), metavar="S,S,...",
+            "--scales",
+            type=Numbers(),
+            metavar="S,S,...",
             help="Show the model S x S overlapping tiles of the photograph, and average over all S; 1 is the whole."
             f"  [default: {default}]",
         ),
         click.option("--flip", is_flag=True, help="Also show the model every tile mirrored, and average."),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,12 @@ class BenchmarkOptions:
         from gmae_tools.benchmarks.pipeline import RunOptions
 
         return RunOptions(
-            jobs=self.jobs, overwrite=self.overwrite, max_pixels=model.max_pixels, progress=progress,
+            jobs=self.jobs,
+            overwrite=self.overwrite,
+            max_pixels=model.max_pixels,
+            progress=progress,
             watch=look_progress(model.refine),
-        )  # fmt: skip
+        )
 
 
 # --jobs and --overwrite as one argument `run`, a `BenchmarkOptions`.

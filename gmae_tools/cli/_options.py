@@ -117,45 +117,63 @@ def check_layers(layers: int, count: int | None) -> None:
 
 
 _checkpoint_option = partial(
-    click.option, "--checkpoint", default=checkpoint_names.DEFAULT, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
+    click.option,
+    "--checkpoint",
+    default=checkpoint_names.DEFAULT,
+    metavar="NAME|PATH|hf://ORG/NAME[@REV]",
     help="The model: the name of an embedded one, a folder, a .ckpt of the authors' code, or a repository on the hub.",
-)  # fmt: skip
+)
 checkpoint_option = _checkpoint_option(callback=check_checkpoints)
 unchecked_checkpoint_option = _checkpoint_option()  # for commands that may not need a model
 checkpoints_option = click.option(
-    "--checkpoint", "checkpoints", multiple=True, default=(checkpoint_names.DEFAULT,),
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    default=(checkpoint_names.DEFAULT,),
     metavar="NAME|PATH|...",
     callback=check_checkpoints,
     help="A model, as for other commands; random:CHECKPOINT is its architecture with random weights; may be repeated.",
-)  # fmt: skip
+)
 device_option = click.option(
-    "--device", default="auto", callback=check_device,
-    help="auto, cpu or cuda; auto is a GPU if there is one.",
-)  # fmt: skip
+    "--device", default="auto", callback=check_device, help="auto, cpu or cuda; auto is a GPU if there is one."
+)
 backend_option = click.option(
-    "--backend", type=click.Choice(BACKENDS), default="auto",
-    help="Renderer of the Gaussians; auto is gsplat on a GPU if it is usable there. See gmae-tools doctor.",
-)  # fmt: skip
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    help="Renderer of the Gaussians; auto is gsplat on a GPU where it is usable. See gmae-tools doctor.",
+)
 cache_option = click.option(
-    "--cache", envvar=CACHE, show_envvar=True, metavar="DIR",
+    "--cache",
+    envvar=CACHE,
+    show_envvar=True,
+    metavar="DIR",
     help="Folder of decoded photographs that all runs share.  [default: ~/.cache/gmae-tools/photographs]",
-)  # fmt: skip
+)
 refine_option = click.option(
-    "--refine", type=click.IntRange(0), default=0, metavar="STEPS",
+    "--refine",
+    type=click.IntRange(0),
+    default=0,
+    metavar="STEPS",
     help="Fit the Gaussians to the photograph by this number of steps of gradient descent; 50 make them sharp.",
-)  # fmt: skip
+)
 fov_option = click.option(
-    "--fov", type=click.FloatRange(5, 80), default=50.0, metavar="DEGREES",
+    "--fov",
+    type=click.FloatRange(5, 80),
+    default=50.0,
+    metavar="DEGREES",
     help="Field of view of the perspective camera along the longer side of the picture.",
-)  # fmt: skip
+)
 max_pixels_option = click.option(
-    "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, metavar="N",
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    metavar="N",
     help="Refuse pictures with more pixels, such as decompression bombs. Reading takes 8 bytes per pixel, 16 for WebP.",
-)  # fmt: skip
+)
 format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0],
-    help="Format of the table on stdout.",
-)  # fmt: skip
+    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], help="Format of the table on stdout."
+)
 
 
 jobs_option = click.option(

@@ -62,10 +62,8 @@ class LateBar:
         with self._lock:
             if self._closed:
                 return
-            bar = self._bar = tqdm(
-                total=self.total, unit=self.unit, desc=self.label, mininterval=pause, **bar_size(),
-                delay=1e-9,  # shows nothing before the start time is set
-            )  # fmt: skip
+            size = {"delay": 1e-9, **bar_size()}  # the delay shows nothing before the start time is set
+            bar = self._bar = tqdm(total=self.total, unit=self.unit, desc=self.label, mininterval=pause, **size)
             bar.n, bar.start_t = self.done, self._start
             bar.refresh()
 

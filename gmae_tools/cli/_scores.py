@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -86,28 +86,29 @@ def render(scores: dict[str, Any], format_: str) -> str:
 
 
 def render_regions(scores: dict[str, Any], format_: str) -> str:
-    """The scores of maps of foreground as text; the table ends with everything that it has no line for."""
-    if format_ != "table":
-        return serialize(scores, format_)
-    lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in MASK_SCORES.items()]
-    others = {key: value for key, value in scores.items() if key not in (*MASK_SCORES, "protocol")}
-    for key, value in {**others, **scores["protocol"]}.items():
-        lines.append(f"{key.replace('_', ' ')}: {f'{value:.4f}' if isinstance(value, float) else _text(value)}")
-    return "\n".join(lines)
+    """Scores of maps of foregrounds as a table, as a CSV line below its header, or as a JSON object."""
+    return _render(
+        scores, format_, MASK_SCORES, lambda value: f"{value:.4f}" if isinstance(value, float) else _text(value)
+    )
 
 
 def render_boxes(scores: dict[str, Any], format_: str) -> str:
-    """The scores of boxes as text; the table ends with everything that it has no line for."""
+    """Scores of boxes as a table, as a CSV line below its header, or as a JSON object."""
+    return _render(scores, format_, BOX_SCORES, _text)
+
+
+def _render(scores: dict[str, Any], format_: str, meanings: dict[str, str], text: Callable[[Any], str]) -> str:
+    """Scores in one of the formats. A table explains the scores in `meanings`; `text` formats all others below."""
     if format_ != "table":
         return serialize(scores, format_)
-    lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in BOX_SCORES.items() if key in scores]
-    others = {key: value for key, value in scores.items() if key not in (*BOX_SCORES, "protocol")}
-    lines += [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in {**others, **scores["protocol"]}.items()]
+    lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in meanings.items() if key in scores]
+    others = {key: value for key, value in scores.items() if key not in (*meanings, "protocol")}
+    lines += [f"{key.replace('_', ' ')}: {text(value)}" for key, value in {**others, **scores["protocol"]}.items()]
     return "\n".join(lines)
 
 
 def serialize(scores: dict[str, Any], format_: str) -> str:
-    """The scores as a JSON object, or as a CSV line below its header."""
+    """Scores as a JSON object, or as a CSV line below its header."""
     if format_ == "json":
         return json.dumps(scores, indent=2)
     import pandas as pd

@@ -123,8 +123,8 @@ def cache(cache: str | None, remove: tuple[str, ...], form: str) -> None:
 def row(entry: Entry) -> Row:
     """A row of `COLUMNS`."""
     used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}"
-    return {"key": entry.key, "mb": entry.size / 1e6, "photographs": entry.photographs, "used": used,
-            "data": entry.data}  # fmt: skip
+    values = entry.key, entry.size / 1e6, entry.photographs, used, entry.data
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def megabytes(size: int) -> str:

@@ -32,9 +32,8 @@ TABLE, SHEET = "reconstruct.csv", "reconstruction.png"
 @input_options()
 @checkpoints_option
 @click.option(
-    "--mask-ratio", type=click.FloatRange(0, 0.95), default=0.75, metavar="SHARE",
-    help="Share of the patches that are hidden from the model.",
-)  # fmt: skip
+    "--mask-ratio", type=click.FloatRange(0, 0.95), default=0.75, help="Share of the patches that are hidden."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the choice of hidden patches.")
 @output_options("reconstructions")
 @device_option

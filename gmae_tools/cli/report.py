@@ -60,14 +60,21 @@ class DataPlaces:
     "data",
     DataPlaces,
     click.option(
-        "--data-root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets.",
+        "--data-root",
+        envvar="GMAE_TOOLS_DATA",
+        show_envvar=True,
+        metavar="DIR",
+        help="Folder of the data sets.",
         type=click.Path(path_type=Path),
     ),
     click.option(
-        "--data", type=Place(), multiple=True, metavar="NAME=PATH",
+        "--data",
+        type=Place(),
+        multiple=True,
+        metavar="NAME=PATH",
         help="Path of a data set that is elsewhere; may be repeated.",
     ),
-)  # fmt: skip
+)
 @click.option("--again", is_flag=True, help="Run finished parts again.")
 @output_options("report")
 @checkpoint_option

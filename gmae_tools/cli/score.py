@@ -47,15 +47,15 @@ def command() -> None:
 @gathered(
     "protocol",
     _boundary_protocol,
+    click.option("--thresholds", type=click.IntRange(1), default=THRESHOLDS, help="Number of thresholds."),
     click.option(
-        "--thresholds", type=click.IntRange(1), default=THRESHOLDS, help="Number of thresholds."
-    ),
-    click.option(
-        "--max-distance", type=float, default=0.0075,
+        "--max-distance",
+        type=float,
+        default=0.0075,
         help="Largest distance of matched pixels, as a share of the diagonal. Other values deviate from the benchmark.",
     ),
     click.option("--no-thin", is_flag=True, help="Match maps without thinning. This deviates from the benchmark."),
-)  # fmt: skip
+)
 @click.option(
     "--subset", is_flag=True, help="Score only images that are in both folders. This deviates from the benchmark."
 )
@@ -107,15 +107,20 @@ def edges(
     "protocol",
     _region_protocol,
     click.option(
-        "--threshold", type=MaskThreshold(), metavar="otsu|FLOAT", default=0.5,
+        "--threshold",
+        type=MaskThreshold(),
+        metavar="otsu|FLOAT",
+        default=0.5,
         help="Threshold of the mask for IoU and accuracy; otsu computes it for each map.",
     ),
     min_max_option,
     click.option(
-        "--thresholds", type=click.IntRange(1, 256), default=255,
+        "--thresholds",
+        type=click.IntRange(1, 256),
+        default=255,
         help="Number n of thresholds 0/255, 1/255, ..., (n - 1)/255 for F-beta and E-measure; 256 in PySODMetrics.",
     ),
-)  # fmt: skip
+)
 @jobs_option
 @_output_options("Folder of all scores, the curves, and a table of the images.")
 def masks(pred_dir: Path, gt_dir: Path, protocol: RegionProtocol, jobs: int | None, output: OutputOptions) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gmae_tools.camera import project
 from gmae_tools.datasets.photos import PhotoStore, center_crop
+from gmae_tools.mae import cosines
 from gmae_tools.model import GMAE, Autoencoder
-from gmae_tools.pretrain.objectives.siamese import cosines
 from gmae_tools.pretrain.reconstruction import psnr_of_hidden, reconstruct
 from gmae_tools.pretrain.sampling import MASKED, sample_masks
 from gmae_tools.splatting import Backend, rasterize

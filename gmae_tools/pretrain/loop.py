@@ -67,6 +67,7 @@ _FORMERLY = {
 # How long processes wait for one that decodes a data set or evaluates. If a process dies, the others end at once.
 _PATIENCE = timedelta(days=2)
 _BATCHES_AHEAD = 3
+_BAR = "{l_bar}{bar}| [{elapsed}<{remaining}] {postfix}"
 
 
 @dataclass(frozen=True)
@@ -207,27 +208,6 @@ def _precision(wanted: str, device: torch.device) -> str:
     return "bf16" if bf16 else "no"
 
 
-def _compiles(wanted: Compile, device: torch.device) -> bool:
-    """Whether to compile. On a CPU compilation takes longer than it saves in a short run."""
-    return wanted == "on" or (wanted == "auto" and device.type == "cuda" and _has_triton())
-
-
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Let the transformer blocks be compiled when they are first used; parameters keep their names.
-
-    Blocks of equal shape share their code. The number of tokens is dynamic, because it changes with the masking ratio
-    from step to step and with the size of the pictures.
-    """
-    for name, part in model.named_modules():
-        if name.endswith(".blocks"):
-            for block in part.children():
-                block.compile(dynamic=True, backend=backend)
-
-
 def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
     """Make the run's folder, and refuse one that holds another run."""
     out.mkdir(parents=True, exist_ok=True)
@@ -243,14 +223,6 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); choose another --out") from None
     if changed:
         raise GmaeToolsError(f"{out} was begun with other settings ({', '.join(changed)}); use those, or another --out")
-
-
-def _recipe(config: PretrainConfig) -> dict[str, Any]:
-    """The configuration that is stored with the weights. It holds no paths, because checkpoints are shared."""
-    names: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
-    if config.warm_start and Path(config.warm_start).exists():
-        names["warm_start"] = Path(config.warm_start).name
-    return {**json.loads(config.to_json()), **names}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -278,22 +250,8 @@ class _Run:
         self.config, self.out, self.accelerator, self.execution = config, out, accelerator, execution
         if config.objective.splats:
             choose_backend(execution.backend, accelerator.device)  # refuses one that cannot render before any work
-        with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
-            self.photos = PhotoStore.open(config.data, execution.cache, progress=accelerator.is_main_process)
-        self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
-        self.held_out = HeldOut(self.photos, held_out, backend=execution.backend)
-        self._say(_describe(self.photos, len(self.train_indices), len(held_out), config.held_out))
-        torch.manual_seed(config.seed)
-        self.bare_model = config.objective.build(config.model)
-        if config.warm_start:
-            warm_start(self.bare_model, config.warm_start)
-        self.bare_model.to(accelerator.device)
-        if accelerator.device.type == "cpu":
-            use_plain_attention(self.bare_model)
-        if _compiles(execution.compile, accelerator.device):
-            compile_blocks(self.bare_model)
-        optimizers = build_optimizers(self.bare_model, config.optimizer)
-        self.model, *self.optimizers = accelerator.prepare(self.bare_model, *optimizers)
+        self._open_photographs()
+        self._build_model()
         self.step, self.seconds = 0, 0.0
         self._host_group = _host_group(accelerator)
         self._restore()
@@ -302,12 +260,36 @@ class _Run:
         place = Placement(accelerator.device, accelerator.process_index, accelerator.num_processes)
         self.maker = BatchMaker(self.photos, self.train_indices, plan, place)
 
+    def _open_photographs(self) -> None:
+        """Decode the photographs or map their cache, and hold some of them out."""
+        config, accelerator, execution = self.config, self.accelerator, self.execution
+        with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
+            self.photos = PhotoStore.open(config.data, execution.cache, progress=accelerator.is_main_process)
+        self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
+        self.held_out = HeldOut(self.photos, held_out, backend=execution.backend)
+        self._say(_describe(self.photos, len(self.train_indices), len(held_out), config.held_out))
+
+    def _build_model(self) -> None:
+        """Build the model with its first weights, and its optimisers, and wrap both for several processes."""
+        config, accelerator = self.config, self.accelerator
+        torch.manual_seed(config.seed)
+        self.bare_model = config.objective.build(config.model)
+        if config.warm_start:
+            warm_start(self.bare_model, config.warm_start)
+        self.bare_model.to(accelerator.device)
+        if accelerator.device.type == "cpu":
+            use_plain_attention(self.bare_model)
+        if _compiles(self.execution.compile, accelerator.device):
+            compile_blocks(self.bare_model)
+        optimizers = build_optimizers(self.bare_model, config.optimizer)
+        self.model, *self.optimizers = accelerator.prepare(self.bare_model, *optimizers)
+
     def train(self) -> Path:
         """Train to the end of the schedule, unless the saved state is already there."""
         progress = self._progress()
         if progress < 1:
-            bar = tqdm(initial=round(100 * progress, 2), total=100.0, disable=not self.accelerator.is_main_process,
-                       bar_format="{l_bar}{bar}| [{elapsed}<{remaining}] {postfix}")  # fmt: skip
+            shown = {"initial": round(100 * progress, 2), "total": 100.0, "bar_format": _BAR}
+            bar = tqdm(**shown, disable=not self.accelerator.is_main_process)
             try:
                 made = self.maker.batches(self.step, self._size_of)
                 with bar, closing(prefetch(made, _BATCHES_AHEAD)) as batches:  # type: ignore[type-var]
@@ -496,6 +478,35 @@ def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> 
         text += f"; at most a tenth of all is held out, so not {wanted}"
     how, size = "made" if photos.made else "used again", photos.path.stat().st_size
     return f"{text}\n{size / 1e6:,.1f} MB of decoded photographs {how}: {photos.path}"
+
+
+def _compiles(wanted: Compile, device: torch.device) -> bool:
+    """Whether to compile. On a CPU compilation takes longer than it saves in a short run."""
+    return wanted == "on" or (wanted == "auto" and device.type == "cuda" and _has_triton())
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Let the transformer blocks be compiled when they are first used; parameters keep their names.
+
+    Blocks of equal shape share their code. The number of tokens is dynamic, because it changes with the masking ratio
+    from step to step and with the size of the pictures.
+    """
+    for name, part in model.named_modules():
+        if name.endswith(".blocks"):
+            for block in part.children():
+                block.compile(dynamic=True, backend=backend)
+
+
+def _recipe(config: PretrainConfig) -> dict[str, Any]:
+    """The configuration that is stored with the weights. It holds no paths, because checkpoints are shared."""
+    names: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
+    if config.warm_start and Path(config.warm_start).exists():
+        names["warm_start"] = Path(config.warm_start).name
+    return {**json.loads(config.to_json()), **names}
 
 
 def _clear_up(out: Path, step: int) -> None:

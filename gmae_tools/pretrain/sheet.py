@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from gmae_tools.images import write_image
-from gmae_tools.mae import CMAE
+from gmae_tools.mae import CMAE, cosines
 from gmae_tools.model import GMAE, Autoencoder
 from gmae_tools.pretrain.held_out import HeldOut
-from gmae_tools.pretrain.objectives.siamese import cosines
 from gmae_tools.pretrain.reconstruction import hidden_pixels, masked_out
 from gmae_tools.pretrain.sampling import MASKED
 

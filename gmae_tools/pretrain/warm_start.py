@@ -65,10 +65,8 @@ def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
     wanted = module.state_dict()
     if isinstance(module, Encoder) and module.mask_token is not None:
         weights = {"mask_token": wanted["mask_token"], **weights}  # published encoders have none
-    unfit = sorted(
-        name for name in wanted.keys() | weights.keys()
-        if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape
-    )  # fmt: skip
+    ours, theirs = ({name: tensor.shape for name, tensor in each.items()} for each in (wanted, weights))
+    unfit = sorted({name for name, _ in ours.items() ^ theirs.items()})
     if unfit:
         raise GmaeToolsError(
             f"{source}: {len(unfit)} tensors do not fit this model, such as {unfit[0]}; "

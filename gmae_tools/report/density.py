@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption
+from gmae_tools.report.figures import COLUMN, PALETTE, add_caption, style
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.density import QUANTILES, Points, ScaleByDepth
 
 SUFFIXES = (".png", ".pdf", ".svg")
 _INNER = 2.8  # largest width of the axes in inches
 _AROUND = 0.7  # inches above and below the axes
-_STYLE: dict[Any, Any] = dict(STYLE)  # Matplotlib types its keys as literals
 _PHOTO_SHARE = 0.35  # share of the photograph in the background, the rest is white
 _DOT = 5.0  # area of a dot in square points
 MOST_DOTS = 5_000  # in a figure; more would hide each other, and make a PDF that viewers cannot open
 _COLORMAP = "cividis"  # perceptually uniform, made for colour-blind readers; not that of depth
 
 
-@rc_context(_STYLE)
+@style()
 def plot_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
     """Plot the centres of Gaussians, as opaque as these, over their faded photograph, uint8 `[H, W, 3]`."""
     height, width = photo.shape[:2]
@@ -39,7 +36,7 @@ def plot_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
     return figure
 
 
-@rc_context(_STYLE)
+@style()
 def plot_density(density: np.ndarray, caption: str) -> Figure:
     """Plot the density of centres over many pictures, `[cells, cells]`; 1 is the density of evenly spread centres."""
     figure, axes = _figure(caption, 2.2)
@@ -50,7 +47,7 @@ def plot_density(density: np.ndarray, caption: str) -> Figure:
     return figure
 
 
-@rc_context(_STYLE)
+@style()
 def plot_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: bool) -> Figure:
     """Plot scale over depth: median and quantiles of groups of depth, and each Gaussian as a dot if `dots` is True."""
     if dots:
@@ -73,7 +70,7 @@ def plot_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: boo
     return figure
 
 
-@rc_context(_STYLE)
+@style()
 def write_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> None:
     """Write `<name>.png` (300 dots per inch), `.pdf` and `.svg`; the same figure gives the same bytes."""
     for suffix in SUFFIXES:

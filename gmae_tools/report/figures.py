@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageFont
 
 from gmae_tools.images import printable
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +23,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 # Widths of a column and of a page in inches; in figures of this width, type has the size that is usual in papers.
 COLUMN, PAGE = 3.3, 6.9
 
-# Settings of Matplotlib: `with matplotlib.rc_context(STYLE): ...`.
+# Settings of Matplotlib; see `style`.
 STYLE = {
     "axes.linewidth": 0.6,
     "axes.prop_cycle": f"cycler(color={list(PALETTE)})",
@@ -51,6 +53,19 @@ _CAPTION = 6  # height of type in points
 _LONGEST_CAPTION = 21  # characters per inch of width
 
 _DEPTH_SCALE = Path(__file__).parent / "assets" / "inferno.png"
+
+
+def style() -> Any:
+    """A context, also usable as a decorator, in which Matplotlib figures have the settings `STYLE`."""
+    from matplotlib import rc_context
+
+    return rc_context(STYLE)  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a Matplotlib figure in the format of the suffix, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
 
 
 def add_caption(figure: Figure, caption: str) -> None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from gmae_tools.checkpoint_names import RANDOM_PREFIX
 from gmae_tools.encoder.invariance import InvarianceCurve
-from gmae_tools.report.figures import PALETTE, STYLE, verbatim
+from gmae_tools.report.figures import PALETTE, save_figure, style, verbatim
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,10 +26,10 @@ COLUMNS = {"model": None, "tokens": None, "occlusion": None, "ratio": 2, "block"
 def curve_rows(curves: Iterable[InvarianceCurve]) -> list[Row]:
     """Rows of `COLUMNS`, one for each stage of the encoder; block 0 is the input of the first block."""
     return [
-        {"model": curve.model, "tokens": curve.tokens, "occlusion": curve.kind, "ratio": curve.ratio, "block": block,
-         "cka": cka, "error": error}
-        for curve in curves for block, cka, error in zip(curve.stages, curve.cka, curve.error, strict=True)
-    ]  # fmt: skip
+        dict(zip(COLUMNS, (curve.model, curve.tokens, curve.kind, curve.ratio, *stage), strict=True))
+        for curve in curves
+        for stage in zip(curve.stages, curve.cka, curve.error, strict=True)
+    ]
 
 
 def wide_table(curves: Sequence[InvarianceCurve]) -> str:
@@ -58,24 +57,25 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCur
         curves: Curves of one kind of tokens.
         title: Title of the figure.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     ratios = sorted({curve.ratio for curve in curves if curve.kind != "halves"})
     models = list(dict.fromkeys(curve.model for curve in curves))
     depth = max(len(curve.cka) for curve in curves) - 2
     halves = any(curve.kind == "halves" for curve in curves)
-    with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+    with style():
         columns = len(ratios) + 1
         figure = Figure(figsize=(2.0 * columns + 0.6, 4.9), layout="constrained")
         panels = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False)
         for row, kind in zip(panels, ("random", "block"), strict=True):
             row[0].set_ylabel(f"{KINDS[kind]}\nlinear CKA")
             for axes, ratio in zip(row, ratios, strict=False):
-                _draw(axes, [each for each in curves if (each.kind, each.ratio) == (kind, ratio)], models, depth + 1)
+                plot_curves(
+                    axes, [each for each in curves if (each.kind, each.ratio) == (kind, ratio)], models, depth + 1
+                )
                 axes.set_title(f"{100 * ratio:.3g} % hidden")
         if halves:
-            _draw(panels[0][-1], [each for each in curves if each.kind == "halves"], models, depth + 1)
+            plot_curves(panels[0][-1], [each for each in curves if each.kind == "halves"], models, depth + 1)
             panels[0][-1].set_title(KINDS["halves"].replace(" against", "\nagainst"))
         else:
             panels[0][-1].axis("off")
@@ -94,47 +94,10 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCur
         panels[0][0].set_xticks([*range(0, depth + 1, max(1, depth // 4)), depth + 1])
         panels[0][0].set_xticklabels([*range(0, depth + 1, max(1, depth // 4)), "norm"])
         figure.suptitle(verbatim(title), wrap=True)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary)
+        save_figure(figure, path)
 
 
-def plot_kinds(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], title: str) -> None:
-    """One figure of all that was measured at one ratio: a column for each kind of occlusion, a row for each of tokens.
-
-    Args:
-        path: The suffix says in which format.
-        curves: At one ratio, and of halves.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    models = list(dict.fromkeys(curve.model for curve in curves))
-    depth = max(len(curve.cka) for curve in curves) - 2
-    ratio = next((curve.ratio for curve in curves if curve.kind != "halves"), 0.5)
-    with rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(9.0, 7.6), layout="constrained")
-        panels = figure.subplots(len(TOKENS), len(KINDS), sharex=True, sharey="row")
-        for row, (tokens, name) in zip(panels, TOKENS.items(), strict=True):
-            row[0].set_ylabel(f"{name.replace(' that', chr(10) + 'that')}\nlinear CKA")
-            for axes, kind in zip(row, KINDS, strict=True):
-                shown = [each for each in curves if (each.tokens, each.kind) == (tokens, kind)]
-                _draw(axes, shown, models, depth + 1)
-                if not shown:  # halves share no patch
-                    axes.axis("off")
-        for axes, (kind, name) in zip(panels[0], KINDS.items(), strict=True):
-            axes.set_title(name if kind == "halves" else f"{name}, {100 * ratio:.3g} % hidden")
-        for axes in panels[-1]:
-            axes.set_xlabel("block")
-        panels[0][0].set_xticks([*range(0, depth + 1, max(1, depth // 4)), depth + 1])
-        panels[0][0].set_xticklabels([*range(0, depth + 1, max(1, depth // 4)), "norm"])
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        panels[1][-1].legend(handles, labels, loc="center")
-        figure.suptitle(verbatim(title))
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary)
-
-
-def _draw(axes: Axes, curves: Sequence[InvarianceCurve], models: Sequence[str], norm: int) -> None:
+def plot_curves(axes: Axes, curves: Sequence[InvarianceCurve], models: Sequence[str], norm: int) -> None:
     """Plot the lines of one occlusion, and dots at `norm`. A model has the same colour in all panels."""
     for curve in curves:
         blocks = range(len(curve.cka) - 1)

@@ -136,11 +136,9 @@ def page_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
 
 def pack(gaussians: Gaussians, splats: Splats) -> np.ndarray:
     """The numbers of one set as the renderer gets them, little-endian float32 `[len(FIELDS), K]`; see `FIELDS`."""
-    columns = (
-        splats.means, splats.conics, splats.opacities[..., None], splats.colors, splats.depths[..., None],
-        gaussians.scales, torch.nn.functional.normalize(gaussians.quats, dim=-1),
-    )  # fmt: skip
-    table = torch.cat(columns, -1)[0].T.cpu().numpy()
+    splat = splats.means, splats.conics, splats.opacities[..., None], splats.colors, splats.depths[..., None]
+    rotations = torch.nn.functional.normalize(gaussians.quats, dim=-1)
+    table = torch.cat([*splat, gaussians.scales, rotations], -1)[0].T.cpu().numpy()
     return np.ascontiguousarray(table, "<f4")
 
 

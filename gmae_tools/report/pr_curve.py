@@ -6,12 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption, verbatim
-from gmae_tools.system.files import atomic_path
+from gmae_tools.report.figures import COLUMN, PALETTE, add_caption, save_figure, style, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +21,14 @@ _COLORS = PALETTE[:6]  # the others are too light for lines, or used for annotat
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # of the first, second and third use of each colour
 _EQUAL_F = "0.72"  # a grey
 _HUMAN = PALETTE[-1]
+_LEGEND: dict[str, Any] = {
+    "fontsize": 6,
+    "title_fontsize": 6,
+    "labelspacing": 0.2,
+    "handlelength": 1.6,
+    "borderpad": 0.2,
+}
+_LEGEND |= {"frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,9 @@ def plot_pr_curves(
         human: Recall and precision of the annotators; None to omit them.
         caption: Line below the figure.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+    with style():
         figure = Figure(figsize=(COLUMN, COLUMN), layout="compressed")
         axes = figure.add_subplot()
         _plot_equal_f(axes)
@@ -65,14 +71,11 @@ def plot_pr_curves(
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision", aspect="equal")
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.set_yticks(np.linspace(0, 1, 6))
-        axes.legend(
-            loc="lower left", title="best F", alignment="left", fontsize=6, title_fontsize=6, labelspacing=0.2,
-            handlelength=1.6, borderpad=0.2, frameon=True, facecolor="white", edgecolor="none", framealpha=0.9,
-        ).set_zorder(1)  # fmt: skip  # above the lines of equal F, below the curves
+        legend = axes.legend(loc="lower left", title="best F", alignment="left", **_LEGEND)
+        legend.set_zorder(1)  # above the lines of equal F, below the curves
         add_caption(figure, caption)
         if path is not None:
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary)
+            save_figure(figure, path)
     return figure
 
 

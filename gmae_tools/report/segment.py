@@ -17,7 +17,6 @@ OUTLINE, BOX = PALETTE[4], PALETTE[5]  # colours of the foreground's outline and
 _PAPER_SHARE = 0.6  # share of white in the ground of an overlay
 _LINE = 1 / 250  # width of lines as a share of the longer side
 _PANEL = 264  # longest side of a picture on the sheet, px
-_COMPARED = 180  # longest side of a picture on the sheet of comparisons, px
 _CHECKS = 12  # side in px of a square of the chequered page behind a cut-out
 _CHECK_COLORS = np.array([[255, 255, 255], [225, 225, 228]], np.uint8)
 
@@ -63,32 +62,6 @@ def foreground_sheet(title: str, subtitle: str, rows: Sequence[ForegroundRow]) -
         for row in rows
     ]
     return contact_sheet(title, subtitle, sections, columns=max(len(row.pictures) for row in rows))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A photograph uint8 RGB `[H, W, 3]`, its true mask and the one found, bool `[H, W]` each, and a note."""
-
-    name: str
-    photo: np.ndarray
-    truth: np.ndarray
-    found: np.ndarray
-    note: str
-
-
-def comparison_sheet(title: str, subtitle: str, items: Sequence[Comparison]) -> np.ndarray:
-    """Lay out a sheet, uint8 RGB `[H, W, 3]`: two photographs a row, each with the true mask and the one found."""
-    cells = []
-    for item in items:
-        size = panel_size(*item.photo.shape[:2], side=_COMPARED)
-        cells += [
-            (resize(item.photo, *size), item.name, "photograph"),
-            (resize(overlay(item.photo, item.truth), *size), "true figure", ""),
-            (resize(overlay(item.photo, item.found), *size), "found", item.note),
-        ]
-    box = common_box(picture for picture, _, _ in cells)
-    panels = [Panel(in_box(picture, box), caption, note) for picture, caption, note in cells]
-    return contact_sheet(title, subtitle, [Section(f"{len(items)} photographs", panels)], columns=6)
 
 
 def _thumbnail(picture: np.ndarray) -> np.ndarray:

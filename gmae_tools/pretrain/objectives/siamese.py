@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.mae import CMAE, RMAE, CMAEConfig, RMAEConfig, patch_targets
+from gmae_tools.mae import CMAE, RMAE, CMAEConfig, RMAEConfig, cosines, patch_targets
 from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.objectives.objective import Objective
 from gmae_tools.pretrain.sampling import Batch, sample_masks
@@ -147,11 +147,6 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     logits = cosines(first, second) / temperature  # [B, B]
     labels = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
-
-
-def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Cosines `[A, B]` between embeddings `[A, E]` and `[B, E]`."""
-    return F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
 
 
 def _of_all_processes(embeddings: Tensor) -> Tensor:
