@@ -322,7 +322,7 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module, HubModel):
     """An encoder of visible patches and a decoder of its features: the base of GMAE, MAE, R-MAE and C-MAE.
 
-    A new model is float32 whatever torch's default dtype is, and computes in another after `model.to(dtype)`. It takes
+    A new model is float32, independent of torch's default dtype, and `model.to(dtype)` changes that. It takes
     pictures of any floating dtype; its predictions are float32, or float64 where the model is.
 
     Args:

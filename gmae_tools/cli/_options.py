@@ -238,7 +238,7 @@ def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path
     Raises:
         GmaeToolsError: The path is a file, there is no permission, the disk is full, or another run holds the lock.
     """
-    when_interrupted(f"the same command goes on with what {path} holds")
+    when_interrupted(f"the same command continues with the results in {path}")
     folder = writable_folder(path)
     if not launched or is_first_of_launch():
         click.get_current_context().with_resource(sole_run(folder))

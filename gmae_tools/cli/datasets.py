@@ -54,7 +54,7 @@ def fetch(name: str, root: Path, url: str | None, keep_archive: bool) -> None:
     try:
         data = bsds500.BSDS500(root)  # the folder may be read-only
     except GmaeToolsError:
-        when_interrupted("the same command goes on with what has arrived")
+        when_interrupted("the same command continues after the received bytes")
         with sole_run(writable_folder(root, "--root")), download_bar(name) as progress:
             data = bsds500.fetch(root, url=url, keep_archive=keep_archive, progress=progress)
     report(data)

@@ -153,7 +153,7 @@ _SHARES, _SIDES = _Numbers(float), _Numbers(int)
     "query_start=random for queries that start from random numbers instead of on a grid; may be repeated.",
 )
 @click.option("--samples", default=300_000, help="Number of pictures to train on.")
-@click.option("--time-budget", type=float, metavar="MINUTES", help="Train for this time, whatever --samples says.")
+@click.option("--time-budget", type=float, metavar="MINUTES", help="Train for this time instead of --samples.")
 @click.option("--batch-size", default=64, help="Pictures per step, over all processes.")
 @click.option(
     "--resolution",
@@ -255,7 +255,7 @@ def command(
     config = _config(parsed, options, data=data, warm_start=warm_start)
     execution = Execution(**_of(Execution, options))
     folder = output_folder(out, MODEL_FOLDER, launched=True)
-    when_interrupted(f"the same command with --resume goes on with what {folder} holds")
+    when_interrupted(f"the same command with --resume continues the run in {folder}")
     checkpoint = pretrain(config, folder, resume=resume, device=device, execution=execution)
     if PartialState().is_main_process:
         click.echo(checkpoint)

@@ -123,7 +123,7 @@ def command(
     outcomes: list[Outcome] = []
     with sole_run(folder) as lock:
         remove_leftovers([folder, *folder.glob("*/"), *folder.glob(f"{RUNS}/*/")])
-        when_interrupted(f"the same command goes on, and {folder} holds what is done")
+        when_interrupted(f"the same command continues, and {folder} contains the finished parts")
         for outcomes in run_parts(chosen, request, lock, announce):
             page = write_report(Report(chosen.title, card, machine, quick, outcomes), folder)
     output.print_rows([row(outcome) for outcome in outcomes], COLUMNS)

@@ -75,7 +75,7 @@ def download(
             problem = error
         failures = 0 if _size(part) > before else failures + 1
         if failures >= attempts:
-            raise GmaeToolsError(f"{url} cannot be fetched ({one_line(problem)}): run again, it goes on from there")
+            raise GmaeToolsError(f"{url} cannot be fetched ({one_line(problem)}): run again to continue from there")
         time.sleep(min(0.1 * 2**failures, 10))
     if sha256 and file_sha256(part) != sha256.lower():
         part.unlink()
@@ -142,7 +142,7 @@ def _append(file: io.FileIO, chunk: bytes) -> None:
         while left:
             left = left[file.write(left) :]
     except OSError as error:
-        raise GmaeToolsError(f"{file.name}: {error.strerror}: make room and run again, it goes on from there") from None
+        raise GmaeToolsError(f"{file.name}: {error.strerror}: make room and run again to continue from there") from None
 
 
 def _extent(response: http.client.HTTPResponse, part: Path, have: int) -> tuple[int, int | None]:
@@ -150,7 +150,7 @@ def _extent(response: http.client.HTTPResponse, part: Path, have: int) -> tuple[
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not match or int(match[1]) != have:
-            problem = f"the server sends another part than asked for: remove {part} and run again"
+            problem = f"the server sends another part of the file than the requested one: remove {part} and run again"
             raise GmaeToolsError(f"{response.url}: {problem}")
         return have, None if match[2] == "*" else int(match[2])
     length = response.headers.get("Content-Length", "")
@@ -233,4 +233,4 @@ def _read_to_the_end(tar: tarfile.TarFile, label: str) -> None:
     for _ in range(_MOST_PADDING // _CHUNK):
         if not tar.fileobj.read(_CHUNK):
             return
-    raise GmaeToolsError(f"{label}: refusing an archive that goes on behind its end")
+    raise GmaeToolsError(f"{label}: refusing an archive with data after its end")

@@ -91,7 +91,7 @@ class Reconstruction:
 
     Attributes:
         config: Configuration of the model.
-        mask_ratio: Share of hidden patches that was asked for.
+        mask_ratio: Requested share of hidden patches.
         image: The photograph, squeezed into the square of S x S px that the model was trained on, `[1, 3, S, S]`.
         hidden: Hidden patches, bool `[1, N]`.
         rebuilt: The reconstruction `[1, 3, S, S]`.

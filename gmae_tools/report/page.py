@@ -125,7 +125,7 @@ def render_page(scene: Scene, request: PageRequest, name: str) -> str:
     )
 
 
-_NOTES = "Edges and figure come from all Gaussians, whatever is chosen above. z grows away from the viewer."
+_NOTES = "Edges and figure are computed from all Gaussians, not from those chosen above. z grows away from the viewer."
 
 
 def page_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:

@@ -27,7 +27,7 @@ Backend = Literal["auto", "cpu", "gsplat", "dense"]
 Renderer = Literal["cpu", "gsplat", "dense"]  # a backend once `auto` is resolved
 
 GSPLAT_VERSION = (1, 5, 3)  # the oldest whose functions have the signatures used here
-_EXTENSION = "gsplat_cuda"  # gsplat's name for what it compiles
+_EXTENSION = "gsplat_cuda"  # name of the extension that gsplat compiles
 
 log = logging.getLogger(__name__)
 
@@ -68,14 +68,14 @@ def choose_backend(backend: Backend, device: torch.device | str) -> Renderer:
             advice = _missing_for_gsplat() or "use --device cuda"
             raise GmaeToolsError(f"splatting backend gsplat renders on a CUDA GPU, not on {device}: {advice}")
         _load_gsplat()
-        log.info("splatting by gsplat, as asked for")
+        log.info("splatting by gsplat, as requested")
         return "gsplat"
     if backend == "dense":
-        log.info("splatting by dense, as asked for")
+        log.info("splatting by dense, as requested")
         return "dense"
     if backend == "cpu":
         _check_cpu()
-        log.info("splatting by cpu, as asked for")
+        log.info("splatting by cpu, as requested")
         return "cpu"
     if backend != "auto":
         raise GmaeToolsError(f"splatting backend {backend!r} is unknown: use auto, cpu, gsplat or dense")

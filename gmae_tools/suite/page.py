@@ -1,7 +1,7 @@
 """The report of all benchmarks: one self-contained page, its tables and figures as files, and JSON.
 
 The page runs no script and fetches nothing, which its content security policy enforces. Jinja2 escapes names, tables
-and the output of scripts, whatever they contain.
+and the output of scripts.
 """
 
 from __future__ import annotations
