@@ -38,7 +38,7 @@ def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.nd
         `{"ap": ..., "ap50": ..., "ar100": ...}`; None if there is no box to find in any image.
 
     Raises:
-        GmaeToolsError: Faster-coco-eval is not installed, or detections are of an image that is not among the truths.
+        GmaeToolsError: `faster-coco-eval` is not installed, or detections are of an image that is not among the truths.
     """
     try:
         from faster_coco_eval import COCO, COCOeval_faster

@@ -134,8 +134,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is executed. These settings may change when a run is resumed; results change by rounding errors at
-    most.
+    """How a run is executed, which affects results by rounding errors at most, and may change when it is resumed.
 
     Args:
         backend: Backend of `rasterize`.

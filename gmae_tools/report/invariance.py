@@ -47,10 +47,9 @@ def wide_table(curves: Sequence[InvarianceCurve]) -> str:
 
 
 def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], title: str) -> None:
-    """Plot a panel for each occlusion, in it a line for each model (dashed for random weights) and a dot for its
-    output.
+    """Plot a panel for each occlusion, in it a line for each model and a dot for its output.
 
-    Bands and bars are standard errors.
+    Lines of random weights are dashed. Bands and bars are standard errors.
 
     Args:
         path: File to write, in the format of its suffix.
@@ -70,9 +69,8 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCur
         for row, kind in zip(panels, ("random", "block"), strict=True):
             row[0].set_ylabel(f"{KINDS[kind]}\nlinear CKA")
             for axes, ratio in zip(row, ratios, strict=False):
-                plot_curves(
-                    axes, [each for each in curves if (each.kind, each.ratio) == (kind, ratio)], models, depth + 1
-                )
+                shown = [each for each in curves if (each.kind, each.ratio) == (kind, ratio)]
+                plot_curves(axes, shown, models, depth + 1)
                 axes.set_title(f"{100 * ratio:.3g} % hidden")
         if halves:
             plot_curves(panels[0][-1], [each for each in curves if each.kind == "halves"], models, depth + 1)
@@ -85,9 +83,7 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCur
         for axes in [*panels[1][:-1], *([panels[0][-1]] if halves else [])]:
             axes.set_xlabel("block")
             axes.tick_params(labelbottom=True)
-        lowest = min(
-            value for curve in curves for value in curve.cka if value == value
-        )  # without NaN, which is not plotted
+        lowest = min(value for curve in curves for value in curve.cka if value == value)  # NaN is not plotted
         bottom = 0.0 if lowest < 0.5 else lowest
         # All panels have the same axes.
         panels[0][0].set_ylim(min(bottom, lowest) - 0.03 * (1 - bottom), 1 + 0.03 * (1 - bottom))

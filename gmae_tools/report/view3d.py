@@ -42,7 +42,7 @@ def serve(
         The server, which stops when the context ends.
 
     Raises:
-        GmaeToolsError: Viser is not installed, or the port is taken.
+        GmaeToolsError: `viser` is not installed, or the port is taken.
     """
     require_viser()
     import viser

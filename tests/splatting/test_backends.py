@@ -60,7 +60,9 @@ def test_what_keeps_numba_from_compiling_is_named(monkeypatch: pytest.MonkeyPatc
     assert [status.usable for status in describe_backends() if status.name == "cpu"] == [False]
     assert diagnosis.try_defaults([])[1] is not None
     monkeypatch.setitem(sys.modules, "numba", None)  # as where it does not fit the installed numpy
-    with pytest.raises(GmaeToolsError, match=r"cpu cannot render here: numba cannot be loaded \(import of numba halted"):
+    with pytest.raises(
+        GmaeToolsError, match=r"cpu cannot render here: numba cannot be loaded \(import of numba halted"
+    ):
         choose_backend("cpu", "cpu")
 
 
