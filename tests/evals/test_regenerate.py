@@ -1,4 +1,4 @@
-"""The command that measures the embedded checkpoint anew: what it plans, what it writes, and what it does not repeat."""
+"""The command that measures the embedded checkpoint anew: what it plans and writes, and what it does not repeat."""
 
 from __future__ import annotations
 
