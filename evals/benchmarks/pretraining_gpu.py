@@ -31,7 +31,7 @@ import click
 import torch
 from accelerate.state import AcceleratorState
 
-from evals.common import read_table, whole_numbers, write_table
+from evals.common import read_table, script, whole_numbers, write_table
 from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
@@ -51,7 +51,7 @@ NEARLY_AS_FAST = 0.9
 USUAL_BATCH, USUAL_LR = 64, 1e-3  # the defaults of `gmae-tools pretrain`
 
 
-@click.command()
+@script(takes="25 minutes of one GPU, or as told by --minutes", needs="a GPU, and photographs to train on")
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder for the checkpoint and what goes with it.")
 @click.option("--run", default="runs/gpu-session", show_default=True, help="Folder of the run; needed to go on.")

@@ -41,7 +41,19 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from evals.common import RESULTS, RUNS, as_markdown, progress, whole_numbers, write_files
+from evals.common import (
+    as_markdown,
+    checkpoint_option,
+    jobs_option,
+    overwrite_option,
+    progress,
+    results_option,
+    root_option,
+    script,
+    whole_numbers,
+    work_option,
+    write_files,
+)
 from evals.depth_consistency import scene_depth
 from evals.depth_ranks import rank_correlation
 from gmae_tools import checkpoints
@@ -335,17 +347,17 @@ GaussianImage fits Kodak's photographs (768 x 512 px) with 800 to 9,000 Gaussian
 {as_markdown(peers, PEER_COLUMNS)}"""
 
 
-@click.command()
-@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@script(takes="9 minutes", needs="BSDS500")
+@root_option
 @click.option("--photos", type=click.IntRange(1), default=24, show_default=True)
 @click.option("--ks", callback=whole_numbers, default="512,1024,2048,4096", show_default=True)
 @click.option("--steps", callback=whole_numbers, default="6,12,25,50,100", show_default=True)
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Fit scikit-image's photographs too.")
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=RUNS / "refinement", help="For the fits.")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the tables.")
-@click.option("--overwrite", is_flag=True, help="Remove fits made with other settings.")
-@click.option("--jobs", type=click.IntRange(1), help="Photographs at a time.  [default: one a core]")
+@checkpoint_option
+@work_option("refinement")
+@results_option("--results")
+@overwrite_option
+@jobs_option
 def main(
     root: str | None, photos: int, ks: tuple[int, ...], steps: tuple[int, ...], peers: bool, checkpoint: str, out: Path,
     results: Path, overwrite: bool, jobs: int | None,

@@ -40,7 +40,7 @@ import numpy as np
 import torch
 
 from evals.bootstrap import ods_difference, ods_error
-from evals.common import PHOTO, as_markdown, cache_option, whole_numbers
+from evals.common import PHOTO, as_markdown, cache_option, script, whole_numbers
 from evals.depth_cells import ORDER, depth_cells
 from evals.measurements import (
     Candidate,
@@ -134,7 +134,7 @@ def render_once(model: GMAE) -> float:
 # --- command ----------------------------------------------------------------------------------------
 
 
-@click.command()
+@script(takes="3 minutes for each checkpoint", needs="BSDS500, ECSSD and the photographs of the pretraining run")
 @click.argument("candidates", nargs=-1, metavar="[[LABEL=]CHECKPOINT]...", callback=parse_candidates)
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="The photographs of the pretraining run.")
 @click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
