@@ -95,6 +95,15 @@ def test_only_missing_maps_are_predicted_and_only_their_photographs_read(photos:
     assert (tmp_path / "out" / MAPS / "a.png").stat().st_mtime_ns == kept
 
 
+def test_photographs_of_too_many_pixels_are_refused(photos: list[Path], tmp_path: Path) -> None:
+    """They have 24."""
+    (tmp_path / "out").mkdir()
+    methods = {tmp_path / "out": EdgeMethod("sobel")}
+    predict(methods, photos[:1], RunOptions(max_pixels=24))
+    with pytest.raises(GmaeToolsError, match="pixels"):
+        predict(methods, photos[1:], RunOptions(max_pixels=23))
+
+
 def test_a_folder_that_vanishes_is_not_made_again(photos: list[Path], tmp_path: Path) -> None:
     """It would lack the maps that lay there."""
     out = tmp_path / "out"
