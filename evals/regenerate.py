@@ -1,4 +1,4 @@
-"""Measures anew everything that the README and the model card quote of the embedded checkpoint, in one command.
+"""What the README and the model card quote of the embedded checkpoint, measured anew by one command.
 
 The parts are those of `evals/report.toml` and the pictures of the README, the most important ones first. Killed, the
 command goes on when it is called again: a part that is finished is not run again as long as its script, its arguments,
@@ -26,7 +26,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from evals.common import RESULTS, ROOT, RUNS, checkpoint_option, results_option
+from evals.common import RESULTS, ROOT, checkpoint_option, results_option, script, work_option
 from gmae_tools.benchmarks.predictions import weights_of
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.suite.config import Config, read_config
@@ -66,7 +66,7 @@ REFINEMENT = Step("refinement", 9.0)
 PICTURE_MINUTES = 1.0
 
 
-@click.command()
+@script(takes="25 minutes", needs="BSDS500, ECSSD and the photographs of the pretraining run")
 @click.option("--bsds", metavar="DIR", help="BSDS500, as for the other scripts.")
 @click.option("--ecssd", metavar="DIR", help="ECSSD: a folder with images/ and masks/.")
 @click.option("--photos", metavar="DIR", help="The photographs of the pretraining run.")
@@ -75,16 +75,14 @@ PICTURE_MINUTES = 1.0
 @click.option("--refinement", is_flag=True, help="Run the benchmark of refinement, too, as the last one.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and run nothing.")
 @click.option("--quick", is_flag=True, help="Few photographs, to see that everything runs: name other folders.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), default=RUNS / "regenerate", help="What is needed to go on."
-)
+@work_option("regenerate")
 @results_option("--results")
 @click.option("--images", type=click.Path(path_type=Path), default=IMAGES, help="Folder of the README's pictures.")
 def main(
     bsds: str | None, ecssd: str | None, photos: str | None, checkpoint: str, only: tuple[str, ...], refinement: bool,
     dry_run: bool, quick: bool, out: Path, results: Path, images: Path,
 ) -> None:  # fmt: skip
-    """Measure the checkpoint anew, and draw the pictures of the README anew; about 25 minutes on two cores."""
+    """Measure the checkpoint anew, and draw the pictures of the README anew."""
     if quick and RESULTS in (results, results.resolve()):
         raise click.UsageError("--quick is not for evals/results: name other folders with --results and --images")
     steps = chosen_steps(only, refinement)

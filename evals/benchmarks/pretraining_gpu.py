@@ -70,15 +70,7 @@ def main(
 ) -> None:  # fmt: skip
     """Choose batch size and precision, train as long as told, bring back the checkpoint."""
     folder = Path(run)
-    config = PretrainConfig(
-        data=data,
-        model=GMAEConfig.preset(preset),
-        schedule=Schedule(
-            1, time_budget=60 * minutes, resolutions=resolution,
-            grow_at=tuple((i + 1) / len(resolution) for i in range(len(resolution) - 1)),
-        ),
-        evaluate_every=10 * minutes,  # six times
-    )  # fmt: skip
+    config = run_config(data, preset, resolution, minutes)
     click.echo(__doc__)
     start = time.monotonic()
     backend = choose_backend("auto", resolve_device(device))  # gsplat may compile
@@ -87,15 +79,24 @@ def main(
     click.echo(format_rows(speeds, COLUMNS, "table"), nl=False)
     batch_size, precision = choose(speeds)
     click.echo(f"chosen: batches of {batch_size} in {precision}")
-    lr = USUAL_LR * min(2.0, math.sqrt(batch_size / USUAL_BATCH))
-    chosen = replace(
-        config, batch_size=batch_size, precision=precision, optimizer=OptimizerConfig(lr=lr, muon_lr=muon_lr)
-    )
+    optimizer = OptimizerConfig(lr=rate_for(batch_size), muon_lr=muon_lr)
+    chosen = replace(config, batch_size=batch_size, precision=precision, optimizer=optimizer)
     _forget_precision()
-    checkpoint = pretrain(chosen, folder / "train", resume=True, device=device,
-                          execution=Execution(compile=compile, shard_mb=shard_mb))  # fmt: skip
-    deliver(checkpoint, folder, Path(out))
+    execution = Execution(compile=compile, shard_mb=shard_mb)
+    deliver(pretrain(chosen, folder / "train", resume=True, device=device, execution=execution), folder, Path(out))
     click.echo(out)
+
+
+def run_config(data: tuple[str, ...], preset: str, resolution: tuple[int, ...], minutes: float) -> PretrainConfig:
+    """A run by the clock, which grows through the resolutions in equal parts, and is evaluated six times."""
+    grow_at = tuple((i + 1) / len(resolution) for i in range(len(resolution) - 1))
+    schedule = Schedule(1, time_budget=60 * minutes, resolutions=resolution, grow_at=grow_at)
+    return PretrainConfig(data, GMAEConfig.preset(preset), schedule, evaluate_every=10 * minutes)
+
+
+def rate_for(batch_size: int) -> float:
+    """AdamW's step size: that of the usual batch times the square root of the ratio of the batches, at most twice."""
+    return USUAL_LR * min(2.0, math.sqrt(batch_size / USUAL_BATCH))
 
 
 def measure_speeds(
