@@ -27,7 +27,7 @@ SOURCES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "checkpoints/*/README.md": "checkpoints/*.md",
-    "evals/README.md": "lab-book/index.md",
+    "evals/README.md": "lab-book.md",
     "evals/studies/*.md": "lab-book/*.md",
     "evals/results/*.md": "lab-book/results/*.md",
     "evals/results/*.csv": "lab-book/results/*.csv",
@@ -95,13 +95,13 @@ def command_page(command: click.Command, context: click.Context, level: int) -> 
     """The help of a command and of its sub-commands."""
     if level:
         yield f"\n{'#' * (level + 1)} {context.command_path}\n"
-    yield from help_text(command)
+        yield from help_text(command)
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"\n```text\n{context.command_path} {usage}\n```\n"
-    records = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
-    if records:
+    records = [each.get_help_record(context) for each in command.params]
+    if any(record and record[1] for record in records):
         yield "| option | |\n|---|---|"
-        yield from (f"| {cell(name, code=True)} | {cell(text)} |" for name, text in records)
+        yield from (f"| {cell(record[0], code=True)} | {cell(record[1])} |" for record in records if record and record[1])
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
