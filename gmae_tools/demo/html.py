@@ -13,20 +13,20 @@ from gmae_tools.report.web import data_uri, encodable
 
 INTRODUCTION = """<header>
 <h1>A photograph, taken apart</h1>
-<p>A Gaussian masked autoencoder rebuilds a photograph from a few hundred 3-D Gaussians, which come in an order of depth.
+<p>A Gaussian masked autoencoder rebuilds a photograph from hundreds of 3-D Gaussians, which come in an order of depth.
 Drop a photograph, and look at what the nearest ones draw.</p>
 </header>"""
 
 # The input lies, unseen, over the whole area: dropping, pressing and the keyboard all reach it.
 DROP = f"""<label class="drop">
 <input type="file" accept="image/*,.heic,.heif" aria-describedby="status">
-<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 16V4m0 0L7 9m5-5 5 5M4 16v3a1 1 0 0 0 1 1h14a1 1 0 0 0 1-1v-3"/></svg>
+<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 16V4m0 0L7 9m5-5 5 5M4 16v4h16v-4"/></svg>
 <span>Drop a photograph</span>
-<small>or press to choose one, up to {MOST_BYTES // 1_000_000} MB</small>
+<small>or press to choose one, up to {MOST_BYTES // 1_000_000}&nbsp;MB</small>
 </label>"""
 
-PRIVACY = """<p class="small">Photographs stay in this server's memory, for you alone, and go when you close the page. Nothing
-is written to disk.</p>"""
+PRIVACY = """<p class="small">Photographs stay in this server's memory, for you alone, and go when you close the page.
+Nothing is written to disk.</p>"""
 
 GONE = "What was here is no longer kept: drop the photograph again."
 
@@ -76,14 +76,14 @@ def edges(exhibit: Exhibit, name: str) -> str:
     return figure(Shown(exhibit.edges(name), "Edges", name, lines=True))
 
 
-def layers_and_depth(exhibit: Exhibit) -> tuple[str, str]:
-    """The strip of depth groups, and the depth map."""
+def depth_and_layers(exhibit: Exhibit) -> tuple[str, str]:
+    """The depth map, and the strip of depth groups."""
     pictures, depth = exhibit.layers()
     last = len(pictures) - 1
     ends = {0: "nearest", last: "farthest"} if last else {}
     strip = "".join(figure(Shown(each, str(n + 1), ends.get(n, ""))) for n, each in enumerate(pictures))
     title = f"{len(pictures)} layers of depth, each alone"
-    return f'<h2>{title}</h2><div class="strip">{strip}</div>', figure(Shown(depth, "Depth", "bright is near"))
+    return figure(Shown(depth, "Depth", "bright is near")), f'<h2>{title}</h2><div class="strip">{strip}</div>'
 
 
 def figure_and_ground(exhibit: Exhibit) -> str:
@@ -112,4 +112,4 @@ def facts(exhibit: Exhibit) -> str:
 
 def status(problem: str = "") -> str:
     """What went wrong, in a sentence that screen readers speak; nothing if nothing did."""
-    return f'<p id="status" role="status" class="{"problem" if problem else ""}">{escape(problem)}</p>'
+    return f'<p id="status" role="status"{" class=problem" * bool(problem)}>{escape(problem)}</p>'

@@ -5,7 +5,6 @@ that want an event, so that they must not be strings: no `from __future__ import
 """
 
 import logging
-from functools import cache
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
@@ -32,17 +31,13 @@ def build(workshop: Workshop) -> Any:
     count = workshop.model.config.k
     first = min(FIRST_K, count)
 
-    @cache
-    def example() -> Exhibit:
-        photo = read_image(str(files("gmae_tools") / "assets" / EXAMPLE))
-        return workshop.exhibit(photo, EXAMPLE)
+    example = workshop.exhibit(read_image(str(files("gmae_tools") / "assets" / EXAMPLE)), EXAMPLE)
 
     def show(exhibit: Exhibit, k: int, edges: str) -> tuple[Any, ...]:
         """Everything about a photograph: the values of `shown`."""
-        layers, depth = html.layers_and_depth(exhibit)
         return (
             exhibit, html.status(), html.nearest(exhibit, k), html.photograph(exhibit), html.edges(exhibit, edges),
-            html.figure_and_ground(exhibit), depth, layers, html.facts(exhibit),
+            html.figure_and_ground(exhibit), *html.depth_and_layers(exhibit), html.facts(exhibit),
         )  # fmt: skip
 
     def refused(problem: str) -> tuple[Any, ...]:
@@ -72,64 +67,59 @@ def build(workshop: Workshop) -> Any:
     def saved(exhibit: Exhibit | None, suffix: str) -> tuple[Any, Any]:
         if exhibit is None:
             return gr.skip(), html.status(html.GONE)
-        content, kind = (exhibit.ply(), "application/octet-stream") if suffix == ".ply" else (exhibit.page(), "text/html")
+        content, kind = (
+            (exhibit.ply(), "application/octet-stream") if suffix == ".ply" else (exhibit.page(), "text/html")
+        )
         name = html.escape(PurePath(exhibit.name).stem + suffix)
         return f'<data data-name="{name}" data-type="{kind}">{to_base64(content)}</data>', gr.skip()
 
+    # What every visitor sees first comes with the page.
+    _, nothing, *pictures, first_facts = show(example, first, EDGES[0])
+    begin_nearest, begin_photograph, begin_edges, begin_figure, begin_depth, begin_layers = pictures
+    plain: dict[str, Any] = {"apply_default_css": False}
+
     with gr.Blocks(title="gmae-tools", analytics_enabled=False, fill_width=True) as page:
         kept = gr.State(None, time_to_live=KEPT)
-        gr.HTML(html.INTRODUCTION, elem_id="introduction", apply_default_css=False)
+        gr.HTML(html.INTRODUCTION, elem_id="introduction", **plain)
         with gr.Row(elem_id="room", equal_height=False):
             with gr.Column(elem_id="desk", min_width=240, scale=1):
                 script = asset("drop.js", _ASSETS).replace("MOST_BYTES", str(MOST_BYTES))
-                drop = gr.HTML(html.DROP, js_on_load=script, elem_id="drop", apply_default_css=False)
-                status = gr.HTML(html.status(), elem_id="said", apply_default_css=False)
+                drop = gr.HTML(html.DROP, js_on_load=script, elem_id="drop", **plain)
+                status = gr.HTML(nothing, elem_id="said", **plain)
                 again = gr.Button("Use the bundled photograph", size="sm", elem_id="example")
-                facts = gr.HTML(elem_id="facts", apply_default_css=False)
+                facts = gr.HTML(first_facts, elem_id="facts", **plain)
                 with gr.Row(elem_id="downloads"):
                     ply = gr.Button("Gaussians (.ply)", size="sm", elem_id="save-ply", min_width=100)
                     web = gr.Button("Page (.html)", size="sm", elem_id="save-page", min_width=100)
-                gr.HTML(html.PRIVACY, elem_id="privacy", apply_default_css=False)
-                save = gr.HTML(
-                    "", js_on_load=asset("save.js", _ASSETS), elem_id="save", visible="hidden", apply_default_css=False
-                )
+                gr.HTML(html.PRIVACY, elem_id="privacy", **plain)
+                save = gr.HTML("", js_on_load=asset("save.js", _ASSETS), elem_id="save", visible="hidden", **plain)
             with gr.Column(elem_id="wall", min_width=320, scale=4):
                 with gr.Row(elem_id="pair"):
-                    nearest = gr.HTML(elem_id="nearest", apply_default_css=False, min_width=260)
-                    photograph = gr.HTML(elem_id="photograph", apply_default_css=False, min_width=260)
-                slider = gr.Slider(1, count, first, step=1, label="Nearest Gaussians", elem_id="k", buttons=[])
+                    nearest = gr.HTML(begin_nearest, elem_id="nearest", min_width=260, **plain)
+                    photograph = gr.HTML(begin_photograph, elem_id="photograph", min_width=260, **plain)
+                slider = gr.Slider(1, count, first, step=1, label="Nearest Gaussians", elem_id="k")
                 with gr.Row(elem_id="three"):
                     with gr.Column(elem_id="edges-column", min_width=200):
-                        edges = gr.HTML(elem_id="edges", apply_default_css=False)
+                        edges = gr.HTML(begin_edges, elem_id="edges", **plain)
                         readout = gr.Dropdown(
-                            list(EDGES), value=EDGES[0], label="Edges read out by", elem_id="readout", filterable=False
-                        )
-                    figure = gr.HTML(elem_id="figure", apply_default_css=False, min_width=200)
-                    depth = gr.HTML(elem_id="depth", apply_default_css=False, min_width=200)
-                layers = gr.HTML(elem_id="layers", apply_default_css=False)
+                            list(EDGES), value=EDGES[0], label="Edges read out by", elem_id="readout", filterable=False,
+                            container=False, show_label=False,
+                        )  # fmt: skip
+                    figure = gr.HTML(begin_figure, elem_id="figure", min_width=200, **plain)
+                    depth = gr.HTML(begin_depth, elem_id="depth", min_width=200, **plain)
+                layers = gr.HTML(begin_layers, elem_id="layers", **plain)
 
         shown = [kept, status, nearest, photograph, edges, figure, depth, layers, facts]
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         slow: dict[str, Any] = {"show_progress_on": [photograph], "api_visibility": "private", "concurrency_limit": 2}
-
-        def begin(k: int, edges: str) -> tuple[Any, ...]:
-            return show(example(), int(k), edges)
-
-        page.load(begin, [slider, readout], shown, **slow)
-        again.click(begin, [slider, readout], shown, **slow)
+        page.load(lambda: example, None, [kept], **quick)
+        again.click(lambda k, edges: show(example, k, edges), [slider, readout], shown, **slow)
         drop.upload(take, [slider, readout], shown, **slow)
         slider.input(draw, [kept, slider], [nearest, status], trigger_mode="always_last", queue=False, **quick)
         readout.input(trace, [kept, readout], [edges, status], trigger_mode="always_last", **quick)
-        for button, suffix in ((ply, ".ply"), (web, ".html")):
-            button.click(_with(saved, suffix), [kept], [save, status], **quick)
+        ply.click(lambda exhibit: saved(exhibit, ".ply"), [kept], [save, status], **quick)
+        web.click(lambda exhibit: saved(exhibit, ".html"), [kept], [save, status], **quick)
     return page
-
-
-def _with(function: Any, suffix: str) -> Any:
-    def call(exhibit: Exhibit | None) -> Any:
-        return function(exhibit, suffix)
-
-    return call
 
 
 def theme() -> Any:
@@ -153,6 +143,6 @@ def theme() -> Any:
     return base.set(**given, **dark)
 
 
-def style() -> str:
-    """The page's own style."""
-    return asset("theme.css") + asset("demo.css", _ASSETS)
+def head() -> str:
+    """The page's own style, as an element: gradio would rewrite the rules of a bare one."""
+    return f"<style>{asset('theme.css')}{asset('demo.css', _ASSETS)}</style>"

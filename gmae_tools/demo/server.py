@@ -51,13 +51,13 @@ def serve(workshop: Workshop, *, host: str, port: int) -> Iterator[str]:
 
         from starlette.middleware import Middleware
 
-        from gmae_tools.demo.page import build, style, theme
+        from gmae_tools.demo.page import build, head, theme
 
         page = build(workshop)
         stack.callback(page.close, verbose=False)
         page.launch(
             server_name=host, server_port=port, share=False, quiet=True, inline=False, prevent_thread_lock=True,
-            theme=theme(), css=style(), footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
+            theme=theme(), head=head(), footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
             pwa=False, mcp_server=False, state_session_capacity=VISITORS,
             app_kwargs={"middleware": [Middleware(Guard)]},
         )  # fmt: skip
