@@ -481,9 +481,12 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
         Example:
             >>> model.look("photo.jpg").edges("closed-regions")  # float32 [H, W], the map that the command writes
         """
+        from gmae_tools.arguments import whole_numbers
         from gmae_tools.photographs import photograph
         from gmae_tools.zeroshot.views import Looks, look
 
+        if "scales" in looks:
+            looks["scales"] = whole_numbers(looks["scales"], "scales")
         return look(self, photograph(photo), Looks(**looks))
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:

@@ -55,10 +55,8 @@ def main(training: Training, photographs: int, cka_batch_size: int, ratio: float
     run_gmae_tools("invariance", *options, *given, *training.data)
     rows = read_table(measured / "invariance.csv")
     write_table(out / "occlusion_invariance.csv", rows, COLUMNS)
-    title = f"Whole against occluded pictures, preset {training.preset}"
-    plot_kinds(out / "occlusion_invariance.png", curves_of(rows), title)
-    samples = f"{training.samples:,} samples a model, {photographs:,} photographs at most."
-    click.echo(f"{__doc__}\nPreset {training.preset}, {samples}")
+    plot_kinds(out / "occlusion_invariance.png", curves_of(rows), "Whole against occluded pictures")
+    click.echo(f"{__doc__}\nTrained: {training.about()}. CKA: {photographs:,} photographs at most.")
 
 
 def curves_of(rows: Sequence[Row]) -> list[InvarianceCurve]:

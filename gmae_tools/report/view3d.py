@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gmae_tools.camera import quats_to_rotations
-from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats.perspective import PerspectiveView
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.report.viser_there import require_viser
 from gmae_tools.scene import Scene
+from gmae_tools.system.ports import check_free
 
 if TYPE_CHECKING:
     import viser
@@ -47,7 +46,7 @@ def serve(
     require_viser()
     import viser
 
-    _check_free(host, port)
+    check_free(host, port)
     with redirect_stdout(io.StringIO()):  # stdout is for results
         server = viser.ViserServer(host, port, label=title, verbose=False)
     try:
@@ -76,18 +75,6 @@ def _furnish(server: viser.ViserServer, gaussians: Gaussians, view: PerspectiveV
     server.scene.set_background_image(WHITE, format="png")
     server.on_client_connect(lambda client: _face(client, view))
     show(gaussians.k)
-
-
-def _check_free(host: str, port: int) -> None:
-    """Refuse a port that is taken; viser would use another one silently."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise GmaeToolsError(
-                f"cannot listen on {host}, port {port} ({error.strerror}); choose another with --port"
-            ) from None
 
 
 def _arrays(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
