@@ -97,7 +97,7 @@ def main(
         stages = run_parts(config, request, lock, lambda part: click.echo(f"{part.name}: {part.question}", err=True))
         outcomes = next(stages)
         draws = not only or PICTURES in only
-        click.echo(format_rows(plan(steps, outcomes, draws), COLUMNS, "table"), err=not dry_run)
+        click.echo(format_rows(plan(steps, outcomes, draws), COLUMNS, "table"), nl=False, err=not dry_run)
         if dry_run:
             return
         copy_results(outcomes, results)
