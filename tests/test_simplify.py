@@ -92,7 +92,7 @@ def test_mean_spread_and_color_are_weighted_by_what_is_seen() -> None:
     assert apart.means[0, 0].tolist() == pytest.approx([0.0, 0.0, 0.1], abs=0.01)
     assert sorted(apart.scales[0, 0].tolist())[-1] == pytest.approx((0.3**2 + 0.45**2) ** 0.5, rel=0.02)
 
-    y, x = (torch.meshgrid(*[torch.arange(64) + 0.5] * 2, indexing="ij") - torch.tensor(32)) / 32
+    y, x = ((side + 0.5) / 32 - 1 for side in torch.meshgrid(*[torch.arange(64)] * 2, indexing="ij"))
     bell = torch.exp(-(x**2 + y**2) / (2 * 0.3**2))
     near, far = (0.9 * bell).sum(), ((1 - 0.9 * bell) * 0.8 * bell).sum()
     hidden = simplify(pair(0.9, 0.8), 1).gaussians
