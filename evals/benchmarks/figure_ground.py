@@ -41,6 +41,7 @@ from evals.common import (
     work_option,
     write_files,
 )
+from evals.figures import Comparison, comparison_sheet
 from gmae_tools.benchmarks import regions
 from gmae_tools.benchmarks.figure_methods import RegionMethod
 from gmae_tools.benchmarks.names import SEGMENTERS
@@ -50,7 +51,6 @@ from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mas
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, resize, to_tensor, write_image
 from gmae_tools.metrics.regions import RegionResult, binarize
-from gmae_tools.report.segment import Comparison, comparison_sheet
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
