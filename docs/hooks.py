@@ -101,9 +101,7 @@ def command_page(command: click.Command, context: click.Context, level: int) -> 
     records = [each.get_help_record(context) for each in command.params]
     if any(record and record[1] for record in records):
         yield "| option | |\n|---|---|"
-        yield from (
-            f"| {cell(record[0], code=True)} | {cell(record[1])} |" for record in records if record and record[1]
-        )
+        yield from (f"| {cell(record[0], code=True)} | {cell(record[1])} |" for record in records if record and record[1])
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             inner = command.get_command(context, name)

@@ -144,7 +144,9 @@ def summary(results: Path = RESULTS) -> str:
     rebuilt = rows_of(results, "reconstruction")
     model = str(rebuilt[0]["method"])
     whole, hidden = (number(find(rebuilt, method=model, masked=share), "psnr", 1) for share in (0, 0.75))
-    thumbnail, mean = (number(find(rebuilt, method=name), "psnr", 1) for name in ("14 x 14 thumbnail", "mean colour"))
+    thumbnail, mean = (
+        number(find(rebuilt, method=name), "psnr", 1) for name in ("14 x 14 thumbnail", "mean colour")
+    )
     splat = find(rows_of(results, "splatting_speed"), measure="forward+backward", threads=1, batch=1, k=1024)
     once = find(rows_of(results, "layers_speed"), part="layers")
     boundary = rows_of(results, "boundary_speed")
@@ -256,10 +258,7 @@ def boundary_speed(results: Path = RESULTS) -> str:
     columns = (("seconds", 1), ("official_ratio", 0), ("scipy_ratio", 1), ("difference", 4))
     return markdown(
         ("map", "seconds for the split", "official C++, times as long", "SciPy, times as long", "largest difference"),
-        [
-            (str(row["detector"]), *(number(row, *column) for column in columns))
-            for row in rows_of(results, "boundary_speed")
-        ],
+        [(str(row["detector"]), *(number(row, *column) for column in columns)) for row in rows_of(results, "boundary_speed")],
     )
 
 

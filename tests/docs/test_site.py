@@ -70,14 +70,12 @@ def test_tables_of_results_are_on_their_pages(site: Path, repository: Path) -> N
     used = set()
     for page in ("results", "checkpoints"):
         text = (site / f"{page}.html").read_text(encoding="utf-8")
-        used |= set(
-            re.findall(r"<!-- table: (\S+) -->", (repository / "docs" / f"{page}.md").read_text(encoding="utf-8"))
-        )
+        used |= set(re.findall(r"<!-- table: (\S+) -->", (repository / "docs" / f"{page}.md").read_text(encoding="utf-8")))
         assert "<!-- table" not in text and "<table>" in text
     assert used == set(TABLES) - {"summary"}
     csv = (RESULTS / "bsds500-test.csv").read_text(encoding="utf-8")
     ods = float(re.search(r"^closed-regions,,\"3,4\",([\d.]+)", csv, re.MULTILINE)[1])  # type: ignore[index]
-    assert f'<td style="text-align: right;">{ods:.3f}</td>' in (site / "results.html").read_text(encoding="utf-8")
+    assert f"<td style=\"text-align: right;\">{ods:.3f}</td>" in (site / "results.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
