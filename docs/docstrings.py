@@ -1,7 +1,7 @@
 """What griffe asks while mkdocstrings reads docstrings: a description may be shared by several names.
 
-The house style allows `height, width: in pixels.` in a docstring. Each name gets the description, so that its type stands
-beside it, and so that griffe can tell whether there is such a parameter.
+The house style allows `height, width: in pixels.` in a docstring. Each name gets the description, so that its type
+stands beside it, and so that griffe can tell whether there is such a parameter.
 """
 
 from __future__ import annotations

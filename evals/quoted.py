@@ -135,8 +135,7 @@ def looks(row: Row) -> str:
 
 def summary(results: Path = RESULTS) -> str:
     """The README's one table: a line for each kind of result, with what it is to be compared with."""
-    best = best_edges(results)
-    test = rows_of(results, "bsds500-test")
+    best, test = best_edges(results), rows_of(results, "bsds500-test")
     edge = {name: number(find(test, readout=name), "ods", 3) for name in ("soft-canny", "canny", "sobel-nms", "human")}
     layers = number(find(test, readout="layers", layers=16, looks="3,4"), "ods", 3)
     figures = rows_of(results, "figure_ground")
@@ -144,9 +143,7 @@ def summary(results: Path = RESULTS) -> str:
     rebuilt = rows_of(results, "reconstruction")
     model = str(rebuilt[0]["method"])
     whole, hidden = (number(find(rebuilt, method=model, masked=share), "psnr", 1) for share in (0, 0.75))
-    thumbnail, mean = (
-        number(find(rebuilt, method=name), "psnr", 1) for name in ("14 x 14 thumbnail", "mean colour")
-    )
+    thumbnail, mean = (number(find(rebuilt, method=name), "psnr", 1) for name in ("14 x 14 thumbnail", "mean colour"))
     splat = find(rows_of(results, "splatting_speed"), measure="forward+backward", threads=1, batch=1, k=1024)
     once = find(rows_of(results, "layers_speed"), part="layers")
     boundary = rows_of(results, "boundary_speed")
@@ -155,12 +152,14 @@ def summary(results: Path = RESULTS) -> str:
         (
             "Edges: ODS on BSDS500 test",
             f"**{number(best, 'ods', 3)}** {edge_label(best)}; {layers} depth layers (l@16)",
-            f"soft Canny {edge['soft-canny']}, Canny {edge['canny']}, Sobel {edge['sobel-nms']}, humans {edge['human']}",
+            f"soft Canny {edge['soft-canny']}, Canny {edge['canny']}, Sobel {edge['sobel-nms']}, "
+            f"humans {edge['human']}",
         ),
         (
             "Figure and ground: IoU on ECSSD, even numbers",
             f"**{figure['grouped', '1']}** Gaussians grouped; {figure['depth', '1']} depth alone",
-            f"GrabCut {figure['grabcut', '']}, centre prior {figure['centre-prior', '']}, Otsu {figure['otsu-border', '']}",
+            f"GrabCut {figure['grabcut', '']}, centre prior {figure['centre-prior', '']}, "
+            f"Otsu {figure['otsu-border', '']}",
         ),
         (
             f"Reconstruction: PSNR of {rebuilt[0]['photographs']} held-out photographs",
@@ -258,7 +257,10 @@ def boundary_speed(results: Path = RESULTS) -> str:
     columns = (("seconds", 1), ("official_ratio", 0), ("scipy_ratio", 1), ("difference", 4))
     return markdown(
         ("map", "seconds for the split", "official C++, times as long", "SciPy, times as long", "largest difference"),
-        [(str(row["detector"]), *(number(row, *column) for column in columns)) for row in rows_of(results, "boundary_speed")],
+        [
+            (str(row["detector"]), *(number(row, *column) for column in columns))
+            for row in rows_of(results, "boundary_speed")
+        ],
     )
 
 
