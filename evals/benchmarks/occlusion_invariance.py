@@ -26,8 +26,9 @@ import click
 
 from evals.common import read_table, results_option, run_gmae_tools, write_table
 from evals.encoders import Training, training_options
+from evals.figures import plot_kinds
 from gmae_tools.encoder.invariance import InvarianceCurve
-from gmae_tools.report.invariance import COLUMNS, plot_kinds
+from gmae_tools.report.invariance import COLUMNS
 from gmae_tools.report.tables import Row
 
 ORDER = ("mae", "r-mae", "c-mae", "gmae")  # random weights follow the first
