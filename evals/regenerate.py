@@ -60,6 +60,7 @@ STEPS = (
     Step("bsds500", 16.5),
     Step("figure-ground", 2.0),
     Step("reconstruction", 1.0),
+    Step("density-gradient", 0.4),
     Step("depth", 1.5, "--quick --jobs {jobs}"),
     Step("scoreboard", 2.5, "--jobs {jobs}"),
 )
