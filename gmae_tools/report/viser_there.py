@@ -1,10 +1,12 @@
-"""Whether viser, which shows scenes in 3-D, is installed; found out without loading torch."""
+"""What viser, which shows scenes in 3-D, can show, and whether it is installed; found out without loading torch."""
 
 from __future__ import annotations
 
 import importlib.util
 
 from gmae_tools.errors import GmaeToolsError
+
+MOST_SPLATS = 200_000  # which browsers draw smoothly
 
 
 def require_viser() -> None:
