@@ -11,7 +11,8 @@ seconds are those of all threads, and do not grow when others use the machine. P
 with Python and torch, which `start` shows.
 
 `layers` is what `gmae-tools layers` does with a picture, all files included: six first-K pictures, eight layers, depth
-map, sheet and archive; `edges` and `segment` include thinning and calibration; `view3d` joins the Gaussians to as many
+map, sheet and archive; `edges` (the readouts that the command shows unless told otherwise) and `segment` make the maps
+that are written; `view3d` joins the Gaussians to as many
 as a browser draws; `view` writes the page of `gmae-tools view`.
 
 Two other renderers draw the picture of `render` on a CPU. `tiled PyTorch` is the straightforward tiled one of
@@ -43,6 +44,7 @@ import torch
 
 from evals.common import PHOTO, RESULTS, first_ks, write_table
 from gmae_tools import formats
+from gmae_tools.benchmarks.names import FIRST_EDGES
 from gmae_tools.camera import Camera
 from gmae_tools.formats.perspective import for_viewers
 from gmae_tools.formats.ply import SH_0
@@ -59,7 +61,7 @@ from gmae_tools.simplify import simplify
 from gmae_tools.system.processes import cores
 from gmae_tools.zeroshot.density import Points, scale_by_depth, summary
 from gmae_tools.zeroshot.figure_ground import foreground_mask
-from gmae_tools.zeroshot.names import EDGE_READOUTS, FOREGROUND_METHODS
+from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Views
 from tests.oracles.tiled_torch import rasterize_tiled
 
@@ -151,13 +153,13 @@ def picture_by_mitsuba(scene: Scene) -> np.ndarray:
     import mitsuba
 
     mitsuba.set_variant("llvm_ad_rgb")
-    gaussians = scene.gaussians.map(lambda tensor: tensor[0])
+    one = {name: tensor[0].numpy() for name, tensor in vars(scene.gaussians).items()}
     arrays = {
-        "centers": gaussians.means,
-        "scales": gaussians.scales,
-        "quaternions": gaussians.quats[:, [1, 2, 3, 0]],  # its real part comes last
-        "opacities": gaussians.opacities[:, None],
-        "sh_coeffs": (gaussians.colors - 0.5) / SH_0,
+        "centers": one["means"],
+        "scales": one["scales"],
+        "quaternions": one["quats"][:, [1, 2, 3, 0]],  # its real part comes last
+        "opacities": one["opacities"][:, None],
+        "sh_coeffs": (one["colors"] - np.float32(0.5)) / np.float32(SH_0),
     }
     sensor = {
         "type": "perspective",
@@ -170,7 +172,7 @@ def picture_by_mitsuba(scene: Scene) -> np.ndarray:
         "type": "scene",
         "integrator": {"type": "volprim_rf_basic", "max_depth": MOST_DEPTH, "srgb_primitives": False},
         "sensor": sensor,
-        "gaussians": {"type": "ellipsoids"} | {name: mitsuba.TensorXf(each.numpy()) for name, each in arrays.items()},
+        "gaussians": {"type": "ellipsoids"} | {name: mitsuba.TensorXf(each) for name, each in arrays.items()},
     })  # fmt: skip
     return np.array(mitsuba.render(world, spp=1))
 
@@ -193,7 +195,7 @@ def has_mitsuba() -> bool:
 STEPS: dict[str, Callable[[Scene, Path], None]] = {
     "render": _render,
     "layers": _layers,
-    **{f"edges, {name}": _edges(name) for name in EDGE_READOUTS},
+    **{f"edges, {name}": _edges(name) for name in FIRST_EDGES},
     **{f"segment, {method}": _figure(method) for method in FOREGROUND_METHODS},
     "density": _density,
     "view3d": _view3d,
@@ -244,7 +246,7 @@ def _alone(function: Callable[..., Any], *arguments: object) -> Any:
 @click.option("--step", "only", multiple=True, help="Only the steps whose names begin with this; may be repeated.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "large_scenes.csv", help="The table.")
 def main(side: int, only: tuple[str, ...], out: Path) -> None:
-    """Time every readout of a scene with a million Gaussians."""
+    """Time what the commands make of a scene with a million Gaussians."""
     names = [name for name in ("start", "read", *STEPS) if not only or name.startswith(only)]
     if MITSUBA in names and not has_mitsuba():
         names.remove(MITSUBA)
