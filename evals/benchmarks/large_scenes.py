@@ -11,16 +11,16 @@ seconds are those of all threads, and do not grow when others use the machine. P
 with Python and torch, which `start` shows.
 
 `layers` is what `gmae-tools layers` does with a picture, all files included: six first-K pictures, eight layers, depth
-map, sheet and archive; `edges` (the readouts that the command shows unless told otherwise) and `segment` make the maps
-that are written; `view3d` joins the Gaussians to as many
-as a browser draws; `view` writes the page of `gmae-tools view`.
+map, sheet and archive; `edges` (with the two readouts that the command shows by default) and `segment` make the maps
+that are written; `view3d` joins the Gaussians to as many as a browser draws; `view` writes the page of `gmae-tools view`.
 
 Two other renderers draw the picture of `render` on a CPU. `tiled PyTorch` is the straightforward tiled one of
 `tests/oracles/tiled_torch.py`. `Mitsuba` (Jakob et al. 2022) traces a ray a pixel through the Gaussians as ellipsoids,
-with its integrator `volprim_rf_basic` and at most 256 of them a ray; it is left out where `pip install mitsuba` and an
-LLVM of at least 17 (Debian: libllvm19, named by DRJIT_LIBLLVM_PATH where there are several) are missing. Of other
-packages on PyPI gsplat, gswarp, splax and taichi-splatting need CUDA, metal-gauss and msplat Metal, and gausscam more
-buffers than Vulkan on a CPU has (35; lavapipe 32, SwiftShader 10); litesplat computes every Gaussian at every pixel.
+with its integrator `volprim_rf_basic` and at most 256 of them a ray. It needs `pip install mitsuba` and a recent LLVM
+(19 works, 16 does not; Debian: libllvm19, whose path DRJIT_LIBLLVM_PATH tells where there are several), and is left out
+without them. Of other packages on PyPI gsplat, gswarp, splax and taichi-splatting need CUDA, metal-gauss and msplat
+Metal, and gausscam more buffers than Vulkan has on a CPU (35; lavapipe 32, SwiftShader 10); litesplat computes every
+Gaussian at every pixel.
 """
 
 from __future__ import annotations
