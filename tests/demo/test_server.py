@@ -28,8 +28,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gmae_tools.cli import main
+from gmae_tools.demo.gradio_there import LEAST
 from gmae_tools.demo.server import MOST_SENT, POLICY, Guard
 from gmae_tools.formats import read
+from tests.reliability.supply import least_version, requirements
 
 HOST = "127.0.0.1"
 PATIENCE = 120  # s, on a machine that does much else
@@ -47,7 +49,12 @@ def test_an_old_gradio_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "5.50.0")
     result = CliRunner().invoke(main, ["demo"])
-    assert result.stderr == "error: the demo needs gradio 6, not 5.50.0: pip install 'gmae-tools[demo]'\n"
+    assert result.stderr == "error: the demo needs gradio 6.31 or newer, not 5.50.0: pip install 'gmae-tools[demo]'\n"
+
+
+def test_the_bound_is_that_of_the_package() -> None:
+    (asked,) = requirements()["extra demo"]
+    assert least_version(asked) == ".".join(map(str, LEAST)), "else pip goes back to gradio 3 beside Pillow 13"
 
 
 def test_the_space_has_the_gradio_that_is_tested(repository: Path) -> None:
