@@ -125,6 +125,7 @@ def server(checkpoint: Path, tmp_path: Path) -> Iterator[Server]:
     for place in (*places.values(), folder / "here"):
         place.mkdir(parents=True)
     root = Path(__file__).resolve().parents[2]
+    places["MPLCONFIGDIR"] = tmp_path / "matplotlib"  # which lists the machine's fonts there, whoever visits
     environment = os.environ | {name: str(place) for name, place in places.items()} | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "gmae_tools", "demo", "--checkpoint", str(checkpoint), "--port", str(port)]
     with subprocess.Popen(
