@@ -2,9 +2,9 @@
 
 Both methods are functions of a scene; neither looks at the photograph.
 
-- `depth`: how near the Gaussians lie, composited and blurred, as odds beside the preference for the middle that `grouped`
-  has, too. Colours play no part. Near is foreground, always: in geometry by its meaning, in GMAE models since depth is
-  trained with priors on its side. (In models without these priors the side is chance, and may be the wrong one.)
+- `depth`: how near the Gaussians lie, composited and blurred, as odds beside the preference for the middle that
+  `grouped` has, too. Colours play no part. Near is foreground, always: in geometry by its meaning, in GMAE models since
+  depth is trained with priors on its side. (In models without these priors the side is chance, and may be wrong.)
 - `grouped`: the Gaussians are the nodes of a graph. They merge by colour into fewer and fewer groups; at several
   numbers of groups, what lies near the middle and differs from the groups that touch the border is foreground (after
   Zhu et al., "Saliency optimization from robust background detection", CVPR 2014, which has superpixels as nodes). The
