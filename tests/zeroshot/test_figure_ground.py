@@ -17,6 +17,7 @@ from gmae_tools.zeroshot.figure_ground import (
     GRAPH_PIXELS,
     METHODS,
     Groups,
+    balance_colors,
     build_graph,
     calibrate,
     composite,
@@ -187,6 +188,41 @@ def test_nearness_counts_as_odds_beside_the_preference_for_the_middle() -> None:
     assert not near_and_central(np.full((12, 9), 0.3)).any()
 
 
+def test_colors_of_either_side_are_balanced_as_sums_over_pairs_say() -> None:
+    generator = np.random.default_rng(1)
+    n = 12
+    area = generator.random(n) + 0.1
+    area /= area.sum()
+    color = generator.random((n, 3)) * 15
+    beside = generator.random((n, n)) < 0.3
+    beside = (beside | beside.T) & ~np.eye(n, dtype=bool)
+    groups = Groups(area, generator.random(n), generator.random((n, 2)), color, beside)
+    first = generator.random(n)
+
+    expected = list(first)
+    for _ in range(2):
+        odds = []
+        for i in range(n):
+            near = [np.exp(-sum((color[i] - color[j]) ** 2) / (2 * 4.0**2)) for j in range(n)]
+            figure = sum(near[j] * area[j] * expected[j] for j in range(n))
+            ground = sum(near[j] * area[j] * (1 - expected[j]) for j in range(n))
+            whole = sum(area[j] * expected[j] for j in range(n))
+            ratio = (figure + 1e-4) / (ground + 1e-4) / ((whole + 1e-4) / (1 - whole + 1e-4))
+            odds.append((first[i] + 1e-4) / (1 - first[i] + 1e-4) * ratio)
+        wanted = [each / (1 + each) for each in odds]
+        for _ in range(300):  # each group the mean of what it wants and of its neighbours, until nothing moves
+            for i in range(n):
+                bonds = [
+                    beside[i, j] * (np.exp(-sum((color[i] - color[j]) ** 2) / (2 * 8.0**2)) + 0.2) for j in range(n)
+                ]
+                pulled = sum(bond * value for bond, value in zip(bonds, expected, strict=True))
+                expected[i] = (n * area[i] * wanted[i] + pulled) / (n * area[i] + sum(bonds))
+    found = balance_colors(groups, first, rounds=2, model_sigma=4.0, link=0.2)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - first).max() > 0.1
+    np.testing.assert_array_equal(balance_colors(groups, np.full(n, 0.3)), np.full(n, 0.3))
+
+
 def test_groups_measure_what_their_pixels_do() -> None:
     owner, color = render_owners(Scene(disc_on_ground((0.3, 0.2)), CAMERA, 90, 120))
     graph = build_graph(SIDE * SIDE, owner, color)
@@ -237,7 +273,7 @@ def saliency_by_loops(groups: Groups) -> np.ndarray:
         figure.append(contrast * np.exp(-((groups.place[i] - 0.5) ** 2).sum() * 8))
     figure = [(f - min(figure)) / (max(figure) - min(figure)) for f in figure]
     scores = np.zeros(n)
-    for _ in range(3000):
+    for _ in range(300):
         for i in range(n):
             bonds = [np.exp(-(difference[i][j] ** 2) / 200) + 0.1 if groups.beside[i, j] else 0 for j in range(n)]
             weight = n * groups.area[i]
