@@ -77,10 +77,9 @@ def main(
     configs = [FinetuneConfig(epochs=epochs, batch_size=batch_size, seed=seed, warmup=warmup(epochs)) for seed in seeds]
     rows = fine_tuned_rows(answers_of(models, photos, configs, training.run / "finetuned", machine))
     setting = (
-        f"Pretrained: preset {training.preset}, {training.samples:,} samples. Fine-tuned: {epochs} epochs, batches"
+        f"Pretrained: {training.about()}. Fine-tuned: {epochs} epochs, batches of {batch_size}; {describe(photos)}; "
+        f"{len(photos.classes)} labels by {labelling}; always the largest class: {photos.largest_class:.3f}"
     )
-    setting += f" of {batch_size}; {describe(photos)}; {len(photos.classes)} labels by {labelling}; always the largest"
-    setting += f" class: {photos.largest_class:.3f}"
     table = format_rows(rows, FINE_TUNED, "table")
     page = f"# Fine-tuned encoders\n\n{(__doc__ or '').strip()}\n\n{setting}\n\n```\n{table}```\n"
     write_files(out, {"finetuning.csv": format_rows(rows, FINE_TUNED, "csv"), "finetuning.md": page})

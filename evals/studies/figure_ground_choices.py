@@ -25,7 +25,7 @@ from scipy.sparse.csgraph import dijkstra
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 
-from evals.common import RESULTS, write_table
+from evals.common import checkpoint_option, every_option, results_option, root_option, script, write_table
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks import figure_methods
 from gmae_tools.datasets.saliency import Saliency, read_mask
@@ -551,12 +551,12 @@ def as_row(name: tuple[str, str], tally: Tally, standard: Tally) -> Row:
     }  # fmt: skip
 
 
-@click.command()
+@script(takes="10 minutes", needs="ECSSD")
 @click.option("--data", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
-@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
-@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth photograph.")
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the table.")
+@root_option
+@every_option
+@checkpoint_option
+@results_option("--results")
 def main(data: str, root: str | None, every: int, checkpoint: str, results: Path) -> None:
     """Write `figure_ground_choices.csv` into the folder of results, and print it."""
     torch.set_num_threads(1)

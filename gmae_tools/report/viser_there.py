@@ -1,4 +1,4 @@
-"""Whether viser, which shows scenes in 3-D, is installed; found out without loading torch."""
+"""The check for viser, which shows scenes in 3-D; it does not load torch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from gmae_tools.errors import GmaeToolsError
 
 
 def require_viser() -> None:
-    """Make sure that viser is there, before any work.
+    """Make sure that viser is installed.
 
     Raises:
-        GmaeToolsError: it is not.
+        GmaeToolsError: It is not installed.
     """
     if importlib.util.find_spec("viser") is None:
         raise GmaeToolsError("the 3-D view needs viser: pip install 'gmae-tools[view3d]'")

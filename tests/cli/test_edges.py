@@ -134,7 +134,7 @@ def test_a_backend_that_cannot_draw_is_refused_unless_nothing_is_drawn(
     photo = root / "bsds500" / "images" / "val" / "12.jpg"
     common = [photo, "-o", tmp_path / "out", "--device", "cpu", "--backend", "gsplat", "--checkpoint", checkpoint]
     refused = edges(*common, "--readout", "regions")
-    assert refused.exit_code == 1 and "gsplat draws on a CUDA GPU, not on cpu" in refused.stderr
+    assert refused.exit_code == 1 and "gsplat renders on a CUDA GPU, not on cpu" in refused.stderr
     assert edges(*common, "--readout", "sobel").exit_code == 0
 
 

@@ -23,6 +23,7 @@ from gmae_tools.zeroshot.figure_ground import (
     composite,
     foreground_mask,
     foreground_probability,
+    group_scores,
     near_and_central,
     render_owners,
     saliency,
@@ -159,6 +160,9 @@ def test_calibration_keeps_the_order_and_puts_otsus_threshold_at_one_half() -> N
     probability = calibrate(saliency_map)
     assert (np.diff(probability.ravel()) >= 0).all()
     np.testing.assert_array_equal(foreground_mask(probability), saliency_map > threshold_otsu(saliency_map))
+    # A tenth of the span above the threshold the odds are e to 1.
+    odds = np.exp((saliency_map - threshold_otsu(saliency_map)) / 0.1)
+    np.testing.assert_allclose(probability, odds / (1 + odds), atol=1e-5)
 
 
 def test_nearness_counts_as_odds_beside_the_preference_for_the_middle() -> None:
@@ -221,6 +225,32 @@ def test_colors_of_either_side_are_balanced_as_sums_over_pairs_say() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.abs(found - first).max() > 0.1
     np.testing.assert_array_equal(balance_colors(groups, np.full(n, 0.3)), np.full(n, 0.3))
+
+
+def test_small_groups_of_the_graph_merge_early() -> None:
+    """10 of 10,000 pixels are a thousandth of the picture, which counts at half its squared difference."""
+    owner = np.zeros((100, 100), int)
+    owner[40:42, 50:55] = 1
+    color = np.where(owner[..., None] == 1, [80.0, 0.0, 0.0], [50.0, 0.0, 0.0])
+    graph = build_graph(3, owner, color)
+    assert graph.tree.levels[-1] == pytest.approx(30 / np.sqrt(2))
+
+
+def test_scores_are_averaged_over_several_numbers_of_groups() -> None:
+    owner = np.kron(np.arange(100).reshape(10, 10), np.ones((3, 4), int)) - 1  # -1: owned by nobody
+    graph = build_graph(101, owner, np.random.default_rng(0).random((*owner.shape, 3)))
+
+    def largest(groups: Groups) -> np.ndarray:
+        return groups.area / groups.area.max()
+
+    singles = [group_scores(graph, (count,), largest) for count in (10, 20, 40, 80)]
+    assert all(len(np.unique(single[:99])) > 1 for single in singles)
+    found = group_scores(graph, score=largest)
+    assert np.isnan(found[99:]).all(), "which own no pixel"
+    np.testing.assert_allclose(found[:99], np.mean(singles, 0)[:99])
+    part = graph.tree.partition(10)
+    sizes = np.bincount(part)[part]
+    np.testing.assert_allclose(singles[0][:99], (sizes / sizes.max())[1:])
 
 
 def test_groups_measure_what_their_pixels_do() -> None:
