@@ -94,9 +94,10 @@ def command(
     tiles change is scored beside it, with maps in DIR/tiles. Several processes share the photographs:
     torchrun --nproc-per-node N -m gmae_tools edges --dataset ...
 
-    Readouts of the Gaussians: layers (l@N), expected-depth, regions (of the strongest Gaussian, merged step by step),
-    render-gradient (the baseline without depth), combined (the last two), closed-regions (regions, weaker where they
-    do not close around anything). On the photograph: sobel, sobel-nms, canny, soft-canny.
+    Readouts of the Gaussians: layers (l@N), layer-changes (where depth groups begin to change the picture),
+    expected-depth, regions (of the strongest Gaussian, merged step by step), render-gradient (the baseline without
+    depth), combined (the last two), closed-regions (regions, weaker where they do not close around anything). On the
+    photograph: sobel, sobel-nms, canny, soft-canny.
     """
     if bool(inputs.images) == bool(data.dataset):
         raise click.UsageError("give pictures, or --dataset")

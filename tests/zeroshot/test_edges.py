@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,8 +16,18 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
-from gmae_tools.zeroshot.contours import close_contours, jumps, thin_ridges
-from gmae_tools.zeroshot.edges import READOUTS, Significance, close, finish, layer_edges, layer_index, region_edges
+from gmae_tools.zeroshot import edges
+from gmae_tools.zeroshot.contours import close_contours, gradient, jumps, suppress_nonmaxima, thin_ridges
+from gmae_tools.zeroshot.edges import (
+    READOUTS,
+    Significance,
+    change_edges,
+    close,
+    finish,
+    layer_edges,
+    layer_index,
+    region_edges,
+)
 
 SIZE = 96
 CAMERA = Camera("orthographic", distance=8.0, focal=8.0, blur=0.0)  # sigma = SIZE / 2 * scale at any depth
@@ -125,6 +136,28 @@ def test_last_change_agrees_with_drawing_group_by_group(measure: str, order: str
     assert (index != expected.numpy()).mean() < 0.001  # rounding right at the threshold
 
 
+def test_layer_changes_are_the_joint_gradient_of_painting_group_by_group() -> None:
+    """Paint one more group each time, compare the pictures in CIELAB, and take the gradient of all differences."""
+    from skimage.color import rgb2lab
+
+    gaussians = scattered(40)
+    ordered = gaussians.sort_by_depth()
+    pictures = [np.ones((SIZE, SIZE, 3), np.float32)]
+    for start in range(30, -1, -10):
+        raster = rasterize(
+            project(ordered.select(slice(start, None)), CAMERA, SIZE, SIZE), SIZE, SIZE, background=torch.ones(3),
+            backend="dense",
+        )  # fmt: skip
+        pictures.append(raster.image[0].movedim(0, -1).numpy())
+    colors = [rgb2lab(picture) / 100 for picture in pictures]
+    changes = np.stack([np.linalg.norm(b - a, axis=-1) for a, b in pairwise(colors)], -1)
+    slope = suppress_nonmaxima(gradient(changes, edges.CHANGE_SIGMA))
+    expected = slope / (slope + edges.CHANGE_HALF)
+    found = change_edges(seen(gaussians))
+    assert expected.max() > 0.1
+    assert (np.abs(found - expected) > 0.01).mean() < 0.005  # where two maxima are equal but for rounding
+
+
 def scattered(count: int, seed: int = 0) -> Gaussians:
     generator = torch.Generator().manual_seed(seed)
 
@@ -153,9 +186,10 @@ def test_strength_is_persistence_over_thresholds_and_numbers_of_layers() -> None
 
 def test_tall_pictures_are_drawn_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     gaussians = scattered(24)
-    whole = layer_index(seen(gaussians), 4)
+    whole, changes = layer_index(seen(gaussians), 4), change_edges(seen(gaussians))
     monkeypatch.setattr("gmae_tools.zeroshot.edges._STRIP_NUMBERS", 1)
     np.testing.assert_array_equal(layer_index(seen(gaussians), 4), whole)
+    np.testing.assert_allclose(change_edges(seen(gaussians)), changes, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", READOUTS)
