@@ -1,6 +1,7 @@
 # Each target sets up what it needs, once: a virtual environment (the active one, or else .venv) and the packages.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
+EXTRAS ?= dev,docs,demo
 VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 # Stamp files: what is installed stays installed until pyproject.toml or the constraints change.
@@ -8,7 +9,7 @@ INSTALLED := $(VENV)/.gmae-tools-installed
 INSTALLED_DEV := $(VENV)/.gmae-tools-installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench reliability wheel
+.PHONY: help demo test lint docs bench reliability wheel
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /make \1: /p' Makefile
@@ -24,6 +25,10 @@ lint: $(INSTALLED_DEV)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED_DEV)  ## build the site in build/site, any warning an error; open build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site is in $(CURDIR)/build/site"
 
 bench: $(INSTALLED_DEV)  ## time the renderer against a PyTorch one
 	$(BIN)/python -m evals.benchmarks.splatting_speed $(ARGS)
@@ -48,7 +53,9 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	# gradio asks for a Pillow below 13, and works with the one that users without the demo get.
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --no-deps --upgrade pillow
 	# An oracle of the tests; it asks for a numpy of the past, and works with today's.
 	$(BIN)/python -m pip install --no-deps pysodmetrics==1.5.1
 	@touch $@

@@ -1,23 +1,28 @@
-"""What the scripts share: paths, options, tables, bars, timing. The scripts import this, and never one another."""
+"""What the scripts share: paths, help, options, tables, bars, timing. They import this, and never one another."""
 
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from gmae_tools.datasets.photo_cache import ENVIRONMENT as CACHE
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
-from gmae_tools.system.processes import is_main
+from gmae_tools.system.processes import cores, is_main
+
+if TYPE_CHECKING:
+    from gmae_tools.benchmarks.pipeline import RunOptions
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -30,7 +35,23 @@ CALL_SECONDS = 0.05  # a turn ends when its calls have taken so long, ...
 MAX_CALLS = 5  # ... or after so many of them
 
 
-# --- options -----------------------------------------------------------------------------------------
+# --- help and options --------------------------------------------------------------------------------
+
+
+def script(*, takes: str, needs: str) -> Callable[[Callable[..., None]], click.Command]:
+    """`click.command` for a script whose `--help` says what it measures, how long that takes, and what it needs.
+
+    Args:
+        takes: the time on two cores that do nothing else, as in the table of `evals/README.md`.
+        needs: data sets and other programs.
+    """
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        question = (sys.modules[function.__module__].__doc__ or "").partition("\n")[0]
+        text = f"{question}\n\n{inspect.getdoc(function)} The head of the script states the protocol.\n\n"
+        return click.command(help=f"{text}Takes {takes}. Needs {needs}.")(function)
+
+    return decorate
 
 
 def whole_numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -48,15 +69,49 @@ cache_option = click.option(
     help="Folder of decoded photographs.  [default: ~/.cache/gmae-tools/photographs]",
 )  # fmt: skip
 checkpoint_option = click.option("--checkpoint", default="gmae-tiny", show_default=True, help="The model.")
+every_option = click.option(
+    "--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth photograph."
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Remove what was made with other settings.")
+jobs_option = click.option("--jobs", type=click.IntRange(1), help="Photographs at a time.  [default: one a core]")
+ecssd_option = click.option(
+    "--ecssd", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/."
+)
 root_option = click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 
 
 def results_option(*names: str) -> Callable[[Command], Command]:
     """The folder of the tables, by default `evals/results`."""
-    return click.option(*names, type=click.Path(path_type=Path), default=RESULTS, help="Folder of the tables.")
+    folder = click.Path(path_type=Path)
+    return click.option(*names, type=folder, default=RESULTS, show_default="evals/results", help="For the results.")
+
+
+def work_option(name: str) -> Callable[[Command], Command]:
+    """The folder, by default one of this name below `runs/`, of what a script needs to go on after an interruption."""
+    folder = click.Path(path_type=Path)
+    return click.option("--out", type=folder, default=RUNS / name, show_default=f"runs/{name}", help="Kept to go on.")
+
+
+def benchmark_options(name: str) -> Callable[[Command], Command]:
+    """The options of a script that runs a benchmark of the package: what it measures, and where and how it goes on."""
+    options = [root_option, every_option, checkpoint_option, work_option(name), results_option("--results")]
+
+    def decorate(function: Command) -> Command:
+        for option in reversed([*options, overwrite_option, jobs_option]):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 # --- running -----------------------------------------------------------------------------------------
+
+
+def run_options(jobs: int | None, every: int, overwrite: bool) -> RunOptions:
+    """How a benchmark of the package is run: with bars, and as many photographs at a time as there are cores."""
+    from gmae_tools.benchmarks.pipeline import RunOptions
+
+    return RunOptions(jobs or cores(), every, overwrite, progress=progress)
 
 
 def run_gmae_tools(*arguments: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Training:
         samples: number of pictures that each model is trained on.
         held_out: number of photographs.
         run: folder with a run for each objective, which a later call continues.
+        changes: of the preset, for all models.
     """
 
     data: tuple[str, ...]
@@ -64,11 +65,12 @@ class Training:
     seed: int
     device: str
     run: Path
+    changes: Mapping[str, int] = field(default_factory=dict)
 
     def config(self, name: str) -> PretrainConfig:
         """The run of the objective with this name."""
         objective = OBJECTIVES[name]
-        changes = {} if self.image_size is None else {"image_size": self.image_size}
+        changes = dict(self.changes) if self.image_size is None else {**self.changes, "image_size": self.image_size}
         model = objective.model_config.preset(self.preset, **changes, **MODEL_CHANGES.get(name, {}))
         schedule = Schedule(self.samples, resolutions=(model.image_size,))
         return PretrainConfig(
@@ -76,9 +78,25 @@ class Training:
             evaluate_every=1800,
         )  # fmt: skip
 
+    def about(self) -> str:
+        """Sizes of the models and of their training, in words."""
+        model = self.config(next(iter(OBJECTIVES))).model
+        return (
+            f"encoders of {model.depth} blocks, width {model.width}, {model.image_size} px in patches of "
+            f"{model.patch_size} px; {self.samples:,} samples in batches of {self.batch_size}, seed {self.seed}"
+        )
+
     def train(self, name: str) -> Path:
         """Train the model of an objective unless that was done before; returns the folder of its checkpoint."""
         return pretrain(self.config(name), self.run / name, resume=True, device=self.device)
+
+
+def _changes(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, int]:
+    """Of `KEY=NUMBER`; callback of an option."""
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (_, _, number) in zip(texts, pairs, strict=True) if not number.isdecimal()]:
+        raise click.BadParameter(f"{wrong[0]!r} is not KEY=NUMBER, such as patch_size=8")
+    return {key: int(number) for key, _, number in pairs}
 
 
 def training_options(batch_size: str = "--batch-size") -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -88,6 +106,14 @@ def training_options(batch_size: str = "--batch-size") -> Callable[[Callable[...
         click.option("--data", multiple=True, required=True, metavar="PATH", help="As for `gmae-tools pretrain`."),
         click.option("--preset", default="tiny", show_default=True, help="Preset of the models."),
         click.option("--image-size", type=click.IntRange(1), metavar="PX", help="[default: the preset's]"),
+        click.option(
+            "--set",
+            "changes",
+            multiple=True,
+            callback=_changes,
+            metavar="KEY=NUMBER",
+            help="Change the preset of all models, e.g. patch_size=8, depth=4; may be repeated.",
+        ),
         count("--samples", type=click.IntRange(1), default=100_000, help="Pictures that each model is trained on."),
         count(batch_size, "pretrain_batch", type=click.IntRange(2), default=64, help="Pictures of a pretraining step."),
         count("--held-out", type=click.IntRange(1), default=500, help="Photographs that are not trained on."),
@@ -99,12 +125,12 @@ def training_options(batch_size: str = "--batch-size") -> Callable[[Callable[...
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def collect(
-            *, data: tuple[str, ...], preset: str, image_size: int | None, samples: int, pretrain_batch: int,
-            held_out: int, seed: int, device: str, runs: Path, **others: Any,
+            *, data: tuple[str, ...], preset: str, image_size: int | None, changes: dict[str, int], samples: int,
+            pretrain_batch: int, held_out: int, seed: int, device: str, runs: Path, **others: Any,
         ) -> None:  # fmt: skip
             training = Training(
                 data, preset, image_size=image_size, samples=samples, batch_size=pretrain_batch, held_out=held_out,
-                seed=seed, device=device, run=runs,
+                seed=seed, device=device, run=runs, changes=changes,
             )  # fmt: skip
             command(training=training, **others)
 

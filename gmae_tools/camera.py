@@ -14,12 +14,12 @@ from gmae_tools.system.precision import working_dtype
 
 CameraKind = Literal["gmae", "pinhole", "orthographic"]
 
-# Marks settings that are younger than the format of checkpoints: written only where they differ from the default, so
-# that older versions read all that they can compute.
+# Marks settings that were added after the format of checkpoints. They are written only if they differ from the default,
+# so that older versions can read every checkpoint whose model they can compute.
 LATER = {"later": True}
 
 _NEAREST_VISIBLE_Z = 0.01  # scene units in front of the camera; gsplat's near plane
-_LARGEST = 1e6  # scale in scene units, or place in half pictures: no picture shows what is beyond
+_LARGEST = 1e6  # scale in scene units, or position in half pictures; no picture shows more
 _LONGEST_AXIS = 1e8  # px, of a footprint: its fourth power is the largest number needed, and float32 ends at 3e38
 _SHEAR_LIMIT = 1.3  # half pictures from the middle, beyond which shear grows no further; gsplat's
 _DEGENERATE = 1e-12  # px^4, of the determinant of a covariance: a footprint without area, which only blur = 0 allows
@@ -32,24 +32,28 @@ class Camera:
     With x, y in [-1, 1], `z` the distance from the camera along its axis (`distance` + the Gaussian's own z), and the
     half sizes (W/2, H/2) of the picture in pixels:
 
-    - `gmae`: centres project orthographically, (x, y) -> (W/2 (x+1), H/2 (y+1)); the footprint shrinks with distance,
-      sigma_px = W/2 * focal * scale / z. Depth therefore gets a gradient without moving anything sideways.
-    - `pinhole`: centres and footprints both in perspective, (x, y) -> (W/2 (focal x/z + 1), H/2 (focal_y y/z + 1)),
-      with the local affine approximation of EWA splatting (Zwicker et al. 2001) including its shear.
-    - `orthographic`: centres as `gmae`; footprints as if all lay at `distance`: depth decides only the order.
+    - `gmae`: Centres project orthographically, (x, y) -> (W/2 (x+1), H/2 (y+1)). Footprints shrink with distance,
+      sigma_px = W/2 * focal * scale / z. Depth therefore gets a gradient and moves nothing sideways.
+    - `pinhole`: Centres and footprints are in perspective, (x, y) -> (W/2 (focal x/z + 1), H/2 (focal_y y/z + 1)),
+      by the local affine approximation of EWA splatting (Zwicker et al. 2001), which includes shear.
+    - `orthographic`: Centres project as for `gmae`, and footprints as if all Gaussians were at `distance`. Depth only
+      decides the order.
 
     Args:
-        kind: which of the three.
-        distance: camera to the cube's middle, scene units (half picture widths); more than 1 keeps the cube in front.
+        kind: Kind of projection, as described above.
+        distance: Distance from the camera to the middle of the cube, in scene units (half picture widths). With more
+            than 1, the whole cube is in front of the camera.
             A `pinhole` may have 0: it stands at the origin of its scene.
-        focal: focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
-        blur: variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
-        cx, cy: where the camera's axis meets the picture, from the middle in half widths and half heights.
-        shear: give the footprints of a `gmae` camera the shear that a pinhole of the same focal length would give them,
-            with x and y clamped to 1.3, as the authors' code does. (A `pinhole` always has its shear.)
-        focal_y: of a `pinhole`, the focal length in half picture heights; None is `focal`, whatever the aspect ratio.
-        shear_limit: of a `pinhole`, half pictures from the middle beyond which shear grows no further; None for none.
-            gsplat has 1.3. Without, a camera within its scene sees what lies beside the picture smeared all over it.
+        focal: Focal length in half picture widths. A `pinhole` with focal = distance shows the cube's middle full size.
+        blur: Variance in px^2 added to the diagonal of the 2-D covariance, as gsplat does (0.3).
+        cx, cy: Point in which the camera's axis meets the picture, in half widths and half heights from its middle.
+        shear: Whether the footprints of a `gmae` camera have the shear that a pinhole camera of the same focal length
+            would give them, with x and y clamped to 1.3, as in the authors' code. A `pinhole` always has shear.
+        focal_y: Focal length of a `pinhole` in half picture heights; None for the value of `focal`, whatever the aspect
+            ratio.
+        shear_limit: Distance from the middle, in half pictures, beyond which the shear of a `pinhole` grows no further;
+            None for no limit. gsplat has 1.3. Without a limit, Gaussians that lie beside the picture smear over all of
+            it if the camera stands inside its scene.
     """
 
     kind: CameraKind = "gmae"
@@ -90,14 +94,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Splats:
-    """2-D Gaussians on the picture plane, in the order of the Gaussians they came from (not sorted).
+    """2-D Gaussians on the picture plane, in the order of the Gaussians that were projected (not sorted).
 
     Attributes:
-        means: centres in pixels `[B, K, 2]`, x right and y down; the centre of the first pixel is (0.5, 0.5).
-        conics: inverse covariances (a, b, c) in 1/px^2 `[B, K, 3]`; sigma = (a dx^2 + c dy^2) / 2 + b dx dy.
-        depths: distance from the camera along its axis `[B, K]`.
-        colors: any number of channels `[B, K, C]`.
-        opacities: peak opacities in [0, 1] `[B, K]`.
+        means: Centres in pixels `[B, K, 2]`, x right and y down; the centre of the first pixel is (0.5, 0.5).
+        conics: Inverse covariances (a, b, c) in 1/px^2 `[B, K, 3]`; sigma = (a dx^2 + c dy^2) / 2 + b dx dy.
+        depths: Distances from the camera along its axis `[B, K]`.
+        colors: Colours `[B, K, C]`, with any number of channels.
+        opacities: Peak opacities in [0, 1] `[B, K]`.
     """
 
     means: Tensor
@@ -124,8 +128,8 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     The normalised square [-1, 1]^2 is stretched over the picture, so a prediction renders at any size and aspect ratio.
     Invisible Gaussians keep their place in the order but get opacity 0: those behind the camera (their footprint is
     computed at the near plane, so that it stays finite) and, without blur, those whose footprint has no area. Numbers
-    up to 1e30 are handled; quaternions longer than 1e19, or of length 0, rotate nothing; the sign of a scale does not
-    matter. NaN and infinite values stay as they are, and `rasterize` refuses them.
+    up to 1e30 are handled; quaternions longer than 1e19, or of length 0, rotate nothing; the sign of a scale has no
+    effect. NaN and infinite values are kept, so that `rasterize` refuses them.
 
     Returns:
         Splats in the order of the Gaussians, with their colours; float32, or float64 if one of the tensors is.
@@ -165,9 +169,9 @@ def project_vectors(means: Tensor, axes: Tensor, z: Tensor, camera: Camera) -> t
     """Project centres and principal axes onto the picture plane, in units of half its width and half its height.
 
     Args:
-        means: centres `[B, K, 3]`.
-        axes: principal axes as columns, one standard deviation long, `[B, K, 3, 3]`.
-        z: distances from the camera along its axis `[B, K]`, positive.
+        means: Centres `[B, K, 3]`.
+        axes: Principal axes as columns, one standard deviation long, `[B, K, 3, 3]`.
+        z: Distances from the camera along its axis `[B, K]`, positive.
 
     Returns:
         Centres `[B, K, 2]` and axes `[B, K, 2, 3]`.
@@ -204,7 +208,7 @@ def _shear(projected: Tensor, axes: Tensor, z: Tensor) -> Tensor:
 
 
 def _clamped(lengths: Tensor, limit: float) -> Tensor:
-    """Lengths of either sign, clamped to the limit; an infinite one becomes NaN, which `rasterize` refuses."""
+    """Lengths of either sign, clamped to the limit. An infinite length becomes NaN, which `rasterize` refuses."""
     return lengths * (limit / lengths.detach().abs().clamp_min(limit))
 
 

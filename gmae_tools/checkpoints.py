@@ -35,6 +35,7 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file as read_safetensors
 from safetensors.torch import save as to_bytes
 
+from gmae_tools.arguments import path_name
 from gmae_tools.checkpoint_names import (
     AUTHORS_SUFFIX,
     CONFIG_FILE,
@@ -50,6 +51,7 @@ from gmae_tools.formats.torch_files import check_plain, read_torch
 from gmae_tools.images import one_line, printable
 from gmae_tools.mae import CMAE, MAE, RMAE, CMAEConfig, MAEConfig, RMAEConfig
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
+from gmae_tools.system.devices import resolve_device
 from gmae_tools.system.files import atomic_path
 
 WEIGHTS_FILE = "model.safetensors"
@@ -78,15 +80,17 @@ def load(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> GM
     Args:
         name: an embedded checkpoint, a folder, `hf://ORG/NAME[@REVISION]` (downloaded once, then cached), or a file of
             the authors' code, `*.ckpt`.
+        device: for it; `auto` is a GPU where there is one.
 
     Raises:
-        GmaeToolsError: there is no such checkpoint, it cannot be fetched, it is damaged, or it is of another model.
+        GmaeToolsError: there is no such checkpoint, it cannot be fetched, it is damaged, or it is of another model; or
+            there is no such device.
     """
-    model = load_any(name)
+    model = load_any(name, device)
     if not isinstance(model, GMAE):
         problem = f"{os.fspath(name)}: {_architecture(model)} predicts no Gaussians; choose a GMAE"
         raise GmaeToolsError(f"{problem}, or look at this one with reconstruct, probe or invariance")
-    return model.to(device)
+    return model
 
 
 def load_any(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Autoencoder:
@@ -98,9 +102,10 @@ def load_any(name: str | os.PathLike[str], device: str | torch.device = "cpu") -
     Raises:
         GmaeToolsError: as for `load`, but no model is refused.
     """
+    name, where = path_name(name, "a checkpoint, or its name"), resolve_device(device)
     if (path := file_of_others(name)) is not None:
-        return load_file(path).to(device)
-    return load_folder(find(name)).to(device)
+        return load_file(path).to(where)
+    return load_folder(find(name)).to(where)
 
 
 def file_of_others(name: str | os.PathLike[str]) -> Path | None:

@@ -1,7 +1,8 @@
-"""What there is on this machine, what of it works, and what is missing: the facts behind `gmae-tools doctor`."""
+"""What this machine has, what of it works, and what is missing; `gmae-tools doctor` prints it."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import math
 import os
@@ -28,12 +29,12 @@ from gmae_tools.system.processes import cores
 PICTURE_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
 
 _LIBRARIES = ("numpy", "timm", "accelerate", "numba", "scipy", "scikit-image", "gsplat")
-_SIDE, _SPLATS = 64, 128  # of the scene that the self test draws
+_SIDE, _SPLATS = 64, 128  # side in px and number of splats of the scene that the self test renders
 
 
 @dataclass(frozen=True)
 class Device:
-    """A processor or GPU, in words."""
+    """A processor or GPU: its name in torch, and a description."""
 
     name: str
     description: str
@@ -41,14 +42,15 @@ class Device:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of drawing a small scene, compared with the dense reference on the same device.
+    """The result of rendering a small scene, compared with the dense reference on the same device.
 
     Attributes:
-        picture: largest difference of a value of the picture.
-        gradient: largest difference of a tensor's gradient, relative to its norm.
-        first_seconds: what the first drawing took, with whatever had to be compiled.
-        milliseconds: what a later one took, forward and backward.
-        problem: why it failed, or None.
+        backend, device: What rendered the scene.
+        picture: Largest difference of a value of the picture.
+        gradient: Largest norm of the difference of a gradient, relative to the norm of the gradient.
+        first_seconds: Seconds of the first rendering, including compilation.
+        milliseconds: Milliseconds of a later one, forward and backward.
+        problem: Why it failed, or None.
     """
 
     backend: Renderer
@@ -62,7 +64,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder in which something is kept for later runs."""
+    """A folder that keeps files for later runs."""
 
     purpose: str
     path: str
@@ -71,14 +73,14 @@ class Folder:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that `gmae-tools doctor` says.
+    """The content of the report of `gmae-tools doctor`.
 
     Attributes:
-        versions: by name; what is missing says so.
-        devices, backends, trials, folders: see there.
-        checkpoints: names of those that came with the package.
-        default: checkpoint, device and backend that commands take by default, in words.
-        problem: why that does not work here, None if it does.
+        versions: Versions by name, or why something cannot be used.
+        devices, backends, trials, folders: See their classes.
+        checkpoints: Names of the embedded checkpoints.
+        default: Default checkpoint, device and backend of commands, in words.
+        problem: Why these do not work here; None if they do.
     """
 
     versions: dict[str, str]
@@ -91,7 +93,7 @@ class Diagnosis:
     problem: str | None
 
     def to_dict(self) -> dict[str, object]:
-        """Plain types, for JSON; no number is NaN there."""
+        """The content in plain types for JSON, which has no NaN."""
         document = asdict(self)
         for trial in document["trials"]:
             trial |= {key: None for key, value in trial.items() if value != value}
@@ -99,7 +101,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at everything, and draw with every backend that is usable; gsplat may have to be compiled for that."""
+    """Examine this machine, and render with every usable backend; gsplat may be compiled for that."""
     from gmae_tools import checkpoint_names
 
     backends = describe_backends()
@@ -109,7 +111,7 @@ def diagnose() -> Diagnosis:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that results or speed depend on."""
+    """Versions of everything on which results or speed depend."""
     nvcc = find_nvcc()
     return {
         "gmae-tools": __version__,
@@ -118,8 +120,8 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "torchvision": _torchvision(),
         **{name: _version(name) for name in _LIBRARIES},
-        "opencv": _opencv(),
-        "pillow-heif": _heif(),
+        "opencv": _optional("cv2", "canny and grabcut need", "opencv"),
+        "pillow-heif": _optional("pillow_heif", "pictures in HEIC need", "heif"),
         "CUDA of torch": torch.version.cuda or "none",
         "CUDA toolkit": _nvcc_version(nvcc) if nvcc else "none",
     }
@@ -133,7 +135,7 @@ def _version(name: str) -> str:
 
 
 def _torchvision() -> str:
-    """Its version, and whether its compiled operators fit this torch; nothing here needs them."""
+    """The version of torchvision, and whether its compiled operators fit this torch; nothing here needs them."""
     from gmae_tools.system.torchvision_ops import ensure_torchvision
 
     try:
@@ -149,20 +151,12 @@ def _torchvision() -> str:
     return _version("torchvision")
 
 
-def _opencv() -> str:
+def _optional(module: str, use: str, extra: str) -> str:
+    """The version of an optional module, or what needs it and how to install it."""
     try:
-        import cv2
+        return str(importlib.import_module(module).__version__)
     except ImportError as error:
-        return f"not usable ({one_line(error)}); canny and grabcut need it: pip install 'gmae-tools[opencv]'"
-    return cv2.__version__
-
-
-def _heif() -> str:
-    try:
-        import pillow_heif
-    except ImportError as error:
-        return f"not usable ({one_line(error)}); pictures in HEIC need it: pip install 'gmae-tools[heif]'"
-    return pillow_heif.__version__
+        return f"not usable ({one_line(error)}); {use} it: pip install 'gmae-tools[{extra}]'"
 
 
 def _nvcc_version(nvcc: str) -> str:
@@ -175,7 +169,7 @@ def _nvcc_version(nvcc: str) -> str:
 
 
 def devices() -> list[Device]:
-    """The processor, and every CUDA GPU that torch sees."""
+    """The processor, and all CUDA GPUs that torch finds."""
     bf16 = "bf16" if has_bf16(torch.device("cpu")) else "no bf16"
     found = [Device("cpu", f"{_processor()}, {cores()} cores, of which torch uses {torch.get_num_threads()}, {bf16}")]
     for index in range(torch.cuda.device_count()):
@@ -194,7 +188,7 @@ def _processor() -> str:
 
 
 def folders() -> list[Folder]:
-    """Where compiled kernels and fetched checkpoints are kept."""
+    """The folders of compiled kernels and downloaded checkpoints."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from torch.utils.cpp_extension import get_default_build_root
 
@@ -202,38 +196,38 @@ def folders() -> list[Folder]:
 
     extensions = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
     paths = {"compiled CUDA kernels": extensions, "checkpoints from the hub": HF_HUB_CACHE}
-    if hasattr(kernels.composite, "stats"):  # where numba may compile
+    if hasattr(kernels.composite, "stats"):  # missing if numba is told not to compile
         paths = {"compiled CPU kernels": kernels.composite.stats.cache_path, **paths}
     return [Folder(purpose, str(path), _is_writable(Path(path))) for purpose, path in paths.items()]
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether files can be written there, or the folder be made where it is missing."""
+    """Whether files can be written in the folder, or it can be made if it is missing."""
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 
 def try_backend(backend: Renderer) -> Trial:
-    """Draw with one backend where it draws best, gsplat on a GPU and the others on the CPU."""
+    """Render with one backend, gsplat on a GPU and the others on the CPU."""
     device = "cuda" if backend == "gsplat" else "cpu"
     try:
-        truth = _draw("dense", device)
+        truth = _render("dense", device)
         start = time.perf_counter()
-        drawn = _draw(backend, device)
+        rendered = _render(backend, device)
         middle = time.perf_counter()
-        _draw(backend, device)
+        _render(backend, device)
         end = time.perf_counter()
     except Exception as error:  # a broken installation raises anything
         return Trial(backend, device, problem=one_line(error))
-    picture = (drawn[0] - truth[0]).abs().max().item()
-    gradient = max(((a - b).norm() / b.norm()).item() for a, b in zip(drawn[1:], truth[1:], strict=True))
+    picture = (rendered[0] - truth[0]).abs().max().item()
+    gradient = max(((a - b).norm() / b.norm()).item() for a, b in zip(rendered[1:], truth[1:], strict=True))
     wrong = not (picture < PICTURE_TOLERANCE and gradient < GRADIENT_TOLERANCE)
-    problem = "draws something else than the dense reference" if wrong else None
+    problem = "renders a different picture than the dense reference" if wrong else None
     return Trial(backend, device, picture, gradient, middle - start, 1e3 * (end - middle), problem)
 
 
-def _draw(backend: Renderer, device: str) -> list[Tensor]:
-    """The picture of the test's scene, and the gradients of its mean square."""
+def _render(backend: Renderer, device: str) -> list[Tensor]:
+    """The picture of the test scene, and the gradients of its mean square."""
     splats = _scene(device)
     inputs = [t.requires_grad_() for t in (splats.means, splats.conics, splats.colors, splats.opacities)]
     image = rasterize(splats, _SIDE, _SIDE, background=torch.ones(3), backend=backend).image
@@ -241,7 +235,7 @@ def _draw(backend: Renderer, device: str) -> list[Tensor]:
 
 
 def _scene(device: str) -> Splats:
-    """Round and elliptic splats all over the picture, always the same."""
+    """Round and elliptic splats all over the picture, the same ones in every call."""
     generator = torch.Generator().manual_seed(0)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -254,7 +248,7 @@ def _scene(device: str) -> Splats:
 
 
 def try_defaults(trials: list[Trial]) -> tuple[str, str | None]:
-    """What commands take by default: checkpoint, device and backend in words, and why that does not work, if so."""
+    """The default checkpoint, device and backend in words, and why they do not work here, or None."""
     import numpy as np
 
     from gmae_tools import checkpoints
@@ -262,11 +256,11 @@ def try_defaults(trials: list[Trial]) -> tuple[str, str | None]:
     device = resolve_device("auto")
     default = f"{DEFAULT} on {device}"
     try:
-        drawer = choose_backend("auto", device)
-        default = f"{default}, drawn by {drawer}"
+        renderer = choose_backend("auto", device)
+        default = f"{default}, rendered by {renderer}"
         model = checkpoints.load(DEFAULT, device=device)
         splats = project(predict_gaussians(model, np.full((32, 48, 3), 128, np.uint8)), model.camera, 32, 48)
-        rasterize(splats, 32, 48, background=torch.ones(3), backend=drawer)
+        rasterize(splats, 32, 48, background=torch.ones(3), backend=renderer)
     except GmaeToolsError as error:
         return default, str(error)
-    return default, next((trial.problem for trial in trials if trial.backend == drawer), None)
+    return default, next((trial.problem for trial in trials if trial.backend == renderer), None)

@@ -1,4 +1,4 @@
-"""`Gaussians`: the one currency of the toolkit. A picture becomes Gaussians; every analysis is a function of them."""
+"""`Gaussians`, the data that all parts of the toolkit exchange: models predict them, analyses take them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gmae_tools.images import one_line
 from gmae_tools.system.files import atomic_path
 
 LAYOUT = {"means": 3, "scales": 3, "quats": 4, "colors": 3, "opacities": 1}
-"""How many numbers of each kind describe a Gaussian, in the order in which they are packed."""
+"""Number of values of each parameter of a Gaussian, in the order in which they are packed."""
 
 PACKED = sum(LAYOUT.values())
-"""Numbers that describe a Gaussian: 14."""
+"""Number of values of all parameters of a Gaussian: 14."""
 
 COLUMNS = {
     name: slice(end - size, end) for (name, size), end in zip(LAYOUT.items(), accumulate(LAYOUT.values()), strict=True)
 }
-"""Where the numbers of each kind lie among the packed 14."""
+"""Positions of each parameter among the 14 packed values."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,14 +37,14 @@ class Gaussians:
     away from the viewer and lies in [-1, 1] for GMAE models.
 
     Attributes:
-        means: centres `[B, K, 3]`.
-        scales: standard deviations along the principal axes `[B, K, 3]`, positive.
-        quats: rotations as quaternions (w, x, y, z) `[B, K, 4]`; need not have unit length.
+        means: Centres `[B, K, 3]`.
+        scales: Standard deviations along the principal axes `[B, K, 3]`, > 0.
+        quats: Rotations as quaternions (w, x, y, z) `[B, K, 4]` of any length but 0.
         colors: RGB in [0, 1] `[B, K, 3]`.
-        opacities: peak opacities in [0, 1] `[B, K]`.
+        opacities: Peak opacities in [0, 1] `[B, K]`.
 
     Raises:
-        GmaeToolsError: the shapes do not fit together.
+        GmaeToolsError: The shapes do not fit together.
     """
 
     means: Tensor
@@ -77,7 +77,7 @@ class Gaussians:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors lie."""
+        """Device of the tensors."""
         return self.means.device
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Gaussians:
@@ -85,7 +85,7 @@ class Gaussians:
         return Gaussians(*(function(getattr(self, field.name)) for field in fields(self)))
 
     def __getitem__(self, item: SupportsIndex | slice) -> Gaussians:
-        """Sets chosen along the batch; a single index keeps the batch dimension, `[1, K, ...]`."""
+        """Sets chosen along the batch. A single index keeps the batch dimension: `[1, K, ...]`."""
         if not isinstance(item, slice):
             index = operator.index(item)
             if not -self.batch_size <= index < self.batch_size:
@@ -97,7 +97,7 @@ class Gaussians:
         """Gaussians chosen along K.
 
         Args:
-            index: a slice, indices `[k]` or a boolean mask `[K]` for the whole batch, or indices `[B, k]` for each set.
+            index: A slice, indices `[k]` or a boolean mask `[K]` for all sets, or indices `[B, k]` that differ by set.
         """
         if isinstance(index, Tensor) and index.ndim == 2:
             rows = torch.arange(self.batch_size, device=index.device)[:, None]
@@ -121,34 +121,34 @@ class Gaussians:
         """Join batches of equal K along the batch dimension.
 
         Raises:
-            GmaeToolsError: there is none, or K differs.
+            GmaeToolsError: There are no parts, or they differ in K.
         """
         if len({part.k for part in parts}) != 1:
             raise GmaeToolsError(f"Gaussians.stack needs sets of one size, not of K = {[part.k for part in parts]}")
         return Gaussians(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Gaussians)))
 
     def pack(self) -> Tensor:
-        """All numbers side by side, `[B, K, 14]`, in the order of `LAYOUT`."""
+        """All parameters in one tensor `[B, K, 14]`, in the order of `LAYOUT`."""
         return torch.cat([self.means, self.scales, self.quats, self.colors, self.opacities[..., None]], -1)
 
     @staticmethod
     def unpack(packed: Tensor) -> Gaussians:
-        """The Gaussians of `pack`'s `[B, K, 14]`; their tensors are views of it."""
+        """The Gaussians in a tensor `[B, K, 14]` as `pack` returns it; their tensors are views of it."""
         means, scales, quats, colors, opacities = packed.split(list(LAYOUT.values()), -1)
         return Gaussians(means, scales, quats, colors, opacities[..., 0])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a NumPy `.npz` with one float32 array an attribute."""
+        """Write a NumPy `.npz` file with a float32 array for each attribute."""
         arrays = {f.name: getattr(self, f.name).detach().cpu().float().numpy() for f in fields(self)}
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Gaussians:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            GmaeToolsError: the file is missing or does not hold Gaussians.
+            GmaeToolsError: The file is missing or does not hold Gaussians.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:

@@ -1,4 +1,4 @@
-"""Reading and writing pictures. Every unusual file is either handled or refused in one line.
+"""Reading and writing pictures. Every unusual file is either read or refused in one line.
 
 Pictures in memory are uint8 RGB arrays `[H, W, 3]`; tensors are float32 RGB in [0, 1], `[1, 3, H, W]`.
 """
@@ -234,10 +234,10 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def from_pil(image: Image.Image) -> np.ndarray:
-    """`to_rgb` of a caller's picture, which stays as it is, within the bound of `MAX_PIXELS`.
+    """A PIL picture as uint8 RGB `[H, W, 3]`; see `to_rgb`. The picture itself does not change.
 
     Raises:
-        GmaeToolsError: it is too large, has no pixels, or its file turns out to be damaged or closed.
+        GmaeToolsError: It has more than `MAX_PIXELS` or no pixels, or its file is damaged or closed.
     """
     if not image.width or not image.height:
         raise GmaeToolsError(f"a picture of {image.width} x {image.height} pixels is empty")
@@ -257,7 +257,7 @@ def from_array(array: np.ndarray) -> np.ndarray:
             floating point in [0, 1], which is rounded to 8 bits.
 
     Raises:
-        GmaeToolsError: the array has another shape or type, or other values.
+        GmaeToolsError: The array has another shape, type or range.
     """
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)) or not array.size:
         first = array.ndim == 3 and array.shape[0] in (1, 3, 4)

@@ -1,7 +1,9 @@
 """The masked autoencoders that GMAE is compared with: the same encoder, and a decoder that predicts pixels.
 
 A mask token takes the place of every hidden patch, and a ViT turns all tokens into the pixels of their patches.
+
 Shapes: B pictures, N patches, V visible patches, P = 3 p^2 numbers for a patch of p x p px.
+
 Source: MAE (arXiv 2111.06377).
 """
 
@@ -26,8 +28,8 @@ class MAEConfig(AutoencoderConfig):
     """The configuration of an MAE.
 
     Args:
-        normalise_targets: predict each patch minus its mean and divided by its standard deviation (MAE's
-            `norm_pix_loss`). Features are better, but painting a picture then needs the original's statistics.
+        normalise_targets: Whether to predict each patch minus its mean and divided by its standard deviation (MAE's
+            `norm_pix_loss`). Features are better, but painting a picture then needs the statistics of the original.
     """
 
     normalise_targets: bool = False
@@ -38,7 +40,7 @@ class RMAEConfig(MAEConfig):
     """The configuration of an R-MAE.
 
     Args:
-        own_decoder: whether the second view has a decoder d' of its own; otherwise both views share d.
+        own_decoder: Whether the second view has a decoder d' of its own; otherwise both views share d.
     """
 
     own_decoder: bool = True
@@ -49,8 +51,8 @@ class CMAEConfig(AutoencoderConfig):
     """The configuration of a C-MAE.
 
     Args:
-        embedding: number E of dimensions of a picture's embedding.
-        head: the module that turns the encoder's tokens into an embedding: MAE's `decoder`, with mask tokens for the
+        embedding: Number E of dimensions of an embedding.
+        head: Module that computes an embedding from the encoder's tokens: MAE's `decoder`, with mask tokens for the
             hidden patches; or a `light` head of two layers, with mask tokens that enter the encoder.
     """
 
@@ -62,7 +64,8 @@ class PatchDecoder(nn.Module):
     """A ViT over the encoder's tokens and a mask token in place of every hidden patch.
 
     Args:
-        outputs: how many numbers are predicted for a patch.
+        config: Configuration of the model.
+        outputs: Number of values that are predicted for each patch.
     """
 
     def __init__(self, config: AutoencoderConfig, outputs: int) -> None:
@@ -80,7 +83,7 @@ class PatchDecoder(nn.Module):
         x = self.embed(tokens)  # [B, 1 + V, D']
         patches = x[:, 1:]
         if visible is not None:
-            # MAE shuffles patches to hide some and then unshuffles tokens; ours never leave their order.
+            # MAE shuffles patches to hide some, and then unshuffles tokens. Here they stay in their order.
             places = visible[..., None].expand_as(patches)
             empty = self.mask_token.to(x.dtype).expand(len(x), len(positions), -1)
             patches = empty.scatter(1, places, patches)  # [B, N, D']
@@ -92,9 +95,9 @@ class PatchDecoder(nn.Module):
 
 
 class MAE(Autoencoder):
-    """Pictures in, predictions for the patches out: `predictions = model(images, mask)`, `[B, N, P]`.
+    """Predicts the patches of pictures: `predictions = model(images, mask)`, `[B, N, P]`.
 
-    The predictions approximate `patch_targets`; `paint_patches` turns them into pictures.
+    Predictions approximate `patch_targets`; `paint_patches` turns them into pictures.
     """
 
     config: MAEConfig
@@ -109,18 +112,18 @@ class MAE(Autoencoder):
 
 
 class RMAE(MAE):
-    """An `MAE` that, for training by R-MAE, has a second decoder d' for the second view."""
+    """An `MAE` with a second decoder d' for the second view, which is needed for training by R-MAE."""
 
     config: RMAEConfig
 
     def __init__(self, config: RMAEConfig) -> None:
         super().__init__(config)
-        if config.own_decoder:  # made last, so that all else starts as an MAE does
+        if config.own_decoder:  # made last, so that all else starts with the weights of an MAE of the same seed
             self.second_decoder = PatchDecoder(config, 3 * config.patch_size**2).float()
             self.second_decoder.apply(initialise)
 
     def forward(self, images: Tensor, mask: Tensor | None = None, second_view: bool = False) -> Tensor:
-        """Predictions `[B, N, P]` of d, or for the second view of d'."""
+        """Predictions `[B, N, P]` of the decoder d, or of d' for the second view."""
         tokens, grid = self.encode(images, mask), self.grid(images)
         if not (second_view and self.config.own_decoder):
             return self.decode(tokens, grid, mask)
@@ -128,7 +131,7 @@ class RMAE(MAE):
 
 
 class CMAE(Autoencoder):
-    """Pictures in, an embedding of each out: `embeddings = model(images, mask)`, `[B, E]`; for C-MAE.
+    """Embeds pictures: `embeddings = model(images, mask)`, `[B, E]`; for C-MAE.
 
     MAE's decoder predicts E numbers for each patch instead of its pixels, and their mean is the picture's embedding.
     With the light head the encoder itself takes a learned mask token for every hidden patch, two layers map each of its
@@ -165,8 +168,13 @@ class LightHead(nn.Module):
         return self.head(nn.functional.gelu(self.hidden(tokens[:, 1:]))).float().mean(1)
 
 
+def cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosines `[A, B]` between embeddings `[A, E]` and `[B, E]`."""
+    return nn.functional.normalize(first, dim=1) @ nn.functional.normalize(second, dim=1).T
+
+
 def _numbers(mask: Tensor | None) -> Tensor | None:
-    """The visible patches by their numbers."""
+    """A mask as the numbers of the visible patches, int64 `[B, V]`."""
     return visible_patches(mask) if mask is not None and mask.dtype == torch.bool else mask
 
 
@@ -174,13 +182,13 @@ def _numbers(mask: Tensor | None) -> Tensor | None:
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """Pictures `[B, 3, H, W]` as patches `[B, N, P]`: rows of patches, in each the rows of pixels, channels last."""
+    """Cut pictures `[B, 3, H, W]` into patches `[B, N, P]`, row by row; a patch is row by row too, channels last."""
     squares = images.unfold(2, patch, patch).unfold(3, patch, patch)  # [B, 3, rows, columns, p, p]
     return squares.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The inverse of `patchify`, for a grid of so many rows and columns."""
+    """Join patches `[B, N, P]` to pictures `[B, 3, H, W]`, given the rows and columns of the grid."""
     rows, columns = grid
     patch = round((patches.shape[-1] / 3) ** 0.5)
     pixels = patches.view(len(patches), rows, columns, patch, patch, 3).permute(0, 5, 1, 3, 2, 4)
@@ -201,10 +209,10 @@ def patch_targets(images: Tensor, config: MAEConfig) -> Tensor:
 
 
 def paint_patches(predictions: Tensor, images: Tensor, config: MAEConfig) -> Tensor:
-    """Pictures `[B, 3, H, W]`, RGB around [0, 1], of predictions for `images`.
+    """Convert predictions for `images` to pictures `[B, 3, H, W]`, RGB around [0, 1].
 
-    Normalised targets say nothing of a patch's brightness and contrast: both are taken from `images`, as in MAE's own
-    figures.
+    Normalised targets lack the brightness and contrast of a patch. Both are taken from `images`, as in the figures of
+    MAE.
     """
     imagenet_mean, imagenet_deviation = _imagenet(images)
     if config.normalise_targets:
@@ -221,13 +229,13 @@ def _imagenet(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def imagenet_patches(images: Tensor, patch: int) -> Tensor:
-    """The patches `[B, N, P]` of RGB pictures, in units of ImageNet's statistics."""
+    """Patches `[B, N, P]` of RGB pictures in [0, 1], normalised by ImageNet's statistics."""
     mean, deviation = _imagenet(images)
     return patchify((images - mean) / deviation, patch)
 
 
 def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `[B, N, 1]` of the numbers of each patch `[B, N, P]`, as MAE normalises targets."""
+    """Mean and standard deviation `[B, N, 1]` of each patch `[B, N, P]`, by which MAE normalises targets."""
     return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + _EPSILON).sqrt()
 
 
@@ -238,16 +246,18 @@ def mae_loss(
     config: MAEConfig,
     loss_on: Literal["all", "masked"] = "masked",
 ) -> Tensor:
-    """Mean squared error of the predictions, over the hidden patches (the paper) or over all.
+    """Mean squared error of the predictions, over the hidden patches or over all.
 
     Args:
-        model: a `MAE`, or what a trainer wrapped around it.
+        model: An `MAE`, possibly wrapped by a trainer.
         images: RGB in [0, 1] `[B, 3, H, W]`.
-        mask: as `MAE.forward` takes it. If it hides nothing, all patches count.
+        mask: Hidden or visible patches, as `MAE.forward` takes them. If no patch is hidden, all patches count.
+        config: Configuration of the model.
+        loss_on: `masked` for the hidden patches, as in the paper, or `all`.
     """
     error = (model(images, mask) - patch_targets(images, config)).square().mean(-1)  # [B, N]
     if mask is None or loss_on == "all":
         return error.mean()
     hidden = hidden_patches(mask, error.shape[1])
-    counted = torch.where(hidden.any(), hidden, True)  # no `if`: it would wait for the GPU
+    counted = torch.where(hidden.any(), hidden, True)  # an `if` would wait for the GPU
     return (error * counted).sum() / counted.sum()

@@ -2,7 +2,9 @@
 
 A ViT encoder processes the visible patches; a light ViT decoder processes the encoder's tokens together with learned
 queries; each query predicts a few 3-D Gaussians.
+
 Shapes: B pictures, N patches, V visible patches, Q queries, G Gaussians per query, K = Q G Gaussians.
+
 Source: GMAE (arXiv 2501.03229), on MAE's encoder (arXiv 2111.06377).
 """
 
@@ -49,8 +51,8 @@ RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_STD = (0.229, 0.224, 0.225)
 
 # A configuration beyond these limits is a mistake, or made to exhaust the machine that loads it.
-_MOST = {"image_size": 4096, "depth": 256, "decoder_depth": 256}  # other whole numbers:
-_MOST_OTHERS = _MOST_PATCHES = 1 << 16
+_MOST = {"image_size": 4096, "depth": 256, "decoder_depth": 256}
+_MOST_OTHERS = _MOST_PATCHES = 1 << 16  # bound of all other whole numbers, and of the patches of a picture
 _MOST_GAUSSIANS = 1 << 20
 _LARGEST_SCALE = 1000.0
 
@@ -69,10 +71,10 @@ class AutoencoderConfig:
     """Everything that is needed to build a masked autoencoder; it is saved with the weights.
 
     Args:
-        image_size: side in pixels of the squares that the model is trained on; it sets the unit of the positions.
-        patch_size: side of a patch in pixels.
-        width, depth, heads: of the encoder.
-        decoder_width, decoder_depth, decoder_heads: of the decoder.
+        image_size: Side in pixels of the squares that the model is trained on; it sets the unit of the positions.
+        patch_size: Side of a patch in pixels.
+        width, depth, heads: Width, number of blocks and heads of the encoder.
+        decoder_width, decoder_depth, decoder_heads: The same numbers for the decoder.
     """
 
     image_size: int = 224
@@ -102,15 +104,15 @@ class AutoencoderConfig:
 
         `base` has the sizes of the paper's model (a ViT-B with 256 queries of one Gaussian each) and its largest scale,
         but its queries start on a grid over the picture, each with an anchor, its quaternions have any length, and its
-        camera has no shear. `paper` follows the paper in these, too. `gmae_tools.pretrain.paper` lists the differences
-        that no setting removes.
+        camera has no shear. `paper` follows the paper in these three points, too. `gmae_tools.pretrain.paper` lists the
+        remaining differences.
 
         Args:
-            name: of the preset.
-            changes: settings that replace those of the preset.
+            name: Name of the preset.
+            changes: Settings that replace those of the preset.
 
         Raises:
-            GmaeToolsError: there is no such preset, or a change is impossible.
+            GmaeToolsError: There is no such preset, or a change is impossible.
         """
         if name not in _PRESETS:
             raise GmaeToolsError(f"preset {name!r} is unknown: use one of {', '.join(_PRESETS)}")
@@ -121,15 +123,15 @@ class AutoencoderConfig:
             raise GmaeToolsError(f"preset {name!r}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings in plain types, for JSON; those marked `LATER` are left out where they have their default."""
+        """The settings in plain types, for JSON; those marked `LATER` are omitted if they have their default."""
         return _plain(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`.
+        """A configuration from the result of `to_dict`.
 
         Raises:
-            GmaeToolsError: a key is unknown or a value impossible.
+            GmaeToolsError: A key is unknown or a value impossible.
         """
         try:
             parts: dict[str, Any] = {name: kind for name, kind in _types(cls).items() if dataclasses.is_dataclass(kind)}
@@ -145,7 +147,7 @@ def _types(config: type[AutoencoderConfig]) -> dict[str, Any]:
 
 
 def _problem(value: object, kind: Any, most: int) -> str | None:
-    """What a setting of a type must be, if the value is not; a whole number lies in 1..most."""
+    """A description of valid values of a setting, or None if the value is valid; whole numbers lie in 1..most."""
     if kind is int and not (type(value) is int and 0 < value <= most):
         return f"a whole number above 0, {most:,} at most"
     if kind is bool and type(value) is not bool:
@@ -172,22 +174,22 @@ def _plain(config: Any) -> dict[str, Any]:
 class GMAEConfig(AutoencoderConfig):
     """The configuration of a GMAE.
 
-    The last four settings are conventions in which the authors' code differs; `formats/authors.py` sets them.
+    In the last four settings the authors' code has other values, which `formats/authors.py` sets.
 
     Args:
-        queries: number Q of learned query tokens. The cost of the decoder grows with Q.
-        gaussians_per_query: number G of Gaussians per query. The decoder's cost hardly depends on it.
-        max_scale: c in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
-        camera: the camera that the Gaussians are rendered with.
+        queries: Number Q of learned query tokens. The cost of the decoder grows with Q.
+        gaussians_per_query: Number G of Gaussians per query. The decoder's cost hardly depends on it.
+        max_scale: C in scale = c sigmoid(s). The paper's best is 1 (14 px at 224); 2 learns faster on small models.
+        camera: The camera that renders the Gaussians.
         query_start: `grid` spreads the queries over the picture: each starts as the sine-cosine code of a place and has
             a learned anchor there, to which the head's x and y are added; the paper has no such prior. `random`, as in
             the paper, starts the queries from N(0, 0.02) and has no anchors.
-        rotations: the meaning of the head's four numbers for a rotation: a `quaternion` of any length; or `shoemake`:
+        rotations: The meaning of the head's four numbers for a rotation: a `quaternion` of any length; or `shoemake`:
             the sigmoids of the first three are the arguments of `shoemake_quaternion`.
-        decoder_positions: the position that the decoder adds to a visible patch: its `own`; or that of the `previous`
+        decoder_positions: The position that the decoder adds to a visible patch: its `own`; or that of the `previous`
             patch (zeros for the first), as in code that reads a table whose first row belongs to the class token.
-        order: of the K Gaussians: those of one query side by side (`queries`), or those of one slot (`slots`).
-        background_grey: grey level in [0, 1] behind the Gaussians in the model's picture; 1 is white.
+        order: Order of the K Gaussians: by query and then by slot (`queries`), or by slot and then by query (`slots`).
+        background_grey: Grey level in [0, 1] behind the Gaussians in the model's picture; 1 is white.
     """
 
     queries: int = 64
@@ -320,11 +322,12 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module, HubModel):
     """An encoder of visible patches and a decoder of its features: the base of GMAE, MAE, R-MAE and C-MAE.
 
-    A new model is float32 whatever torch's default dtype is, and computes in another after `model.to(dtype)`. It takes
+    A new model is float32, independent of torch's default dtype, and `model.to(dtype)` changes that. It takes
     pictures of any floating dtype; its predictions are float32, or float64 where the model is.
 
     Args:
-        decoder: makes the decoder from a configuration.
+        config: Configuration of the model.
+        decoder: Function that builds the decoder from the configuration.
     """
 
     rgb_mean: Tensor
@@ -351,7 +354,7 @@ class Autoencoder(nn.Module, HubModel):
 
     @classmethod
     def with_weights(cls, config: Any, weights: Mapping[str, Tensor]) -> Self:
-        """A model on the CPU with copies of these weights, all of them; no random numbers are drawn for it."""
+        """A model on the CPU with copies of these weights, all of them; no random numbers are generated."""
         with torch.device("meta"):
             model = cls(config)  # type: ignore[call-arg]  # subclasses choose their decoder
         model._set_statistics()
@@ -368,7 +371,7 @@ class Autoencoder(nn.Module, HubModel):
                 numbers of the visible patches, int64 `[B, V]`, from `visible_patches`; None hides no patch.
 
         Returns:
-            The result of `decode`.
+            What `decode` returns.
         """
         return self.decode(self.encode(images, mask), self.grid(images), mask)
 
@@ -376,7 +379,7 @@ class Autoencoder(nn.Module, HubModel):
         """Rows and columns of patches.
 
         Raises:
-            GmaeToolsError: the sides are not multiples of the patch size.
+            GmaeToolsError: The sides are not multiples of the patch size.
         """
         height, width = images.shape[-2:]
         patch = self.config.patch_size
@@ -396,16 +399,16 @@ class Autoencoder(nn.Module, HubModel):
         """Features `[B, 1 + V, width]`: the class token, then the visible patches in row-major order.
 
         Args:
-            images, mask: as for `forward`.
-            return_blocks: return a list of depth + 2 tensors instead: the tokens that enter the first block, those
-                that leave each block, and the features, which are the last of these after the encoder's `norm`.
+            images, mask: Arguments of `forward`.
+            return_blocks: Whether to return a list of depth + 2 tensors instead: the input of the first block, the
+                output of each block, and the features, which are the last output after the encoder's `norm`.
         """
         positions = self.positions(self.grid(images), self.config.width)
         features: Tensor | list[Tensor] = self.encoder(self.normalise(images), positions, mask, return_blocks)
         return features
 
     def normalise(self, images: Tensor) -> Tensor:
-        """The encoder's input for RGB in [0, 1] `[B, 3, H, W]`: in units of ImageNet's statistics, in its dtype."""
+        """Normalise RGB in [0, 1] `[B, 3, H, W]` by ImageNet's statistics, in the dtype of the weights."""
         return ((images - self.rgb_mean) / self.rgb_std).to(self.dtype)
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Any:
@@ -419,7 +422,7 @@ class Autoencoder(nn.Module, HubModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the weights."""
+        """The dtype of the weights."""
         return self.encoder.cls_token.dtype
 
 
@@ -434,7 +437,7 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
 
     @property
     def camera(self) -> Camera:
-        """The camera the model was trained with."""
+        """The camera with which the model was trained."""
         return self.config.camera
 
     @overload
@@ -449,38 +452,41 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
     def predict(self, photos: np.ndarray | Tensor, *, size: tuple[int, int] | None = None) -> Any: ...
 
     def predict(self, photos: Any, *, size: tuple[int, int] | None = None) -> Scene | list[Scene]:
-        """The scene of a photograph, or a list of those of several; `prediction.predict` documents it.
+        """Predict the scene of a photograph, or a list of the scenes of several; see `prediction.predict`.
 
-        A scene holds one look at the whole photograph; `look` also shows the model parts of it.
+        The model sees the whole photograph once. `look` also shows it parts of the photograph.
 
         Args:
-            photos: a path, a PIL picture, an array `[H, W, 3]` or a tensor `[3, H, W]`; or several: a list of any of
+            photos: A path, a PIL picture, an array `[H, W, 3]` or a tensor `[3, H, W]`; or several: a list of any of
                 these, an array `[B, H, W, 3]`, or a tensor `[B, 3, H, W]`.
-            size: height and width in pixels at which the model sees them; by default the square of its training.
+            size: Height and width in pixels at which the model sees them; by default the square of its training.
 
         Raises:
-            GmaeToolsError: a photograph cannot be read, or is none.
+            GmaeToolsError: A photograph cannot be read, or is of another type.
 
         Example:
             >>> model.predict(["one.jpg", "two.png"])[0].edges(layers=16).sheet().save("edges.png")
         """
-        from gmae_tools.prediction import predict  # of what stands above the model, only when it is called
+        from gmae_tools.prediction import predict  # imported here, because that module imports this one
 
         return predict(photos, self, size=size)
 
     def look(self, photo: Photograph, **looks: Any) -> Views:
-        """Look at a photograph as `gmae-tools edges` does: in overlapping tiles, whose readouts are joined.
+        """Show the model overlapping tiles of a photograph, as `gmae-tools edges` does; readouts join their maps.
 
         Args:
-            photo: as for `predict`, but one.
-            looks: settings of `zeroshot.views.Looks`, such as `scales=(3, 4)`, `flip=True` and `refine=50`.
+            photo: One photograph, in any form that `predict` takes.
+            looks: Settings of `zeroshot.views.Looks`, such as `scales=(3, 4)`, `flip=True` and `refine=50`.
 
         Example:
-            >>> model.look("photo.jpg").edges("closed-regions")  # float32 [H, W], what the command writes
+            >>> model.look("photo.jpg").edges("closed-regions")  # float32 [H, W], the map that the command writes
         """
+        from gmae_tools.arguments import whole_numbers
         from gmae_tools.photographs import photograph
         from gmae_tools.zeroshot.views import Looks, look
 
+        if "scales" in looks:
+            looks["scales"] = whole_numbers(looks["scales"], "scales")
         return look(self, photograph(photo), Looks(**looks))
 
     def decode(self, tokens: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Gaussians:
@@ -494,7 +500,7 @@ class GMAE(Autoencoder, tags=["gmae", "gaussian-splatting"]):
 
 
 def activate(raw: Tensor, max_scale: float, rotations: Rotations = "quaternion") -> Gaussians:
-    """Turn the head's `[B, K, 14]` into Gaussians: sigmoids, and a quaternion left for `project` to normalise."""
+    """Convert the head's outputs `[B, K, 14]` to Gaussians by sigmoids; `project` normalises the quaternions."""
     means, scales, quats, colors, opacities = raw.split(list(LAYOUT.values()), -1)
     return Gaussians(
         means=2 * means.sigmoid() - 1,
@@ -517,8 +523,8 @@ def shoemake_quaternion(raw: Tensor) -> Tensor:
 
 
 def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
-    """Query tokens `[1, Q, D']`, and the raw x and y `[Q, 1, 2]` from which their Gaussians start, if from a grid."""
-    if torch.get_default_device().type == "meta":  # arithmetic without numbers would import torch._dynamo
+    """Query tokens `[1, Q, D']`, and on a grid the raw x and y `[Q, 1, 2]` of their Gaussians, else None."""
+    if torch.get_default_device().type == "meta":  # arithmetic on this device would import torch._dynamo
         queries = torch.empty(1, config.queries, config.decoder_width)
         return queries, None if config.query_start == "random" else torch.empty(config.queries, 1, 2)
     if config.query_start == "random":
@@ -532,7 +538,7 @@ def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
 def _starting_bias() -> Tensor:
     bias = torch.zeros(PACKED)
     bias[COLUMNS["scales"]] = _SMALL_START
-    bias[COLUMNS["quats"].start] = 1.0  # the identity rotation (w, x, y, z) = (1, 0, 0, 0)
+    bias[COLUMNS["quats"].start] = 1.0  # w of the identity rotation
     return bias
 
 
@@ -550,9 +556,9 @@ def initialise(module: nn.Module) -> None:
 
 
 def init_normal(parameter: Tensor) -> None:
-    """Fill a parameter from N(0, 0.02), unless it has a shape only: on the meta device that would import torch._dynamo.
+    """Fill a parameter from N(0, 0.02), as in MAE.
 
-    Source of the deviation: MAE.
+    Parameters on the meta device have no values; filling one would import torch._dynamo, which takes long.
     """
     if not parameter.is_meta:
         nn.init.normal_(parameter, std=_INIT_STD)

@@ -1,4 +1,4 @@
-"""Photographs in whatever form a caller has them, as the uint8 RGB arrays `[H, W, 3]` that everything else takes."""
+"""Photographs in any form that a caller may have, converted to uint8 RGB arrays `[H, W, 3]`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Photograph = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 
 def photograph(given: Photograph) -> np.ndarray:
-    """One photograph as uint8 RGB `[H, W, 3]`: upright, in its own size, transparency over white.
+    """Convert a photograph to uint8 RGB `[H, W, 3]`: upright, in its own size, composited over white.
 
     Args:
-        given: one of
+        given: One of the following:
 
             - the path of a file, as for `images.read_image`;
-            - a PIL picture of any mode, which is left as it is;
+            - a PIL picture of any mode, which is not changed;
             - an array `[H, W]`, `[H, W, 1]` (grey), `[H, W, 3]` (RGB) or `[H, W, 4]` (RGB and straight alpha);
             - a tensor `[H, W]`, `[1, H, W]`, `[3, H, W]` or `[4, H, W]`, on any device.
 
-            Arrays and tensors are uint8, or floating point in [0, 1], which is rounded to 8 bits. What an interpolation
-            overshoots by is cut off.
+            Arrays and tensors are uint8, or floating point in [0, 1], which is rounded to 8 bits. Values slightly
+            outside, as interpolation produces them, are clipped.
 
     Raises:
-        GmaeToolsError: it is something else, or has other values; or a file cannot be read.
+        GmaeToolsError: It is none of these, its values are out of range, or the file cannot be read.
     """
     if isinstance(given, (str, os.PathLike)):
         return read_image(given)
@@ -46,7 +46,7 @@ def photograph(given: Photograph) -> np.ndarray:
 
 
 def is_batch(given: object) -> bool:
-    """Whether this is several photographs: a list, a tuple, or an array or a tensor of four dimensions."""
+    """Whether these are several photographs: a list, a tuple, or an array or tensor of four dimensions."""
     return isinstance(given, (list, tuple)) or (isinstance(given, (np.ndarray, Tensor)) and given.ndim == 4)
 
 

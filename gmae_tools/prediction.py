@@ -12,54 +12,24 @@ from PIL import Image
 from torch import Tensor
 
 from gmae_tools import checkpoints
+from gmae_tools.arguments import picture_size
 from gmae_tools.checkpoint_names import DEFAULT
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
-from gmae_tools.images import resize, to_tensor
+from gmae_tools.images import MAX_PIXELS, resize, to_tensor
 from gmae_tools.model import GMAE
 from gmae_tools.photographs import Photograph, is_batch, photograph
 from gmae_tools.scene import Scene
+from gmae_tools.system.devices import has_bf16 as has_bf16  # those who predict ask for them here
+from gmae_tools.system.devices import resolve_device as resolve_device
 
 _BATCH = 16  # photographs that a model sees at once
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is a CUDA GPU where there is one, and the CPU elsewhere.
-
-    Raises:
-        GmaeToolsError: no such device here; the message names those that there are.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise GmaeToolsError(f"device {name!r} is not available here: {_devices()}") from None
-    return device
-
-
-def _devices() -> str:
-    """Advice on which devices there are, for a message about one that there is not."""
-    if torch.version.cuda is None:
-        return "this torch is built without CUDA; use auto or cpu"
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA GPU (check its driver with nvidia-smi); use auto or cpu"
-    last = torch.cuda.device_count() - 1
-    return f"use auto, cpu or cuda{f':0 to cuda:{last}' if last > 0 else ''}"
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware computes in bf16; where torch merely emulates it, float32 is faster."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @torch.inference_mode()
 def _see(model: GMAE, pictures: Sequence[np.ndarray], size: tuple[int, int] | None) -> Gaussians:
     """Gaussians of pictures that may differ in size, one set each."""
-    height, width = size or (model.config.image_size, model.config.image_size)
+    height, width = _size(model, size)
     images = torch.cat([to_tensor(resize(picture, height, width)) for picture in pictures])
     gaussians: Gaussians = model(images.to(next(model.parameters()).device))
     return gaussians
@@ -170,6 +140,16 @@ def predict(
 
 def _scene(model: GMAE, gaussians: Gaussians, photo: np.ndarray) -> Scene:
     return Scene(gaussians, model.camera, photo.shape[0], photo.shape[1], photo)
+
+
+def _size(model: GMAE, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width at which the model sees photographs, checked before any is resized."""
+    if size is None:
+        return model.config.image_size, model.config.image_size
+    height, width = picture_size(size)
+    if height * width > MAX_PIXELS:
+        raise GmaeToolsError(f"size is {size!r}: {MAX_PIXELS:,} pixels at most")
+    return height, width
 
 
 def _numbered(given: Photograph, index: int, count: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Refinement: Gaussians fitted to the picture they were predicted from, by gradient descent through the renderer.
+"""Refinement: Gaussians are fitted to their photograph by gradient descent through the renderer.
 
-A prediction is blurry, and a few dozen steps make it sharp. Depth keeps its order unless asked to move, so that the
-layers of the refined Gaussians are still those of the prediction.
+Predictions are blurry, and a few dozen steps make them sharp. By default depths do not change, so that the layers of
+the refined Gaussians are those of the prediction.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from gmae_tools.system.precision import working_dtype
 if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
-MAX_PIXELS = 1 << 18  # photographs are fitted at this size: a few thousand Gaussians hold no finer detail
-PLATEAU_STEPS, PLATEAU_GAIN = 25, 0.02  # dB; the rule for stopping early
+MAX_PIXELS = 1 << 18  # larger photographs are made smaller: a few thousand Gaussians hold no finer detail
+PLATEAU_STEPS, PLATEAU_GAIN = 25, 0.02  # steps and dB of the rule that ends a fit early; see `refine`
 
-_BETAS, _EPSILON = (0.8, 0.9), 1e-12  # Adam's; short memories suit gradients without noise
+_BETAS, _EPSILON = (0.8, 0.9), 1e-12  # of Adam; the gradients have no noise, which allows short memories
 _COOLDOWN = 1 / 3  # the share of the steps over which the rates fall to 0
-_GROWTH, _GROWTHS = 0.3, 5  # densification: over which share of the steps, and in how many goes
-_SPLIT = math.sqrt(0.75)  # how far children lie from their parent, in its standard deviations: they are half as long
-_SCALE_RANGE = math.log(100)  # no Gaussian grows or shrinks by more: keeps exp() and the conics finite
+_GROWTH, _GROWTHS = 0.3, 5  # share of the steps in which Gaussians are added, and number of times
+_SPLIT = math.sqrt(0.75)  # distance of children from their parent in its standard deviations; they are half as long
+_SCALE_RANGE = math.log(100)  # Gaussians grow or shrink by this at most, which keeps exp() and the conics finite
 
-Progress = Callable[[int, float], None]  # steps done, mean of the best PSNRs so far
+Progress = Callable[[int, float], None]  # takes the number of steps done, and the mean of the best PSNRs so far
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Step sizes of Adam, found by `evals/studies/refinement_rates.py`.
+    """Step sizes of Adam, chosen by `evals/studies/refinement_rates.py`.
 
     Attributes:
-        means: in x and y, in units of the Gaussians' mean spacing sqrt(H W / K) px.
-        depth: in scene units; 0 keeps the depths as they are. Their gradient comes from the size of the footprints
-            alone, as order has none.
-        scales: of the logarithm.
-        quats: in units of their length.
-        colors, opacities: in units of their range [0, 1], to which they are clamped.
+        means: Step in x and y, in units of the mean distance sqrt(H W / K) px of the Gaussians.
+        depth: Step in depth, in scene units; 0 keeps the depths. Only the sizes of footprints give depth a gradient,
+            because the order has none.
+        scales: Step of the logarithms of the scales.
+        quats: Step of the quaternions, in units of their length.
+        colors, opacities: Steps in units of the range [0, 1], to which the values are clamped.
     """
 
     means: float = 0.1
@@ -67,18 +67,19 @@ class Rates:
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """How Gaussians are fitted.
+    """Settings of a fit.
 
     Attributes:
-        k: how many Gaussians each set ends with, at least K; None for as many as there are. Early on, those whose
-            pixels (the ones in which they weigh most) hold the largest error are split in two.
-        rates: step sizes.
-        ssim_weight: how much of 1 - SSIM is added to the squared error; 0.01 is a fair share. Needs sides of 7 px.
-        background: grey level behind the Gaussians in [0, 1] for the PSNRs that are reported and compared.
-        backend: of `splatting.rasterize`.
+        k: Number of Gaussians of each set in the end, at least K; None to add none. In the first steps, those Gaussians
+            are split in two whose pixels (in which they have the largest weight) have the largest error.
+        rates: Step sizes.
+        ssim_weight: Weight of 1 - SSIM, which is added to the squared error; 0.01 is a good choice. Pictures need
+            sides of at least 7 px.
+        background: Grey level in [0, 1] behind the Gaussians, on which PSNR is measured.
+        backend: Backend of `rasterize`.
 
     Raises:
-        GmaeToolsError: a number is out of its range.
+        GmaeToolsError: A number is out of its range.
     """
 
     k: int | None = None
@@ -102,7 +103,7 @@ class Refinement:
     """The result of `refine`.
 
     Attributes:
-        gaussians: the best of each set during the fit, by PSNR; the start if nothing was better.
+        gaussians: The state of each set with the highest PSNR; the start if no step improved it.
         psnr_before, psnr_after: PSNR of the start and of `gaussians` in dB, float64 `[B]`.
         history: PSNR of the start and after each step, float64 `[steps taken + 1, B]`.
     """
@@ -124,23 +125,23 @@ def refine(
 ) -> Refinement:
     """Fit Gaussians to pictures by Adam.
 
-    The loss is the mean squared error expected over backgrounds sampled uniformly from [0, 1]^3. It has a closed form:
-    with light T left for the background it is (image + T/2 - x)^2 + T^2/12. No random number is
-    needed, so that the same input gives the same result.
+    The loss is the mean squared error, expected over backgrounds that are uniform in [0, 1]^3. It has a closed form,
+    (image + T/2 - x)^2 + T^2/12, where T is the light that is left for the background. No random numbers are needed, so
+    the same input gives the same result.
 
-    The rates hold until the last third of the steps, in which they fall to 0. Once no set has gained `PLATEAU_GAIN` dB
-    within `PLATEAU_STEPS` steps, they fall right away, and the fit ends with them.
+    Step sizes stay constant until the last third of the steps, in which they fall to 0. As soon as no set has gained
+    `PLATEAU_GAIN` dB within `PLATEAU_STEPS` steps, they begin to fall, and the fit ends when they are 0.
 
     Args:
-        gaussians: any number of sets `[B, K]`, each fitted to its own picture.
+        gaussians: Sets `[B, K]`, each of which is fitted to its own picture.
         image: RGB in [0, 1] `[B, 3, H, W]`.
-        camera: through which they are seen.
-        steps: how many at most; 0 only measures.
-        options: how they are fitted.
-        progress: called after each step.
+        camera: Camera that renders them.
+        steps: Largest number of steps; 0 only measures.
+        options: Settings of the fit.
+        progress: Called after each step.
 
     Raises:
-        GmaeToolsError: arguments that do not fit together, or are not finite.
+        GmaeToolsError: Arguments do not fit together, or are not finite.
     """
     _check(gaussians, image, steps, options)
     with torch.inference_mode(False), torch.enable_grad():
@@ -150,10 +151,14 @@ def refine(
 def refine_scene(
     scene: Scene, steps: int, options: RefineOptions = DEFAULTS, *, progress: Progress | None = None
 ) -> Scene:
-    """`refine` a scene to its photograph, which is first made smaller if it has more than `MAX_PIXELS`.
+    """Fit the Gaussians of a scene to its photograph, which is first made smaller if it has more than `MAX_PIXELS`.
+
+    Args:
+        scene: A scene with its photograph.
+        steps, options, progress: Arguments of `refine`.
 
     Raises:
-        GmaeToolsError: the scene has no photograph, or as `refine`.
+        GmaeToolsError: The scene has no photograph, or `refine` raises an error.
     """
     if scene.photo is None:
         raise GmaeToolsError("refine: this scene has no photograph to be fitted to")
@@ -164,7 +169,7 @@ def refine_scene(
 
 
 class _Adam:
-    """Adam (Kingma and Ba 2015) with a step size for each entry, and memories that follow Gaussians when they split."""
+    """Adam (Kingma and Ba 2015) with a step size for each value. Gaussians that split take their memories along."""
 
     def __init__(self, rates: Tensor) -> None:
         self.rates, self.steps = rates, 0
@@ -180,20 +185,22 @@ class _Adam:
         parameters.addcdiv_(self.mean * self.rates, spread, value=-factor / (1 - fast**self.steps))
 
     def select(self, rows: Tensor, index: Tensor) -> None:
-        """Keep the Gaussians `index` `[B, k]`, some of them twice."""
+        """Keep the Gaussians `index` `[B, k]`, which may name one twice."""
         self.rates, self.mean, self.square = (x[rows, index] for x in (self.rates, self.mean, self.square))
 
 
 class _Fit:
     """The state of a fit.
 
-    `parameters` `[B, K, 14]` are the packed Gaussians, but for the scales, which are `scales` times the exp of their
-    parameters, so that parameters that have not moved reproduce the start to the bit.
+    `parameters` `[B, K, 14]` are the packed Gaussians, except that scales are `scales` times exp of their parameters.
+    Parameters that have not moved therefore reproduce the start to the bit.
     """
 
     def __init__(self, start: Gaussians, image: Tensor, camera: Camera, options: RefineOptions) -> None:
         dtype = working_dtype(*vars(start).values())
-        self.start = start.map(lambda tensor: tensor.detach().to(dtype).clone())  # clones of inference tensors are not
+        self.start = start.map(
+            lambda tensor: tensor.detach().to(dtype).clone()
+        )  # a clone can be trained, an inference tensor cannot
         self.image, self.camera, self.options = image.to(self.start.means), camera, options
         self.k = options.k or start.k
         self.height, self.width = image.shape[-2:]
@@ -261,7 +268,7 @@ class _Fit:
 
     @torch.no_grad()
     def _keep_best(self, raster: Raster) -> Tensor:
-        """PSNR of each set `[B]`; the parameters of sets that are better than ever are remembered."""
+        """PSNR of each set `[B]`; remembers the parameters of the sets that have never been better."""
         picture = raster.image + (1 - raster.alpha) * self.options.background
         psnr = -10 * _mean_square(picture - self.image).double().log10()
         better = psnr > self.best[-1]
@@ -285,7 +292,7 @@ class _Fit:
         return self._render()
 
     def _errors(self) -> Tensor:
-        """Squared error `[B, K]` in the pixels in which each Gaussian weighs most."""
+        """Squared error `[B, K]` in the pixels in which each Gaussian has the largest weight."""
         raster = self._render(owners=True)
         assert raster.owner is not None
         error = (raster.image + (1 - raster.alpha) / 2 - self.image).square().sum(1).flatten(1)
@@ -327,7 +334,7 @@ def _mean_square(pictures: Tensor) -> Tensor:
 
 
 def _growth_plan(start: int, end: int, steps: int) -> dict[int, int]:
-    """The number of Gaussians from each step on: equal factors, evenly over the first part of the steps."""
+    """The number of Gaussians from certain steps on. It grows by equal factors in the first part of the fit."""
     if start == end:
         return {}
     times = min(_GROWTHS, math.ceil(steps * _GROWTH))

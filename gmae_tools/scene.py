@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmae_tools.arguments import picture_size, whole_number, whole_numbers
 from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
@@ -46,21 +47,22 @@ class Scene:
     photo: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.gaussians, Gaussians) or not isinstance(self.camera, Camera):
+            given = f"{type(self.gaussians).__name__} and {type(self.camera).__name__}"
+            raise GmaeToolsError(f"a scene is made of Gaussians and a Camera, not of {given}")
         if self.gaussians.batch_size != 1 or not self.gaussians.k:
             shape = f"{self.gaussians.batch_size} sets of {self.gaussians.k}"
             raise GmaeToolsError(f"a scene is one set of 1 Gaussian or more, not {shape}")
         for name in ("height", "width"):
-            side = getattr(self, name)
-            if isinstance(side, bool) or not isinstance(side, (int, np.integer)) or side < 1:
-                raise GmaeToolsError(f"a scene's {name} is a number of pixels, 1 or more, not {side!r}")
-            object.__setattr__(self, name, int(side))
-        if self.photo is not None and (
-            self.photo.dtype != np.uint8 or self.photo.shape != (self.height, self.width, 3)
-        ):
-            raise GmaeToolsError(
-                f"a scene's photograph is uint8 RGB [{self.height}, {self.width}, 3], "
-                f"not {self.photo.dtype} {list(self.photo.shape)}"
-            )
+            object.__setattr__(self, name, whole_number(getattr(self, name), f"a scene's {name} in pixels"))
+        if self.photo is not None:
+            is_array, wanted = isinstance(self.photo, np.ndarray), [self.height, self.width, 3]
+            given = f"{self.photo.dtype} {list(self.photo.shape)}" if is_array else type(self.photo).__name__
+            if given != f"uint8 {wanted}":
+                raise GmaeToolsError(f"a scene's photograph is uint8 RGB {wanted}, not {given}")
+
+    def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        return picture_size((self.height if height is None else height, self.width if width is None else width))
 
     @property
     def k(self) -> int:
@@ -73,10 +75,11 @@ class Scene:
 
     def splats(self, height: int | None = None, width: int | None = None) -> Splats:
         """The Gaussians projected onto the picture, of `height` x `width` pixels instead of its own if given."""
-        return project(self.gaussians, self.camera, height or self.height, width or self.width)
+        return project(self.gaussians, self.camera, *self._size(height, width))
 
     def resized(self, height: int, width: int) -> Scene:
         """The same view as a picture of another size in pixels, the photograph made smaller or larger with it."""
+        height, width = self._size(height, width)
         photo = None if self.photo is None else resize(self.photo, height, width)
         return replace(self, height=height, width=width, photo=photo)
 
@@ -95,7 +98,9 @@ class Scene:
             background: RGB in [0, 1] behind the Gaussians.
             backend: of `splatting.rasterize`.
         """
-        height, width = height or self.height, width or self.width
+        height, width = self._size(height, width)
+        if isinstance(background, str) or not isinstance(background, Sequence) or len(background) != 3:
+            raise GmaeToolsError(f"background is {background!r}: give red, green and blue in [0, 1], such as (1, 1, 1)")
         color = torch.tensor(background, dtype=self.gaussians.means.dtype, device=self.gaussians.device)
         return rasterize(self.splats(height, width), height, width, background=color, backend=backend).image
 
@@ -120,7 +125,7 @@ class Scene:
         """
         from gmae_tools import results
 
-        return results.layers(self, _several(k), n, backend)
+        return results.layers(self, _several(k, "k"), whole_number(n, "n"), backend)
 
     def edges(
         self, readout: str = "layers", *, layers: int | Sequence[int] | None = None, backend: Backend = "auto"
@@ -140,7 +145,7 @@ class Scene:
         """
         from gmae_tools import results
 
-        return results.edges(self, readout, _several(layers), backend)
+        return results.edges(self, readout, _several(layers, "layers"), backend)
 
     def mask(self, method: str = "grouped", *, backend: Backend = "auto") -> Foreground:
         """Tell figure from ground.
@@ -179,7 +184,7 @@ class Scene:
         """
         from gmae_tools.refine import RefineOptions, refine_scene
 
-        return refine_scene(self, steps, RefineOptions(backend=backend), progress=progress)
+        return refine_scene(self, whole_number(steps, "steps", 0), RefineOptions(backend=backend), progress=progress)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a `.ply`, `.splat`, `.npz` or `.svg`, as `formats.write` does."""
@@ -188,7 +193,10 @@ class Scene:
         formats.write(path, self)
 
     def show(self, *, backend: Backend = "auto") -> Path:
-        """Open a page in the browser on which the scene can be taken apart by hand; returns the path of the page."""
+        """Open a page in the browser on which the scene can be taken apart by hand; returns the path of the page.
+
+        It lies in the folder for temporary files, where a later call removes it after a day: copy it to keep it.
+        """
         from gmae_tools import results
 
         return results.show(self, backend)
@@ -199,7 +207,5 @@ class Scene:
         return results.scene_html(self)
 
 
-def _several(numbers: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    if isinstance(numbers, int):
-        return (numbers,)
-    return None if numbers is None else tuple(numbers)
+def _several(numbers: int | Sequence[int] | None, what: str) -> tuple[int, ...] | None:
+    return None if numbers is None else whole_numbers(numbers, what)

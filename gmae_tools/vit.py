@@ -1,11 +1,12 @@
-"""What a plain vision transformer is made of: patches, their positions, blocks, and which patches stay visible.
+"""The parts of a plain vision transformer: patches, positions, blocks, and masks.
 
-The blocks compute what timm's do, to the bit, with parameters of the same names, which are also those of the official
-MAE files. They are written down here because `import timm` imports torchvision and every architecture that timm knows,
-which takes longer than a small model needs for its answer. `tests/test_vit.py` compares the two.
+The blocks give the same bits as those of timm. Their parameters have the same names as in timm and in the official MAE
+files. They are implemented here because `import timm` imports torchvision and every architecture of timm, which takes
+longer than a prediction of a small model. `tests/test_vit.py` compares the two.
 
-Shapes: B pictures, N patches, V visible patches, D channels. A mask says of every patch whether it is hidden (bool
-`[B, N]`), or numbers those that stay visible (int64 `[B, V]`, ascending), which spares a GPU the counting.
+Shapes: B pictures, N patches, V visible patches, D channels. A mask has one of two forms: whether each patch is hidden
+(bool `[B, N]`), or the numbers of the visible patches (int64 `[B, V]`, ascending). With the second form a GPU need not
+count, and the CPU need not wait for it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Attention(nn.Module):
     """Self-attention with several heads, `[B, N, width]` to `[B, N, width]`.
 
     Attributes:
-        fused_attn: whether torch computes attention by its fused kernels, or by matrix products; timm's name for it.
+        fused_attn: Whether attention is computed by torch's fused kernels or by matrix products; named as in timm.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -58,7 +59,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with a GELU between them, four times as wide inside."""
+    """Two linear layers with a GELU between them; the hidden layer is four times as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class MLP(nn.Module):
 
 
 class ViTBlock(nn.Module):
-    """One block of a pre-norm transformer, as ViT and MAE have it."""
+    """A block of a pre-norm transformer, as in ViT and MAE."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -85,13 +86,13 @@ class ViTBlock(nn.Module):
 
 
 def use_plain_attention(model: nn.Module, kind: type[nn.Module] = Attention) -> None:
-    """Compute attention by matrix products; torch's fused kernels are several times slower on CPUs in bf16.
+    """Make a model compute attention by matrix products, for training on a CPU.
 
-    It is the backward pass that is slow, so this is for training alone.
+    The backward pass of torch's fused kernels is several times slower there in bf16.
 
     Args:
-        model: changed in place.
-        kind: class of the attention layers: ours, or timm's for a model of timm.
+        model: Model to change in place.
+        kind: Class of its attention layers: the one of this module, or that of timm.
     """
     for module in model.modules():
         if isinstance(module, kind):
@@ -117,16 +118,15 @@ def sincos_embedding(places: Tensor, width: int) -> Tensor:
 def patch_positions(grid: tuple[int, int], side: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Position embeddings `[N, width]` of the patches of a grid of (rows, columns).
 
-    They are those of a `side` x `side` grid that is stretched over the picture: for any other grid the patches lie
-    between its points. The result is cached on the device, because sending it to a GPU in every step makes the step
-    wait.
+    A grid of `side` x `side` patches, for which the model was trained, is stretched over the picture. Patches of other
+    grids lie between its points. The result is cached on the device, because a step that sends it to a GPU waits.
     """
     y, x = ((torch.arange(count, dtype=torch.float32) + 0.5) * side / count - 0.5 for count in grid)
     return sincos_embedding(torch.cartesian_prod(y, x).flip(-1), width).to(device)  # places as (x, y)
 
 
 def query_places(count: int) -> Tensor:
-    """`[count, 2]` places in [-1, 1]^2, evenly spread: rows of a grid whose lengths differ by at most one."""
+    """Evenly spread places in [-1, 1]^2, `[count, 2]`: a grid whose rows differ by at most one in length."""
     rows = max(1, round(math.sqrt(count)))
     lengths = [count // rows + (row < count % rows) for row in range(rows)]
     places = [
@@ -139,10 +139,10 @@ def query_places(count: int) -> Tensor:
 
 
 def visible_patches(mask: Tensor) -> Tensor:
-    """Numbers of the patches that a mask (bool `[B, N]`, True is hidden) leaves visible: int64 `[B, V]`, ascending.
+    """Numbers of the patches that a mask (bool `[B, N]`, True if hidden) leaves visible: int64 `[B, V]`, ascending.
 
     Raises:
-        GmaeToolsError: the rows do not hide the same number of patches.
+        GmaeToolsError: The rows do not hide the same number of patches.
     """
     visible = (~mask).sum(1)
     if (visible != visible[:1]).any():
@@ -161,8 +161,8 @@ def complement(mask: Tensor, patches: int) -> Tensor:
     """The complementary mask: numbers of the patches that `mask` hides, int64 `[B, N - V]`, ascending.
 
     Args:
-        mask: numbers of the visible patches, int64 `[B, V]`; see `visible_patches`.
-        patches: N.
+        mask: Numbers of the visible patches, int64 `[B, V]`; see `visible_patches`.
+        patches: Number N of all patches.
     """
     hidden = hidden_patches(mask, patches)
     return hidden.byte().argsort(dim=1, descending=True, stable=True)[:, : patches - mask.shape[1]]
@@ -172,7 +172,7 @@ def keep_visible(x: Tensor, mask: Tensor) -> Tensor:
     """The rows of `x` `[B, N, D]` of the patches that a mask of either form leaves visible, in order: `[B, V, D]`.
 
     Raises:
-        GmaeToolsError: the mask does not fit `x`.
+        GmaeToolsError: The mask does not fit `x`.
     """
     if mask.dtype == torch.bool and mask.shape == x.shape[:2]:
         mask = visible_patches(mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,58 @@ WRONG: dict[str, tuple[Any, str]] = {
     "in a list": ([PIXELS, 3], "^photograph 2 of 2: int is no photograph"),
     "list in a list": ([[PIXELS]], "list is no photograph"),
 }
+
+
+ARGUMENTS: dict[str, tuple[Callable[[GMAE, gt.Scene], object], str]] = {
+    "no name": (lambda model, scene: gt.load(None), "^NoneType is no path: give that of a checkpoint, or its name$"),
+    "an empty name": (lambda model, scene: gt.load(""), "^the path is empty"),
+    "no device": (lambda model, scene: gt.load("gmae-tiny", "gpu"), "^device 'gpu' is not available here: "),
+    "no model": (lambda model, scene: gt.predict(PIXELS, 3), "^int is no path: give that of a checkpoint"),
+    "one size": (lambda model, scene: model.predict(PIXELS, size=64), r"^size is 64: give height and width"),
+    "three sizes": (lambda model, scene: model.predict(PIXELS, size=(64, 64, 3)), "give height and width"),
+    "size 0": (lambda model, scene: model.predict(PIXELS, size=(0, 64)), r"^size is \(0, 64\): give height and width"),
+    "a size too large": (lambda model, scene: model.predict(PIXELS, size=(1 << 20, 1 << 20)), "pixels at most"),
+    "scales": (lambda model, scene: model.look(PIXELS, scales=0.5), "^scales is 0.5: use a whole number of 1 or more"),
+    "nothing to read": (lambda model, scene: gt.read(None), "^NoneType is no path: give that of a .ply, .splat or"),
+    "a file handle": (lambda model, scene: gt.read(0), "^int is no path"),
+    "size as text": (lambda model, scene: gt.read("a.ply", size="640x480"), "^size is '640x480': give height"),
+    "focal as text": (lambda model, scene: gt.read("a.ply", focal="50"), "^the focal length is '50': use a number"),
+    "k as text": (lambda model, scene: scene.layers(k="32"), "^k is '32': use a whole number of 1 or more$"),
+    "k of half": (lambda model, scene: scene.layers(k=1.5), "^k is 1.5"),
+    "k beyond K": (lambda model, scene: scene.layers(k=65), "cannot render the nearest 65 of 64 Gaussians"),
+    "n as text": (lambda model, scene: scene.layers(n="2"), "^n is '2'"),
+    "n of half": (lambda model, scene: scene.layers(n=2.5), "^n is 2.5"),
+    "layers as text": (lambda model, scene: scene.edges(layers="16"), "^layers is '16'"),
+    "layers of half": (lambda model, scene: scene.edges(layers=[4, 1.5]), "^layers is 1.5"),
+    "no readout": (lambda model, scene: scene.edges(16), "^there is no edge readout 16: use layers, "),
+    "no method": (lambda model, scene: scene.mask("otsu"), "^there is no method 'otsu' of figure and ground"),
+    "steps as text": (lambda model, scene: scene.refine("50"), "^steps is '50': use a whole number of 0 or more$"),
+    "background": (lambda model, scene: scene.render(background="white"), "^background is 'white': give red, green"),
+    "render 0": (lambda model, scene: scene.render(0, 10), r"^size is \(0, 10\)"),
+    "resized by half": (lambda model, scene: scene.resized(10.5, 10), r"^size is \(10.5, 10\)"),
+    "nowhere to write": (lambda model, scene: scene.write(None), "^NoneType is no path: give that of the file"),
+    "no scene": (lambda model, scene: gt.Scene(1, 2, 3, 4), "^a scene is made of Gaussians and a Camera, not of int"),
+    "no detector": (lambda model, scene: gt.evaluate_edges("canny"), "^the detector is str: give a function from a"),
+    "no segmenter": (lambda model, scene: gt.evaluate_masks(None), "^the segmenter is NoneType: give a function"),
+    "no set of edges": (lambda model, scene: gt.evaluate_edges(photograph, "coco"), "no data set 'coco'; use bsds500"),
+    "no set of masks": (lambda model, scene: gt.evaluate_masks(photograph, 3), "^int is no path: give that of a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), ARGUMENTS.values(), ids=ARGUMENTS)
+def test_a_wrong_argument_gets_one_sentence(
+    model: GMAE, call: Callable[[GMAE, gt.Scene], object], message: str
+) -> None:
+    with pytest.raises(GmaeToolsError, match=message) as caught:
+        call(model, model.predict(PIXELS))
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers(model: GMAE) -> None:
+    scene = model.predict(PIXELS)
+    assert scene.layers(k=np.array([4, 8]), n=np.int64(2)).ks == (4, 8)
+    np.testing.assert_array_equal(scene.edges(layers=np.int64(4)), scene.edges(layers=4))
+    assert scene.resized(np.int32(10), np.int64(12)).height == 10
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG.values(), ids=WRONG)

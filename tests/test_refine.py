@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,6 +137,18 @@ def test_no_steps_only_measure() -> None:
     assert found.history.tolist() == [found.psnr_before.tolist()] == [found.psnr_after.tolist()]
 
 
+def test_figures_are_over_the_background_that_is_asked_for() -> None:
+    """Light Gaussians, where what is behind them shows, are the better the more it is like the photograph."""
+    start, image = prediction(), torch.full((1, 3, HEIGHT, WIDTH), 0.25)
+    start = replace(start, opacities=start.opacities / 4)
+    splats = project(start, CAMERA, HEIGHT, WIDTH)
+    for level in (0.0, 0.25, 1.0):
+        picture = rasterize(splats, HEIGHT, WIDTH, background=torch.full((3,), level)).image[0]
+        expected = psnr(picture.permute(1, 2, 0).numpy(), image[0].permute(1, 2, 0).numpy())
+        found = refine(start, image, CAMERA, 0, RefineOptions(background=level))
+        assert found.psnr_before[0] == pytest.approx(expected, abs=1e-3)
+
+
 def test_what_is_returned_is_the_best_on_the_way() -> None:
     image = photo()
     found = refine(prediction(), image, CAMERA, 40)
@@ -210,6 +223,10 @@ def test_stops_when_nothing_is_gained() -> None:
     found = refine(start, photo(), CAMERA, 600)
     assert len(found.history) < 500
     assert found.psnr_after[0] > found.psnr_before[0]
+    # Fewer than 0.02 dB within 25 steps; then the rates fall over a third of the 600.
+    best = np.maximum.accumulate(found.history[:, 0])
+    flat = next(step for step in range(26, len(best)) if best[step - 1] - best[step - 26] < 0.02)
+    assert len(found.history) - 1 == flat + 200
     # Of nothing to gain it is only sure when all Gaussians are there: the last come after 144 steps, 200 are the end.
     found = refine(start, draw(start), CAMERA, 600, RefineOptions(k=4))
     assert 144 + 25 + 200 <= len(found.history) - 1 < 500

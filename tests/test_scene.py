@@ -50,9 +50,9 @@ def test_its_picture_is_the_photograph_or_the_render_in_any_size() -> None:
     [
         ({"gaussians": Gaussians.stack([some_gaussians(), some_gaussians()])}, "not 2 sets of 50"),
         ({"gaussians": some_gaussians().select(slice(0, 0))}, "not 1 sets of 0"),
-        ({"height": 0}, "height is a number of pixels, 1 or more, not 0"),
-        ({"width": 2.5}, "width is a number of pixels, 1 or more, not 2.5"),
-        ({"width": True}, "width is a number of pixels"),
+        ({"height": 0}, "height in pixels is 0: use a whole number of 1 or more"),
+        ({"width": 2.5}, "width in pixels is 2.5: use a whole number of 1 or more"),
+        ({"width": True}, "width in pixels is True"),
         ({"photo": PHOTO[:10]}, r"uint8 RGB \[20, 30, 3\], not uint8 \[10, 30, 3\]"),
         ({"photo": PHOTO / 255}, "not float64"),
     ],

@@ -30,7 +30,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from evals.common import RESULTS, processor, write_files
+from evals.common import RESULTS, processor, script, write_files
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.images import read_image
 from gmae_tools.metrics import boundaries, boundary_matching
@@ -157,7 +157,7 @@ def about_machine() -> str:
     return f"{processor()}, {cores()} cores, load {os.getloadavg()[0]:.1f} before the run."
 
 
-@click.command()
+@script(takes="3 minutes", needs="BSDS500, and a machine that does nothing else")
 @click.option("--root", envvar="GMAE_TOOLS_DATA", help="Folder of the data sets.  [env var: GMAE_TOOLS_DATA]")
 @click.option("--split", default="test", show_default=True)
 @click.option("--every", default=1, show_default=True, help="Take every n-th image of the split.")

@@ -22,21 +22,18 @@ from pathlib import Path
 import click
 
 from evals.bootstrap import ods_difference
-from evals.common import as_markdown, progress
+from evals.common import as_markdown, benchmark_options, run_options, script, write_files
 from gmae_tools.benchmarks import edges
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.edges import EdgeResults
 from gmae_tools.benchmarks.names import EDGE_DETECTORS
-from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
+from gmae_tools.benchmarks.pipeline import ModelSource
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.report.pr_curve import plot_pr_curves
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import is_main, join
 from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks
-
-ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = ((32,), (16,), (8,), (4,), (32, 16, 8, 4))
 TILES, MIRRORED, WHOLE = Looks(), Looks(flip=True), Looks((1,))
@@ -60,7 +57,7 @@ def all_methods(checkpoint: str) -> dict[str, EdgeMethod]:
         *(EdgeMethod.named(name, source, TILES) for name in others),
         *(EdgeMethod.named(name, source, MIRRORED) for name in ("closed-regions", BASELINE)),
         *(EdgeMethod.named("layers", source, WHOLE, n) for n in LAYERS[1:2]),
-        *(EdgeMethod.named(name, source, WHOLE) for name in ("combined", BASELINE)),
+        *(EdgeMethod.named(name, source, WHOLE) for name in ("layer-changes", "combined", BASELINE)),
         *(EdgeMethod(name) for name in EDGE_DETECTORS),
     ]
     return {folder_of(method): method for method in methods}
@@ -134,16 +131,10 @@ def verdict(rows: Sequence[Row]) -> str:
     )
 
 
-@click.command()
-@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@script(takes="17 minutes", needs="BSDS500, and OpenCV for Canny")
+@benchmark_options("bsds500")
 @click.option("--splits", default="val,test", show_default=True)
-@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth image.")
 @click.option("--thresholds", type=click.IntRange(1), default=33, show_default=True)
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "bsds500", help="Maps and counts.")
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="Tables, curves.")
-@click.option("--overwrite", is_flag=True, help="Remove maps made with other settings.")
-@click.option("--jobs", type=click.IntRange(1), help="Photographs at a time.  [default: one a core]")
 def main(
     root: str | None, splits: str, every: int, thresholds: int, checkpoint: str, out: Path, results: Path,
     overwrite: bool, jobs: int | None,
@@ -151,8 +142,7 @@ def main(
     """Write tables and curves of each split into the folder of results, and print them."""
     join()
     data, methods = BSDS500(root), all_methods(checkpoint)
-    options = RunOptions(jobs, every, overwrite, progress=progress)
-    results.mkdir(parents=True, exist_ok=True)
+    options = run_options(jobs, every, overwrite)
     for split in splits.split(","):
         folder = out / (split if every == 1 else f"{split}-every-{every}")
         found = edges.run(data, split, methods, folder, thresholds=thresholds, options=options)
@@ -167,9 +157,7 @@ def write_results(found: EdgeResults, thresholds: int, checkpoint: str, results:
     title = f"{about}, checkpoint {checkpoint}"
     page = f"# {title}\n\n{verdict(rows)}\n\n{as_markdown(rows, COLUMNS)}\n"
     page += f"![precision and recall](bsds500-{split}.png)\n"
-    for name, text in ((f"bsds500-{split}.csv", format_rows(rows, COLUMNS, "csv")), (f"bsds500-{split}.md", page)):
-        with atomic_path(results / name) as temporary:
-            temporary.write_text(text)
+    write_files(results, {f"bsds500-{split}.csv": format_rows(rows, COLUMNS, "csv"), f"bsds500-{split}.md": page})
     plot_curves(results / f"bsds500-{split}.png", found, found.caption(*found.results))
     click.echo(f"{title}\n\n{format_rows(rows, COLUMNS, 'table')}\n{verdict(rows)}\n")
 

@@ -28,23 +28,20 @@ import numpy as np
 import torch
 
 from evals.bootstrap import resampled_regions
-from evals.common import as_markdown, progress
+from evals.common import as_markdown, benchmark_options, run_options, script, write_files
+from evals.figures import Comparison, comparison_sheet
 from gmae_tools.benchmarks import regions
 from gmae_tools.benchmarks.figure_methods import RegionMethod
 from gmae_tools.benchmarks.names import SEGMENTERS
-from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions, maps
+from gmae_tools.benchmarks.pipeline import ModelSource, maps
 from gmae_tools.benchmarks.regions import MaskRules, RegionResults, fit, maps_of, read_map
 from gmae_tools.datasets.saliency import PhotoAndMask, Saliency, Split, read_mask
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image, resize, to_tensor, write_image
 from gmae_tools.metrics.regions import RegionResult, binarize
-from gmae_tools.report.segment import Comparison, comparison_sheet
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
-
-ROOT = Path(__file__).resolve().parents[2]
 
 LOOKS = (Looks((1,)), Looks((1,), flip=True), Looks((1, 2), flip=True))
 COLUMNS = {
@@ -54,8 +51,6 @@ COLUMNS = {
 SPEED_COLUMNS = {"method": None, "photographs": None, "forward_ms": 1, "masks_ms": 1, "ratio": 2}
 SHOWN = 12
 TIMED, TIMED_SIDE = 200, 224
-
-
 BEST = FOREGROUND_METHODS[0]  # at one look: the default of the command line
 
 
@@ -195,16 +190,10 @@ def time_masks(photos: Sequence[Path], checkpoint: str) -> list[Row]:
 # --- command -----------------------------------------------------------------------------------------
 
 
-@click.command()
+@script(takes="2 minutes", needs="ECSSD, OpenCV for GrabCut, and faster-coco-eval for AP50 and AR100")
+@benchmark_options("figure-ground")
 @click.option("--data", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
-@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
 @click.option("--split", type=click.Choice(["odd", "even"]), default="even", show_default=True)
-@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth photograph.")
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "figure-ground", help="Maps.")
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="Tables, sheets.")
-@click.option("--overwrite", is_flag=True, help="Remove maps made with other settings.")
-@click.option("--jobs", type=click.IntRange(1), help="Photographs at a time.  [default: one a core]")
 @click.option("--speed/--no-speed", default=True, help="Whether masks are timed.")
 def main(
     data: str, root: str | None, split: Split, every: int, checkpoint: str, out: Path, results: Path,
@@ -212,24 +201,27 @@ def main(
 ) -> None:  # fmt: skip
     """Write the table, two sheets and the times into the folder of results, and print them."""
     source, methods, folder = Saliency(data, root), all_methods(checkpoint), out / split
-    options = RunOptions(jobs, every, overwrite, progress=progress)
-    found = regions.run(source, split, methods, folder, rules=MaskRules(detection=scores_boxes()), options=options)
-    pairs, rows = source.pairs(split)[::every], tabulate(found)
-    title = f"Figure and ground: {len(pairs)} photographs of {Path(source.name).name}, {split} numbers"
-    title += f", checkpoint {Path(checkpoint).name}"
-    page = f"# {title}\n\n{as_markdown(rows, COLUMNS)}\n{verdict(found)}\n"
-    texts = {"figure_ground.csv": format_rows(rows, COLUMNS, "csv")}
+    rules = MaskRules(detection=scores_boxes())
+    found = regions.run(source, split, methods, folder, rules=rules, options=run_options(jobs, every, overwrite))
+    pairs = source.pairs(split)[::every]
+    times = time_masks([pair.photo for pair in source.pairs()][:TIMED:every], checkpoint) if speed else []
     results.mkdir(parents=True, exist_ok=True)
     write_extremes(found, pairs, folder, results)
+    title = f"Figure and ground: {len(pairs)} photographs of {Path(source.name).name}, {split} numbers"
+    write_tables(f"{title}, checkpoint {Path(checkpoint).name}", found, times, results)
+
+
+def write_tables(title: str, found: RegionResults, times: Sequence[Row], results: Path) -> None:
+    """Write and print the scores and, if they were taken, the times."""
+    rows = tabulate(found)
+    page = f"# {title}\n\n{as_markdown(rows, COLUMNS)}\n{verdict(found)}\n"
     page += "\n![successes](figure-ground-successes.png)\n\n![failures](figure-ground-failures.png)\n"
-    if speed:
-        times = time_masks([pair.photo for pair in source.pairs()][:TIMED:every], checkpoint)
+    texts = {"figure_ground.csv": format_rows(rows, COLUMNS, "csv")}
+    if times:
         texts["figure_ground_speed.csv"] = format_rows(times, SPEED_COLUMNS, "csv")
         page += f"\n## Speed\n\n{as_markdown(times, SPEED_COLUMNS)}"
         click.echo(format_rows(times, SPEED_COLUMNS, "table"))
-    for name, text in {**texts, "figure_ground.md": page}.items():
-        with atomic_path(results / name) as temporary:
-            temporary.write_text(text)
+    write_files(results, {**texts, "figure_ground.md": page})
     click.echo(f"{title}\n\n{format_rows(rows, COLUMNS, 'table')}\n{verdict(found)}")
 
 

@@ -27,7 +27,7 @@ import click
 import numpy as np
 from torch import nn
 
-from evals.common import progress, results_option, whole_numbers, write_files
+from evals.common import progress, results_option, script, whole_numbers, write_files
 from evals.encoders import FINE_TUNED, OBJECTIVES, RANDOM, Training, fine_tuned_rows, training_options, warmup
 from gmae_tools.checkpoint_names import RANDOM_PREFIX
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
@@ -39,7 +39,7 @@ from gmae_tools.report.tables import format_rows
 Opener = Callable[[FinetuneConfig], nn.Module]  # a classifier with a head of the seed
 
 
-@click.command()
+@script(takes="hours", needs="photographs to train on, and timm")
 @training_options("--pretrain-batch-size")
 @click.option(
     "--labelled", multiple=True, metavar="PATH", help="Photographs to fine-tune on.  [default: those of --data]"
@@ -77,10 +77,9 @@ def main(
     configs = [FinetuneConfig(epochs=epochs, batch_size=batch_size, seed=seed, warmup=warmup(epochs)) for seed in seeds]
     rows = fine_tuned_rows(answers_of(models, photos, configs, training.run / "finetuned", machine))
     setting = (
-        f"Pretrained: preset {training.preset}, {training.samples:,} samples. Fine-tuned: {epochs} epochs, batches"
+        f"Pretrained: {training.about()}. Fine-tuned: {epochs} epochs, batches of {batch_size}; {describe(photos)}; "
+        f"{len(photos.classes)} labels by {labelling}; always the largest class: {photos.largest_class:.3f}"
     )
-    setting += f" of {batch_size}; {describe(photos)}; {len(photos.classes)} labels by {labelling}; always the largest"
-    setting += f" class: {photos.largest_class:.3f}"
     table = format_rows(rows, FINE_TUNED, "table")
     page = f"# Fine-tuned encoders\n\n{(__doc__ or '').strip()}\n\n{setting}\n\n```\n{table}```\n"
     write_files(out, {"finetuning.csv": format_rows(rows, FINE_TUNED, "csv"), "finetuning.md": page})

@@ -24,7 +24,7 @@ import click
 import numpy as np
 import torch
 
-from evals.common import PHOTO, RESULTS, first_ks, write_table
+from evals.common import PHOTO, RESULTS, checkpoint_option, first_ks, script, write_table
 from gmae_tools import checkpoints
 from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.metrics.pictures import StreamingSimilarity
@@ -39,8 +39,8 @@ SIZE, LAYERS = 224, 8
 COLUMNS = {"part": None, "milliseconds": 1, "ratio": 2}
 
 
-@click.command()
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
+@script(takes="half a minute", needs="a machine that does nothing else")
+@checkpoint_option
 @click.option("--rounds", default=30, show_default=True, help="Calls of each part.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "layers_speed.csv", help="The table.")
 def main(checkpoint: str, rounds: int, out: Path) -> None:

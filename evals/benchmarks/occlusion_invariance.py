@@ -24,16 +24,17 @@ from typing import Any
 
 import click
 
-from evals.common import read_table, results_option, run_gmae_tools, write_table
+from evals.common import read_table, results_option, run_gmae_tools, script, write_table
 from evals.encoders import Training, training_options
+from evals.figures import plot_kinds
 from gmae_tools.encoder.invariance import InvarianceCurve
-from gmae_tools.report.invariance import COLUMNS, plot_kinds
+from gmae_tools.report.invariance import COLUMNS
 from gmae_tools.report.tables import Row
 
 ORDER = ("mae", "r-mae", "c-mae", "gmae")  # random weights follow the first
 
 
-@click.command()
+@script(takes="hours", needs="photographs to train on")
 @training_options()
 @click.option(
     "--photographs",
@@ -54,10 +55,8 @@ def main(training: Training, photographs: int, cka_batch_size: int, ratio: float
     run_gmae_tools("invariance", *options, *given, *training.data)
     rows = read_table(measured / "invariance.csv")
     write_table(out / "occlusion_invariance.csv", rows, COLUMNS)
-    title = f"Whole against occluded pictures, preset {training.preset}"
-    plot_kinds(out / "occlusion_invariance.png", curves_of(rows), title)
-    samples = f"{training.samples:,} samples a model, {photographs:,} photographs at most."
-    click.echo(f"{__doc__}\nPreset {training.preset}, {samples}")
+    plot_kinds(out / "occlusion_invariance.png", curves_of(rows), "Whole against occluded pictures")
+    click.echo(f"{__doc__}\nTrained: {training.about()}. CKA: {photographs:,} photographs at most.")
 
 
 def curves_of(rows: Sequence[Row]) -> list[InvarianceCurve]:

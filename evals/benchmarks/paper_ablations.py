@@ -3,14 +3,17 @@ r"""The paper's ablations in small: largest scale, masking, loss and number of G
 Protocol: every run is GMAE as published in all switches that there are (`gmae_tools/pretrain/paper.py`: queries from
 chance with one Gaussian each, white background, 75 % hidden, squared error of the hidden patches, no weight on depth by
 slot, largest scale 1), but for its size, its optimiser (`gmae-tools pretrain`'s default) and the one switch of its row.
-Two seeds of everything. The published figures of a ViT-B after 400 epochs of ImageNet stand beside ours (fine-tuned and
-linear probe, top-1 in %); for K only the course is public: more is better, flattening near 256.
+The published figures of a ViT-B after 400 epochs of ImageNet stand beside ours (fine-tuned and linear probe, top-1 in
+%); for K only the course is public: more is better, flattening near 256. `--gaussians` sets K where it is not the
+switch: 256 are for 196 patches, and pictures of fewer patches need fewer.
 
 - `psnr_hidden`: of hidden patches, 75 % hidden, held-out photographs, mean over photographs and seeds; `psnr`: of whole
   ones.
 - `linear`, `knn`: top-1 of frozen features (mean of the patches) on labelled photographs, as `gmae-tools probe` has
   them; `low`, `high` are 95 % bootstrap intervals over seeds and photographs. `difference`: to the published setting,
   same seeds and photographs, with its interval. An interval with 0 in it: no difference can be told at this size.
+  Intervals of a single seed cover the choice of photographs only. Unless `--labelled` names others, pretraining saw the
+  photographs of the probe, without their labels.
 
     python -m evals.benchmarks.paper_ablations --data 'shards/photos-*.tar'                       # a night of two cores
     python -m evals.benchmarks.paper_ablations --data 'shards/*.tar' --group loss \
@@ -21,7 +24,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +34,13 @@ import numpy as np
 import torch
 
 from evals.bootstrap import bootstrap_interval
-from evals.common import RUNS, features_bar, results_option, whole_numbers, write_files
+from evals.common import RUNS, features_bar, progress, results_option, script, whole_numbers, write_files
 from gmae_tools import checkpoints
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.encoder.features import autoencoder_extractor
 from gmae_tools.encoder.probe import LinearConfig, cached_features, probe
-from gmae_tools.model import GMAEConfig
+from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain import paper
 from gmae_tools.pretrain.held_out import HeldOut
 from gmae_tools.pretrain.loop import PretrainConfig, pretrain
@@ -78,13 +82,79 @@ GROUPS: dict[str, dict[str, Choice]] = {
         "masked, normalised": Choice({"normalise_targets": True}, published=(76.9, 31.7)),
     },
     "Gaussians K": {
-        str(k): Choice(model={} if k == 256 else {"queries": k}, published=AS_PUBLISHED if k == 256 else (None, None))
+        str(k): Choice(model={"queries": k}, published=AS_PUBLISHED if k == 256 else (None, None))
         for k in (64, 128, 256, 512)
     },
 }
 
 
-@click.command()
+@dataclass(frozen=True)
+class Study:
+    """The runs, and what they are measured on.
+
+    Attributes:
+        base: the published setting; of each run another switch is changed.
+        seeds: of every setting.
+        runs: folder of the runs.
+        held: photographs for PSNR, which no run is trained on.
+        photos: labelled photographs for the probes.
+    """
+
+    base: PretrainConfig
+    seeds: Sequence[int]
+    runs: Path
+    held: HeldOut
+    photos: LabelledPhotos
+
+    def rows(self, groups: Mapping[str, Mapping[str, Choice]]) -> Iterator[Row]:
+        """A row of `COLUMNS` for each value of each switch; what is missing is trained and measured."""
+        published = self.figures(self.base)
+        for group, choices in groups.items():
+            for value, choice in choices.items():
+                config = changed(self.base, choice)
+                rival = None if config == self.base else published
+                yield row(group, value, self.figures(config), rival, choice.published)
+
+    def figures(self, config: PretrainConfig) -> dict[str, np.ndarray]:
+        """Of every seed: PSNRs `[seeds]`, and whether the classifiers were right `[seeds, photographs]`."""
+        found = [self.figures_of_run(dataclasses.replace(config, seed=seed)) for seed in self.seeds]
+        return {name: np.array([each[name] for each in found]) for name in found[0]}
+
+    def figures_of_run(self, config: PretrainConfig) -> dict[str, Any]:
+        """The figures of a run; it is trained and measured unless it was before."""
+        run = self.runs / name_of(config)
+        kept = run / f"figures-{self.photos.fingerprint[:16]}.json"
+        if not kept.exists():
+            figures = self.measure(checkpoints.load(pretrain(config, run, resume=True, device="cpu")), run.name)
+            with atomic_path(kept) as temporary:
+                temporary.write_text(json.dumps(figures))
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+
+    def measure(self, model: GMAE, name: str) -> dict[str, Any]:
+        """PSNRs, and for each labelled photograph whether the classifiers were right, as 0 or 1."""
+        psnr = self.held.psnr(model, model.config.image_size)
+        extractor = autoencoder_extractor(model, name, torch.device("cpu"))
+        features = cached_features(extractor, self.photos, self.runs / "features", features_bar(name))
+        asked = probe(extractor, features, self.photos, ks=(NEIGHBOURS,), linear=LinearConfig())
+        right = {each.method: each.correct.astype(int).tolist() for each in asked if each.tokens == "mean"}
+        return {"psnr": psnr["psnr"], "psnr_hidden": psnr["psnr_hidden"], "linear": right["linear"],
+                "knn": right["k-NN"]}  # fmt: skip
+
+    def about(self) -> str:
+        """Sizes of the runs and of the data, in words."""
+        model, schedule, photos = self.base.model, self.base.schedule, self.photos
+        assert isinstance(model, GMAEConfig)
+        trained = len(self.held.photos) - len(self.held.indices)
+        return (
+            f"Width {model.width}, {model.depth} blocks; {model.image_size} px, patches of {model.patch_size} px, "
+            f"K = {model.k}; {schedule.samples:,} samples a run of {trained:,} photographs, batches of "
+            f"{self.base.batch_size}; seeds {','.join(map(str, self.seeds))}. Probes: {describe(photos)}; "
+            f"{len(photos.classes)} labels; always the largest class: {photos.largest_class:.3f}"
+        )
+
+
+@script(takes="a night", needs="photographs to train on")
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option(
     "--labelled", multiple=True, metavar="PATH", help="Photographs for the probes.  [default: those of --data]"
@@ -97,6 +167,9 @@ GROUPS: dict[str, dict[str, Choice]] = {
 @click.option("--preset", default="nano", show_default=True)
 @click.option("--image-size", type=click.IntRange(1), default=96, show_default=True, metavar="PX")
 @click.option("--patch-size", type=click.IntRange(1), default=12, show_default=True, metavar="PX")
+@click.option(
+    "--gaussians", type=click.IntRange(1), default=256, show_default=True, help="K where it is not the switch."
+)
 @click.option(
     "--samples", type=click.IntRange(1), default=60_000, show_default=True, help="Pictures that each run trains on."
 )
@@ -114,77 +187,62 @@ GROUPS: dict[str, dict[str, Choice]] = {
 @results_option("-o", "--out")
 def main(
     data: tuple[str, ...], labelled: tuple[str, ...], labelling: Labelling, limit: int, names: tuple[str, ...],
-    preset: str, image_size: int, patch_size: int, samples: int, batch_size: int, seeds: tuple[int, ...],
-    held_out: int, runs: Path, out: Path,
+    samples: int, batch_size: int, seeds: tuple[int, ...], held_out: int, runs: Path, out: Path, **sizes: Any,
 ) -> None:  # fmt: skip
     """Train, measure, and write the table and the figure."""
-    groups = {name: choices for name, choices in GROUPS.items() if not names or name.lower().startswith(names)}
-    if not groups:
-        raise click.UsageError(f"no switch begins with {' or '.join(names)}: there are {', '.join(GROUPS)}")
+    groups = chosen(names)
     photos = find_labelled(labelled or data, labelling, limit)
     store = PhotoStore.open(data)
-    held = HeldOut(store, held_out_split(store.names, held_out)[1], held_out)
+    model = paper_model(**sizes)
     base = PretrainConfig(
-        data, paper_model(preset, image_size, patch_size), Schedule(samples, resolutions=(image_size,)),
-        GMAEObjective(**paper.OBJECTIVE), batch_size=batch_size, held_out=held_out, evaluate_every=3600,
+        data, model, Schedule(samples, resolutions=(model.image_size,)), GMAEObjective(**paper.OBJECTIVE),
+        batch_size=batch_size, held_out=held_out, evaluate_every=3600,
     )  # fmt: skip
-    rows: list[Row] = []
-    published = figures_of(base, seeds, runs, held, photos)
-    for group, choices in groups.items():
-        for value, choice in choices.items():
-            config = dataclasses.replace(
-                base,
-                objective=dataclasses.replace(base.objective, **choice.objective),
-                model=dataclasses.replace(base.model, **choice.model),
-            )
-            figures = figures_of(config, seeds, runs, held, photos)
-            rows.append(row(group, value, figures, None if config == base else published, choice.published))
-            click.echo(f"{group} {value}: {rows[-1]}", err=True)
-    setting = f"Preset {preset} at {image_size} px with patches of {patch_size} px, {samples:,} samples a run of"
-    setting += (
-        f" {len(store) - len(held.indices):,} photographs, seeds {','.join(map(str, seeds))}. {describe(photos)};"
-    )
-    setting += f" {len(photos.classes)} labels by {labelling}; always the largest class: {photos.largest_class:.3f}"
+    study = Study(base, seeds, runs, HeldOut(store, held_out_split(store.names, held_out)[1], held_out), photos)
+    rows = list(progress(study.rows(groups), sum(map(len, groups.values())), "settings", "setting"))
+    write_results(rows, study.about(), out)
+
+
+def chosen(beginnings: Sequence[str]) -> dict[str, dict[str, Choice]]:
+    """The switches whose names begin with one of these; all of them for none.
+
+    Raises:
+        click.UsageError: no switch does.
+    """
+    asked = tuple(beginnings) or ("",)
+    groups = {name: values for name, values in GROUPS.items() if name.lower().startswith(asked)}
+    if not groups:
+        raise click.UsageError(f"no switch begins with {' or '.join(beginnings)}: there are {', '.join(GROUPS)}")
+    return groups
+
+
+def write_results(rows: Sequence[Row], about: str, out: Path) -> None:
+    """The table as CSV and on a page, and the figure; the table is also printed."""
     table = format_rows(rows, COLUMNS, "table")
-    page = f"# The paper's ablations\n\n{(__doc__ or '').strip()}\n\n{setting}\n\n```\n{table}```\n"
+    page = f"# The paper's ablations\n\n{(__doc__ or '').strip()}\n\n{about}\n\n```\n{table}```\n"
     write_files(out, {"paper_ablations.csv": format_rows(rows, COLUMNS, "csv"), "paper_ablations.md": page})
     plot(rows, out / "paper_ablations.png")
-    click.echo(f"{__doc__}\n{setting}\n\n{table}", nl=False)
+    click.echo(f"{__doc__}\n{about}\n\n{table}", nl=False)
 
 
-def paper_model(preset: str, image_size: int, patch_size: int) -> GMAEConfig:
-    """The paper's model at another size: 256 queries of one Gaussian each."""
+# --- settings ----------------------------------------------------------------------------------------
+
+
+def paper_model(preset: str, image_size: int, patch_size: int, gaussians: int = 256) -> GMAEConfig:
+    """The paper's model at another size: a query for each Gaussian."""
     sizes = GMAEConfig.preset(preset, image_size=image_size, patch_size=patch_size).to_dict()
     published = GMAEConfig.preset(paper.PRESET).to_dict()
     same = ("width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads", "image_size", "patch_size")
-    return GMAEConfig.from_dict(published | {name: sizes[name] for name in same})
+    return GMAEConfig.from_dict(published | {name: sizes[name] for name in same} | {"queries": gaussians})
 
 
-def figures_of(
-    config: PretrainConfig, seeds: Sequence[int], runs: Path, held: HeldOut, photos: LabelledPhotos
-) -> dict[str, np.ndarray]:
-    """Of every seed: PSNRs `[seeds]`, and whether the classifiers were right `[seeds, photographs]`."""
-    found = [figures_of_run(dataclasses.replace(config, seed=seed), runs, held, photos) for seed in seeds]
-    return {name: np.array([each[name] for each in found]) for name in found[0]}
-
-
-def figures_of_run(config: PretrainConfig, runs: Path, held: HeldOut, photos: LabelledPhotos) -> dict[str, Any]:
-    """The figures of a run; it is trained and measured unless it was before."""
-    run = runs / name_of(config)
-    kept = run / f"figures-{photos.fingerprint[:16]}.json"
-    if not kept.exists():
-        model = checkpoints.load(pretrain(config, run, resume=True, device="cpu"))
-        psnr = held.psnr(model, config.model.image_size)
-        extractor = autoencoder_extractor(model, run.name, torch.device("cpu"))
-        features = cached_features(extractor, photos, runs / "features", features_bar(run.name))
-        asked = probe(extractor, features, photos, ks=(NEIGHBOURS,), linear=LinearConfig())
-        right = {each.method: each.correct.astype(int).tolist() for each in asked if each.tokens == "mean"}
-        figures = {"psnr": psnr["psnr"], "psnr_hidden": psnr["psnr_hidden"], "linear": right["linear"],
-                   "knn": right["k-NN"]}  # fmt: skip
-        with atomic_path(kept) as temporary:
-            temporary.write_text(json.dumps(figures))
-    found: dict[str, Any] = json.loads(kept.read_text())
-    return found
+def changed(config: PretrainConfig, choice: Choice) -> PretrainConfig:
+    """The run with another value of a switch."""
+    return dataclasses.replace(
+        config,
+        objective=dataclasses.replace(config.objective, **choice.objective),
+        model=dataclasses.replace(config.model, **choice.model),
+    )
 
 
 def name_of(config: PretrainConfig) -> str:
@@ -196,6 +254,9 @@ def name_of(config: PretrainConfig) -> str:
              f"m{objective.mask_ratio[0]:g}", loss, config.schedule.samples, config.batch_size,
              config.seed]  # fmt: skip
     return "-".join(map(str, parts))
+
+
+# --- results -----------------------------------------------------------------------------------------
 
 
 def row(

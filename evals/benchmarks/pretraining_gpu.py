@@ -31,7 +31,7 @@ import click
 import torch
 from accelerate.state import AcceleratorState
 
-from evals.common import read_table, whole_numbers, write_table
+from evals.common import read_table, script, whole_numbers, write_table
 from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line
@@ -51,7 +51,7 @@ NEARLY_AS_FAST = 0.9
 USUAL_BATCH, USUAL_LR = 64, 1e-3  # the defaults of `gmae-tools pretrain`
 
 
-@click.command()
+@script(takes="25 minutes of one GPU, or as told by --minutes", needs="a GPU, and photographs to train on")
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder for the checkpoint and what goes with it.")
 @click.option("--run", default="runs/gpu-session", show_default=True, help="Folder of the run; needed to go on.")
@@ -70,15 +70,7 @@ def main(
 ) -> None:  # fmt: skip
     """Choose batch size and precision, train as long as told, bring back the checkpoint."""
     folder = Path(run)
-    config = PretrainConfig(
-        data=data,
-        model=GMAEConfig.preset(preset),
-        schedule=Schedule(
-            1, time_budget=60 * minutes, resolutions=resolution,
-            grow_at=tuple((i + 1) / len(resolution) for i in range(len(resolution) - 1)),
-        ),
-        evaluate_every=10 * minutes,  # six times
-    )  # fmt: skip
+    config = run_config(data, preset, resolution, minutes)
     click.echo(__doc__)
     start = time.monotonic()
     backend = choose_backend("auto", resolve_device(device))  # gsplat may compile
@@ -87,15 +79,24 @@ def main(
     click.echo(format_rows(speeds, COLUMNS, "table"), nl=False)
     batch_size, precision = choose(speeds)
     click.echo(f"chosen: batches of {batch_size} in {precision}")
-    lr = USUAL_LR * min(2.0, math.sqrt(batch_size / USUAL_BATCH))
-    chosen = replace(
-        config, batch_size=batch_size, precision=precision, optimizer=OptimizerConfig(lr=lr, muon_lr=muon_lr)
-    )
+    optimizer = OptimizerConfig(lr=rate_for(batch_size), muon_lr=muon_lr)
+    chosen = replace(config, batch_size=batch_size, precision=precision, optimizer=optimizer)
     _forget_precision()
-    checkpoint = pretrain(chosen, folder / "train", resume=True, device=device,
-                          execution=Execution(compile=compile, shard_mb=shard_mb))  # fmt: skip
-    deliver(checkpoint, folder, Path(out))
+    execution = Execution(compile=compile, shard_mb=shard_mb)
+    deliver(pretrain(chosen, folder / "train", resume=True, device=device, execution=execution), folder, Path(out))
     click.echo(out)
+
+
+def run_config(data: tuple[str, ...], preset: str, resolution: tuple[int, ...], minutes: float) -> PretrainConfig:
+    """A run by the clock, which grows through the resolutions in equal parts, and is evaluated six times."""
+    grow_at = tuple((i + 1) / len(resolution) for i in range(len(resolution) - 1))
+    schedule = Schedule(1, time_budget=60 * minutes, resolutions=resolution, grow_at=grow_at)
+    return PretrainConfig(data, GMAEConfig.preset(preset), schedule, evaluate_every=10 * minutes)
+
+
+def rate_for(batch_size: int) -> float:
+    """AdamW's step size: that of the usual batch times the square root of the ratio of the batches, at most twice."""
+    return USUAL_LR * min(2.0, math.sqrt(batch_size / USUAL_BATCH))
 
 
 def measure_speeds(

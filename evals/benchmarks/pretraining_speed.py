@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.common import PHOTO, RESULTS, machine, take_turn, write_files
+from evals.common import PHOTO, RESULTS, machine, script, take_turn, write_files
 from gmae_tools import checkpoints
 from gmae_tools.camera import project
 from gmae_tools.gaussians import Gaussians
@@ -261,7 +261,7 @@ def report(rows: Sequence[Row], where: str) -> str:
     return "\n\n".join([*parts, f"```\n{format_rows(rows, COLUMNS, 'table')}```", "\n".join(verdicts(rows))]) + "\n"
 
 
-@click.command()
+@script(takes="10 minutes", needs="a machine that does nothing else")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--preset", default="tiny", show_default=True)
 @click.option("--batch", default=8, show_default=True, help="Pictures of each step.")

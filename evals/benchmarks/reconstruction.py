@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from evals.common import RESULTS, cache_option, checkpoint_option, write_table
+from evals.common import RESULTS, cache_option, checkpoint_option, script, write_table
 from evals.measurements import Rebuilt, rebuilt_by
 from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
@@ -30,7 +30,7 @@ COLUMNS = {"method": None, "masked": 2, "psnr": 2, "ssim": 4, "photographs": Non
 THUMBNAIL = 14  # as many pixels as the encoder has patches at 224 px
 
 
-@click.command()
+@script(takes="a minute", needs="the photographs of the pretraining run")
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs of the pretraining run.")
 @checkpoint_option
 @cache_option

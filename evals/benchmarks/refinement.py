@@ -18,7 +18,7 @@ refinement leaves the layering as it was. `gmae` only.
 Besides: the bars of speed and of steps; MS-SSIM and time at the numbers of Gaussians at which 2-D Gaussian codecs are
 run, on photographs that scikit-image brings along; a sheet of pictures to look at.
 
-    python -m evals.benchmarks.refinement --root DATA  # about 20 minutes on one core; goes on where it stopped
+    python -m evals.benchmarks.refinement --root DATA  # about 9 minutes on two cores; goes on where it stopped
     python -m evals.benchmarks.refinement --root DATA --photos 2 --ks 1024 --steps 12,25 --out /tmp/runs \
         --results /tmp/results
 """
@@ -31,6 +31,8 @@ import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -39,7 +41,19 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from evals.common import RESULTS, RUNS, as_markdown, whole_numbers, write_files
+from evals.common import (
+    as_markdown,
+    checkpoint_option,
+    jobs_option,
+    overwrite_option,
+    progress,
+    results_option,
+    root_option,
+    script,
+    whole_numbers,
+    work_option,
+    write_files,
+)
 from evals.depth_consistency import scene_depth
 from evals.depth_ranks import rank_correlation
 from gmae_tools import checkpoints
@@ -57,6 +71,7 @@ from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.system.files import atomic_path
+from gmae_tools.system.processes import cores, in_processes
 from gmae_tools.system.settings import claim
 from gmae_tools.vit import query_places
 from gmae_tools.zeroshot.layers import over, pixels, render_layers
@@ -149,6 +164,19 @@ def thawed(scene: Scene) -> Scene:
     return replace(scene, gaussians=scene.gaussians.map(Tensor.clone))
 
 
+@cache
+def load(checkpoint: str) -> GMAE:
+    """The model, once for each process, which has one thread from then on: seconds are those of one core."""
+    torch.set_num_threads(1)
+    return checkpoints.load(checkpoint)
+
+
+def study_file(checkpoint: str, ks: Sequence[int], budgets: Sequence[int], folder: Path, path: Path) -> list[Record]:
+    """`study` of the photograph in a file, from `folder` if it is kept there."""
+    kept = folder / f"{path.stem}.json"
+    return cached(kept, study(load(checkpoint), read_image(path), ks, budgets))
+
+
 def cached(path: Path, make: Iterable[Record]) -> list[Record]:
     """The records in a file, which are made first if it is not there."""
     if not path.exists():
@@ -210,7 +238,7 @@ def measure_speed(model: GMAE, photos: Sequence[np.ndarray]) -> list[Row]:
     return rows
 
 
-def measure_peers(model: GMAE, cache: Path) -> list[Record]:
+def measure_peers(model: GMAE, folder: Path) -> list[Record]:
     """PSNR and MS-SSIM from GMAE's prediction at the peers' numbers of Gaussians."""
     from skimage import data
 
@@ -226,7 +254,7 @@ def measure_peers(model: GMAE, cache: Path) -> list[Record]:
                 "ms_ssim": similarity, "seconds": seconds,
             }  # fmt: skip
 
-    return [record for name in PEER_PHOTOS for record in cached(cache / f"peer-{name}.json", fits(name))]
+    return [record for name in PEER_PHOTOS for record in cached(folder / f"peer-{name}.json", fits(name))]
 
 
 def plot_curves(path: Path, checkpoint: str, rows: Sequence[Row]) -> None:
@@ -319,40 +347,37 @@ GaussianImage fits Kodak's photographs (768 x 512 px) with 800 to 9,000 Gaussian
 {as_markdown(peers, PEER_COLUMNS)}"""
 
 
-@click.command()
-@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@script(takes="9 minutes", needs="BSDS500")
+@root_option
 @click.option("--photos", type=click.IntRange(1), default=24, show_default=True)
 @click.option("--ks", callback=whole_numbers, default="512,1024,2048,4096", show_default=True)
 @click.option("--steps", callback=whole_numbers, default="6,12,25,50,100", show_default=True)
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Fit scikit-image's photographs too.")
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=RUNS / "refinement", help="For the fits.")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the tables.")
-@click.option("--overwrite", is_flag=True, help="Remove fits made with other settings.")
+@checkpoint_option
+@work_option("refinement")
+@results_option("--results")
+@overwrite_option
+@jobs_option
 def main(
     root: str | None, photos: int, ks: tuple[int, ...], steps: tuple[int, ...], peers: bool, checkpoint: str, out: Path,
-    results: Path, overwrite: bool,
+    results: Path, overwrite: bool, jobs: int | None,
 ) -> None:  # fmt: skip
     """Write tables and pictures into the folder of results, and print the tables."""
-    from tqdm import tqdm
-
-    torch.set_num_threads(1)
-    model = checkpoints.load(checkpoint)
-    weights = weights_of(checkpoint)
-    settings = {"weights": weights, "ks": ks, "steps": steps, "rates": vars(Rates())}
+    settings = {"weights": weights_of(checkpoint), "ks": ks, "steps": steps, "rates": vars(Rates())}
     claim(out, settings, parts=("fits",), overwrite=overwrite)
     paths = BSDS500(root).images("val")[::EVERY][:photos]
-    records: list[Record] = []
-    for path in tqdm(paths, unit="photograph"):
-        records += cached(out / "fits" / f"{path.stem}.json", study(model, read_image(path), ks, steps))
+    fit = partial(study_file, checkpoint, ks, steps, out / "fits")
+    workers = min(jobs or cores(), len(paths))
+    fits = map(fit, paths) if workers == 1 else in_processes(fit, paths, workers, 1)
+    records = list(chain.from_iterable(progress(fits, len(paths), "fits", "photograph")))
     rows = average(records, len(paths))
+    model, name = load(checkpoint), Path(checkpoint).name
     speed = measure_speed(model, [read_image(path) for path in paths[:5]])
     beside = measure_peers(model, out / "fits") if peers else []
-    text = page(rows, speed, beside, ks, Path(checkpoint).name)
+    text = page(rows, speed, beside, ks, name)
     write_files(results, {"refinement.csv": format_rows(rows, COLUMNS, "csv"), "refinement.md": text})
-    plot_curves(results / "refinement.png", Path(checkpoint).name, rows)
-    shown = {path.stem: read_image(path) for path in paths[:2]}
-    write_sheet(results / "refinement-pictures.png", Path(checkpoint).name, model, shown)
+    plot_curves(results / "refinement.png", name, rows)
+    write_sheet(results / "refinement-pictures.png", name, model, {path.stem: read_image(path) for path in paths[:2]})
     click.echo(text)
 
 

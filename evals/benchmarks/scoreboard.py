@@ -32,7 +32,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -40,7 +41,18 @@ import numpy as np
 import torch
 
 from evals.bootstrap import ods_difference, ods_error
-from evals.common import PHOTO, as_markdown, cache_option, whole_numbers
+from evals.common import (
+    PHOTO,
+    RESULTS,
+    as_markdown,
+    cache_option,
+    ecssd_option,
+    root_option,
+    script,
+    whole_numbers,
+    work_option,
+    write_files,
+)
 from evals.depth_cells import ORDER, depth_cells
 from evals.measurements import (
     Candidate,
@@ -64,11 +76,8 @@ from gmae_tools.images import read_image, resize, to_tensor
 from gmae_tools.model import GMAE
 from gmae_tools.pretrain.reconstruction import reconstruct
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks
-
-ROOT = Path(__file__).resolve().parents[2]
 
 COLUMNS = {
     "candidate": None, "readout": None, "psnr": 2, "psnr_masked": 2, "l16_ods": 3, "l16_ois": 3, "l16_ap": 3, "ods": 3,
@@ -131,14 +140,78 @@ def render_once(model: GMAE) -> float:
     return (time.process_time() - start) * 1e3
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured.
+
+    Attributes:
+        every: only every Nth photograph of BSDS500 val and of ECSSD.
+        thresholds: of edges.
+        rounds: in which the candidates take turns.
+        held_out, moved: photographs that are rebuilt, and photographs that are mirrored and moved.
+    """
+
+    every: int = 1
+    thresholds: int = 33
+    rounds: int = 30
+    held_out: int = 200
+    moved: int = 50
+
+
+QUICK = Extent(25, 5, 3, 10, 10)
+
+
+@dataclass(frozen=True)
+class Board:
+    """Rows of `COLUMNS`, of `DEPTH_COLUMNS`, one for each candidate, and of `DIFFERENCES`, for all but the first."""
+
+    rows: list[Row]
+    depth: list[Row]
+    differences: list[Row]
+
+
+def make_board(
+    candidates: Sequence[Candidate], shared: Mapping[str, Cell], rivals: Sequence[Edges], out: Path, extent: Extent
+) -> Board:
+    """Read what was measured, and take the times, together."""
+    models = {candidate.label: checkpoints.load(candidate.checkpoint) for candidate in candidates}
+    times = milliseconds(models, extent.rounds)
+    board = Board([], [], [])
+    first: dict[str, Measured] = {}
+    for candidate in candidates:
+        folder = candidate.folder(out)
+        for edges in rivals:
+            found = {name: read(cell, folder) for name, cell in {**shared, "edges": edges}.items()}
+            row = row_of(candidate, edges, found, models[candidate.label], times[candidate.label])
+            board.rows.append(row)
+            if edges == rivals[0]:
+                board.depth.append(row)
+            if first:
+                who = {"candidate": candidate.label, "readout": edges.title}
+                board.differences.append(who | dict(difference_of(found, first, extent.thresholds)))
+            first = first or found
+    return board
+
+
+def write_board(name: str, about: str, board: Board, results: Path) -> None:
+    """Write the page and the tables, which begin with `name`."""
+    page = f"# {name.capitalize()}\n\n{(__doc__ or '').strip()}\n\n{about}\n\n{as_markdown(board.rows, COLUMNS)}"
+    page += f"\n## Depth\n\n{as_markdown(board.depth, DEPTH_COLUMNS)}"
+    if board.differences:
+        page += f"\n## Against {board.rows[0]['candidate']}\n\n{as_markdown(board.differences, DIFFERENCES)}"
+    tables = {f"{name}.csv": format_rows(board.rows, COLUMNS, "csv")}
+    tables[f"{name}-depth.csv"] = format_rows(board.depth, DEPTH_COLUMNS, "csv")
+    write_files(results, tables | {f"{name}.md": page})
+
+
 # --- command ----------------------------------------------------------------------------------------
 
 
-@click.command()
+@script(takes="3 minutes for each checkpoint", needs="BSDS500, ECSSD and the photographs of the pretraining run")
 @click.argument("candidates", nargs=-1, metavar="[[LABEL=]CHECKPOINT]...", callback=parse_candidates)
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="The photographs of the pretraining run.")
-@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
-@click.option("--ecssd", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
+@root_option
+@ecssd_option
 @click.option(
     "--readout", "readouts", type=click.Choice(EDGE_READOUTS), multiple=True, default=("regions",), show_default=True,
     help="Of edges; several make a row each.",
@@ -148,7 +221,7 @@ def render_once(model: GMAE) -> float:
 @click.option("--reporting-half", is_flag=True, help="Figure and ground on even numbers: for a report, not a choice.")
 @click.option("--quick", is_flag=True, help="Few photographs, thresholds and rounds: only to see that it runs.")
 @cache_option
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "scoreboard", help="Measurements.")
+@work_option("scoreboard")
 @click.option(
     "--results", type=click.Path(path_type=Path), help="Folder for scoreboard.csv, -depth.csv and .md "
     "(with --reporting-half scoreboard-reported).  [default: evals/results; nothing is written with --quick]",
@@ -161,52 +234,29 @@ def main(
 ) -> None:  # fmt: skip
     """Measure CHECKPOINTs (by default the embedded one), and write the board into the folder of results."""
     candidates = candidates or [Candidate.parse("gmae-tiny")]
-    every, thresholds, rounds = (25, 5, 3) if quick else (1, 33, 30)
-    held_out, moved = (Photographs(data, cache, 10 if quick else count) for count in (200, 50))
+    extent = QUICK if quick else Extent()
     split: Split = "even" if reporting_half else "odd"
+    held_out, moved = (Photographs(data, cache, count) for count in (extent.held_out, extent.moved))
     shared: dict[str, Cell] = {
         "reconstruction": Reconstruction(held_out),
         "depth": Consistency(moved),
-        "layers": Edges(root, "layers", Looks((1,)), every, thresholds, "l16_"),
-        "fewer layers": Edges(root, "layers", Looks((1,)), every, thresholds, "l8_", 8),
-        "figure": Figure(ecssd, root, split, every),
-        **depth_cells(root, ecssd, every, split),
+        "layers": Edges(root, "layers", Looks((1,)), extent.every, extent.thresholds, "l16_"),
+        "fewer layers": Edges(root, "layers", Looks((1,)), extent.every, extent.thresholds, "l8_", 8),
+        "figure": Figure(ecssd, root, split, extent.every),
+        **depth_cells(root, ecssd, extent.every, split),
     }
-    rivals = [Edges(root, readout, Looks(scales, flip), every, thresholds) for readout in readouts]
+    rivals = [Edges(root, name, Looks(scales, flip), extent.every, extent.thresholds) for name in readouts]
     measure_all({candidate: [*shared.values(), *rivals] for candidate in candidates}, out, jobs)
-
-    models = {candidate.label: checkpoints.load(candidate.checkpoint) for candidate in candidates}
-    times = milliseconds(models, rounds)
-    rows: list[Row] = []
-    differences: list[Row] = []
-    first: dict[str, Measured] = {}
-    for candidate in candidates:
-        folder = candidate.folder(out)
-        for edges in rivals:
-            found = {name: read(cell, folder) for name, cell in {**shared, "edges": edges}.items()}
-            rows.append(row_of(candidate, edges, found, models[candidate.label], times[candidate.label]))
-            first = first or found
-            who = {"candidate": candidate.label, "readout": edges.title}
-            differences.append(who | dict(difference_of(found, first, thresholds)))
-
-    name = "scoreboard-reported" if reporting_half else "scoreboard"
-    about = f"ECSSD: {split} numbers. {thresholds} thresholds, every {every}. image of BSDS500 val and ECSSD."
-    page = f"# {name.capitalize()}\n\n{(__doc__ or '').strip()}\n\n{about}\n\n{as_markdown(rows, COLUMNS)}"
-    of_depth = [row for number, row in enumerate(rows) if number % len(rivals) == 0]
-    page += f"\n## Depth\n\n{as_markdown(of_depth, DEPTH_COLUMNS)}"
-    if len(rows) > 1:
-        page += f"\n## Against {rows[0]['candidate']}\n\n{as_markdown(differences[1:], DIFFERENCES)}"
+    board = make_board(candidates, shared, rivals, out, extent)
+    about = (
+        f"ECSSD: {split} numbers. {extent.thresholds} thresholds, every {extent.every}. image of BSDS500 val and ECSSD."
+    )
     if results or not quick:
-        folder = results or ROOT / "evals" / "results"
-        folder.mkdir(parents=True, exist_ok=True)
-        tables = {f"{name}.csv": format_rows(rows, COLUMNS, "csv"), f"{name}.md": page}
-        tables[f"{name}-depth.csv"] = format_rows(of_depth, DEPTH_COLUMNS, "csv")
-        for file, text in tables.items():
-            with atomic_path(folder / file) as temporary:
-                temporary.write_text(text)
-    click.echo(f"{about}\n\n{format_rows(rows, COLUMNS, 'table')}\n{format_rows(of_depth, DEPTH_COLUMNS, 'table')}")
-    if len(rows) > 1:
-        click.echo(f"Against the first row:\n\n{format_rows(differences[1:], DIFFERENCES, 'table')}", nl=False)
+        write_board("scoreboard-reported" if reporting_half else "scoreboard", about, board, results or RESULTS)
+    click.echo(f"{about}\n\n{format_rows(board.rows, COLUMNS, 'table')}")
+    click.echo(format_rows(board.depth, DEPTH_COLUMNS, "table"))
+    if board.differences:
+        click.echo(f"Against the first row:\n\n{format_rows(board.differences, DIFFERENCES, 'table')}", nl=False)
 
 
 if __name__ == "__main__":

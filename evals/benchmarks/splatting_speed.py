@@ -34,7 +34,7 @@ import click
 import torch
 from torch import Tensor
 
-from evals.common import RESULTS, ROOT, as_markdown, machine, take_turn, write_files, write_table
+from evals.common import RESULTS, ROOT, as_markdown, machine, script, take_turn, write_files, write_table
 from gmae_tools.camera import Splats
 from gmae_tools.report.tables import Row
 from gmae_tools.splatting import Rules, rasterize
@@ -208,7 +208,7 @@ def write(out: Path, report: str, rows: list[Row], order: list[Row]) -> None:
     write_files(out, {"splatting_speed.md": report})
 
 
-@click.command()
+@script(takes="5 minutes", needs="a machine that does nothing else")
 @click.option("--quick", is_flag=True, help="Tiny scenes, two rounds: only to see that it runs.")
 @click.option("--rounds", default=7, show_default=True, help="Rounds in which the contenders take turns.")
 @click.option(

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import click
 
-from evals.common import ROOT, read_table, write_table
+from evals.common import ROOT, read_table, script, write_table
 from evals.depth_cells import COLUMNS as MEASURES
 from gmae_tools.datasets.photos import PhotoStore
 from gmae_tools.pretrain.loop import MODEL_FOLDER
@@ -118,7 +118,7 @@ class Processes:
                 process.terminate()
 
 
-@click.command()
+@script(takes="hours, about half an hour for each variant", needs="BSDS500, ECSSD and photographs to train on")
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("--bsds", required=True, metavar="DIR", help="BSDS500, or the folder of the data sets.")
 @click.option("--ecssd", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")

@@ -27,7 +27,7 @@ from skimage.color import rgb2lab
 from skimage.segmentation import watershed
 
 from evals.bootstrap import ods_difference
-from evals.common import RESULTS, write_table
+from evals.common import checkpoint_option, results_option, root_option, script, write_table
 from gmae_tools import checkpoints
 from gmae_tools.camera import Splats, project
 from gmae_tools.datasets.bsds500 import BSDS500, read_boundaries
@@ -368,13 +368,13 @@ GROUPS: dict[str, Callable[[], Iterator[tuple[str, str, Choice]]]] = {
 }
 
 
-@click.command()
-@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@script(takes="10 minutes", needs="BSDS500")
+@root_option
 @click.option("--every", type=click.IntRange(1), default=4, show_default=True, help="Only every Nth image.")
 @click.option("--thresholds", type=click.IntRange(1), default=33, show_default=True)
 @click.option("--group", "groups", type=click.Choice(list(GROUPS)), multiple=True, help="Only these.  [default: all]")
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the table.")
+@checkpoint_option
+@results_option("--results")
 def main(
     root: str | None, every: int, thresholds: int, groups: tuple[str, ...], checkpoint: str, results: Path
 ) -> None:  # fmt: skip

@@ -14,7 +14,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from evals.common import RESULTS, write_table
+from evals.common import RESULTS, checkpoint_option, script, write_table
 from gmae_tools import checkpoints
 from gmae_tools.finding import find_images
 from gmae_tools.images import read_image
@@ -26,9 +26,9 @@ from gmae_tools.report.tables import Row, format_rows
 COLUMNS = {"input": None, "psnr": 2, "better": None, "photographs": None}
 
 
-@click.command()
+@script(takes="half a minute", needs="photographs, for the table in the results those of BSDS500 val")
 @click.argument("photographs", nargs=-1, required=True)
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
+@checkpoint_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "input_shape.csv", help="The table.")
 def main(photographs: tuple[str, ...], checkpoint: str, out: Path) -> None:
     """Measure reconstruction of PHOTOGRAPHS (files, folders or globs) for both ways in."""

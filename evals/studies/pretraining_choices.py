@@ -25,7 +25,7 @@ import click
 import numpy as np
 import torch
 
-from evals.common import RUNS, images_per_second, results_option, whole_numbers, write_files, write_table
+from evals.common import RUNS, images_per_second, results_option, script, whole_numbers, write_files, write_table
 from gmae_tools import checkpoints
 from gmae_tools.camera import Camera
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
@@ -76,7 +76,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 _FACTORS = ("gaussians_per_query", "queries", "batch_size", "lr", "muon_lr")  # changed by a factor
 
 
-@click.command()
+@script(takes="hours, about 10 minutes for each change and seed", needs="photographs to train on")
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option("--preset", default="nano", show_default=True)
 @click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Side of pictures.  [default: the preset's]")

@@ -18,7 +18,7 @@ import click
 import numpy as np
 
 from evals.bootstrap import ods_difference, resampled_regions
-from evals.common import progress, whole_numbers
+from evals.common import benchmark_options, run_options, script, whole_numbers, write_table
 from gmae_tools.benchmarks import edges, regions
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.figure_methods import RegionMethod
@@ -26,11 +26,8 @@ from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.saliency import Saliency
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import EDGE_READOUTS, FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
-
-ROOT = Path(__file__).resolve().parents[2]
 
 LEVELS = 33  # thresholds of the benchmark
 READOUTS = [name for name in EDGE_READOUTS if name != "closed-regions"]
@@ -74,32 +71,23 @@ def figure_rows(data: Saliency, source: ModelSource, steps: Sequence[int], out: 
     return rows
 
 
-@click.command()
-@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@script(takes="about an hour", needs="BSDS500, and ECSSD for figure and ground")
+@benchmark_options("refined-readouts")
 @click.option("--ecssd", metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/; edges alone without.")
 @click.option(
     "--steps", callback=whole_numbers, default="0,10,50", show_default=True, help="The first is compared with."
 )
-@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth image.")
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "runs" / "refined-readouts", help="For maps.")
-@click.option("--results", type=click.Path(path_type=Path), default=ROOT / "evals" / "results", help="For the tables.")
-@click.option("--overwrite", is_flag=True, help="Remove maps made with other settings.")
-@click.option("--jobs", type=click.IntRange(1), help="Photographs at a time.  [default: one a core]")
 def main(
     root: str | None, ecssd: str | None, steps: tuple[int, ...], every: int, checkpoint: str, out: Path, results: Path,
     overwrite: bool, jobs: int | None,
 ) -> None:  # fmt: skip
     """Write the tables into the folder of results, and print them."""
-    folder, source = out / f"every-{every}", ModelSource(checkpoint)
-    options = RunOptions(jobs, every, overwrite, progress=progress)
+    folder, source, options = out / f"every-{every}", ModelSource(checkpoint), run_options(jobs, every, overwrite)
     tables = [("edges", EDGE_COLUMNS, edge_rows(BSDS500(root), source, steps, folder, options))]
     if ecssd:
         tables.append(("figure", FIGURE_COLUMNS, figure_rows(Saliency(ecssd, root), source, steps, folder, options)))
-    results.mkdir(parents=True, exist_ok=True)
     for name, columns, rows in tables:
-        with atomic_path(results / f"refined_{name}.csv") as temporary:
-            temporary.write_text(format_rows(rows, columns, "csv"))
+        write_table(results / f"refined_{name}.csv", rows, columns)
         click.echo(format_rows(rows, columns, "table"))
 
 

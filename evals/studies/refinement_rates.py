@@ -16,7 +16,7 @@ import click
 import numpy as np
 import torch
 
-from evals.common import RESULTS, write_table
+from evals.common import checkpoint_option, results_option, root_option, script, write_table
 from evals.depth_consistency import scene_depth
 from evals.depth_ranks import rank_correlation
 from gmae_tools import checkpoints
@@ -67,11 +67,11 @@ def measure(model: GMAE, photo: np.ndarray, choice: Choice, steps: int) -> tuple
     return float(found.psnr_after[0]), similarity, rank_correlation(scene_depth(start), scene_depth(refined))
 
 
-@click.command()
-@click.option("--root", envvar="GMAE_TOOLS_DATA", show_envvar=True, help="Folder of the data sets.")
+@script(takes="3 minutes", needs="BSDS500")
+@root_option
 @click.option("--every", type=click.IntRange(1), default=EVERY, show_default=True, help="Only every Nth image.")
-@click.option("--checkpoint", default="gmae-tiny", show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="For the table.")
+@checkpoint_option
+@results_option("--results")
 def main(root: str | None, every: int, checkpoint: str, results: Path) -> None:
     """Write `refinement_rates.csv` into the folder of results, and print it."""
     from tqdm import tqdm

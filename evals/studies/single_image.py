@@ -23,22 +23,25 @@ weights of the same seed likewise; rows are of all seeds, with bootstrap interva
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
 import torch
 from torch import Tensor
 
-from evals.common import PHOTO, RESULTS, RUNS, features_bar, whole_numbers, write_table
+from evals.common import PHOTO, RESULTS, RUNS, features_bar, script, whole_numbers, write_table
 from evals.encoders import FINE_TUNED, RANDOM, fine_tuned_rows, warmup
 from gmae_tools import checkpoints
-from gmae_tools.datasets.labelled import Labelling, describe, find_labelled
+from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
 from gmae_tools.datasets.photos import center_crop
 from gmae_tools.encoder.features import Extractor, autoencoder_extractor
 from gmae_tools.encoder.finetune import FinetuneConfig, Machine, classifier_of, finetune
 from gmae_tools.encoder.probe import Answers, LinearConfig, cached_features, probe
-from gmae_tools.model import Autoencoder, AutoencoderConfig
+from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.loop import PretrainConfig, pretrain
 from gmae_tools.pretrain.objectives import OBJECTIVES
 from gmae_tools.pretrain.schedule import Schedule
@@ -49,36 +52,71 @@ THUMBNAIL = 8  # px
 CPU = torch.device("cpu")
 
 
-def models(
-    images: Sequence[str],
-    objectives: Sequence[str],
-    preset: str,
-    changes: Mapping[str, int],
-    samples: int,
-    seeds: Sequence[int],
-    out: Path,
-) -> Iterator[tuple[Extractor, Autoencoder | None, str, int]]:
-    """All encoders of the table, random ones first; those that are not there yet are trained.
+class Compared(NamedTuple):
+    """An encoder of the table.
 
-    Yields:
-        How its frozen features are extracted; the model; what it is called with all its seeds, and which seed it has.
+    Attributes:
+        extractor: of its frozen features.
+        model: None for features that no model makes, which cannot be fine-tuned.
+        called: its name, the same for all seeds.
+        seed: of its weights.
     """
-    for seed in seeds:
-        objective = OBJECTIVES[objectives[0]]()
+
+    extractor: Extractor
+    model: Autoencoder | None
+    called: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Which encoders are compared, and where their runs are kept.
+
+    Attributes:
+        images: photographs, each of which every objective is trained on with every seed.
+        preset, changes: of all models.
+        samples: crops that each is trained on.
+        out: folder of the runs.
+    """
+
+    images: Sequence[str]
+    objectives: Sequence[str]
+    preset: str
+    changes: Mapping[str, int]
+    samples: int
+    seeds: Sequence[int]
+    out: Path
+
+    def __iter__(self) -> Iterator[Compared]:
+        """All encoders of the table, random ones first; those that are not there yet are trained."""
+        for seed in self.seeds:
+            yield compared(self.random(seed), RANDOM, seed)
+        preparation = f"central square, bicubic, {THUMBNAIL} px"
+        pixels = Extractor("pixels", "none", ("pixels",), preparation, thumbnail, lambda x: x.flatten(2), CPU)
+        yield Compared(pixels, None, "pixels")
+        for name, image, seed in product(self.objectives, self.images, self.seeds):
+            yield compared(self.trained(name, image, seed), f"{name} of {Path(image).name}", seed)
+
+    def random(self, seed: int) -> Autoencoder:
+        """The weights that training with this seed starts from."""
+        objective = OBJECTIVES[self.objectives[0]]()
         torch.manual_seed(seed)
-        model = objective.build(objective.model_config.preset(preset, **changes))
-        yield autoencoder_extractor(model, f"random, seed {seed}", CPU), model, RANDOM, seed
-    preparation = f"central square, bicubic, {THUMBNAIL} px"
-    pixels = Extractor("pixels", "none", ("pixels",), preparation, thumbnail, lambda x: x.flatten(2), CPU)
-    yield pixels, None, "pixels", 0
-    for name in objectives:
-        for image in images:
-            for seed in seeds:
-                config = run_config(image, name, preset, changes, samples, seed)
-                run = out / f"{Path(image).stem}-{name}-{preset}-{config.model.image_size}-{samples}-{seed}"
-                model = checkpoints.load_any(pretrain(config, run, resume=True, device="cpu"))
-                called = f"{name} of {Path(image).name}"
-                yield autoencoder_extractor(model, f"{called}, seed {seed}", CPU), model, called, seed
+        return objective.build(objective.model_config.preset(self.preset, **self.changes))
+
+    def trained(self, name: str, image: str, seed: int) -> Autoencoder:
+        """A model that was trained on one photograph, at the size of its pictures; there is nothing to hold out."""
+        objective = OBJECTIVES[name]()
+        model = objective.model_config.preset(self.preset, **self.changes)
+        schedule = Schedule(self.samples, resolutions=(model.image_size,))
+        config = PretrainConfig((image,), model, schedule, objective, held_out=0, seed=seed)
+        run = self.out / f"{Path(image).stem}-{name}-{self.preset}-{model.image_size}-{self.samples}-{seed}"
+        return checkpoints.load_any(pretrain(config, run, resume=True, device="cpu"))
+
+
+def compared(model: Autoencoder, called: str, seed: int) -> Compared:
+    """A model with its features; random weights are called `random` in the table of those."""
+    name = "random" if called == RANDOM else called
+    return Compared(autoencoder_extractor(model, f"{name}, seed {seed}", CPU), model, called, seed)
 
 
 def thumbnail(photo: np.ndarray) -> Tensor:
@@ -87,17 +125,16 @@ def thumbnail(photo: np.ndarray) -> Tensor:
     return pixels.flatten(1)[None]
 
 
-def run_config(
-    image: str, objective: str, preset: str, changes: Mapping[str, int], samples: int, seed: int
-) -> PretrainConfig:
-    """A run on one photograph, at the size of the model's pictures; there is nothing to hold out."""
-    kind = OBJECTIVES[objective]
-    model: AutoencoderConfig = kind.model_config.preset(preset, **changes)
-    schedule = Schedule(samples, resolutions=(model.image_size,))
-    return PretrainConfig((image,), model, schedule, kind(), held_out=0, seed=seed)
+def fine_tuned(each: Compared, photos: LabelledPhotos, config: FinetuneConfig, out: Path) -> np.ndarray:
+    """Whether an encoder that is trained on as a classifier is right, bool `[photographs]`; kept under `out`."""
+    assert each.model is not None
+    torch.manual_seed(config.seed)  # of the head
+    classifier = classifier_of(each.model, len(photos.classes), config.drop_path)
+    run = out / f"{each.model.config.width}-{each.extractor.weights[:16]}-{config.epochs}-{config.seed}"
+    return finetune(classifier, photos, config, run, Machine(CPU)).correct
 
 
-@click.command()
+@script(takes="30 minutes", needs="photographs with labels, and timm for fine-tuning")
 @click.option("--data", required=True, multiple=True, help="Labelled photographs, as `gmae-tools probe` takes them.")
 @click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="folder", show_default=True)
 @click.option(
@@ -131,23 +168,21 @@ def main(
     changes = {} if image_size is None else {"image_size": image_size}
     about = f"{preset}, {samples:,} samples of one photograph; {len(photos.classes)} labels by {labelling}, "
     about += f"{describe(photos)}; always the largest class: {photos.largest_class:.3f}"
+    encoders = Encoders(images, objectives, preset, changes, samples, seeds, out)
     answers: list[Answers] = []
-    fine_tuned: dict[str, list[np.ndarray]] = {}
-    for extractor, model, called, seed in models(images, objectives, preset, changes, samples, seeds, out):
-        features = cached_features(extractor, photos, out / "features", features_bar(extractor.name))
-        answers += probe(extractor, features, photos, ks=neighbours, linear=LinearConfig())
-        if epochs and model is not None:
-            config = FinetuneConfig(epochs=epochs, warmup=warmup(epochs), batch_size=batch_size, seed=seed)
-            run = out / "finetuned" / f"{preset}-{extractor.weights[:16]}-{epochs}-{seed}"
-            torch.manual_seed(seed)  # of the head
-            classifier = classifier_of(model, len(photos.classes), config.drop_path)
-            correct = finetune(classifier, photos, config, run, Machine(CPU)).correct
-            fine_tuned.setdefault(called, []).append(correct)
-    rows = probe_rows(answers)
-    write_table(results / f"single_image_{preset}.csv", rows, COLUMNS)
-    click.echo(f"{__doc__}\n{about}\n\n{format_rows(rows, COLUMNS, 'table')}", nl=False)
+    correct: dict[str, list[np.ndarray]] = {}
+    for each in encoders:
+        features = cached_features(each.extractor, photos, out / "features", features_bar(each.extractor.name))
+        answers += probe(each.extractor, features, photos, ks=neighbours, linear=LinearConfig())
+        if epochs and each.model is not None:
+            config = FinetuneConfig(epochs=epochs, warmup=warmup(epochs), batch_size=batch_size, seed=each.seed)
+            found = fine_tuned(each, photos, config, out / "finetuned")
+            correct.setdefault(each.called, []).append(found)
+    frozen = probe_rows(answers)
+    write_table(results / f"single_image_{preset}.csv", frozen, COLUMNS)
+    click.echo(f"{__doc__}\n{about}\n\n{format_rows(frozen, COLUMNS, 'table')}", nl=False)
     if epochs:
-        tuned = fine_tuned_rows({name: np.stack(correct) for name, correct in fine_tuned.items()})
+        tuned = fine_tuned_rows({name: np.stack(seeds_of) for name, seeds_of in correct.items()})
         write_table(results / f"single_image_{preset}_finetuned.csv", tuned, FINE_TUNED)
         click.echo(f"\nFine-tuned, {epochs} epochs:\n\n{format_rows(tuned, FINE_TUNED, 'table')}", nl=False)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gmae_tools.arguments import path_name
 from gmae_tools.benchmarks import boxes, edges, regions
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.figure_methods import RegionMethod
@@ -60,6 +61,7 @@ def evaluate_edges(
     Raises:
         GmaeToolsError: the data set is not there, or the detector makes something else than a map.
     """
+    _check_predictor(detector, "detector")
     if dataset != "bsds500":
         raise GmaeToolsError(f"evaluate_edges: there is no data set {dataset!r}; use bsds500")
     data, method = BSDS500(root), EdgeMethod(_name(detector, name), function=detector)
@@ -96,11 +98,21 @@ def evaluate_masks(
     Raises:
         GmaeToolsError: the data set is not there, or the segmenter makes something else than a map.
     """
+    _check_predictor(segmenter, "segmenter")
+    dataset = path_name(dataset, "a folder with images/ and masks/, or the name of a data set, such as ecssd")
     data, method = open_dataset(dataset, root), RegionMethod(_name(segmenter, name), function=segmenter)
     folder, options = _prepare(out, f"{Path(data.name).name}-{split}".replace(":", "-"), method.name, options)
     if isinstance(data, ListedSet) and data.boxed:
         return boxes.run(data, split, {"": method}, folder, rules=rules, options=options)
     return regions.run(data, split, {"": method}, folder, rules=rules, options=options)
+
+
+def _check_predictor(given: object, what: str) -> None:
+    if not callable(given):
+        raise GmaeToolsError(
+            f"the {what} is {type(given).__name__}: give a function from a photograph, uint8 RGB [H, W, 3], to a map "
+            "[H, W] in [0, 1]"
+        )
 
 
 def _name(function: Callable[..., Any], given: str | None) -> str:

@@ -171,17 +171,33 @@ class RunOptions:
 def maps(methods: Iterable[Method], photo: np.ndarray, watch: Watch = iter) -> Iterator[np.ndarray]:
     """The map of a photograph, uint8 RGB `[H, W, 3]`, by each method, `[H, W]` in [0, 1].
 
-    Methods of one model and with the same looks share what the model predicts.
+    Methods of one model share what it predicts: every tile is looked at once.
     """
-    seen: dict[tuple[ModelSource, Looks], Views] = {}
+    methods = list(methods)
+    widest: dict[tuple[ModelSource, int], Looks] = {}
+    for model, looks in filter(None, map(_look_of, methods)):
+        so_far = widest.get((model, looks.refine), looks)
+        scales = tuple(dict.fromkeys((*so_far.scales, *looks.scales)))
+        widest[model, looks.refine] = Looks(scales, so_far.flip or looks.flip, looks.refine)
+    seen: dict[tuple[ModelSource, int], Views] = {}
+    chosen: dict[tuple[ModelSource, Looks], Views] = {}
     for method in methods:
-        if method.model is None:
+        key = _look_of(method)
+        if key is None:
             yield method.of_photo(photo)
             continue
-        key = method.model, method.looks or Looks((1,))
-        if key not in seen:
-            seen[key] = look(key[0].model, photo, key[1], backend=key[0].backend, watch=watch)
-        yield method.of_views(seen[key])
+        model, looks = key
+        every = model, looks.refine
+        if every not in seen:
+            seen[every] = look(model.model, photo, widest[every], backend=model.backend, watch=watch)
+        if key not in chosen:
+            chosen[key] = seen[every].only(looks.scales, (False, True)[: 1 + looks.flip])
+        yield method.of_views(chosen[key])
+
+
+def _look_of(method: Method) -> tuple[ModelSource, Looks] | None:
+    """The model of a method and how it is shown a photograph; None without a model."""
+    return (method.model, method.looks or Looks((1,))) if method.model else None
 
 
 def predict(methods: Mapping[Path, Method], photos: Sequence[Path], options: RunOptions) -> None:

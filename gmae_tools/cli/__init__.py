@@ -1,8 +1,8 @@
-"""The `gmae-tools` command: a group whose sub-commands are the modules of this package.
+"""The `gmae-tools` command, a group whose sub-commands are the modules of this package.
 
-A module `gmae_tools/cli/<name>.py` with a click command called `command` is the sub-command `<name>`, with
-dashes for underscores. Modules whose name begins with an underscore are not commands. A command is imported
-when it is asked for.
+A module `gmae_tools/cli/<name>.py` contains a click command `command`, which is the sub-command `<name>`, with dashes
+for underscores. Modules whose names begin with an underscore are not commands. A module is imported when its command is
+used.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + S
 
 
 def print_error(problem: object) -> None:
-    """Print `error: <problem>` as one line on stderr, without the control characters that file names may hold."""
+    """Print `error: <problem>` as one line on stderr, without the control characters that file names may contain."""
     line = " ".join(str(problem).splitlines())
     with stderr_in_use:
         click.echo(f"error: {''.join(char if char.isprintable() else '?' for char in line)}", err=True)
 
 
 class ModuleGroup(click.Group):
-    """Sub-commands from the modules of this package. Mistakes of the user end in one line, not in a traceback.
+    """The sub-commands in the modules of this package. Errors that users can fix are one line, not a traceback.
 
-    Exit codes: 0 done, 1 something failed, 2 wrong usage (click's), 130 interrupted.
+    Exit codes: 0 for success, 1 for a failure, 2 for wrong usage (click's), 130 for an interruption.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -53,7 +53,7 @@ class ModuleGroup(click.Group):
             with protected(), no_interruption_lost():
                 return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # the reader of the output has left (`| head`): click ends quietly
+            raise  # the reader of the output has ended (`| head`), and click exits silently
         except (GmaeToolsError, OSError) as error:  # OSError: no such folder, no permission, disk full, ...
             if is_first_to_fail():
                 print_error(error)
@@ -64,7 +64,7 @@ class ModuleGroup(click.Group):
             ctx.exit(EXIT_INTERRUPTED)
 
 
-@click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=ModuleGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option(
     "--version",
     is_flag=True,
@@ -73,11 +73,11 @@ class ModuleGroup(click.Group):
     callback=print_versions,
     help="Show the versions of this package, of torch and of the embedded checkpoint.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Report on stderr what was chosen automatically, and why.")
+@click.option("-v", "--verbose", is_flag=True, help="Report on stderr what is chosen automatically, and why.")
 def main(verbose: bool) -> None:
     """Gaussian masked autoencoders on photographs: layers, pretraining, analyses.
 
-    Results go to stdout and into files, progress to stderr.
+    Results are printed on stdout and written to files. Progress is shown on stderr.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # prints names of any bytes

@@ -1,4 +1,4 @@
-"""The models that commands work with: their options, and how they are opened."""
+"""Options that choose a model and its use, and the objects that commands receive from them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model, where it runs, and what is done with photographs before and after it sees them.
+    """The model, the device on which it runs, and what is done to photographs before and after prediction.
 
     Attributes:
-        checkpoint: name, path or address.
-        device, backend: where Gaussians are predicted, and what renders them.
-        refine: steps by which the Gaussians are fitted to the photograph.
-        max_pixels: pixels of a photograph above which it is refused.
+        checkpoint: Name, path or address of the checkpoint.
+        device: Device that predicts Gaussians.
+        backend: Backend of `rasterize`.
+        refine: Number of steps that fit the Gaussians to the photograph.
+        max_pixels: Largest number of pixels of a photograph.
     """
 
     checkpoint: str
@@ -64,14 +65,14 @@ class ModelOptions:
         return f", refined in {self.refine} steps" if self.refine else ""
 
     def check(self) -> None:
-        """Refuse a wrong name without loading torch; see `checkpoint_names.check`."""
+        """Check the name of the checkpoint without loading torch; see `checkpoint_names.check`."""
         checkpoint_names.check(self.checkpoint)
 
     def open(self) -> OpenModel:
         """Load the model.
 
         Raises:
-            GmaeToolsError: there is no such device, the backend cannot render there, or the checkpoint cannot be read.
+            GmaeToolsError: There is no such device, the backend cannot render there, or the checkpoint cannot be read.
         """
         with busy(f"loading {self.checkpoint}"):
             from gmae_tools.benchmarks.pipeline import ModelSource
@@ -82,7 +83,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A loaded model, and the options that asked for it."""
+    """A loaded model and its options."""
 
     source: ModelSource
     model: GMAE
@@ -90,65 +91,75 @@ class OpenModel:
 
     @property
     def k(self) -> int:
-        """K, the number of its Gaussians."""
+        """Number of Gaussians that it predicts for a picture."""
         return self.model.config.k
 
 
 _FOLLOWING = (device_option, backend_option, refine_option, max_pixels_option)
-# The options of a model as one argument `model`, a `ModelOptions`; a wrong --checkpoint is refused at once ...
+# The options of a model as one argument `model`, a `ModelOptions`. The name of the checkpoint is checked at once.
 model_options = gathered("model", ModelOptions, checkpoint_option, *_FOLLOWING)
-# ... or by `ModelOptions.check`, in commands that may do without a model.
+# Commands that may not need a model call `ModelOptions.check` instead.
 optional_model_options = gathered("model", ModelOptions, unchecked_checkpoint_option, *_FOLLOWING)
 
 
 @dataclass(frozen=True)
 class LooksOptions:
-    """How photographs are shown to a model: at which scales, and whether also mirrored."""
+    """The scales at which a model sees a photograph, and whether it also sees it mirrored."""
 
     scales: tuple[int, ...] | None
     flip: bool
 
     def looks(self, refine: int, scales: tuple[int, ...]) -> Looks:
-        """The argument of `views.look`; each tile is refined by `refine` steps, and `scales` are the default."""
+        """The argument of `views.look`.
+
+        Args:
+            refine: Number of steps that refine each tile.
+            scales: Scales to use without --scales.
+        """
         from gmae_tools.zeroshot.views import Looks
 
         return Looks(self.scales or scales, self.flip, refine)
 
     def warn_of_one_look(self) -> None:
-        """Say that files of Gaussians are seen in one look, if --scales or --flip ask for others."""
+        """Warn that --scales and --flip have no effect on files of Gaussians, if they are given."""
         if self.flip or self.scales not in (None, (1,)):
             _log.warning("--scales and --flip are for photographs: files of Gaussians are read in one look")
 
 
 def looks_options(default: str) -> Decorator:
-    """--scales and --flip as one argument `looks`, a `LooksOptions`; `default` says what no --scales stands for."""
+    """--scales and --flip as one argument `looks`, a `LooksOptions`; the help names `default` as that of --scales."""
     return gathered(
         "looks",
         LooksOptions,
         click.option(
-            "--scales", type=Numbers(), metavar="S,S,...",
-            help="Look at S x S overlapping tiles of the photograph, and average over several S; 1 is the whole."
+            "--scales",
+            type=Numbers(),
+            metavar="S,S,...",
+            help="Show the model S x S overlapping tiles of the photograph, and average over all S; 1 is the whole."
             f"  [default: {default}]",
         ),
-        click.option("--flip", is_flag=True, help="Look at everything mirrored too, and average."),
-    )  # fmt: skip
+        click.option("--flip", is_flag=True, help="Also show the model every tile mirrored, and average."),
+    )
 
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """How a benchmark is run: how many pictures are worked on at a time, and whether other results are removed."""
+    """The number of images that a benchmark scores at a time, and whether it removes results of other settings."""
 
     jobs: int | None
     overwrite: bool
 
     def of(self, model: ModelOptions) -> RunOptions:
-        """The argument of `benchmarks.edges.run` and `benchmarks.regions.run`; bars on stderr show the progress."""
+        """The options of `benchmarks.edges.run` and `benchmarks.regions.run`, with progress bars on stderr."""
         from gmae_tools.benchmarks.pipeline import RunOptions
 
         return RunOptions(
-            jobs=self.jobs, overwrite=self.overwrite, max_pixels=model.max_pixels, progress=progress,
+            jobs=self.jobs,
+            overwrite=self.overwrite,
+            max_pixels=model.max_pixels,
+            progress=progress,
             watch=look_progress(model.refine),
-        )  # fmt: skip
+        )
 
 
 # --jobs and --overwrite as one argument `run`, a `BenchmarkOptions`.

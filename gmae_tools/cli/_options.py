@@ -1,6 +1,6 @@
-"""Options that several commands share, and what they mean.
+"""Options that several commands share.
 
-Options that travel together are gathered into one frozen object, which a command receives as one argument:
+Options that belong together are gathered into one frozen object, which a command receives as one argument:
 
     @click.command()
     @output_options("layers")
@@ -32,18 +32,18 @@ from gmae_tools.system.processes import is_first_of_launch
 
 BACKENDS = ("auto", "cpu", "gsplat", "dense")
 
-_DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?")  # what this torch has of them, only torch can tell
+_DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?")  # only torch knows which of them exist here
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def gathered(name: str, kind: Callable[..., Any], *options: Decorator) -> Decorator:
-    """Hand several options to a command as one argument.
+    """Pass several options to a command as one argument.
 
     Args:
-        name: of that argument.
-        kind: makes it of the values of the options, by their names.
-        options: as `click.option` and `click.argument` make them.
+        name: Name of that argument.
+        kind: Function that makes the argument from the values of the options, which are passed by name.
+        options: Results of `click.option` and `click.argument`.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,7 +63,7 @@ def gathered(name: str, kind: Callable[..., Any], *options: Decorator) -> Decora
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """`32,16,8` as a tuple of different numbers of 1 or more."""
+    """`32,16,8` as a tuple of different whole numbers >= 1."""
 
     name = "numbers"
 
@@ -79,10 +79,10 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 
 
 def check_device(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Refuse a wrong name of a device as far as that can be told without loading torch; callback of an option.
+    """Check the name of a device as far as possible without loading torch; callback of an option.
 
     Raises:
-        GmaeToolsError: it is none, or this torch is built without CUDA.
+        GmaeToolsError: It is not the name of a device, or this torch is built without CUDA.
     """
     refused = f"--device {value}: device {value!r} is not available here"
     if not _DEVICES.fullmatch(value):
@@ -95,10 +95,10 @@ def check_device(ctx: click.Context, parameter: click.Parameter, value: str) -> 
 def check_checkpoints(
     ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
 ) -> str | tuple[str, ...]:
-    """Refuse the name of a checkpoint that is not there, without loading torch; callback of an option.
+    """Check that checkpoints exist, without loading torch; callback of an option.
 
     Raises:
-        GmaeToolsError: there is nothing of that name.
+        GmaeToolsError: There is no checkpoint of a name.
     """
     for name in (value,) if isinstance(value, str) else value:
         checkpoint_names.check(name)
@@ -106,10 +106,10 @@ def check_checkpoints(
 
 
 def check_layers(layers: int, count: int | None) -> None:
-    """Refuse a number of layers into which `count` Gaussians cannot be divided; None stands for a count not yet known.
+    """Check that `count` Gaussians (None if the number is not known yet) can be divided into so many layers.
 
     Raises:
-        GmaeToolsError: it is below 1, or above the number of Gaussians.
+        GmaeToolsError: The number of layers is below 1, or above the number of Gaussians.
     """
     if layers < 1 or (count is not None and layers > count):
         most = "the number of Gaussians" if count is None else f"{count}, the number of Gaussians"
@@ -117,49 +117,67 @@ def check_layers(layers: int, count: int | None) -> None:
 
 
 _checkpoint_option = partial(
-    click.option, "--checkpoint", default=checkpoint_names.DEFAULT, show_default=True, metavar="NAME|PATH|hf://ORG/NAME[@REV]",
-    help="The model: an embedded one, a folder, a file of the authors' code (.ckpt), or one from the Hugging Face hub.",
-)  # fmt: skip
+    click.option,
+    "--checkpoint",
+    default=checkpoint_names.DEFAULT,
+    metavar="NAME|PATH|hf://ORG/NAME[@REV]",
+    help="The model: the name of an embedded one, a folder, a .ckpt of the authors' code, or a repository on the hub.",
+)
 checkpoint_option = _checkpoint_option(callback=check_checkpoints)
-unchecked_checkpoint_option = _checkpoint_option()  # of commands that may do without a model
+unchecked_checkpoint_option = _checkpoint_option()  # for commands that may not need a model
 checkpoints_option = click.option(
-    "--checkpoint", "checkpoints", multiple=True, default=(checkpoint_names.DEFAULT,), show_default=True,
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    default=(checkpoint_names.DEFAULT,),
     metavar="NAME|PATH|...",
     callback=check_checkpoints,
-    help="A model, as for other commands, or random:CHECKPOINT, its architecture untrained; may be repeated.",
-)  # fmt: skip
+    help="A model, as for other commands; random:CHECKPOINT is its architecture with random weights; may be repeated.",
+)
 device_option = click.option(
-    "--device", default="auto", show_default=True, callback=check_device,
-    help="auto, cpu or cuda; auto takes a GPU if there is one.",
-)  # fmt: skip
+    "--device", default="auto", callback=check_device, help="auto, cpu or cuda; auto is a GPU if there is one."
+)
 backend_option = click.option(
-    "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
-    help="Renders the Gaussians; auto takes gsplat on a GPU if it is usable there. See gmae-tools doctor.",
-)  # fmt: skip
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    help="Renderer of the Gaussians; auto is gsplat on a GPU where it is usable. See gmae-tools doctor.",
+)
 cache_option = click.option(
-    "--cache", envvar=CACHE, show_envvar=True, metavar="DIR",
-    help="Folder of decoded photographs, which all runs share.  [default: ~/.cache/gmae-tools/photographs]",
-)  # fmt: skip
+    "--cache",
+    envvar=CACHE,
+    show_envvar=True,
+    metavar="DIR",
+    help="Folder of decoded photographs that all runs share.  [default: ~/.cache/gmae-tools/photographs]",
+)
 refine_option = click.option(
-    "--refine", type=click.IntRange(0), default=0, metavar="STEPS",
-    help="Fit the Gaussians to the photograph by so many steps of gradient descent; 50 make them sharp.",
-)  # fmt: skip
+    "--refine",
+    type=click.IntRange(0),
+    default=0,
+    metavar="STEPS",
+    help="Fit the Gaussians to the photograph by this number of steps of gradient descent; 50 make them sharp.",
+)
 fov_option = click.option(
-    "--fov", type=click.FloatRange(5, 80), default=50.0, show_default=True, metavar="DEGREES",
-    help="Of the perspective camera that sees the picture: its field of view along the longer side.",
-)  # fmt: skip
+    "--fov",
+    type=click.FloatRange(5, 80),
+    default=50.0,
+    metavar="DEGREES",
+    help="Field of view of the perspective camera along the longer side of the picture.",
+)
 max_pixels_option = click.option(
-    "--max-pixels", type=click.IntRange(1), default=MAX_PIXELS, show_default=True, metavar="N",
-    help="Refuse larger pictures, such as decompression bombs; reading one takes 8 bytes a pixel, of WebP 16.",
-)  # fmt: skip
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    metavar="N",
+    help="Refuse pictures with more pixels, such as decompression bombs. Reading takes 8 bytes per pixel, 16 for WebP.",
+)
 format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True,
-    help="Of the table on stdout.",
-)  # fmt: skip
+    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], help="Format of the table on stdout."
+)
 
 
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(1), metavar="N", help="How many pictures to work on at a time.  [default: one a core]"
+    "--jobs", type=click.IntRange(1), help="Number of pictures that are worked on at a time.  [default: one per core]"
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Remove results of other settings from DIR.")
 root_option = click.option(
@@ -168,19 +186,19 @@ root_option = click.option(
 
 
 def out_option(default: str | None, help_: str = "Folder of the results.") -> Decorator:
-    """The option --out of a command whose results go into a folder."""
-    return click.option("-o", "--out", metavar="DIR", default=default, show_default=bool(default), help=help_)
+    """The option --out of a command that writes its results into a folder."""
+    return click.option("-o", "--out", metavar="DIR", default=default, help=help_)
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where results go: files into the folder `out`, a table in the format `form` to stdout."""
+    """The folder `out` for files, and the format `form` of the table on stdout."""
 
     out: str
     form: str
 
     def folder(self, *parts: str, launched: bool = False) -> Path:
-        """The folder for this run alone; see `output_folder`."""
+        """Make the folder and lock it for this run; see `output_folder`."""
         return output_folder(self.out, *parts, launched=launched)
 
     def print_rows(self, rows: Sequence[Row], columns: Mapping[str, int | None]) -> None:
@@ -195,7 +213,7 @@ def output_options(default: str, help_: str = "Folder of the results.") -> Decor
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The data set that is scored on, its split, and the folder of the data sets; `dataset` may be None."""
+    """The data set of a benchmark (or None), its split, and the folder of the data sets."""
 
     dataset: str | None
     split: Any
@@ -208,18 +226,19 @@ def data_options(dataset: Decorator, split: Decorator) -> Decorator:
 
 
 def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path:
-    """Make a folder for this run alone, and make sure before any work is done that files can be written in it.
+    """Make a folder, lock it for this run, and make sure before any work that files can be written in it.
 
-    Other runs are kept out until the command ends. Files that killed runs left unfinished are removed.
+    The lock ends with the command. Files that killed runs left unfinished are removed.
 
     Args:
-        parts: globs of the folders inside in which files are written.
-        launched: whether processes of one launch may share the work; only the first of them keeps others out.
+        path: The folder.
+        parts: Globs of folders inside in which the command writes files.
+        launched: Whether processes of one launch may share the folder; the first of them holds the lock.
 
     Raises:
-        GmaeToolsError: it is a file, there is no permission, the disk is full, or another run is in there.
+        GmaeToolsError: The path is a file, there is no permission, the disk is full, or another run holds the lock.
     """
-    when_interrupted(f"the same command goes on with what {path} holds")
+    when_interrupted(f"the same command continues with the results in {path}")
     folder = writable_folder(path)
     if not launched or is_first_of_launch():
         click.get_current_context().with_resource(sole_run(folder))
@@ -231,7 +250,7 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
     """Make the folder that `option` names, and make sure that files can be written in it.
 
     Raises:
-        GmaeToolsError: it is a file, there is no permission, or the disk is full.
+        GmaeToolsError: The path is a file, there is no permission, or the disk is full.
     """
     folder = Path(path).expanduser()
     try:
@@ -246,7 +265,7 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
 
 
 def print_failure(path: Path, error: Exception) -> None:
-    """Report a picture that could not be processed; an error that would stop the others, too, is raised instead."""
+    """Report a picture that could not be processed. An error that concerns all pictures is raised again."""
     if isinstance(error, CannotWriteError):
         raise error
     with tqdm.external_write_mode():  # on a line of its own, not on that of a progress bar
@@ -254,14 +273,15 @@ def print_failure(path: Path, error: Exception) -> None:
 
 
 def when_interrupted(text: str) -> None:
-    """Set what is printed after Ctrl-C from now on: what is done, and how to go on."""
+    """Set the message after Ctrl-C from now on: what is finished, and how to continue."""
     click.get_current_context().meta[INTERRUPTED] = f"interrupted: {text}"
 
 
 def folder_names(paths: Iterable[Path]) -> list[str]:
-    """A folder name for each picture, all different even where case does not count.
+    """A folder name for each picture. All names differ, even if case is ignored.
 
-    The stem; the whole name (`a_jpg`) where stems meet; with a number (`a_jpg_2`) where these meet too.
+    A name is the stem of the file; its whole name (`a_jpg`) if stems are equal; with a number (`a_jpg_2`) if whole
+    names are equal, too.
     """
     paths = list(paths)
     stems = [path.stem.casefold() for path in paths]

@@ -1,4 +1,4 @@
-"""Show progress on stderr, a terminal or not, for everything that takes longer than two seconds."""
+"""Progress on stderr, which may be no terminal, of everything that takes longer than two seconds."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE = 2.0  # seconds without a word
-LARGE = 1 << 22  # pixels from which a single picture gets a progress bar of its own
-LONG = 1 << 24  # pixels times steps from which a refinement does: a few seconds
+PATIENCE = 2.0  # seconds before progress is shown
+LARGE = 1 << 22  # pixels of a picture that has a progress bar of its own
+LONG = 1 << 24  # pixels times steps of a refinement that has one; it takes a few seconds
 
 
 def bar_size() -> dict[str, int]:
-    """Arguments of tqdm for a terminal that does not know its own size, as in scripts: without them no bar is shown."""
+    """Arguments that tqdm needs to show a bar on a terminal of unknown size, as in scripts; else none."""
     try:
         known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (OSError, ValueError):  # no terminal
@@ -43,9 +43,9 @@ class LateBar:
     """A progress bar that appears after `PATIENCE` seconds, also during the first, long item.
 
     Args:
-        total: number of items.
-        unit: what they are called.
-        label: of what is being done.
+        total: Number of items.
+        unit: Word for an item.
+        label: Description of the work.
     """
 
     def __init__(self, total: int, unit: str, label: str | None = None) -> None:
@@ -59,26 +59,24 @@ class LateBar:
         self._timer.start()
 
     def _show(self) -> None:
-        pause = 0.5 if sys.stderr.isatty() else PATIENCE  # a log is not to be flooded
+        pause = 0.5 if sys.stderr.isatty() else PATIENCE  # fewer lines in a log
         with self._lock:
             if self._closed:
                 return
-            bar = self._bar = tqdm(
-                total=self.total, unit=self.unit, desc=self.label, mininterval=pause, **bar_size(),
-                delay=1e-9,  # so that nothing is shown before the time is set
-            )  # fmt: skip
+            size = {"delay": 1e-9, **bar_size()}  # the delay shows nothing before the start time is set
+            bar = self._bar = tqdm(total=self.total, unit=self.unit, desc=self.label, mininterval=pause, **size)
             bar.n, bar.start_t = self.done, self._start
             bar.refresh()
 
     def update(self, count: int = 1) -> None:
-        """Count items that are done."""
+        """Add finished items."""
         with self._lock:
             self.done += count
             if self._bar is not None:
                 self._bar.update(count)
 
     def close(self) -> None:
-        """Leave the bar as it is, if it was shown."""
+        """End the bar. If it was shown, it stays on the screen."""
         self._timer.cancel()
         with self._lock:
             self._closed = True
@@ -87,7 +85,7 @@ class LateBar:
 
 
 def progress(items: Iterable[T], total: int, unit: str, label: str | None = None) -> Iterator[T]:
-    """Pass the items on, with a bar if they take long; the arguments are those of `LateBar`."""
+    """Yield the items, with a bar if they take long; the other arguments are those of `LateBar`."""
     bar = LateBar(total, unit, label)
     try:
         for item in items:
@@ -98,10 +96,10 @@ def progress(items: Iterable[T], total: int, unit: str, label: str | None = None
 
 
 def progress_over(items: list[T], folder: Path) -> Generator[T, None, None]:
-    """Pass pictures on (paths, or tuples that begin with one), with a bar; Ctrl-C reports at which one it came.
+    """Yield pictures (paths, or tuples that begin with one), with a bar. The message after Ctrl-C names the picture.
 
     Raises:
-        CannotWriteError: nothing can be written into the folder any more.
+        CannotWriteError: Files can no longer be written into the folder.
     """
     check = still_there(folder)
     for number, item in enumerate(progress(items, len(items), "picture"), start=1):
@@ -116,7 +114,7 @@ def progress_over(items: list[T], folder: Path) -> Generator[T, None, None]:
 
 @contextmanager
 def busy(label: str) -> Iterator[None]:
-    """Print what is being done if it takes long and cannot be counted."""
+    """Print the label of uncountable work if it takes long."""
     timer = threading.Timer(PATIENCE, click.echo, (f"{label} ...",), {"err": True})
     timer.daemon = True
     timer.start()
@@ -172,7 +170,7 @@ def strip_progress(height: int, width: int, name: str) -> Callable[[Strips], Str
 def refine_with_progress(
     scene: Scene, steps: int, *, name: str, background: float = 1.0, backend: Backend = "auto"
 ) -> Scene:
-    """Refine a scene to its photograph on a grey level, with a progress bar if it takes long."""
+    """Refine a scene, with a progress bar if that takes long; see `refine_scene` and `RefineOptions`."""
     from gmae_tools.refine import MAX_PIXELS, RefineOptions, refine_scene
 
     work = min(scene.height * scene.width, MAX_PIXELS) * steps

@@ -1,10 +1,10 @@
-"""Scores of maps of edges and of foreground: the options of commands that score, and how the results are shown."""
+"""Options of commands that score maps of edges and of foregrounds, and tables of the scores."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -31,14 +31,14 @@ MASK_SCORES = {
     "mae": "mean absolute error; lower is better",
     "s_measure": "likeness of structure",
     "e_measure": "enhanced alignment, mean over thresholds",
-    "iou": "of the figure",
-    "accuracy": "share of right pixels",
+    "iou": "IoU of the figure",
+    "accuracy": "share of correct pixels",
 }
 BOX_SCORES = {
     "corloc": "share of the images whose one box finds an object",
-    "ap": "of all boxes, without classes; mean over IoU 0.5 to 0.95",
-    "ap50": "at IoU 0.5",
-    "ar100": "recall of at most 100 boxes an image, mean over IoU 0.5 to 0.95",
+    "ap": "average precision without classes, mean over IoU 0.5 to 0.95",
+    "ap50": "average precision at IoU 0.5",
+    "ar100": "recall with at most 100 boxes per image, mean over IoU 0.5 to 0.95",
 }
 MASK_KEYS = (*MASK_SCORES, "images", "protocol")
 
@@ -66,14 +66,14 @@ min_max_option = click.option(
 
 
 def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
-    """Pass the items on, with a bar on stderr in the first process of a launch."""
+    """Yield the items, with a bar on stderr in the first process of a launch."""
     from tqdm import tqdm
 
     yield from tqdm(items, total=length, desc=label, unit="image", mininterval=0.5, **bar_size(), disable=not is_main())
 
 
 def render(scores: dict[str, Any], format_: str) -> str:
-    """The scores of edges as text: a table for readers, a CSV line below its header, or a JSON object."""
+    """Scores of edges as a table, as a CSV line below its header, or as a JSON object."""
     if format_ != "table":
         return serialize(scores, format_)
     lines = []
@@ -85,29 +85,42 @@ def render(scores: dict[str, Any], format_: str) -> str:
     return "\n".join(lines)
 
 
+def render_beside(
+    scores: Sequence[dict[str, Any]], format_: str, render_one: Callable[[dict[str, Any], str], str]
+) -> str:
+    """The scores of several methods as text; in JSON, those of all but the first are its list `beside`."""
+    if format_ == "json":
+        return serialize(scores[0] | ({"beside": scores[1:]} if len(scores) > 1 else {}), "json")
+    texts = [render_one(each, format_) for each in scores]
+    if format_ == "csv":
+        return "\n".join([texts[0], *(text.splitlines()[-1] for text in texts[1:])])
+    return "\n\n".join(texts)
+
+
 def render_regions(scores: dict[str, Any], format_: str) -> str:
-    """The scores of maps of foreground as text; the table ends with everything that it has no line for."""
-    if format_ != "table":
-        return serialize(scores, format_)
-    lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in MASK_SCORES.items()]
-    others = {key: value for key, value in scores.items() if key not in (*MASK_SCORES, "protocol")}
-    for key, value in {**others, **scores["protocol"]}.items():
-        lines.append(f"{key.replace('_', ' ')}: {f'{value:.4f}' if isinstance(value, float) else _text(value)}")
-    return "\n".join(lines)
+    """Scores of maps of foregrounds as a table, as a CSV line below its header, or as a JSON object."""
+    return _render(
+        scores, format_, MASK_SCORES, lambda value: f"{value:.4f}" if isinstance(value, float) else _text(value)
+    )
 
 
 def render_boxes(scores: dict[str, Any], format_: str) -> str:
-    """The scores of boxes as text; the table ends with everything that it has no line for."""
+    """Scores of boxes as a table, as a CSV line below its header, or as a JSON object."""
+    return _render(scores, format_, BOX_SCORES, _text)
+
+
+def _render(scores: dict[str, Any], format_: str, meanings: dict[str, str], text: Callable[[Any], str]) -> str:
+    """Scores in one of the formats. A table explains the scores in `meanings`; `text` formats all others below."""
     if format_ != "table":
         return serialize(scores, format_)
-    lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in BOX_SCORES.items() if key in scores]
-    others = {key: value for key, value in scores.items() if key not in (*BOX_SCORES, "protocol")}
-    lines += [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in {**others, **scores["protocol"]}.items()]
+    lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in meanings.items() if key in scores]
+    others = {key: value for key, value in scores.items() if key not in (*meanings, "protocol")}
+    lines += [f"{key.replace('_', ' ')}: {text(value)}" for key, value in {**others, **scores["protocol"]}.items()]
     return "\n".join(lines)
 
 
 def serialize(scores: dict[str, Any], format_: str) -> str:
-    """The scores as a JSON object, or as a CSV line below its header."""
+    """Scores as a JSON object, or as a CSV line below its header."""
     if format_ == "json":
         return json.dumps(scores, indent=2)
     import pandas as pd

@@ -1,4 +1,4 @@
-"""What `gmae-tools --version` says: every version that results depend on, found out without loading torch."""
+"""`gmae-tools --version`: all versions on which results depend, determined without loading torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gmae_tools.system.files import file_sha256
 
 
 def describe_versions() -> list[str]:
-    """Lines that name this package, torch, Python, and the weights of each embedded checkpoint by their SHA-256."""
+    """Lines with the versions of this package, torch and Python, and the SHA-256 of each embedded checkpoint."""
     try:
         torch = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:

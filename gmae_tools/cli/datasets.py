@@ -1,4 +1,4 @@
-"""`gmae-tools datasets`: fetch the data sets of the evaluations and check them; pack photographs, list decoded ones."""
+"""`gmae-tools datasets`: fetch and check data sets, pack photographs, manage the cache of decoded ones."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def command() -> None:
 @click.argument("name", type=NAMES)
 @ROOT
 @click.option("--url", help="Another source of the same archive.  [default: the official one]")
-@click.option("--keep-archive", is_flag=True, help="Leave the archive beside the data.")
+@click.option("--keep-archive", is_flag=True, help="Keep the archive beside the data.")
 def fetch(name: str, root: Path, url: str | None, keep_archive: bool) -> None:
-    """Download NAME, compare its checksum and unpack it under the root.
+    """Download the data set NAME, compare its checksum and unpack it in the root folder.
 
-    An interrupted download goes on where it stopped. Data that are already there are only checked.
+    An interrupted download continues where it stopped. Data that exist already are only checked.
     """
     from gmae_tools.datasets import bsds500
 
     try:
-        data = bsds500.BSDS500(root)  # it may lie where nothing can be written
+        data = bsds500.BSDS500(root)  # the folder may be read-only
     except GmaeToolsError:
-        when_interrupted("the same command goes on with what has arrived")
+        when_interrupted("the same command continues after the received bytes")
         with sole_run(writable_folder(root, "--root")), download_bar(name) as progress:
             data = bsds500.fetch(root, url=url, keep_archive=keep_archive, progress=progress)
     report(data)
@@ -64,7 +64,7 @@ def fetch(name: str, root: Path, url: str | None, keep_archive: bool) -> None:
 @click.argument("name", type=NAMES)
 @ROOT
 def check(name: str, root: Path) -> None:
-    """Count and read every file of NAME."""
+    """Count and read all files of the data set NAME."""
     from gmae_tools.datasets.bsds500 import BSDS500
 
     report(BSDS500(root))
@@ -73,14 +73,14 @@ def check(name: str, root: Path) -> None:
 @command.command()
 @click.argument("photographs", nargs=-1, required=True)
 @click.option("-o", "--out", required=True, metavar="SHARDS", help="Folder of the shards.")
-@click.option("--shard-mb", default=30.0, show_default=True, metavar="MB", help="Megabytes in a shard, at most.")
-@click.option("--max-side", default=192, show_default=True, metavar="PX", help="Downscale longer sides to this.")
-@click.option("--format", "kind", type=click.Choice(["webp", "jpeg"]), default="webp", show_default=True)
-@click.option("--quality", default=80, show_default=True, help="Of the encoder, 1..100.")
+@click.option("--shard-mb", default=30.0, metavar="MB", help="Largest size of a shard.")
+@click.option("--max-side", default=192, metavar="PX", help="Longest side of a photograph; larger ones are downscaled.")
+@click.option("--format", "kind", type=click.Choice(["webp", "jpeg"]), default="webp")
+@click.option("--quality", default=80, help="Quality of the encoder, 1..100.")
 def pack(photographs: tuple[str, ...], out: str, shard_mb: float, max_side: int, kind: Kind, quality: int) -> None:
-    """Pack PHOTOGRAPHS (folder trees, files, globs) into tar shards, downscaled, for `pretrain --data`.
+    """Downscale PHOTOGRAPHS (folder trees, files, globs) and pack them into tar shards for `pretrain --data`.
 
-    Called again after an interruption, it goes on after the last whole shard.
+    After an interruption the same command continues after the last complete shard.
     """
     from gmae_tools.datasets.pack import pack as pack_photographs
 
@@ -96,13 +96,15 @@ def pack(photographs: tuple[str, ...], out: str, shard_mb: float, max_side: int,
 
 @command.command()
 @cache_option
-@click.option("--remove", multiple=True, metavar="KEY|all", help="Delete this cache, or every one; may be repeated.")
+@click.option(
+    "--remove", multiple=True, metavar="KEY|all", help="Delete the cache with this key, or all; may be repeated."
+)
 @format_option
 def cache(cache: str | None, remove: tuple[str, ...], form: str) -> None:
-    """List the caches of decoded photographs that pretraining has made, and how much room they take.
+    """List the caches of decoded photographs that pretraining has made, with their sizes.
 
-    A cache belongs to its photographs, wherever they lie: all runs with the same ones share it. One that is removed is
-    made again when it is needed. A key may be cut short.
+    A cache belongs to a set of photographs, in any folder, and all runs on this set share it. A removed cache is made
+    again when it is needed. For --remove, the first characters of a key are enough.
     """
     from gmae_tools.datasets.photo_cache import PhotoCache, cache_folder
     from gmae_tools.report.tables import format_rows
@@ -114,15 +116,15 @@ def cache(cache: str | None, remove: tuple[str, ...], form: str) -> None:
     entries, unfinished = caches.entries(), caches.unfinished_size()
     click.echo(format_rows([row(entry) for entry in entries], COLUMNS, form), nl=False)
     total = f"{megabytes(sum(entry.size for entry in entries))} MB in {caches.folder}"
-    more = f", and {megabytes(unfinished)} MB unfinished (`--remove all` deletes what nobody works on)"
+    more = f", and {megabytes(unfinished)} MB unfinished (`--remove all` deletes those of killed runs)"
     click.echo(total + (more if unfinished else ""), err=True)
 
 
 def row(entry: Entry) -> Row:
     """A row of `COLUMNS`."""
     used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}"
-    return {"key": entry.key, "mb": entry.size / 1e6, "photographs": entry.photographs, "used": used,
-            "data": entry.data}  # fmt: skip
+    values = entry.key, entry.size / 1e6, entry.photographs, used, entry.data
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def megabytes(size: int) -> str:
@@ -130,7 +132,7 @@ def megabytes(size: int) -> str:
 
 
 def report(data: BSDS500) -> None:
-    """Check a data set and print what is there."""
+    """Check a data set, and print the number of images of each split."""
     from gmae_tools.datasets.bsds500 import SPLITS
 
     found = data.check(lambda names, count: progress(names, count, "image", "checking"))
@@ -141,10 +143,10 @@ def report(data: BSDS500) -> None:
 
 @contextmanager
 def download_bar(label: str) -> Iterator[Progress]:
-    """A bar on stderr, as a function to call with the bytes there and the bytes in all."""
+    """A bar on stderr, as a function that takes the received bytes and the bytes in all."""
     from tqdm import tqdm
 
-    bar: tqdm | None = None  # a resumed download begins with what is there
+    bar: tqdm | None = None  # made by the first update, because a resumed download does not begin at 0
 
     def update(there: int, total: int | None) -> None:
         nonlocal bar

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,14 +90,13 @@ def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path)
     """The numbers behind the figures."""
     import numpy as np
 
+    from gmae_tools.report.tables import write_csv, write_csv_columns
     from gmae_tools.zeroshot.density import QUANTILES, density_map, scale_by_depth
 
-    gaussians: Iterator[Row] = (
-        {"image": image, **dict(zip(vars(points), map(float, values), strict=True))}
-        for image, points in found.items()
-        for values in zip(*vars(points).values(), strict=True)
-    )
-    write_table(gaussians, folder / "gaussians.csv", ["image", *vars(everything)])
+    with atomic_path(folder / "gaussians.csv") as temporary, temporary.open("w", encoding="utf-8") as file:
+        write_csv(file, [], ["image", *vars(everything)])
+        for image, points in found.items():
+            write_csv_columns(file, image, list(vars(points).values()))
     density = density_map(everything)
     middles = (np.arange(len(density)) + 0.5) * (2 / len(density)) - 1
     cells: list[Row] = [

@@ -1,8 +1,9 @@
-"""`gmae-tools doctor`: what works on this machine, and what is missing."""
+"""`gmae-tools doctor`: report what works on this machine, and what is missing."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,24 +12,22 @@ from gmae_tools.cli._progress import busy
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
-    from gmae_tools.diagnosis import Diagnosis
+    from gmae_tools.diagnosis import Diagnosis, Trial
 
 
 @click.command()
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Of the report."
-)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="Format of the report.")
 def command(form: str) -> None:
-    """Say what works here, what is missing, and what to install.
+    """Report what works on this machine, what is missing, and what to install.
 
-    Prints versions, devices, backends and why each is or is not usable, the checkpoints that came along, and the
-    folders that hold what was compiled or fetched. Every usable backend draws a small scene, which is compared with the
-    dense reference. Where there is a CUDA GPU, the first call may compile gsplat's kernels, which takes minutes.
+    The report lists versions, devices, backends and why each of them is usable or not, the embedded checkpoints, and
+    the folders of compiled kernels and downloads. Every usable backend renders a small scene, which is compared with
+    the dense reference. On a CUDA GPU the first call may compile the kernels of gsplat, which takes minutes.
 
-    The exit code is 0 if commands work with their default options, and 1 if not.
+    The exit code is 0 if commands work with their default options, else 1.
     """
     try:
-        with busy("looking at this machine, and drawing with every backend"):
+        with busy("examining this machine, and rendering with every backend"):
             from gmae_tools.diagnosis import diagnose
 
             diagnosis = diagnose()
@@ -40,33 +39,44 @@ def command(form: str) -> None:
 
 
 def as_text(diagnosis: Diagnosis) -> str:
-    """The report for readers, section by section."""
-    from gmae_tools.report.tables import Row, format_rows
-
-    backends: list[Row] = [
-        {"backend": status.name, "usable": "yes" if status.usable else "no", "reason": status.reason}
-        for status in diagnosis.backends
-    ]
-    trials: list[Row] = [
-        {"self test": trial.backend, "on": trial.device, "largest difference": f"{trial.picture:.1e}",
-         "of gradients": f"{trial.gradient:.1e}", "first s": trial.first_seconds, "then ms": trial.milliseconds,
-         "result": trial.problem or ("the reference" if trial.backend == "dense" else "as the reference")}
-        for trial in diagnosis.trials
-    ]  # fmt: skip
-    folders: list[Row] = [
-        {"folder of": folder.purpose, "writable": "yes" if folder.writable else "no", "path": folder.path}
-        for folder in diagnosis.folders
-    ]
+    """The report as text."""
     sections = [
-        format_rows([{"what": name, "version": text} for name, text in diagnosis.versions.items()],
-                    {"what": None, "version": None}, "table"),
-        format_rows([{"device": device.name, "is": device.description} for device in diagnosis.devices],
-                    {"device": None, "is": None}, "table"),
-        format_rows(backends, dict.fromkeys(("backend", "usable", "reason")), "table"),
-        format_rows(trials, {"self test": None, "on": None, "largest difference": None, "of gradients": None,
-                             "first s": 2, "then ms": 1, "result": None}, "table"),
-        format_rows(folders, dict.fromkeys(("folder of", "writable", "path")), "table"),
-        f"checkpoints: {', '.join(diagnosis.checkpoints) or 'none came along'}\n",
+        _table(("what", "version"), diagnosis.versions.items()),
+        _table(("device", "is"), [(device.name, device.description) for device in diagnosis.devices]),
+        _table(
+            ("backend", "usable", "reason"),
+            [(backend.name, _yes(backend.usable), backend.reason) for backend in diagnosis.backends],
+        ),
+        _table(
+            ("self test", "on", "largest difference", "of gradients", "first s", "then ms", "result"),
+            map(_trial, diagnosis.trials),
+            {"first s": 2, "then ms": 1},
+        ),
+        _table(
+            ("folder of", "writable", "path"),
+            [(folder.purpose, _yes(folder.writable), folder.path) for folder in diagnosis.folders],
+        ),
+        f"checkpoints: {', '.join(diagnosis.checkpoints) or 'none are embedded'}\n",
         f"by default: {diagnosis.default}: {diagnosis.problem or 'works'}\n",
-    ]  # fmt: skip
+    ]
     return "\n".join(sections)
+
+
+def _trial(trial: Trial) -> tuple[str | float, ...]:
+    """The row of a self test."""
+    result = trial.problem or ("the reference" if trial.backend == "dense" else "as the reference")
+    differences = f"{trial.picture:.1e}", f"{trial.gradient:.1e}"
+    return (trial.backend, trial.device, *differences, trial.first_seconds, trial.milliseconds, result)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _table(
+    columns: Sequence[str], rows: Iterable[Sequence[str | float]], decimals: Mapping[str, int] | None = None
+) -> str:
+    from gmae_tools.report.tables import format_rows
+
+    shown = dict.fromkeys(columns) | dict(decimals or {})
+    return format_rows([dict(zip(columns, row, strict=True)) for row in rows], shown, "table")

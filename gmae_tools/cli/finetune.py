@@ -29,23 +29,34 @@ METHOD = "fine-tuned"
 @checkpoints_option
 @click.option("--epochs", default=100, show_default=True, help="Passes over the photographs to learn from.")
 @click.option("--warmup", default=5, show_default=True, help="Epochs in which the rate rises.")
-@click.option("--batch-size", default=64, show_default=True, help="An even number.")
-@click.option("--lr", "base_lr", default=1e-3, show_default=True, help="For 256 pictures a step, of the last layer.")
-@click.option("--layer-decay", default=0.75, show_default=True, help="Of the rate, from each layer to the one before.")
-@click.option("--weight-decay", default=0.05, show_default=True)
+@click.option("--batch-size", default=64, show_default=True, help="Pictures of a step, an even number.")
+@click.option(
+    "--lr", "base_lr", default=1e-3, show_default=True, help="Peak rate of the last layer for 256 pictures a step."
+)
+@click.option(
+    "--layer-decay", default=0.75, show_default=True, help="Factor of the rate from each layer to the one before."
+)
+@click.option("--weight-decay", default=0.05, show_default=True, help="Decoupled, of matrices only.")
 @click.option("--drop-path", default=0.1, show_default=True, help="Share of the pictures that skip the last block.")
 @click.option("--mixup", default=0.8, show_default=True, help="Parameter of its beta distribution; 0 turns it off.")
-@click.option("--cutmix", default=1.0, show_default=True, help="Likewise.")
-@click.option("--smoothing", default=0.1, show_default=True, help="Of the labels.")
-@click.option("--augment", default="rand-m9-mmax9-mstd0.5-inc1", show_default=True, help="As timm names it, or none.")
+@click.option("--cutmix", default=1.0, show_default=True, help="Parameter of its beta distribution; 0 turns it off.")
+@click.option("--smoothing", default=0.1, show_default=True, help="Label smoothing.")
+@click.option(
+    "--augment",
+    default="rand-m9-mmax9-mstd0.5-inc1",
+    show_default=True,
+    help="RandAugment in timm's notation, or none.",
+)
 @click.option("--erase", default=0.25, show_default=True, help="Share of the pictures in which a rectangle is erased.")
 @click.option(
     "--crop-scale", nargs=2, type=float, default=(0.08, 1.0), show_default=True,
     help="Smallest and largest share of a photograph in a crop.",
 )  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto", show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make pictures.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the head and of all random numbers.")
+@click.option(
+    "--workers", type=click.IntRange(0), default=1, show_default=True, help="Number of processes that make pictures."
+)
 @click.option("--save-every", default=60.0, show_default=True, help="Seconds between states to go on from.")
 @overwrite_option
 @output_options("finetune", "Folder of runs and results.")

@@ -1,4 +1,4 @@
-"""`gmae-tools reconstruct`: photographs rebuilt from a part of their patches."""
+"""`gmae-tools reconstruct`: rebuild photographs from some of their patches."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ TABLE, SHEET = "reconstruct.csv", "reconstruction.png"
 @input_options()
 @checkpoints_option
 @click.option(
-    "--mask-ratio", type=click.FloatRange(0, 0.95), default=0.75, show_default=True, metavar="SHARE",
-    help="Of the patches, hidden from the model.",
-)  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides which patches.")
+    "--mask-ratio", type=click.FloatRange(0, 0.95), default=0.75, help="Share of the patches that are hidden."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the choice of hidden patches.")
 @output_options("reconstructions")
 @device_option
 @backend_option
@@ -50,15 +49,16 @@ def command(
     backend: Backend,
     max_pixels: int,
 ) -> None:
-    """Rebuild photographs from a part of their patches.
+    """Rebuild photographs from some of their patches.
 
-    IMG is a picture, a folder of pictures, a glob, or - for a pipe; a model is a GMAE or an MAE, the path of an
-    official MAE .pth included. For each picture DIR/<name>/reconstruction.png shows, for each model, the photograph,
-    what the model sees of it, what it makes of that, and the hidden patches filled in. The table (PSNR and SSIM of the
-    whole reconstruction, and PSNR of the hidden patches alone) goes to stdout and to DIR/reconstruct.csv. An MAE that
-    was trained on hidden patches alone predicts little of use for those that it sees: compare it by psnr_hidden.
+    IMG is a picture, a folder of pictures, a glob, or - for a pipe. A model is a GMAE or an MAE; an official MAE .pth
+    is also possible. For each picture DIR/<name>/reconstruction.png shows, for each model, the photograph, its visible
+    patches, the reconstruction, and the photograph with its hidden patches filled in. The table (PSNR and SSIM of the
+    whole reconstruction, and PSNR of the hidden patches alone) is printed on stdout and written to DIR/reconstruct.csv.
+    Predictions of visible patches are poor for an MAE that was trained on hidden patches alone. Compare such a model by
+    psnr_hidden.
 
-    A picture that cannot be read is reported on stderr, the others are done, and the exit code is 1.
+    A picture that cannot be read is reported on stderr, the others are processed, and the exit code is 1.
     """
     paths, failures = inputs.find(output.out)
     with busy("loading the models"):
@@ -71,7 +71,7 @@ def command(
         from gmae_tools.splatting import choose_backend
 
         where = resolve_device(device)
-        choose_backend(backend, where)  # one that cannot draw is refused before any work
+        choose_backend(backend, where)  # refuses a backend that cannot render, before any work
         names = list(dict.fromkeys(checkpoints))
         models = dict(zip(distinct_names(names), (load_autoencoder(name).to(where) for name in names), strict=True))
     for name, model in models.items():
@@ -91,7 +91,7 @@ def command(
             except (GmaeToolsError, OSError) as error:
                 print_failure(path, error)
                 failures += 1
-    finally:  # an interrupted run keeps the table of what it has finished
+    finally:  # an interrupted run keeps the table of its finished pictures
         if rows:
             with atomic_path(folder / TABLE) as temporary:
                 temporary.write_text(format_rows(rows, COLUMNS, "csv"), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`gmae-tools report`: run the benchmarks, and make one page of what they found."""
+"""`gmae-tools report`: run scripted benchmarks, and write their results on one page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Place(click.ParamType):  # type: ignore[type-arg]  # generic only in newer
 
 @dataclass(frozen=True)
 class DataPlaces:
-    """Where the data sets are: the folder of all of them, and those that lie elsewhere by their names."""
+    """The folder of all data sets, and the paths of those that are elsewhere, by name."""
 
     data_root: Path | None
     data: tuple[tuple[str, Path], ...]
@@ -54,20 +54,27 @@ class DataPlaces:
 @click.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--all", "everything", is_flag=True, help="All benchmarks of evals/, in a clone of the repository.")
-@click.option("--only", metavar="PART", multiple=True, help="Run this part alone; may be repeated.")
-@click.option("--quick", is_flag=True, help="Few pictures and rounds, to see that everything works.")
+@click.option("--only", metavar="PART", multiple=True, help="Run only this part; may be repeated.")
+@click.option("--quick", is_flag=True, help="Use few pictures and rounds, to test that everything works.")
 @gathered(
     "data",
     DataPlaces,
     click.option(
-        "--data-root", envvar="GMAE_TOOLS_DATA", show_envvar=True, metavar="DIR", help="Folder of the data sets.",
+        "--data-root",
+        envvar="GMAE_TOOLS_DATA",
+        show_envvar=True,
+        metavar="DIR",
+        help="Folder of the data sets.",
         type=click.Path(path_type=Path),
     ),
     click.option(
-        "--data", type=Place(), multiple=True, metavar="NAME=PATH",
-        help="A data set that lies elsewhere; may be repeated.",
+        "--data",
+        type=Place(),
+        multiple=True,
+        metavar="NAME=PATH",
+        help="Path of a data set that is elsewhere; may be repeated.",
     ),
-)  # fmt: skip
+)
 @click.option("--again", is_flag=True, help="Run finished parts again.")
 @output_options("report")
 @checkpoint_option
@@ -81,23 +88,22 @@ def command(
     output: OutputOptions,
     checkpoint: str,
 ) -> None:
-    """Run scripted benchmarks, and write one page of what they found.
+    """Run scripted benchmarks, and write their results on one page.
 
-    CONFIG is a TOML file that names scripts with their arguments and the files they write; evals/report.toml, which
-    --all takes, explains itself. DIR receives report.html (a page that needs nothing but itself), report.json, tables/
-    (CSV), figures/ (PNG, SVG) and parts/ (each run, with what it printed). The page is brought up to date whenever a
-    part is done.
+    CONFIG is a TOML file that names scripts, their arguments and the files that they write. evals/report.toml, which
+    --all uses, explains the format. DIR receives report.html (a self-contained page), report.json, tables/ (CSV),
+    figures/ (PNG, SVG) and parts/ (each run, with its output). The page is updated after each part.
 
-    Finished parts are used again as long as script, arguments, data, checkpoint and version are the same. After an
-    interruption the same command goes on. A part that fails is named, the others are run, and the exit code is 1. Parts
-    whose data are missing are skipped, unless they were asked for with --only. What became of the parts goes to stdout.
+    Finished parts are not run again if script, arguments, data, checkpoint and version are the same. After an
+    interruption the same command continues. If a part fails, the others are run, and the exit code is 1. Parts whose
+    data are missing are skipped, unless --only names them. The status of each part is printed on stdout.
     """
     if (config is None) != everything:
         raise click.UsageError("give CONFIG, or --all")
 
     from gmae_tools.suite.config import read_config
 
-    chosen = read_config(config or find_all())  # before torch is loaded, in case something is wrong
+    chosen = read_config(config or find_all())  # before torch is loaded, so that mistakes are reported at once
     chosen.check_names(only)
     found, missing = chosen.find_data(data.data_root, dict(data.data))
     for part in chosen.parts:
@@ -117,7 +123,7 @@ def command(
     outcomes: list[Outcome] = []
     with sole_run(folder) as lock:
         remove_leftovers([folder, *folder.glob("*/"), *folder.glob(f"{RUNS}/*/")])
-        when_interrupted(f"the same command goes on, and {folder} holds what is done")
+        when_interrupted(f"the same command continues, and {folder} contains the finished parts")
         for outcomes in run_parts(chosen, request, lock, announce):
             page = write_report(Report(chosen.title, card, machine, quick, outcomes), folder)
     output.print_rows([row(outcome) for outcome in outcomes], COLUMNS)
@@ -127,10 +133,10 @@ def command(
 
 
 def find_all() -> Path:
-    """The configuration of all benchmarks, which comes with a clone: here, or where this package lies.
+    """The configuration of all benchmarks, in the current folder or in the clone that contains this package.
 
     Raises:
-        GmaeToolsError: there is none.
+        GmaeToolsError: There is none.
     """
     for folder in (Path(), Path(__file__).resolve().parents[2]):
         if (folder / ALL).is_file():
@@ -139,7 +145,7 @@ def find_all() -> Path:
 
 
 def card_of(checkpoint: str, weights: str) -> Card:
-    """What the report says about a checkpoint."""
+    """The description of a checkpoint in the report."""
     from gmae_tools import checkpoints
     from gmae_tools.suite.page import Card
 
@@ -159,14 +165,14 @@ def card_of(checkpoint: str, weights: str) -> Card:
 
 
 def machine_name() -> str:
-    """Processors and GPUs, in words."""
+    """A description of the processors and GPUs of this machine."""
     from gmae_tools.diagnosis import devices
 
     return "; ".join(device.description for device in devices())
 
 
 def announce(part: Part) -> None:
-    """Say which part is run, before its own messages."""
+    """Print which part is run next."""
     click.echo(f"{part.name}: {part.question}", err=True)
 
 

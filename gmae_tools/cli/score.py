@@ -1,4 +1,4 @@
-"""`gmae-tools score`: score predictions of any method against ground truth."""
+"""`gmae-tools score`: score the predictions of any method against ground truth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def _output_options(help_: str) -> Decorator:
-    """--out and --format, where nothing is written unless a folder is named."""
+    """--out and --format of a command that writes files only if --out is given."""
     return gathered("output", OutputOptions, out_option(None, help_), format_option)
 
 
@@ -47,17 +47,19 @@ def command() -> None:
 @gathered(
     "protocol",
     _boundary_protocol,
+    click.option("--thresholds", type=click.IntRange(1), default=THRESHOLDS, help="Number of thresholds."),
     click.option(
-        "--thresholds", type=click.IntRange(1), default=THRESHOLDS, show_default=True, help="Number of thresholds."
+        "--max-distance",
+        type=float,
+        default=0.0075,
+        help="Largest distance of matched pixels, as a share of the diagonal. Other values deviate from the benchmark.",
     ),
-    click.option(
-        "--max-distance", type=float, default=0.0075, show_default=True,
-        help="Distance matched pixels may have, as a fraction of the diagonal. A deviation from the benchmark.",
-    ),
-    click.option("--no-thin", is_flag=True, help="Match the binary maps unthinned. A deviation from the benchmark."),
-)  # fmt: skip
-@click.option("--subset", is_flag=True, help="Score the images both folders have. A deviation from the benchmark.")
-@click.option("--no-human", is_flag=True, help="With --out, do without the agreement of the annotators.")
+    click.option("--no-thin", is_flag=True, help="Match maps without thinning. This deviates from the benchmark."),
+)
+@click.option(
+    "--subset", is_flag=True, help="Score only images that are in both folders. This deviates from the benchmark."
+)
+@click.option("--no-human", is_flag=True, help="With --out, do not score the agreement of the annotators.")
 @jobs_option
 @_output_options("Folder of the curve, tables and counts.")
 def edges(
@@ -69,12 +71,12 @@ def edges(
     jobs: int | None,
     output: OutputOptions,
 ) -> None:
-    """Score soft boundary maps with the BSDS benchmark: ODS, OIS, AP and R50.
+    """Score soft boundary maps by the BSDS benchmark: ODS, OIS, AP and R50.
 
-    PRED_DIR holds one soft map an image (8- or 16-bit PNG, .npy, or .mat with `ucm2` or a single array),
-    GT_DIR the ground truth (.mat, as in BSDS500's groundTruth/test); files are matched by name. Maps are
-    scored as they are: apply non-maximum suppression before if you want it. With --out an interrupted run
-    goes on where it stopped.
+    PRED_DIR contains a soft map for each image (8- or 16-bit PNG, .npy, or .mat with `ucm2` or a single array), and
+    GT_DIR the ground truth (.mat, as in groundTruth/test of BSDS500). Files are matched by name. Maps are scored
+    without changes, so apply non-maximum suppression before if it is wanted. With --out an interrupted run continues
+    where it stopped.
     """
     from dataclasses import replace
 
@@ -105,22 +107,27 @@ def edges(
     "protocol",
     _region_protocol,
     click.option(
-        "--threshold", type=MaskThreshold(), metavar="otsu|FLOAT", default=0.5, show_default=True,
-        help="Makes a map a mask, for IoU and accuracy.",
+        "--threshold",
+        type=MaskThreshold(),
+        metavar="otsu|FLOAT",
+        default=0.5,
+        help="Threshold of the mask for IoU and accuracy; otsu computes it for each map.",
     ),
     min_max_option,
     click.option(
-        "--thresholds", type=click.IntRange(1, 256), default=255, show_default=True,
-        help="How many of the thresholds 0/255, 1/255, ... F and E are taken at; PySODMetrics takes 256.",
+        "--thresholds",
+        type=click.IntRange(1, 256),
+        default=255,
+        help="Number n of thresholds 0/255, 1/255, ..., (n - 1)/255 for F-beta and E-measure; 256 in PySODMetrics.",
     ),
-)  # fmt: skip
+)
 @jobs_option
 @_output_options("Folder of all scores, the curves, and a table of the images.")
 def masks(pred_dir: Path, gt_dir: Path, protocol: RegionProtocol, jobs: int | None, output: OutputOptions) -> None:
-    """Score figure maps against masks: F-beta, MAE, S-measure, E-measure, IoU and accuracy.
+    """Score maps of the foreground against masks: F-beta, MAE, S-measure, E-measure, IoU and accuracy.
 
-    PRED_DIR holds one map an image (a grey picture, white for the figure, or an .npy array in [0, 1]), GT_DIR the
-    masks; files are matched by name. Masks are cut at one half; a map of another size is resized to its mask's.
+    PRED_DIR contains a map for each image (a grey picture, white for the foreground, or an .npy array in [0, 1]), and
+    GT_DIR the masks. Files are matched by name. Masks are cut at one half. A map is resized to the size of its mask.
     """
     from gmae_tools.benchmarks.regions import pair_maps, score_pairs, summarize, write_scores
 

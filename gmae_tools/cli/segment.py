@@ -29,7 +29,13 @@ from gmae_tools.cli._options import (
 )
 from gmae_tools.cli._progress import busy
 from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
-from gmae_tools.cli._scores import MaskThreshold, min_max_option, render_boxes, render_regions, serialize
+from gmae_tools.cli._scores import (
+    MaskThreshold,
+    min_max_option,
+    render_beside,
+    render_boxes,
+    render_regions,
+)
 from gmae_tools.cli._work import Work
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
@@ -268,14 +274,5 @@ def benchmark(
     else:
         scores = regions.run(source, data.split, methods, folder, rules=rules, options=options).scores
     if processes.is_main():
-        click.echo(render_each(list(scores.values()), output.form))
-
-
-def render_each(scores: Sequence[dict[str, Any]], form: str) -> str:
-    """The scores of several methods as text; in JSON, those of all but the first are its list `beside`."""
-    if form == "json":
-        return serialize(scores[0] | ({"beside": scores[1:]} if len(scores) > 1 else {}), "json")
-    texts = [(render_regions if "iou" in each else render_boxes)(each, form) for each in scores]
-    if form == "csv":
-        return "\n".join([texts[0], *(text.splitlines()[-1] for text in texts[1:])])
-    return "\n\n".join(texts)
+        found = list(scores.values())
+        click.echo(render_beside(found, output.form, render_regions if "iou" in found[0] else render_boxes))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from tqdm import tqdm
 
 from gmae_tools.checkpoint_names import number_of_gaussians
 from gmae_tools.cli._models import ModelOptions, model_options
@@ -69,9 +70,14 @@ def command(
 
 def write_one(scenes: Scenes, path: Path, request: PageRequest, page: Path) -> Row:
     """Everything about one input: read, predict, refine, write; returns its row of the table."""
-    from gmae_tools.report.page import write_page
+    from gmae_tools.report.page import MOST_SPLATS, write_page
 
     scene = scenes.scene(path)
     check_layers(request.layers, scene.k)
+    if scene.k > MOST_SPLATS:
+        with tqdm.external_write_mode():
+            click.echo(
+                f"{path}: of {scene.k:,} Gaussians the page shows up to {MOST_SPLATS:,} that look alike", err=True
+            )
     size = write_page(scene, replace(request, checkpoint=scenes.maker(path)), page, path.name)
     return {"image": str(path), "k": scene.k, "kilobytes": round(size / 1000), "page": str(page)}

@@ -1,1 +1,1 @@
-"""Data sets: where they lie, how to fetch and check them, how to read them."""
+"""Data sets: finding, fetching, checking and reading them."""

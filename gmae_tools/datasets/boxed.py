@@ -1,4 +1,4 @@
-"""Photographs with the boxes of their objects, of any data set, and where data sets are found."""
+"""Photographs with boxes of objects, and the search for the folders of data sets."""
 
 from __future__ import annotations
 

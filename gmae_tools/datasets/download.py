@@ -1,4 +1,4 @@
-"""Fetch archives: downloads that resume, a checksum, and unpacking that distrusts the archive."""
+"""Resumable downloads with a checksum, and safe unpacking of archives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import one_line, printable
 from gmae_tools.system.files import file_sha256
 
-Progress = Callable[[int, int | None], None]  # bytes there, bytes in all (None: not known)
+Progress = Callable[[int, int | None], None]  # takes the received bytes, and the bytes in all (None if unknown)
 
 _CHUNK = 1 << 18
 _SPARE = 64 << 20  # bytes left free on the disk
@@ -71,11 +71,11 @@ def download(
                 answer = printable(f"{error.code} {error.reason}")
                 raise GmaeToolsError(f"{url}: the server answers {answer}") from None
             problem: Exception = error
-        except (http.client.HTTPException, OSError) as error:  # of the connection: `_append` says what the disk says
+        except (http.client.HTTPException, OSError) as error:  # of the connection; `_append` reports errors of the disk
             problem = error
         failures = 0 if _size(part) > before else failures + 1
         if failures >= attempts:
-            raise GmaeToolsError(f"{url} cannot be fetched ({one_line(problem)}): run again, it goes on from there")
+            raise GmaeToolsError(f"{url} cannot be fetched ({one_line(problem)}): run again to continue from there")
         time.sleep(min(0.1 * 2**failures, 10))
     if sha256 and file_sha256(part) != sha256.lower():
         part.unlink()
@@ -142,7 +142,7 @@ def _append(file: io.FileIO, chunk: bytes) -> None:
         while left:
             left = left[file.write(left) :]
     except OSError as error:
-        raise GmaeToolsError(f"{file.name}: {error.strerror}: make room and run again, it goes on from there") from None
+        raise GmaeToolsError(f"{file.name}: {error.strerror}: make room and run again to continue from there") from None
 
 
 def _extent(response: http.client.HTTPResponse, part: Path, have: int) -> tuple[int, int | None]:
@@ -150,7 +150,7 @@ def _extent(response: http.client.HTTPResponse, part: Path, have: int) -> tuple[
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not match or int(match[1]) != have:
-            problem = f"the server sends another part than asked for: remove {part} and run again"
+            problem = f"the server sends another part of the file than the requested one: remove {part} and run again"
             raise GmaeToolsError(f"{response.url}: {problem}")
         return have, None if match[2] == "*" else int(match[2])
     length = response.headers.get("Content-Length", "")
@@ -164,11 +164,7 @@ def _require_space(path: Path, size: int | None) -> None:
 
 
 def unpack_tar(
-    archive: str | os.PathLike[str],
-    folder: str | os.PathLike[str],
-    *,
-    inside: str = "",
-    max_bytes: int = 4 << 30,
+    archive: str | os.PathLike[str], folder: str | os.PathLike[str], *, inside: str = "", max_bytes: int = 4 << 30
 ) -> None:
     """Unpack a part of a tar archive into a new folder, which appears when everything is unpacked.
 
@@ -193,7 +189,7 @@ def unpack_tar(
             with open_tar(archive) as tar:
                 _unpack_members(tar, unpacked, PurePosixPath(inside), max_bytes, str(archive))
                 _read_to_the_end(tar, str(archive))
-        except OSError as error:  # the disk's fault, not the archive's
+        except OSError as error:  # of the disk, not of the archive
             raise GmaeToolsError(f"{archive} cannot be unpacked in {folder.parent}: {error.strerror}") from None
         if not any(unpacked.iterdir()):
             raise GmaeToolsError(f"{archive} holds no {inside or 'files'}: is it the right archive?")
@@ -237,4 +233,4 @@ def _read_to_the_end(tar: tarfile.TarFile, label: str) -> None:
     for _ in range(_MOST_PADDING // _CHUNK):
         if not tar.fileobj.read(_CHUNK):
             return
-    raise GmaeToolsError(f"{label}: refusing an archive that goes on behind its end")
+    raise GmaeToolsError(f"{label}: refusing an archive with data after its end")

@@ -81,9 +81,8 @@ def pack(
             raise GmaeToolsError(f"{out}: lies inside {path}, whose photographs are to be packed; choose another --out")
     sources = find_sources(inputs)
     photos = list_photos(sources)
-    settings = {"sources": sources_digest(sources, max_side), "photographs": len(photos), "shard_mb": shard_mb,
-                "max_side": max_side, "format": kind, "quality": quality}  # fmt: skip
-    shards = _claim(out, settings)
+    encoding = {"shard_mb": shard_mb, "max_side": max_side, "format": kind, "quality": quality}
+    shards = _claim(out, {"sources": sources_digest(sources, max_side), "photographs": len(photos), **encoding})
     members = _member_names(photos, _SUFFIXES[kind])
     done = 1 + members.index(_last_member(shards[-1])) if shards else 0
     encoded = work_through(photos[done:], lambda photo: _encode(photo, max_side, kind, quality), "packing", progress)

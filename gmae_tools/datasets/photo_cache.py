@@ -100,7 +100,7 @@ class PhotoCache:
             state: Digest of the files' states.
             path: Their cache.
             photographs: Number of photographs in it.
-            data: The folders and files that were asked for.
+            data: The folders and files of the photographs, as they were given.
         """
         places = ", ".join(os.path.abspath(place) for place in data)
         record = {"cache": path.name, "photographs": photographs, "data": places}
@@ -196,7 +196,7 @@ class PhotoCache:
         return sum(path.stat().st_size for path in self._unfinished())
 
     def remove(self, keys: Sequence[str]) -> list[Entry]:
-        """Delete caches, and files of killed processes. Runs that use a cache can go on with it.
+        """Delete caches, and files of killed processes. Runs that use a cache can continue to use it.
 
         Args:
             keys: Keys of the caches, or their first digits; `all` for every cache.

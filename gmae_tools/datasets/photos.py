@@ -378,7 +378,7 @@ def held_out_split(names: Sequence[str], count: int = 500) -> tuple[np.ndarray, 
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-# --- from photographs to pictures -----------------------------------------------------------------
+# --- pictures for models --------------------------------------------------------------------------
 
 
 def center_crop(photo: np.ndarray, size: int) -> np.ndarray:

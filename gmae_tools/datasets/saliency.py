@@ -44,11 +44,7 @@ class _KnownDataset(NamedTuple):
 KNOWN = {
     "ecssd": _KnownDataset(
         1000,
-        [
-            ("ECSSD/images", "ECSSD/ground_truth_mask"),
-            ("images", "ground_truth_mask"),
-            ("ecssd/images", "ecssd/masks"),
-        ],
+        [("ECSSD/images", "ECSSD/ground_truth_mask"), ("images", "ground_truth_mask"), ("ecssd/images", "ecssd/masks")],
     ),
     "pascal-s": _KnownDataset(
         850,

@@ -1,12 +1,13 @@
-"""Fine-tuning of an encoder, end to end, as a classifier; a killed run resumes where it was saved last.
+"""Fine-tuning: all weights of an encoder are trained as a classifier. A killed run resumes where it was saved last.
 
-The recipe is MAE's for ImageNet (arXiv 2111.06377, appendix A.2): AdamW with rates that decay from the last layer to
-the first, a warm-up and half a cosine, RandAugment, random erasing, mixup or cutmix, label smoothing, drop path; the
-head reads the mean of the patches' tokens after a normalisation of its own. Encoders of ours become the plain vision
-transformers of timm that they are, so that optimiser, augmentation and mixing are timm's for all.
+The recipe is MAE's for ImageNet (arXiv 2111.06377, appendix A.2): AdamW with learning rates that decay from the last
+layer to the first, a warm-up and half a cosine, RandAugment, random erasing, mixup or cutmix, label smoothing, and drop
+path. The head reads the mean of the patches' tokens after a normalisation of its own. Encoders of this project are
+plain vision transformers and are loaded into timm's, so that optimiser, augmentation and mixing are timm's for every
+model.
 
-The random numbers of a step depend on (seed, step) alone. Nothing is selected by the validation photographs: the
-weights after the last step are evaluated.
+The random numbers of a step depend on the seed and on the number of the step alone. Nothing is selected by the
+validation photographs: the weights after the last step are evaluated.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ STATE, LOG, ANSWERS, WEIGHTS = "state.pt", "log.jsonl", "answers.json", "classif
 # MAE's `rand-m9-mstd0.5-inc1`, but for magnitudes beyond 9: timm then asks for 0 bits a colour, which Pillow refuses.
 AUGMENT = "rand-m9-mmax9-mstd0.5-inc1"
 
-_BASE_BATCH = 256  # pictures that the base rate is for
+_BASE_BATCH = 256  # the batch size that `base_lr` is for
 _MAX_SIDE = 1024  # px; larger photographs are decoded downscaled
 _BETAS = (0.9, 0.999)
 _HEAD_STD = 2e-5
-_HEADS_OWN = ("head.", "fc_norm.")  # parts of the classifier that no encoder brings along
-_REPLACED = ("norm.",)  # the encoder's last normalisation, in whose place the head has its own
+_HEADS_OWN = ("head.", "fc_norm.")  # parts of the classifier that the encoder has no weights for
+_REPLACED = ("norm.",)  # the encoder's last normalisation, which the classifier replaces by `fc_norm`
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,23 @@ class FinetuneConfig:
     """How a classifier is fine-tuned. The defaults are MAE's for ViT-B, but for batches of 64 pictures, not 1,024.
 
     Args:
-        epochs, warmup: passes over the photographs to learn from, of which so many are to warm up.
-        batch_size: pictures a step, an even number; what is left of an epoch is dropped, others each time.
-        base_lr: rate of the last layer at its peak for 256 pictures a step; it grows in proportion to the batch.
-        layer_decay: factor of the rate from each layer to the one before it.
-        weight_decay: decoupled, of matrices only.
-        drop_path: share of the pictures that skip the last block; it falls linearly to 0 at the first.
-        mixup, cutmix: parameters of the beta distributions that say how much of either picture remains, 0 for never;
-            with both, a step has one or the other.
-        smoothing: of the labels.
-        augment: RandAugment as timm names it, or `none`.
-        crop_scale: smallest and largest share of a photograph in a crop; half of the crops are mirrored.
-        erase: share of the pictures in which a rectangle is erased.
-        clip: largest norm of the gradient, 0 for any.
-        precision: arithmetic of the transformer; `auto` is bf16 where the hardware has it.
-        seed: of the head's first weights and of all chance.
+        epochs: Number of passes over the photographs to learn from, the warm-up included.
+        warmup: Number of passes during which the learning rate rises.
+        batch_size: Pictures of a step, an even number. Pictures that do not fill a batch are left out of the epoch;
+            they are different ones in every epoch.
+        base_lr: Peak learning rate of the last layer for 256 pictures a step. The rate is proportional to the batch.
+        layer_decay: Factor of the learning rate from each layer to the one before it.
+        weight_decay: Decoupled weight decay, of matrices only.
+        drop_path: Share of the pictures that skip the last block. It falls linearly to 0 at the first block.
+        mixup, cutmix: Parameters of the beta distributions from which the share of either picture is drawn; 0 turns
+            one off. If both are on, each step uses one of them.
+        smoothing: Label smoothing, the share of the probability that is spread over all classes.
+        augment: RandAugment in timm's notation, or `none`.
+        crop_scale: Smallest and largest share of a photograph's area in a crop. Half of the crops are mirrored.
+        erase: Share of the pictures in which a rectangle is erased.
+        clip: Largest norm of the gradient; 0 for no limit.
+        precision: Arithmetic of the transformer; `auto` is bf16 where the hardware has it.
+        seed: Seed of the head's first weights and of all random numbers.
     """
 
     epochs: int = 100
@@ -112,11 +115,14 @@ class FinetuneConfig:
 
     @property
     def lr(self) -> float:
-        """Rate of the last layer at its peak."""
+        """Peak learning rate of the last layer."""
         return self.base_lr * self.batch_size / _BASE_BATCH
 
     def factor(self, progress: float) -> float:
-        """Of the rates, when a share of the run is done: a linear warm-up, then half a cosine."""
+        """The factor in [0, 1] of all learning rates when the share `progress` of the run is done.
+
+        It rises linearly during the warm-up, and then falls along half a cosine.
+        """
         warmup = min(1.0, self.warmup / self.epochs)
         if progress < warmup:
             return progress / warmup
@@ -125,12 +131,12 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What a fine-tuned classifier answered.
+    """The predictions of a fine-tuned classifier.
 
     Attributes:
-        predicted: int64 `[m]`, labels of the validation photographs, in the order of the data set.
-        correct: bool `[m]`, whether they are right.
-        steps: of training.
+        predicted: Labels of the validation photographs in the order of the data set, int64 `[m]`.
+        correct: Whether they are right, bool `[m]`.
+        steps: Number of training steps.
     """
 
     predicted: np.ndarray
@@ -142,14 +148,16 @@ class FineTuned:
 
 
 def open_classifier(name: str, classes: int, config: FinetuneConfig) -> nn.Module:
-    """A model of timm with the weights of an encoder and a new head, on the CPU.
+    """Make a classifier, a model of timm, from the weights of an encoder and a new head; it is on the CPU.
 
     Args:
-        name: a checkpoint of any objective as `checkpoints.load_any` takes it, `random:CHECKPOINT` for its
+        name: A checkpoint of any objective as `checkpoints.load_any` takes it, `random:CHECKPOINT` for the same
             architecture with random weights of the seed, or `timm:NAME` for one of timm's pretrained models.
+        classes: Number of classes.
+        config: How it will be trained; the seed and the drop path are used here.
 
     Raises:
-        GmaeToolsError: there is no such model, it cannot be loaded, it knows no drop path, or timm is too old.
+        GmaeToolsError: There is no such model, it cannot be loaded, it knows no drop path, or timm is too old.
     """
     require_timm()
     with torch.random.fork_rng(devices=[]):
@@ -158,20 +166,20 @@ def open_classifier(name: str, classes: int, config: FinetuneConfig) -> nn.Modul
             classifier = _timm_classifier(name, classes, config.drop_path)
         else:
             model = load_autoencoder(name)
-            if name.startswith(RANDOM_PREFIX):  # of every seed others
+            if name.startswith(RANDOM_PREFIX):  # each seed has its own
                 model = random_like(model, config.seed)
             classifier = classifier_of(model, classes, config.drop_path)
     return classifier
 
 
 def classifier_of(model: Autoencoder, classes: int, drop_path: float = 0.0) -> nn.Module:
-    """The encoder of a masked autoencoder as a classifier of timm, at the size of picture that it was trained with."""
+    """Make a classifier of timm from the encoder of a masked autoencoder, at the size of picture it was trained on."""
     ensure_torchvision()
     import timm
 
     size = model.config.image_size
     arguments = timm_arguments(model) | {"num_classes": classes, "global_pool": "avg", "drop_path_rate": drop_path}
-    # In evaluation the central square, as the encoder's features are of.
+    # In evaluation the classifier sees the central square, as for the encoder's frozen features.
     arguments["pretrained_cfg_overlay"] |= {"input_size": (3, size, size), "crop_pct": 1.0, "interpolation": "bicubic"}
     classifier: nn.Module = timm.create_model(arguments.pop("model_name"), **arguments)
     missing, unknown = classifier.load_state_dict(timm_weights(model), strict=False)
@@ -194,7 +202,7 @@ def _timm_classifier(name: str, classes: int, drop_path: float) -> nn.Module:
 
 
 def _with_small_head(model: nn.Module) -> nn.Module:
-    """The model with a linear head that says next to nothing at first, as MAE's does."""
+    """Set the weights of a linear head so small that all classes are equally probable at first, as MAE does."""
     head = model.get_classifier()  # type: ignore[operator]
     if isinstance(head, nn.Linear):
         nn.init.trunc_normal_(head.weight, std=_HEAD_STD)
@@ -206,9 +214,11 @@ def _with_small_head(model: nn.Module) -> nn.Module:
 
 
 def transforms_of(model: nn.Module, config: FinetuneConfig) -> tuple[Callable[..., Any], Callable[..., Any], str]:
-    """From a photograph of Pillow to a training picture, and to one for evaluation; and in words how pictures are made.
+    """Make timm's transforms for the size and the statistics of colours in the model's own configuration.
 
-    Both are timm's, for the size and the statistics that the model's own configuration asks for.
+    Returns:
+        A function from a photograph of Pillow to an augmented training picture, a function to a picture for evaluation,
+        and a description of the settings of both.
     """
     from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]
 
@@ -223,7 +233,10 @@ def transforms_of(model: nn.Module, config: FinetuneConfig) -> tuple[Callable[..
 
 
 class _Steps(Dataset[Any]):
-    """The batch of every training step, mixed and with soft labels; an error's text where one cannot be read."""
+    """The batch of each training step: augmented and mixed pictures `[b, 3, S, S]` and soft labels `[b, classes]`.
+
+    An item is the text of an error instead if one of its photographs cannot be read.
+    """
 
     def __init__(
         self, photos: Sequence[Photo], labels: np.ndarray, classes: int, transform: Callable[..., Any],
@@ -255,8 +268,8 @@ class _Steps(Dataset[Any]):
             return mixed
 
 
-class _Questions(Dataset[Any]):
-    """Batches of the validation photographs, in order."""
+class _ValidationBatches(Dataset[Any]):
+    """Batches of the validation photographs `[b, 3, S, S]` in order, or the text of an error as in `_Steps`."""
 
     def __init__(self, photos: Sequence[Photo], transform: Callable[..., Any], size: int) -> None:
         self.parts = [photos[start : start + size] for start in range(0, len(photos), size)]
@@ -270,7 +283,7 @@ class _Questions(Dataset[Any]):
 
 
 def _pictures(photos: Sequence[Photo], transform: Callable[..., Any]) -> Tensor | str:
-    """The pictures `[b, 3, S, S]` of photographs, or why one of them cannot be read."""
+    """Make the pictures `[b, 3, S, S]` of photographs, or return the reason why one of them cannot be read."""
     pictures = []
     for photo in photos:
         pixels = decode_photo(photo, _MAX_SIDE)
@@ -278,14 +291,14 @@ def _pictures(photos: Sequence[Photo], transform: Callable[..., Any]) -> Tensor 
             return f"{photo.name}: {pixels}; leave it out"
         try:
             pictures.append(transform(Image.fromarray(pixels)))
-        except ValueError as error:  # of timm or Pillow, for arguments that one of them drew
+        except ValueError as error:  # timm drew arguments that it or Pillow refuses
             return f"{photo.name}: cannot be augmented ({one_line(error)}); choose another augmentation"
     return torch.stack(pictures)
 
 
 @contextmanager
 def _chance(seed: int, step: int) -> Iterator[None]:
-    """Everything drawn inside, by Python, numpy or torch, follows from seed and step; outside nothing is changed."""
+    """Seed the random numbers of Python, NumPy and torch for one step, and restore their states afterwards."""
     number = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
     before = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
@@ -300,10 +313,10 @@ def _chance(seed: int, step: int) -> Iterator[None]:
 
 
 def _loader(batches: Dataset[Any], numbers: Sequence[int], workers: int) -> Iterator[Any]:
-    """The batches with these numbers in order, made ahead by worker processes.
+    """Yield the batches with these numbers in order; worker processes make them ahead of time.
 
     Raises:
-        GmaeToolsError: a photograph cannot be read.
+        GmaeToolsError: A photograph cannot be read.
     """
     loader: DataLoader[Any] = DataLoader(
         batches, batch_size=None, sampler=numbers, num_workers=workers, generator=torch.Generator(),
@@ -316,7 +329,10 @@ def _loader(batches: Dataset[Any], numbers: Sequence[int], workers: int) -> Iter
 
 
 def _begin_worker(_: int) -> None:
-    """Leave Ctrl-C to the main process, and end with it: a worker would keep its folder locked."""
+    """Prepare a worker process: the main process handles Ctrl-C, and the worker ends when the main process does.
+
+    A worker that outlived it would keep the folder of the run locked.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 
@@ -326,14 +342,15 @@ def _begin_worker(_: int) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides how a run is computed, and not what it learns.
+    """How a run is computed. None of this changes what it learns.
 
     Args:
-        device: where the model is trained.
-        workers: processes that make pictures; 0 makes them in between.
-        log_every: steps between lines of the log; a state is saved at one of them.
-        save_every: seconds between states.
-        progress: passes on an iterable of the steps that are left, of which it is told how many are done.
+        device: Where the model is trained.
+        workers: Number of processes that make pictures. With 0 the training process makes them itself.
+        log_every: Steps between lines of the log. States are saved only at these steps.
+        save_every: Seconds between saved states.
+        progress: Called with the steps that are left and the number of those that are done; it returns the steps, and
+            may show a progress bar.
     """
 
     device: torch.device
@@ -352,19 +369,23 @@ def finetune(
     *,
     overwrite: bool = False,
 ) -> FineTuned:
-    """Train a classifier on the photographs to learn from, and ask it about those for validation.
+    """Train a classifier on the photographs to learn from, and evaluate it on those for validation.
 
-    A run is a folder: `settings.json` (what the result depends on), `log.jsonl` (loss), `state.pt` (to go on from,
-    while it trains), at the end `classifier.safetensors` and `answers.json`. Called again, it goes on where it was
-    saved last, with the loss that it would have had; a finished one is read.
+    A run is a folder. It contains `settings.json` (all that the result depends on), `log.jsonl` (the loss), `state.pt`
+    (while it trains: the state from which it resumes), and at the end `classifier.safetensors` and `answers.json`.
+    Calling the function again continues an interrupted run with the loss that it would have had, and reads the answers
+    of a finished one.
 
     Args:
-        model: of timm, such as `open_classifier` makes; it is trained in place.
-        folder: of the run.
-        overwrite: remove a run with other settings from it.
+        model: A classifier of timm, such as `open_classifier` makes. It is trained in place.
+        data: The photographs with their labels and parts.
+        config: How to train.
+        folder: Folder of the run.
+        machine: Device, processes and files.
+        overwrite: Whether to remove a run with other settings from the folder.
 
     Raises:
-        GmaeToolsError: the folder holds another run, a photograph cannot be read, or training diverged.
+        GmaeToolsError: The folder holds another run, a photograph cannot be read, or training diverged.
     """
     augmented, plain, preparation = transforms_of(model, config)
     inputs = {"weights": weights_digest(model), "data": data.fingerprint, "preparation": preparation}
@@ -376,8 +397,8 @@ def finetune(
         photos = [data.photos[number] for number in learned]
         steps = _Steps(photos, data.labels[learned], len(data.classes), augmented, config)
         _train(model.to(machine.device), steps, config, folder, machine)
-        questions = _Questions([data.photos[number] for number in asked], plain, config.batch_size)
-        predicted = _predict(model, questions, machine, config)
+        validation = _ValidationBatches([data.photos[number] for number in asked], plain, config.batch_size)
+        predicted = _predict(model, validation, machine, config)
         with atomic_path(folder / WEIGHTS) as temporary:
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
             temporary.write_bytes(to_bytes(weights, {"classes": json.dumps(data.classes)}))
@@ -388,7 +409,7 @@ def finetune(
 
 
 def _train(model: nn.Module, steps: _Steps, config: FinetuneConfig, folder: Path, machine: Machine) -> None:
-    """All steps that are left; the rates, and what is dropped, follow from their numbers."""
+    """Run all steps that are left. Learning rates and drop path depend on the number of the step, not on the past."""
     if machine.device.type == "cpu":
         from timm.layers import Attention  # type: ignore[attr-defined]
 
@@ -432,7 +453,7 @@ def _train(model: nn.Module, steps: _Steps, config: FinetuneConfig, folder: Path
 
 
 def optimizer_of(model: nn.Module, config: FinetuneConfig) -> torch.optim.Optimizer:
-    """timm's AdamW, whose groups have a `lr_scale` for each layer."""
+    """Make timm's AdamW with a group of parameters for each layer; `lr_scale` of a group is its layer decay."""
     from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
     return create_optimizer_v2(
@@ -441,7 +462,7 @@ def optimizer_of(model: nn.Module, config: FinetuneConfig) -> torch.optim.Optimi
 
 
 def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy of `[B, classes]` against soft labels `[B, classes]`."""
+    """The mean cross entropy of logits `[B, classes]` against soft labels `[B, classes]`."""
     return -(targets * functional.log_softmax(logits, 1)).sum(1).mean()
 
 
@@ -451,11 +472,11 @@ def _arithmetic(config: FinetuneConfig, device: torch.device) -> torch.autocast:
 
 
 @torch.inference_mode()
-def _predict(model: nn.Module, questions: _Questions, machine: Machine, config: FinetuneConfig) -> list[int]:
-    """The most probable labels."""
+def _predict(model: nn.Module, batches: _ValidationBatches, machine: Machine, config: FinetuneConfig) -> list[int]:
+    """Predict the most probable label of each validation photograph."""
     model.eval()
     predicted: list[int] = []
-    for images in _loader(questions, range(len(questions)), machine.workers):
+    for images in _loader(batches, range(len(batches)), machine.workers):
         with _arithmetic(config, machine.device):
             predicted += model(images.to(machine.device)).argmax(1).tolist()
     return predicted
@@ -471,7 +492,11 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step
 
 
 def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """The number of steps that are done; what was logged after the last state is dropped."""
+    """Load the saved state, if there is one, and remove lines from the log that were written after it.
+
+    Returns:
+        The number of steps that are done.
+    """
     path, step = folder / STATE, 0
     if path.exists():
         try:

@@ -1,8 +1,9 @@
-"""Classifiers on frozen features: nearest neighbours and a linear classifier, with features cached on disk.
+"""Classifiers on frozen features: nearest neighbours and a linear classifier. Features are cached on disk.
 
-k-NN: cosine similarity; each of the k nearest votes with the weight exp(similarity / 0.07) (Wu et al.,
-arXiv 1805.01978, as in DINO's evaluation). Linear: batch normalisation without parameters and one linear layer, as in
-MAE (arXiv 2111.06377, appendix A), by SGD on features of whole pictures, without augmentation.
+The k-NN classifier compares features by cosine similarity. Each of the k nearest photographs votes for its class with
+the weight exp(similarity / 0.07) (Wu et al., arXiv 1805.01978, as in DINO's evaluation). The linear classifier is a
+batch normalisation without parameters and one linear layer, as in MAE (arXiv 2111.06377, appendix A). It is trained by
+SGD on features of whole pictures, without augmentation.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gmae_tools.system.files import atomic_path
 
 TEMPERATURE = 0.07
 NEIGHBOURS = (10, 20, 100, 200)
-_LEAST = 10  # photographs to learn from, whatever k is; the linear classifier needs them
+_LEAST = 10  # photographs to learn from, whatever k is: the linear classifier is trained in ten batches
 
 _CHUNK = 512  # photographs in a file of cached features
 _SIMILARITIES = 1 << 27  # computed at once, to bound memory: half a gigabyte
@@ -40,13 +41,21 @@ def cached_features(
     cache: Path,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> np.ndarray:
-    """Features float32 `[n, P, D]`, read from the cache where an earlier or interrupted run extracted them.
+    """Extract the features of photographs, or read them from the cache if an earlier run has extracted them.
 
-    The name of the cache's folder is a digest of the weights, the preparation and the data, so that features of one are
-    never taken for those of another.
+    The features are stored in files of 512 photographs each, so that an interrupted run loses one file at most. The
+    name of the folder is a digest of the weights, the preparation and the data. Features of another model or of other
+    photographs are therefore never read by mistake.
 
     Args:
-        progress: passes on an iterable of the chunks, of which it is told the number.
+        extractor: The frozen model.
+        data: The photographs.
+        cache: Folder of all caches; it is made if it is missing.
+        progress: Called with an iterable of the files' first photographs and their number; it returns an iterable of
+            the same, and may show a progress bar.
+
+    Returns:
+        float32 `[n, P, D]`, NaN for a photograph that cannot be read.
 
     Raises:
         GmaeToolsError: a whole chunk of photographs cannot be read, or a file of the cache is damaged.
@@ -84,15 +93,20 @@ def _read(path: Path) -> np.ndarray:
 def knn_predict(
     train: Tensor, labels: Tensor, queries: Tensor, ks: Sequence[int], temperature: float = TEMPERATURE
 ) -> dict[int, Tensor]:
-    """Labels of the queries for each k: the class with the largest sum of exp(cosine / temperature) over the k nearest.
+    """Predict labels by nearest neighbours.
+
+    The predicted class is the one with the largest sum of exp(cosine similarity / temperature) over the k photographs
+    that are most similar.
 
     Args:
-        train: features `[n, D]`, of the known labels int64 `[n]`.
-        queries: features `[m, D]`.
-        ks: numbers of neighbours, at most n.
+        train: Features of the photographs with known labels, `[n, D]`.
+        labels: Their labels, int64 `[n]`.
+        queries: Features of the photographs to classify, `[m, D]`.
+        ks: Numbers of neighbours, each at most n.
+        temperature: The smaller it is, the more the nearest neighbours count.
 
     Returns:
-        int64 `[m]` for each k.
+        The predicted labels for each k, int64 `[m]`.
     """
     train, queries = functional.normalize(train, dim=1), functional.normalize(queries, dim=1)
     classes = int(labels.max()) + 1
@@ -111,13 +125,17 @@ def knn_predict(
 
 @dataclass(frozen=True)
 class LinearConfig:
-    """How the linear classifier is trained: SGD with momentum 0.9 and no weight decay, cosine after a warm-up.
+    """How the linear classifier is trained.
+
+    It is trained by SGD with momentum 0.9 and without weight decay. The learning rate rises linearly during the
+    warm-up, and then falls along half a cosine.
 
     Args:
-        rates: learning rates, of which the one is used that is best on a fifth of the training photographs.
-        epochs, warmup: number of passes, of which so many are to warm up.
-        batch_size: at most; a training set of fewer than ten such batches is cut into ten.
-        seed: of the weights and the order.
+        rates: Learning rates to try. The one that is best on a fifth of the training photographs is used.
+        epochs: Number of passes over the photographs, the warm-up included.
+        warmup: Number of passes of the warm-up.
+        batch_size: Largest batch. If the photographs make fewer than ten such batches, they are cut into ten.
+        seed: Seed of the first weights and of the order of the photographs.
     """
 
     rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -130,10 +148,16 @@ class LinearConfig:
 def linear_predict(
     train: Tensor, labels: Tensor, queries: Tensor, config: LinearConfig | None = None
 ) -> tuple[Tensor, float]:
-    """Labels int64 `[m]` of the queries `[m, D]` by a linear classifier, and the learning rate it was trained with.
+    """Predict labels by a linear classifier, whose learning rate is chosen on a fifth of the known photographs.
 
     Args:
-        train: features `[n, D]`, of the known labels int64 `[n]`; n >= 10.
+        train: Features of the photographs with known labels, `[n, D]`, n >= 10.
+        labels: Their labels, int64 `[n]`.
+        queries: Features of the photographs to classify, `[m, D]`.
+        config: How the classifier is trained; by default as `LinearConfig` says.
+
+    Returns:
+        The predicted labels, int64 `[m]`, and the learning rate.
     """
     config = config or LinearConfig()
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed)).to(labels.device)
@@ -144,7 +168,11 @@ def linear_predict(
 
 
 def _train(train: Tensor, labels: Tensor, rates: Sequence[float], config: LinearConfig) -> Callable[[Tensor], Tensor]:
-    """Train a classifier for each rate; what comes back predicts labels `[rates, m]` of features `[m, D]`."""
+    """Train one classifier for each learning rate, all on the same batches.
+
+    Returns:
+        A function that predicts labels `[rates, m]` from features `[m, D]`.
+    """
     generator = torch.Generator().manual_seed(config.seed)
     classes, device = int(labels.max()) + 1, train.device
     norm = nn.BatchNorm1d(train.shape[1], affine=False, eps=1e-6, device=device, dtype=train.dtype)
@@ -152,7 +180,7 @@ def _train(train: Tensor, labels: Tensor, rates: Sequence[float], config: Linear
     start = torch.empty(classes, train.shape[1], dtype=torch.float32).normal_(std=0.01, generator=generator)
     heads.weight.data.copy_(start.repeat(len(rates), 1))
     nn.init.zeros_(heads.bias)
-    # The heads have nothing in common, so a loss times a rate is a step at that rate.
+    # The heads share no parameters. Multiplying the loss of a head by a rate is therefore a step at that rate.
     weights = torch.tensor(rates, device=device, dtype=train.dtype)
     optimizer = torch.optim.SGD(heads.parameters(), lr=1.0, momentum=0.9)
     size = max(2, min(config.batch_size, len(train) // 10))
@@ -178,7 +206,7 @@ def _train(train: Tensor, labels: Tensor, rates: Sequence[float], config: Linear
 
 
 def _factor(epoch: float, config: LinearConfig) -> float:
-    """Of the learning rate after so many epochs: a linear warm-up, then half a cosine."""
+    """The factor in [0, 1] by which the learning rate is multiplied after `epoch` epochs (a fraction is allowed)."""
     if epoch < config.warmup:
         return epoch / config.warmup
     progress = min(1.0, (epoch - config.warmup) / max(1, config.epochs - config.warmup))
@@ -190,16 +218,18 @@ def _factor(epoch: float, config: LinearConfig) -> float:
 
 @dataclass(frozen=True)
 class Answers:
-    """Whether a classifier on frozen features was right.
+    """Which of the validation photographs a classifier got right.
+
+    Only photographs that could be read are included; they are in the order of their names.
 
     Attributes:
-        model: name of the extractor.
-        tokens: what the features are of.
+        model: Name of the extractor.
+        tokens: What the features are of, such as `mean` (of the patches).
         method: `k-NN` or `linear`.
-        k: number of neighbours, or None.
-        rate: learning rate, or None.
-        labels: `[m]`, the right answers, for the validation photographs that could be read, in order of their names.
-        correct: bool `[m]`, whether they were given.
+        k: Number of neighbours; None for other methods.
+        rate: Learning rate; None for methods without one.
+        labels: The true labels, int64 `[m]`.
+        correct: Whether the predicted label is the true one, bool `[m]`.
     """
 
     model: str
@@ -212,10 +242,18 @@ class Answers:
 
 
 def check_neighbours(ks: Sequence[int] | None, learned: int, asked: int) -> tuple[int, ...]:
-    """The numbers of neighbours to ask for, where so many photographs are to learn from and for validation.
+    """Check that there are enough photographs for k-NN classifiers, and choose k if it is not given.
+
+    Args:
+        ks: Numbers of neighbours, or None for those of `NEIGHBOURS` that are not too large.
+        learned: Number of photographs to learn from.
+        asked: Number of photographs for validation.
+
+    Returns:
+        The numbers of neighbours.
 
     Raises:
-        GmaeToolsError: there are too few photographs.
+        GmaeToolsError: There are too few photographs.
     """
     chosen = tuple(k for k in NEIGHBOURS if k <= learned) if ks is None else tuple(ks)
     most = max([_LEAST, *chosen])
@@ -234,14 +272,17 @@ def probe(
     ks: Sequence[int] | None = None,
     linear: LinearConfig | None = None,
 ) -> Iterator[Answers]:
-    """Ask every classifier on features `[n, P, D]` of `data`.
+    """Classify the validation photographs by every classifier, for each kind of tokens.
 
     Args:
-        ks: numbers of neighbours; by default those of `NEIGHBOURS` that there are photographs for.
-        linear: how the linear classifier is trained; None leaves it out.
+        extractor: The frozen model that the features come from.
+        features: Features of all photographs, `[n, P, D]`; photographs with a NaN are left out.
+        data: The photographs with their labels and parts.
+        ks: Numbers of neighbours. By default those of `NEIGHBOURS` for which there are enough photographs.
+        linear: How the linear classifier is trained. None leaves it out.
 
     Raises:
-        GmaeToolsError: fewer training photographs than neighbours.
+        GmaeToolsError: There are fewer photographs to learn from than neighbours.
     """
     readable = ~np.isnan(features).any((1, 2))
     learned, asked = (torch.from_numpy(np.flatnonzero(part & readable)) for part in

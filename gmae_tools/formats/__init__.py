@@ -54,13 +54,16 @@ def read(
         >>> read("garden.ply", size=(480, 640), focal=500)
         Scene(5,834,784 Gaussians, pinhole camera, 640 x 480 px)
     """
+    from gmae_tools.arguments import path_name, picture_size, positive_number
     from gmae_tools.camera import Camera
     from gmae_tools.errors import GmaeToolsError
     from gmae_tools.formats import npz, ply, splat
     from gmae_tools.formats.viewpoint import Viewpoint, beside, chosen
     from gmae_tools.scene import Scene
 
-    path = Path(path)
+    path = Path(path_name(path, "a .ply, .splat or .npz of Gaussians"))
+    size = None if size is None else picture_size(size)
+    focal = None if focal is None else positive_number(focal, "the focal length")
     try:
         with open(path, "rb") as file:
             start = file.read(4)
@@ -103,11 +106,13 @@ def write(path: str | os.PathLike[str], scene: Scene, *, fov: float = 50.0, titl
     Raises:
         GmaeToolsError: no such format, or the Gaussians lie too near for `fov`.
     """
+    from gmae_tools.arguments import path_name
     from gmae_tools.errors import GmaeToolsError
     from gmae_tools.formats import npz, ply, splat, svg
     from gmae_tools.formats.perspective import PerspectiveView, in_perspective
     from gmae_tools.formats.viewpoint import Viewpoint
 
+    path = path_name(path, "the file to write")
     form = Path(path).suffix.lower()
     if form not in WRITABLE:
         raise GmaeToolsError(f"{path}: cannot be written; name it {', '.join(WRITABLE[:-1])} or {WRITABLE[-1]}")

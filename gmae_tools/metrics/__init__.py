@@ -1,1 +1,1 @@
-"""Metrics on plain arrays; nothing here knows of Gaussians or models."""
+"""Metrics of plain arrays, independent of Gaussians and models."""

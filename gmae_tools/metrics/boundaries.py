@@ -1,7 +1,7 @@
-"""The BSDS boundary benchmark: ODS, OIS, AP and R50 of soft boundary maps, as the official code has them.
+"""The BSDS boundary benchmark: ODS, OIS, AP and R50 of soft boundary maps, as computed by the official code.
 
-At every threshold the soft map becomes a binary one, is thinned and matched with each annotator's map.
-Four counts an image and threshold are all the scores need:
+At every threshold the soft map is made binary, thinned, and matched with the map of each annotator. The scores follow
+from four counts for each image and threshold:
 
     scores = BoundaryScores()
     for name, soft, truths in images:
@@ -36,11 +36,15 @@ OFFICIAL_MAX_DISTANCE = 0.0075
 
 @dataclass(frozen=True)
 class BoundaryProtocol:
-    """How boundaries are scored; the defaults are the official conventions.
+    """Conventions of the benchmark; the defaults are the official ones.
 
-    thresholds: number n of thresholds k / (n + 1), k = 1..n.
-    max_distance: how far matched pixels may be apart, as a fraction of the image diagonal.
-    thin: whether the binary maps are thinned before they are matched.
+    Attributes:
+        thresholds: Number n of thresholds k / (n + 1), k = 1..n.
+        max_distance: Largest distance of matched pixels, as a share of the image diagonal.
+        thin: Whether binary maps are thinned before they are matched.
+
+    Raises:
+        GmaeToolsError: A value is out of its range.
     """
 
     thresholds: int = 99
@@ -54,14 +58,14 @@ class BoundaryProtocol:
             raise GmaeToolsError(f"max_distance is a fraction of the diagonal such as 0.0075, not {self.max_distance}")
 
     def levels(self) -> Array:
-        """The thresholds [n], ascending, with the official `linspace`'s rounding.
+        """The thresholds `[n]`, ascending, with the rounding of the official `linspace`.
 
-        It decides ties: of 5 thresholds the second lies just above 1/3, and an 8-bit 85 does not pass it.
+        Rounding decides ties: the second of 5 thresholds lies just above 1/3, and a level of 85 in 8 bits is below it.
         """
         return np.linspace(1 / (self.thresholds + 1), 1 - 1 / (self.thresholds + 1), self.thresholds)
 
     def describe(self) -> dict[str, Any]:
-        """The conventions in words and numbers, for the reader of a result."""
+        """The conventions in words and numbers, which are stored with a result."""
         deviations = []
         if self.max_distance != OFFICIAL_MAX_DISTANCE:
             deviations.append(f"max_distance {self.max_distance:g} instead of {OFFICIAL_MAX_DISTANCE:g}")
@@ -79,10 +83,13 @@ class BoundaryProtocol:
 
 @dataclass(frozen=True)
 class BoundaryCounts:
-    """What one image adds to the scores: int arrays [T], one entry a threshold, ascending.
+    """Counts of pixels of one image, or sums over images: int arrays `[T]`, one entry per threshold, ascending.
 
-    matched_truth (cntR): ground-truth pixels matched, summed over the annotators; truth (sumR): all of them.
-    matched_prediction (cntP): predicted pixels matched to any annotator; prediction (sumP): all of them.
+    Attributes:
+        matched_truth: Matched ground-truth pixels, summed over the annotators (cntR in the official code).
+        truth: All ground-truth pixels, summed over the annotators (sumR).
+        matched_prediction: Predicted pixels that match any annotator (cntP).
+        prediction: All predicted pixels (sumP).
     """
 
     matched_truth: Array
@@ -97,22 +104,22 @@ class BoundaryCounts:
         return self.matched_truth, self.truth, self.matched_prediction, self.prediction
 
     def at(self, index: int) -> BoundaryCounts:
-        """The counts at one threshold, still as arrays [1]."""
+        """The counts at one threshold, as arrays `[1]`."""
         return BoundaryCounts(*(values[index : index + 1] for values in self.arrays()))
 
     @property
     def recall(self) -> Array:
-        """Recall [T] in [0, 1]; 0 where there is no ground truth."""
+        """Recall `[T]` in [0, 1]; 0 if there is no ground truth."""
         return self.matched_truth / np.maximum(self.truth, 1)
 
     @property
     def precision(self) -> Array:
-        """Precision [T] in [0, 1]; 0 where nothing is predicted."""
+        """Precision `[T]` in [0, 1]; 0 if nothing is predicted."""
         return self.matched_prediction / np.maximum(self.prediction, 1)
 
     @property
     def f(self) -> Array:
-        """F measure [T] in [0, 1]."""
+        """F measure `[T]` in [0, 1]."""
         return f_measure(self.precision, self.recall)
 
 
@@ -126,9 +133,15 @@ def f_measure(precision: Array, recall: Array) -> Array:
 
 
 def count_boundaries(soft: Array, truths: Sequence[Array], protocol: BoundaryProtocol | None = None) -> BoundaryCounts:
-    """Score one soft map [H, W] in [0, 1] against the annotators' maps, bool [H, W], at every threshold.
+    """Match one soft map with the maps of the annotators at every threshold.
 
-    Raises GmaeToolsError if shapes differ, `truths` is empty, or the soft map is not finite or not in [0, 1].
+    Args:
+        soft: Soft map `[H, W]` in [0, 1].
+        truths: Boundary maps of the annotators, bool `[H, W]` each.
+        protocol: Conventions; None for the official ones.
+
+    Raises:
+        GmaeToolsError: Shapes differ, `truths` is empty, or the soft map is not finite or not in [0, 1].
     """
     protocol = protocol or BoundaryProtocol()
     soft, truths = _checked(soft, truths)
@@ -138,14 +151,16 @@ def count_boundaries(soft: Array, truths: Sequence[Array], protocol: BoundaryPro
     matched_truth, matched_prediction = _match(changes, truths, distance, pad)
     prediction = np.array([len(change.pixels) for change in changes])
     truth = np.full(len(changes), sum(int(each.sum()) for each in truths))
-    # From the highest threshold down they were counted; from the lowest up they are reported.
+    # Pixels are counted from the highest threshold down and reported from the lowest up.
     return BoundaryCounts(matched_truth[::-1], truth, matched_prediction[::-1], prediction[::-1])
 
 
 def count_agreement(truths: Sequence[Array], protocol: BoundaryProtocol | None = None) -> BoundaryCounts:
-    """Score every annotator's thinned map against the other annotators' and pool the counts (arrays [1]).
+    """Match the thinned map of every annotator with those of the others, and sum the counts (arrays `[1]`).
 
-    truths: boundary maps, each bool [H, W]. A single annotator has nobody to agree with and counts nothing.
+    Args:
+        truths: Boundary maps of the annotators, bool `[H, W]` each. All counts are 0 for a single annotator.
+        protocol: Conventions, of which the thresholds are ignored; None for the official ones.
     """
     once = replace(protocol or BoundaryProtocol(), thresholds=1)
     total = BoundaryCounts(*np.zeros((4, 1), int))
@@ -177,14 +192,14 @@ def _checked(soft: Array, truths: Sequence[Array]) -> tuple[Array, list[Array]]:
 
 
 def _binary_maps(soft: Array, protocol: BoundaryProtocol, pad: int) -> Iterator[Array]:
-    """The (thinned) binary maps, flattened with padding, from the highest threshold down.
+    """The (thinned) binary maps, padded and flattened, from the highest threshold down.
 
-    Where nothing new passes a threshold the very same array comes again.
+    If no further pixel passes a threshold, the same array is yielded again.
     """
     passed = np.pad(np.searchsorted(protocol.levels(), soft, side="right"), pad)
     steps = neighbour_steps(passed.shape[1])
     passed = passed.ravel()
-    order = np.argsort(-passed, kind="stable")  # the pixels as the falling threshold meets them
+    order = np.argsort(-passed, kind="stable")  # the pixels in the order in which they pass the falling threshold
     ends = np.searchsorted(-passed[order], -np.arange(protocol.thresholds, 0, -1), side="right")
     on, codes = np.zeros(passed.size, bool), np.zeros(passed.size, np.uint8)
     binary = on.copy()
@@ -200,7 +215,7 @@ def _binary_maps(soft: Array, protocol: BoundaryProtocol, pad: int) -> Iterator[
 
 
 class _Change(NamedTuple):
-    """The pixels of a binary map (flat indices), and those that came and went since the map before."""
+    """The pixels of a binary map (flat indices), and those that were added and removed since the map before."""
 
     pixels: Array
     come: Array
@@ -218,9 +233,9 @@ def _changes(maps: Iterator[Array]) -> Iterator[_Change]:
 
 
 def _match(changes: list[_Change], truths: list[Array], distance: float, pad: int) -> tuple[Array, Array]:
-    """Match each binary map with every annotator: (matched_truth [T], matched_prediction [T]).
+    """Match each binary map with every annotator: (matched_truth `[T]`, matched_prediction `[T]`).
 
-    One annotator at a time keeps the memory small; only what changes from map to map is matched anew.
+    Annotators are processed one after the other, to save memory. Only changes from map to map are matched again.
     """
     padded = [np.pad(truth, pad) for truth in truths]
     size = padded[0].size
@@ -233,7 +248,7 @@ def _match(changes: list[_Change], truths: list[Array], distance: float, pad: in
         matching.insert(np.flatnonzero(truth), matching.TRUTH, state, near, work)
         matches = 0
         for index, change in enumerate(changes):
-            # Newcomers first: they often take over from the pixels that leave, which makes for short paths.
+            # Additions come first, because they often replace the pixels that are removed, which keeps paths short.
             matches += matching.insert(change.come, matching.PREDICTION, state, near, work)
             matches += matching.remove(change.gone, matching.PREDICTION, state, near, work)
             matched_truth[index] += matches
@@ -246,7 +261,7 @@ def _match(changes: list[_Change], truths: list[Array], distance: float, pad: in
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A point of a precision-recall curve; threshold, precision, recall and f in [0, 1]."""
+    """A point of a precision-recall curve: threshold, precision, recall and F measure, all in [0, 1]."""
 
     threshold: float
     precision: float
@@ -255,7 +270,10 @@ class OperatingPoint:
 
 
 def best_point(levels: Array, precision: Array, recall: Array) -> OperatingPoint:
-    """The largest F of a curve [T], at 100 interpolated points from each threshold to the next (`maxF`)."""
+    """The point of the largest F of a curve `[T]`, among 100 interpolated points between neighbouring thresholds.
+
+    Source: `maxF` in `collect_eval_bdry.m`.
+    """
     share = np.linspace(0, 1, 100)
 
     def between(values: Array) -> Array:
@@ -269,10 +287,10 @@ def best_point(levels: Array, precision: Array, recall: Array) -> OperatingPoint
 
 
 def average_precision(precision: Array, recall: Array) -> float:
-    """Precision interpolated at recall 0, 0.01, ..., 1 (0 outside the curve), summed, times 0.01.
+    """AP: 0.01 times the sum of the precision interpolated at recall 0, 0.01, ..., 1 (0 outside the curve).
 
-    That is the official sum: 101 points times 0.01, so a curve at precision 1 throughout scores 1.01; and a
-    curve with a single recall value scores 0. Both are kept for comparability.
+    The official code has 101 points, too, so that precision 1 everywhere gives 1.01. A curve with a single value of
+    recall gives 0. Both are kept so that scores can be compared.
     """
     recalls, first = np.unique(recall, return_index=True)
     if len(recalls) < 2:
@@ -282,9 +300,9 @@ def average_precision(precision: Array, recall: Array) -> float:
 
 
 def recall_at_half_precision(precision: Array, recall: Array) -> float:
-    """R50: recall interpolated at precision 0.5, or at the lowest precision if higher; 0 out of reach.
+    """R50: recall interpolated at precision 0.5, or at the lowest precision if that is higher; 0 if none is as high.
 
-    A threshold that nothing passes counts as a point of precision and recall 0, as in `edgesEvalDir.m`.
+    A threshold that no pixel passes counts as a point of precision and recall 0, as in `edgesEvalDir.m`.
     """
     recalls, first = np.unique(recall, return_index=True)
     precisions, again = np.unique(precision[first], return_index=True)
@@ -293,7 +311,19 @@ def recall_at_half_precision(precision: Array, recall: Array) -> float:
 
 @dataclass(frozen=True)
 class BoundaryResult:
-    """Scores of a set of images; every number in [0, 1] but the counts `images` and `thresholds`."""
+    """Scores of a set of images in [0, 1], and the numbers of images and thresholds.
+
+    Attributes:
+        ods, ods_threshold, ods_precision, ods_recall: F with the best threshold for all images, and its point.
+        ois, ois_precision, ois_recall: F with the best threshold for each image.
+        ap: Average precision; see `average_precision`.
+        r50: Recall at precision 0.5; see `recall_at_half_precision`.
+        images, thresholds: Numbers of images and of thresholds.
+        protocol: The conventions; see `BoundaryProtocol.describe`.
+        total: Sums of the counts over the images.
+        counts: Counts of each image by its name.
+        levels: The thresholds `[T]`.
+    """
 
     ods: float
     ods_threshold: float
@@ -312,19 +342,19 @@ class BoundaryResult:
     levels: Array = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores and the protocol, without the counts behind them."""
+        """The scores and the protocol, without counts and levels."""
         behind = {"total", "counts", "levels"}
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in behind}
 
     def curve(self) -> pd.DataFrame:
-        """The precision-recall curve: one row a threshold."""
+        """The precision-recall curve, with a row for each threshold."""
         import pandas as pd
 
         columns = {"threshold": self.levels, "recall": self.total.recall, "precision": self.total.precision}
         return pd.DataFrame({**columns, "f": self.total.f})
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row an image: the best point of its own curve (interpolated, as in `eval_bdry_img.txt`)."""
+        """A row for each image: the best point of its curve, interpolated as in `eval_bdry_img.txt`."""
         import pandas as pd
 
         rows = []
@@ -334,18 +364,22 @@ class BoundaryResult:
 
 
 class BoundaryScores:
-    """Gathers counts image by image: `update` or `add`, then `compute`."""
+    """Collects counts image by image by `update` or `add`; `compute` returns the scores."""
 
     def __init__(self, protocol: BoundaryProtocol | None = None) -> None:
         self.protocol = protocol or BoundaryProtocol()
         self._counts: dict[str, BoundaryCounts] = {}
 
     def update(self, name: str, soft: Array, truths: Sequence[Array]) -> None:
-        """Count one image: a soft map [H, W] in [0, 1] and its annotators' maps, bool [H, W]."""
+        """Count one image, given its soft map `[H, W]` in [0, 1] and the maps of its annotators, bool `[H, W]`."""
         self.add(name, count_boundaries(soft, truths, self.protocol))
 
     def add(self, name: str, counts: BoundaryCounts) -> None:
-        """Add counts made elsewhere, by another process or an earlier run, with the same protocol."""
+        """Add the counts of an image that another process or an earlier run made by the same protocol.
+
+        Raises:
+            GmaeToolsError: The image was added before, or the number of thresholds differs.
+        """
         if name in self._counts:
             raise GmaeToolsError(f"image {name} was already counted: every image counts once")
         if len(counts.prediction) != self.protocol.thresholds:
@@ -354,7 +388,11 @@ class BoundaryScores:
         self._counts[name] = counts
 
     def compute(self) -> BoundaryResult:
-        """The scores of all images so far. Raises GmaeToolsError when there are none."""
+        """The scores of all images so far.
+
+        Raises:
+            GmaeToolsError: There are no images.
+        """
         if not self._counts:
             raise GmaeToolsError("nothing to score: no image was counted")
         counts = dict(sorted(self._counts.items()))

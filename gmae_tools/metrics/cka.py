@@ -1,7 +1,8 @@
-"""Linear CKA: how much alike two sets of features of the same pictures are, up to rotation, scale and shift.
+"""Linear CKA: similarity of two sets of features of the same pictures, up to rotation, scale and shift.
 
 `MinibatchCKA` averages an unbiased estimate of HSIC over batches, so its expectation does not depend on the size of the
-batches. The usual biased CKA does: for few pictures and many dimensions it goes to 1 even for unrelated features.
+batches. The usual CKA is biased: for few pictures and many dimensions it approaches 1 even for unrelated features.
+
 Sources: HSIC_1 of Song et al. (Feature selection via dependence maximization, JMLR 2012, eq. 5), in batches as Nguyen
 et al. (arXiv 2010.15327, eq. 2); CKA of Kornblith et al. (arXiv 1905.00414).
 """
@@ -11,17 +12,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LEAST_BATCH = 4  # pictures; HSIC_1 compares four different ones
-_CONSTANT = 1e-12  # variance over mean square, below which features are the same for all pictures
+LEAST_BATCH = 4  # pictures, because HSIC_1 compares four different ones
+_CONSTANT = 1e-12  # ratio of variance to mean square below which features count as equal for all pictures
 
 
 def unbiased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741 - the letters of the papers
-    """HSIC_1 `[...]` of two symmetric kernel matrices `[..., n, n]`, n >= 4; its expectation is HSIC itself.
+    """HSIC_1 `[...]` of two symmetric kernel matrices `[..., n, n]`, n >= 4, an unbiased estimate of HSIC.
 
-    Unbiased means that it is below 0 now and then where nothing is in common.
+    Because it is unbiased, it is sometimes negative for unrelated features.
 
     Raises:
-        ValueError: fewer than four pictures.
+        ValueError: There are fewer than four pictures.
     """
     n = k.shape[-1]
     if n < LEAST_BATCH:
@@ -36,29 +37,29 @@ def unbiased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741 - the letters o
 
 
 class MinibatchCKA:
-    """Linear CKA of many pictures, a batch at a time; leading dimensions are pairs of feature sets side by side.
+    """Linear CKA of many pictures, batch by batch. Leading dimensions are independent pairs of feature sets.
 
-    Batches should be random, and of about equal size, since they count alike.
+    Batches should be random and of about equal size, because each has the same weight.
     """
 
     def __init__(self) -> None:
-        self._terms: list[Tensor] = []  # for each batch HSIC of (x, y), (x, x) and (y, y): [3, ...]
+        self._terms: list[Tensor] = []  # HSIC of (x, y), (x, x) and (y, y) of each batch, [3, ...]
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add a batch.
 
         Args:
-            x, y: features `[..., n, D]` and `[..., n, D']` of the same n >= 4 pictures, in any units.
+            x, y: Features `[..., n, D]` and `[..., n, D']` of the same n >= 4 pictures.
         """
         k, l = _linear_kernel(x), _linear_kernel(y)  # noqa: E741
         self._terms.append(torch.stack([unbiased_hsic(k, l), unbiased_hsic(k, k), unbiased_hsic(l, l)]))
 
     def compute(self) -> Tensor:
-        """CKA `[...]`, at most about 1; NaN where features are the same for all pictures."""
+        """CKA `[...]`, at most about 1; NaN if features are equal for all pictures."""
         return _ratio(torch.stack(self._terms).mean(0))
 
     def standard_error(self) -> Tensor:
-        """Of `compute` `[...]`, by leaving out one batch after the other (jackknife); NaN for a single batch."""
+        """Standard error of `compute` `[...]` by the jackknife over batches; NaN for a single batch."""
         terms = torch.stack(self._terms)  # [batches, 3, ...]
         count = len(terms)
         if count < 2:
@@ -68,7 +69,7 @@ class MinibatchCKA:
 
 
 def _linear_kernel(x: Tensor) -> Tensor:
-    """Inner products `[..., n, n]` of features less their mean, which HSIC_1 does not see but rounding does."""
+    """Inner products `[..., n, n]` of features minus their mean. HSIC_1 ignores the mean, rounding errors do not."""
     x = x.double()
     centred = x - x.mean(-2, keepdim=True)
     constant = centred.square().mean((-2, -1)) <= _CONSTANT * x.square().mean((-2, -1))
@@ -77,6 +78,6 @@ def _linear_kernel(x: Tensor) -> Tensor:
 
 
 def _ratio(terms: Tensor) -> Tensor:
-    """CKA `[...]` from the three HSIC `[3, ...]`."""
+    """CKA `[...]` of the three HSIC `[3, ...]`."""
     across, own_x, own_y = terms
     return across / (own_x * own_y).sqrt()

@@ -1,4 +1,4 @@
-"""Class-agnostic detection scores of boxes, as COCO has them (`useCats = 0`), by faster-coco-eval.
+"""Class-agnostic detection scores of boxes as in COCO (`useCats = 0`), computed by faster-coco-eval.
 
 Source: Lin et al., "Microsoft COCO: Common objects in context", ECCV 2014, and its `cocoeval.py`.
 """
@@ -12,14 +12,15 @@ import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
 
-_KEYS = {"ap": 0, "ap50": 1, "ar100": 8}  # places in the list of COCO's figures
+_KEYS = {"ap": 0, "ap50": 1, "ar100": 8}  # positions in the list of COCO's scores
 
 
 class Detections(NamedTuple):
-    """What was found in an image.
+    """The detections in an image.
 
-    boxes: [n, 4], x0, y0, x1, y1 in pixels, half-open.
-    scores: [n], higher is surer; only their order matters, over all images.
+    Attributes:
+        boxes: x0, y0, x1, y1 in pixels, half-open, `[n, 4]`.
+        scores: Confidences `[n]`, of which only the order among all images matters.
     """
 
     boxes: np.ndarray
@@ -30,14 +31,14 @@ def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.nd
     """AP (mean over IoU 0.5, 0.55, ..., 0.95), AP50 and AR100 of boxes without classes, each in [0, 1].
 
     Args:
-        found: by image id; an image that is not there has no detections.
-        truths: the boxes [n, 4] to be found, by image id.
+        found: Detections by image id. An image without entry has no detections.
+        truths: Boxes to find, `[n, 4]`, by image id.
 
     Returns:
-        `{"ap": ..., "ap50": ..., "ar100": ...}`; None where there is no box to be found at all.
+        `{"ap": ..., "ap50": ..., "ar100": ...}`; None if there is no box to find in any image.
 
     Raises:
-        GmaeToolsError: faster-coco-eval is not installed, or detections are of an image that is not among the truths.
+        GmaeToolsError: `faster-coco-eval` is not installed, or detections are of an image that is not among the truths.
     """
     try:
         from faster_coco_eval import COCO, COCOeval_faster

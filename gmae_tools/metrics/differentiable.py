@@ -1,4 +1,4 @@
-"""SSIM of tensors, which can serve as a loss."""
+"""SSIM of tensors with gradients, for use in a loss."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from gmae_tools.metrics.pictures import C1, C2, SSIM_WINDOW
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity of each pair of pictures `[B]`, equal to `metrics.pictures.ssim`, with gradients.
+    """Structural similarity of each pair of pictures `[B]`, equal to `metrics.pictures.ssim`.
 
     Args:
-        a, b: `[B, C, H, W]` in [0, 1], both sides of at least 7 px.
+        a, b: Pictures `[B, C, H, W]` in [0, 1], with sides of at least 7 px.
     """
     mean_a, mean_b = _window_means(a), _window_means(b)
     unbiased = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
@@ -23,7 +23,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _window_means(x: Tensor) -> Tensor:
-    """Means over all squares that fit. Sums of shifted pictures are faster than torch's pooling and convolution."""
+    """Means over all windows. Sums of shifted pictures are faster than torch's pooling and convolution."""
     for side in (-2, -1):
         fits = x.shape[side] - SSIM_WINDOW + 1
         shifted = (x.narrow(side, shift, fits) for shift in range(1, SSIM_WINDOW))

@@ -1,6 +1,6 @@
-"""Whether soft maps were exported as they were meant: mistakes that scores would hide, found by the levels of the maps.
+"""Checks of the levels of soft maps, which find mistakes of export that scores would hide.
 
-Edge maps and figure maps are checked alike. What can only be a mistake is refused; what may be one is warned of.
+Maps of edges and of foregrounds are checked. Certain mistakes are refused, and possible ones logged as warnings.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
 
-FAINT = 1 / 255  # the brightest pixel of maps of 0 and 1 in 8 bits, and of 0 to 255 in 16
-DIM = 0.25  # the brightest pixel of maps that leave most thresholds unused
-_INVERTED_SHARE, _INVERTED_CONTRAST = 0.75, -0.05  # of maps that are darker on the truth than elsewhere, and how much
-_BRIGHT = 0.5  # mean of a map of thin lines that is inverted
+FAINT = 1 / 255  # brightest pixel of maps of 0 and 1 in 8 bits, and of 0 to 255 in 16 bits
+DIM = 0.25  # brightest pixel of maps with which most thresholds find nothing
+_INVERTED_SHARE, _INVERTED_CONTRAST = 0.75, -0.05  # least share of darker maps, and largest contrast, if inverted
+_BRIGHT = 0.5  # least mean of an inverted map of thin lines
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ class MapLevels:
     """The levels of one map, in [0, 1].
 
     Attributes:
-        lowest, highest, mean: over all pixels.
-        contrast: mean on the truth less mean elsewhere; None where that was not looked at, or either is empty.
+        lowest, highest, mean: Values over all pixels.
+        contrast: Mean inside the mask minus mean outside; None without a mask, or if either part is empty.
     """
 
     lowest: float
@@ -37,7 +37,7 @@ class MapLevels:
 
     @classmethod
     def of(cls, soft: np.ndarray, truth: np.ndarray | None = None) -> MapLevels:
-        """Measure a map `[H, W]`, and how it stands out on a mask, bool `[H, W]`."""
+        """Measure a map `[H, W]`, and its contrast on a mask, bool `[H, W]`."""
         contrast = None
         if truth is not None and truth.any() and not truth.all():
             contrast = float(soft[truth].mean() - soft[~truth].mean())
@@ -45,15 +45,15 @@ class MapLevels:
 
 
 def check_levels(levels: Mapping[str, MapLevels], *, thin: bool = False, stretched: bool = False) -> None:
-    """Refuse or warn of maps that cannot be scored as they are meant; warnings are logged.
+    """Refuse maps that were certainly exported wrongly, and log warnings of maps that may have been.
 
     Args:
-        levels: of each map, by its name.
-        thin: whether the maps are of thin lines, which cover little of a picture.
-        stretched: whether each map is stretched to the whole range before it is scored.
+        levels: Levels of each map by its name.
+        thin: Whether the maps contain thin lines, which cover a small part of a picture.
+        stretched: Whether each map is stretched to the whole range before it is scored.
 
     Raises:
-        GmaeToolsError: no map is brighter than 1 of 255, which is so of maps of 0 and 1, and of 8 bits stored in 16.
+        GmaeToolsError: No map is brighter than 1 of 255, as with maps of 0 and 1, or with 8 bits stored in 16.
     """
     if not levels:
         return

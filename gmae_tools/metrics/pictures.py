@@ -1,4 +1,4 @@
-"""PSNR and SSIM of two pictures, in a few megabytes of memory whatever the size of the pictures."""
+"""PSNR and SSIM of two pictures of any size, in a few megabytes of memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-STRIP_PIXELS = 1 << 14  # strips of rows that stay in the cache
-SSIM_WINDOW = 7  # pixels; with C1, C2 the defaults of skimage and of Wang et al. (2004), at data range 1
+STRIP_PIXELS = 1 << 14  # of a strip of rows, which then stays in the cache
+SSIM_WINDOW = 7  # px; as C1 and C2 the default of skimage and of Wang et al. (2004) at data range 1
 C1 = 0.01**2
 C2 = 0.03**2
 _LEVELS = 255.0  # the peak of 8-bit pictures
@@ -18,11 +18,10 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB, for a peak of 1: higher is more similar, `inf` for equal pictures.
 
     Args:
-        a: floating point in [0, 1], `[H, W, C]` or `[H, W]`; all channels count alike.
-        b: the same shape and range.
+        a, b: Pictures of one shape, `[H, W, C]` or `[H, W]`, floating point in [0, 1]. Channels have equal weights.
 
     Raises:
-        ValueError: shapes differ, a picture is empty or not floating point.
+        ValueError: Shapes differ, or a picture is empty or not floating point.
     """
     _check(a, b)
     squares = 0.0
@@ -33,19 +32,17 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean structural similarity, at most 1 (equal pictures); the mean over channels for colour.
+    """Mean structural similarity over windows and channels, at most 1, which equal pictures have.
 
-    Equal to `skimage.metrics.structural_similarity(a, b, channel_axis=-1, data_range=1)` in float64: uniform
-    window of 7 x 7 pixels, sample covariances, windows that fit inside the picture only. In a picture with a
-    side shorter than 7 pixels the window is the largest odd one that fits (6 -> 5, 4 -> 3); below 3 pixels
-    there is no structure to compare and the result is NaN.
+    The result equals `skimage.metrics.structural_similarity(a, b, channel_axis=-1, data_range=1)` in float64: uniform
+    windows of 7 x 7 pixels inside the picture, with sample covariances. If a side is shorter than 7 pixels, the window
+    is the largest odd one that fits (5 for 6, 3 for 4). Below 3 pixels the result is NaN.
 
     Args:
-        a: floating point in [0, 1], `[H, W, C]` or `[H, W]`.
-        b: the same shape and range.
+        a, b: Pictures of one shape, `[H, W, C]` or `[H, W]`, floating point in [0, 1].
 
     Raises:
-        ValueError: shapes differ, a picture is empty or not floating point.
+        ValueError: Shapes differ, or a picture is empty or not floating point.
     """
     _check(a, b)
     height, width = a.shape[:2]
@@ -62,17 +59,17 @@ class StreamingSimilarity:
     The results equal `psnr` and `ssim` of the whole pictures.
 
     Args:
-        height, width: of the whole pictures in pixels.
+        height, width: Size of the whole pictures in pixels.
     """
 
     def __init__(self, height: int, width: int) -> None:
         self._window = _window_side(height, width)
-        self._tail: tuple[np.ndarray, np.ndarray] | None = None  # rows that the next strip's windows begin in
+        self._tail: tuple[np.ndarray, np.ndarray] | None = None  # last rows, in which windows of the next strip begin
         self._squares, self._samples = 0.0, 0
         self._ssim, self._windows = 0.0, 0
 
     def update(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Add the next rows of both pictures, uint8 `[h, W, 3]`; the first strip has at least 7 rows, or all."""
+        """Add the next rows of both pictures, uint8 `[h, W, 3]`; the first strip has at least 7 rows or all rows."""
         difference = np.subtract(a, b, dtype=np.float32).ravel()
         self._squares += float(np.vdot(difference, difference.astype(np.float64))) / _LEVELS**2
         self._samples += a.size
@@ -86,13 +83,13 @@ class StreamingSimilarity:
         self._tail = (a[rows:], b[rows:])
 
     def compute(self) -> tuple[float, float]:
-        """PSNR in dB (`inf` for equal pictures) and SSIM (NaN where a side is shorter than 3 px)."""
+        """PSNR in dB (`inf` for equal pictures) and SSIM (NaN if a side is shorter than 3 px)."""
         peak_ratio = math.inf if self._squares == 0 else -10 * math.log10(self._squares / self._samples)
         return peak_ratio, self._ssim / self._windows if self._windows else math.nan
 
 
 def _window_side(height: int, width: int) -> int:
-    """Side of the window of SSIM in pixels: the largest odd one up to `SSIM_WINDOW` that fits."""
+    """Side of the windows of SSIM in pixels: the largest odd number up to `SSIM_WINDOW` that fits."""
     side = min(SSIM_WINDOW, height, width)
     return side - 1 + side % 2
 

@@ -1,4 +1,4 @@
-"""Foreground maps against masks: F-beta, MAE, S-measure, E-measure, IoU and accuracy, as saliency benchmarks have them.
+"""Scores of foreground maps by masks, as in saliency benchmarks: F-beta, MAE, S-measure, E-measure, IoU and accuracy.
 
     scores = RegionScores()
     for name, soft, truth in images:
@@ -6,9 +6,9 @@
     result = scores.compute()
     result.max_f_beta, result.to_dict(), result.to_pandas(), result.curve()
 
-Everything that has a threshold is counted in one histogram of 256 levels an image. An image whose mask has no
-foreground has F-beta 0, E-measure and S-measure as in their papers, by the background alone, and IoU 1 if nothing is
-predicted either, else 0; CorLoc leaves it out.
+Scores over thresholds are computed from one histogram of 256 levels per image. For an image whose mask has no
+foreground, F-beta is 0, E-measure and S-measure depend on the background alone, as in their papers, IoU is 1 if nothing
+is predicted and 0 otherwise, and CorLoc ignores the image.
 
 Sources: F-beta, Achanta et al., CVPR 2009. S-measure, Fan et al., ICCV 2017. E-measure, Fan et al., IJCAI 2018. CorLoc,
 Deselaers, Alexe and Ferrari, ECCV 2010. Conventions where papers leave a choice are those of PySODMetrics, with one
@@ -36,17 +36,21 @@ Threshold = float | Literal["otsu"]
 
 BETA_SQUARED = 0.3
 LEVELS = 256  # of an 8-bit map
-HIT = 0.5  # least IoU of a box that was found
+HIT = 0.5  # least IoU of a correct box
 _EPS = float(np.spacing(1.0))
 
 
 @dataclass(frozen=True)
 class RegionProtocol:
-    """How maps are scored.
+    """Conventions of the benchmark.
 
-    min_max: whether each map is first stretched to span 0 to 1 (PySODMetrics does so, TokenCut's script does not).
-    threshold: of the binary mask for IoU and accuracy: pixels at or above a number, or each map's own by Otsu's method.
-    thresholds: number n of thresholds k / 255, k = 0..n-1, for F-beta and E-measure; PySODMetrics has all 256.
+    Attributes:
+        min_max: Whether each map is first stretched to span 0 to 1 (as in PySODMetrics, but not in TokenCut's script).
+        threshold: Least value of the pixels of the mask for IoU and accuracy, or `otsu` to compute it for each map.
+        thresholds: Number n of thresholds k / 255, k = 0..n-1, for F-beta and E-measure; 256 in PySODMetrics.
+
+    Raises:
+        GmaeToolsError: A value is out of its range.
     """
 
     min_max: bool = False
@@ -60,7 +64,7 @@ class RegionProtocol:
             raise GmaeToolsError(f"the number of thresholds lies in 1 to {LEVELS}, not {self.thresholds}")
 
     def levels(self) -> Array:
-        """The thresholds [T], ascending, in [0, 1]."""
+        """The thresholds `[T]`, ascending, in [0, 1]."""
         return np.arange(self.thresholds) / (LEVELS - 1)
 
     def describe(self) -> dict[str, Any]:
@@ -76,10 +80,10 @@ class RegionProtocol:
 
 
 def check_map(soft: Array) -> Array:
-    """Check a map and return it as float64 [H, W].
+    """Check a map and return it as float64 `[H, W]`.
 
     Raises:
-        GmaeToolsError: the array is not a map [H, W], or has values that are not finite or not in [0, 1].
+        GmaeToolsError: The array is not a map `[H, W]`, or has values that are not finite or not in [0, 1].
     """
     soft = np.asarray(soft, float)
     if soft.ndim != 2 or not soft.size:
@@ -92,16 +96,16 @@ def check_map(soft: Array) -> Array:
 
 
 def stretch(soft: Array) -> Array:
-    """A map [H, W] stretched so that it spans 0 to 1; one of a single level is left as it is."""
+    """A map `[H, W]` stretched so that it spans 0 to 1. A map of a single level does not change."""
     low, high = soft.min(), soft.max()
     return np.asarray((soft - low) / (high - low)) if high > low else soft
 
 
 def binarize(soft: Array, threshold: Threshold) -> Array:
-    """The mask bool [H, W] of a map [H, W] in [0, 1]: pixels at or above the threshold.
+    """The mask bool `[H, W]` of the pixels of a map `[H, W]` in [0, 1] that are at or above the threshold.
 
-    `otsu` splits the 256 levels of the map so that the variance between both sides is largest; a map of a single level
-    cannot be split, and is all foreground from 0.5 on.
+    `otsu` splits the 256 levels of the map so that the variance between both parts is largest. A map of a single level
+    is all foreground if that is at least 0.5, else all background.
     """
     if threshold != "otsu":
         return np.asarray(soft >= threshold)
@@ -114,7 +118,7 @@ def binarize(soft: Array, threshold: Threshold) -> Array:
 
 
 def box_iou(box: Array, boxes: Array) -> Array:
-    """IoU [n] of one box [4] with others [n, 4]; boxes are x0, y0, x1, y1 in pixels, half-open."""
+    """IoU `[n]` of one box `[4]` with others `[n, 4]`; boxes are x0, y0, x1, y1 in pixels, half-open."""
     box, boxes = np.asarray(box, float), np.asarray(boxes, float).reshape(-1, 4)
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     shared = np.prod(np.maximum(sides, 0), axis=1)
@@ -127,11 +131,16 @@ def box_iou(box: Array, boxes: Array) -> Array:
 
 @dataclass(frozen=True)
 class RegionMetrics:
-    """The scores of one image, and its curves over the thresholds; every number in [0, 1].
+    """Scores of one image, all in [0, 1].
 
-    precision, recall, f_beta, e_measure: arrays [T], one entry a threshold, ascending.
-    e_adaptive: E-measure at twice the mean of the map (at most 1).
-    hit: whether the predicted box was right; None where there is no box to find.
+    Attributes:
+        precision, recall, f_beta, e_measure: Curves `[T]` over the thresholds, ascending.
+        e_adaptive: E-measure at twice the mean of the map (at most 1).
+        mae: Mean absolute error of the map.
+        s_measure: Structure measure of the map.
+        iou, mean_iou: IoU of the foreground, and the mean of that and the IoU of the background.
+        accuracy: Share of correct pixels of the mask.
+        hit: Whether the predicted box is correct; None if there is no box to find.
     """
 
     precision: Array
@@ -155,14 +164,17 @@ def score_regions(
     box: Array | None = None,
     truth_boxes: Array | None = None,
 ) -> RegionMetrics:
-    """Score one map [H, W] in [0, 1] against its mask, bool [H, W].
+    """Score one map by its mask.
 
     Args:
-        box: the predicted box [4] (x0, y0, x1, y1 in pixels, half-open), None if there is none.
-        truth_boxes: [n, 4] the boxes of which any is to be found; without them boxes are not scored.
+        soft: Map `[H, W]` in [0, 1].
+        truth: Mask, bool `[H, W]`.
+        protocol: Conventions; None for the default ones.
+        box: Predicted box `[4]` (x0, y0, x1, y1 in pixels, half-open); None if there is none.
+        truth_boxes: Boxes `[n, 4]`, one of which has to be found; None to score no box.
 
     Raises:
-        GmaeToolsError: shapes differ, or the map is not finite or not in [0, 1].
+        GmaeToolsError: Shapes differ, or the map is not finite or not in [0, 1].
     """
     protocol = protocol or RegionProtocol()
     soft, truth = _checked(soft, truth)
@@ -207,23 +219,23 @@ def _quantize(soft: Array) -> Array:
 
 
 def _passing(soft: Array, truth: Array) -> tuple[Array, Array]:
-    """How many pixels of the foreground, and of all, are at or above each of the 256 levels: int [256] each."""
+    """Numbers of pixels of the foreground, and of all pixels, at or above each of the 256 levels: int `[256]` each."""
     counts = np.bincount((_quantize(soft) + np.uint16(LEVELS) * truth).ravel(), minlength=2 * LEVELS)
     background, foreground = counts.reshape(2, LEVELS)[:, ::-1].cumsum(1)[:, ::-1]
     return foreground, foreground + background
 
 
 def _e_measure(hits: Array, predicted: Array, foreground: int, size: int) -> Array:
-    """Enhanced alignment of binary masks with the truth, computed from counts of pixels.
+    """Enhanced alignment of binary masks with the truth, computed from numbers of pixels.
 
     Args:
-        hits, predicted: pixels of the foreground that are predicted, and all predicted pixels; any shape.
-        foreground, size: pixels of the foreground, and of the image.
+        hits, predicted: Numbers of predicted pixels of the foreground, and of all predicted pixels, in any shape.
+        foreground, size: Numbers of pixels of the foreground, and of the image.
     """
-    if foreground in (0, size):  # nothing to align: the share of pixels that are right
+    if foreground in (0, size):  # without two parts, the share of correct pixels
         aligned = (size - predicted) if foreground == 0 else predicted
         return np.asarray(aligned / max(size - 1, 1))
-    here, there = predicted / size, foreground / size  # the means, which are subtracted first
+    here, there = predicted / size, foreground / size  # the means, which are subtracted from both masks
     total = np.zeros(np.shape(hits))
     for prediction, truth, pixels in (
         (1 - here, 1 - there, hits),
@@ -246,7 +258,7 @@ def _s_measure(soft: Array, truth: Array) -> float:
 
 
 def _uniformity(values: Array) -> float:
-    """How close to 1, and how equal, the pixels of an object are."""
+    """A measure of how close to 1 and how uniform the pixels of an object are."""
     deviation = values.std(ddof=1) if values.size > 1 else 0.0
     mean = values.mean()
     return float(2 * mean / (mean**2 + 1 + deviation + _EPS))
@@ -265,7 +277,7 @@ def _regions(soft: Array, truth: Array) -> float:
 
 
 def _similarity(soft: Array, truth: Array) -> float:
-    """SSIM of two parts of a picture as a whole, without the constants."""
+    """SSIM of two parts of pictures as a whole, without its constants."""
     mean_soft, mean_truth = soft.mean(), truth.mean()
     from_soft, from_truth = soft - mean_soft, truth - mean_truth
     degrees = soft.size - 1 + _EPS
@@ -277,7 +289,7 @@ def _similarity(soft: Array, truth: Array) -> float:
 
 
 def _overlap(mask: Array, truth: Array) -> dict[str, float]:
-    """IoU of the foreground, mean IoU of foreground and background, and the share of right pixels."""
+    """IoU of the foreground, mean IoU of foreground and background, and the share of correct pixels."""
     foreground, background = _iou(mask, truth), _iou(~mask, ~truth)
     return {"iou": foreground, "mean_iou": (foreground + background) / 2, "accuracy": float((mask == truth).mean())}
 
@@ -300,11 +312,18 @@ _MEANS = ("mae", "s_measure", "iou", "mean_iou", "accuracy")
 
 @dataclass(frozen=True)
 class RegionResult:
-    """Scores of a set of images; every number in [0, 1] but the count `images`.
+    """Scores of a set of images in [0, 1], and the number of images.
 
-    e_measure: mean of the E-measure over the thresholds; e_measure_max and e_measure_adaptive are the other two in use.
-    mean_iou: mean of the IoUs of foreground and background.
-    corloc: share of the images with a box to find whose predicted box has an IoU >= 0.5 with any; None without boxes.
+    Attributes:
+        max_f_beta, mean_f_beta: Maximum and mean of F-beta over the thresholds.
+        e_measure, e_measure_max, e_measure_adaptive: Mean and maximum of the E-measure over the thresholds, and its
+            value at twice the mean of each map.
+        mae, s_measure, iou, mean_iou, accuracy: Means over the images; see `RegionMetrics`.
+        corloc: Share of correct boxes among the images with a box to find; None without such images.
+        images: Number of images.
+        protocol: The conventions; see `RegionProtocol.describe`.
+        metrics: Scores of each image by its name.
+        levels: The thresholds `[T]`.
     """
 
     max_f_beta: float
@@ -329,14 +348,14 @@ class RegionResult:
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in behind}
 
     def curve(self) -> pd.DataFrame:
-        """Averages over the images, one row a threshold."""
+        """Averages over the images, with a row for each threshold."""
         import pandas as pd
 
         names = ("precision", "recall", "f_beta", "e_measure")
         return pd.DataFrame({"threshold": self.levels, **{name: _average(self.metrics, name) for name in names}})
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row an image: `max_f_beta` at its own best threshold, `hit` empty where there is no box to find."""
+        """A row for each image, with `max_f_beta` at its best threshold; `hit` is empty if there is no box to find."""
         import pandas as pd
 
         rows = [
@@ -354,18 +373,22 @@ class RegionResult:
 
 
 class RegionScores:
-    """Collects metrics image by image: `update`, `add` or `merge`, then `compute`."""
+    """Collects metrics image by image by `update`, `add` or `merge`; `compute` returns the scores."""
 
     def __init__(self, protocol: RegionProtocol | None = None) -> None:
         self.protocol = protocol or RegionProtocol()
         self._metrics: dict[str, RegionMetrics] = {}
 
     def update(self, name: str, soft: Array, truth: Array, **boxes: Array | None) -> None:
-        """Score one image: see `score_regions`."""
+        """Score one image; see `score_regions`."""
         self.add(name, score_regions(soft, truth, self.protocol, **boxes))
 
     def add(self, name: str, metrics: RegionMetrics) -> None:
-        """Add metrics that another process computed with the same protocol."""
+        """Add the metrics of an image that another process computed by the same protocol.
+
+        Raises:
+            GmaeToolsError: The image was added before, or the number of thresholds differs.
+        """
         if name in self._metrics:
             raise GmaeToolsError(f"image {name} was already scored: every image counts once")
         if len(metrics.f_beta) != self.protocol.thresholds:
@@ -373,7 +396,7 @@ class RegionScores:
         self._metrics[name] = metrics
 
     def merge(self, other: RegionScores) -> None:
-        """Add the metrics that another `RegionScores` has collected."""
+        """Add all metrics of another `RegionScores`."""
         if other.protocol != self.protocol:
             raise GmaeToolsError("scores of different protocols cannot be merged")
         for name, metrics in other._metrics.items():
@@ -383,7 +406,7 @@ class RegionScores:
         """The scores of all images so far.
 
         Raises:
-            GmaeToolsError: there is no image.
+            GmaeToolsError: There is no image.
         """
         if not self._metrics:
             raise GmaeToolsError("nothing to score: no image was counted")
@@ -406,5 +429,5 @@ class RegionScores:
 
 
 def _average(metrics: Mapping[str, RegionMetrics], name: str) -> Array:
-    """Mean over the images, [T] or a number."""
+    """Mean over the images, `[T]` or a number."""
     return np.asarray(np.mean([getattr(each, name) for each in metrics.values()], axis=0))

@@ -1,1 +1,1 @@
-"""Pretraining: objective, schedule and loop."""
+"""Pretraining: objectives, samples, schedule and loop."""

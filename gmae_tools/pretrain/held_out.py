@@ -1,4 +1,4 @@
-"""Held-out photographs of a run, and how well a model does on them."""
+"""Held-out photographs of a run, and measurements of a model on them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gmae_tools.camera import project
 from gmae_tools.datasets.photos import PhotoStore, center_crop
+from gmae_tools.mae import cosines
 from gmae_tools.model import GMAE, Autoencoder
-from gmae_tools.pretrain.objectives.siamese import cosines
 from gmae_tools.pretrain.reconstruction import psnr_of_hidden, reconstruct
 from gmae_tools.pretrain.sampling import MASKED, sample_masks
 from gmae_tools.splatting import Backend, rasterize
@@ -36,7 +36,7 @@ class HeldOut:
     # --- measurements ---------------------------------------------------------------------------------
 
     def metrics(self, model: Autoencoder, names: Sequence[str], size: int) -> dict[str, float]:
-        """The measurements `names` of pictures of `size` px: those of `psnr`, or `matched`. Empty without pictures."""
+        """The measurements `names`, results of `psnr` or of `matched`, on pictures of `size` px; empty without any."""
         if "matched" in names:
             return self.matched(model, size)
         return self.psnr(model, size, hidden_only="psnr" not in names)
@@ -96,7 +96,7 @@ class HeldOut:
         crops = [center_crop(self.photos.photo(int(self.indices[number])), size) for number in numbers]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
 
-    # --- what a model makes of them -------------------------------------------------------------------
+    # --- results of a model ---------------------------------------------------------------------------
 
     def hidden(self, model: Autoencoder, images: Tensor, numbers: np.ndarray, ratio: float = MASKED) -> Tensor:
         """Hidden patches of pictures, bool `[b, N]`; a share `ratio` of them, chosen by the numbers `[b]`."""

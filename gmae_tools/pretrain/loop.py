@@ -2,7 +2,7 @@
 
 A run is a folder: `pretrain.json` (the configuration), `log.jsonl` (loss and held-out measurements), `state.pt` (all
 that is needed to continue), `model/` (the newest checkpoint, ready for `--checkpoint`) and `samples.png` (held-out
-pictures). Several machines share that folder. Decoded photographs are in a cache outside, which all runs share.
+pictures). Several machines share this folder. Decoded photographs are in a cache elsewhere, which all runs share.
 
 Which photographs a step sees, and how they are cropped and masked, follows from (seed, sample number) alone, and the
 loss is a mean over samples. Therefore neither the number of processes nor accumulation nor an interruption changes the
@@ -52,7 +52,7 @@ CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "
 
 Compile = Literal["auto", "on", "off"]
 
-# Values of settings that `pretrain.json` of older versions lacks, by their place in it: what those versions did.
+# Values of settings that are missing in `pretrain.json` of older versions, which behaved according to these values.
 _FORMERLY = {
     "model.query_start": "grid",
     "objective.name": GMAEObjective.name,
@@ -67,6 +67,7 @@ _FORMERLY = {
 # How long processes wait for one that decodes a data set or evaluates. If a process dies, the others end at once.
 _PATIENCE = timedelta(days=2)
 _BATCHES_AHEAD = 3
+_BAR = "{l_bar}{bar}| [{elapsed}<{remaining}] {postfix}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is executed. It may change when a run is resumed, and changes the results by rounding errors at most.
+    """How a run is executed, which affects results by rounding errors at most, and may change when it is resumed.
 
     Args:
         backend: Backend of `rasterize`.
@@ -151,21 +152,18 @@ class Execution:
 
 
 def pretrain(
-    config: PretrainConfig,
-    out: Path,
-    *,
-    resume: bool = False,
-    device: str = "auto",
-    execution: Execution = Execution(),
+    config: PretrainConfig, out: Path, *, resume: bool = False, device: str = "auto", execution: Execution = Execution()
 ) -> Path:
-    """Run or continue a run; returns the folder of the finished checkpoint. A finished run is left as it is.
+    """Start or continue a run, and return the folder of its checkpoint. A finished run does not change.
 
     Args:
         config: What to learn.
         out: Folder of the run, made if missing.
-        resume: Continue the run in `out`, from the start if nothing was saved yet. Without it, `out` must hold no run.
-        device: `auto`, `cpu` or `cuda`.
-        execution: What may differ between the parts of an interrupted run, as may device and number of processes.
+        resume: Whether to continue the run in `out`, from the start if nothing was saved yet. If False, `out` must
+            contain no run.
+        device: `auto`, `cpu` or `cuda`. It may differ between the parts of an interrupted run, as may the number of
+            processes.
+        execution: How the run is executed.
 
     Raises:
         GmaeToolsError: The folder holds another run, the data cannot be read, or training diverged.
@@ -192,7 +190,7 @@ def pretrain(
 
 @contextmanager
 def _torch_as_before(device: torch.device) -> Iterator[None]:
-    """Let matrix products use TF32 on a GPU; restore that setting and the random state in the end."""
+    """Let matrix products use TF32 on a GPU. At the end, restore that setting and the random state."""
     precision = torch.get_float32_matmul_precision()
     with torch.random.fork_rng(range(torch.cuda.device_count()) if device.type == "cuda" else ()):
         try:
@@ -207,27 +205,6 @@ def _precision(wanted: str, device: torch.device) -> str:
     """Accelerate's name for the arithmetic."""
     bf16 = wanted == "bf16" or (wanted == "auto" and has_bf16(device))
     return "bf16" if bf16 else "no"
-
-
-def _compiles(wanted: Compile, device: torch.device) -> bool:
-    """Whether to compile. On a CPU compilation takes longer than it saves in a short run."""
-    return wanted == "on" or (wanted == "auto" and device.type == "cuda" and _has_triton())
-
-
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Let the transformer blocks be compiled when they are first used; parameters keep their names.
-
-    Blocks of equal shape share their code. The number of tokens is dynamic, because it changes with the masking ratio
-    from step to step and with the size of the pictures.
-    """
-    for name, part in model.named_modules():
-        if name.endswith(".blocks"):
-            for block in part.children():
-                block.compile(dynamic=True, backend=backend)
 
 
 def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
@@ -245,14 +222,6 @@ def _check_folder(config: PretrainConfig, out: Path, resume: bool) -> None:
         raise GmaeToolsError(f"{path}: damaged ({one_line(error)}); choose another --out") from None
     if changed:
         raise GmaeToolsError(f"{out} was begun with other settings ({', '.join(changed)}); use those, or another --out")
-
-
-def _recipe(config: PretrainConfig) -> dict[str, Any]:
-    """The configuration that is stored with the weights. It holds no paths, because checkpoints are shared."""
-    names: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
-    if config.warm_start and Path(config.warm_start).exists():
-        names["warm_start"] = Path(config.warm_start).name
-    return {**json.loads(config.to_json()), **names}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -280,22 +249,8 @@ class _Run:
         self.config, self.out, self.accelerator, self.execution = config, out, accelerator, execution
         if config.objective.splats:
             choose_backend(execution.backend, accelerator.device)  # refuses one that cannot render before any work
-        with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
-            self.photos = PhotoStore.open(config.data, execution.cache, progress=accelerator.is_main_process)
-        self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
-        self.held_out = HeldOut(self.photos, held_out, backend=execution.backend)
-        self._say(_describe(self.photos, len(self.train_indices), len(held_out), config.held_out))
-        torch.manual_seed(config.seed)
-        self.bare_model = config.objective.build(config.model)
-        if config.warm_start:
-            warm_start(self.bare_model, config.warm_start)
-        self.bare_model.to(accelerator.device)
-        if accelerator.device.type == "cpu":
-            use_plain_attention(self.bare_model)
-        if _compiles(execution.compile, accelerator.device):
-            compile_blocks(self.bare_model)
-        optimizers = build_optimizers(self.bare_model, config.optimizer)
-        self.model, *self.optimizers = accelerator.prepare(self.bare_model, *optimizers)
+        self._open_photographs()
+        self._build_model()
         self.step, self.seconds = 0, 0.0
         self._host_group = _host_group(accelerator)
         self._restore()
@@ -304,12 +259,36 @@ class _Run:
         place = Placement(accelerator.device, accelerator.process_index, accelerator.num_processes)
         self.maker = BatchMaker(self.photos, self.train_indices, plan, place)
 
+    def _open_photographs(self) -> None:
+        """Decode the photographs or map their cache, and hold some of them out."""
+        config, accelerator, execution = self.config, self.accelerator, self.execution
+        with accelerator.local_main_process_first():  # one process of a machine decodes, the others map its cache
+            self.photos = PhotoStore.open(config.data, execution.cache, progress=accelerator.is_main_process)
+        self.train_indices, held_out = held_out_split(self.photos.names, config.held_out)
+        self.held_out = HeldOut(self.photos, held_out, backend=execution.backend)
+        self._say(_describe(self.photos, len(self.train_indices), len(held_out), config.held_out))
+
+    def _build_model(self) -> None:
+        """Build the model with its first weights, and its optimisers, and wrap both for several processes."""
+        config, accelerator = self.config, self.accelerator
+        torch.manual_seed(config.seed)
+        self.bare_model = config.objective.build(config.model)
+        if config.warm_start:
+            warm_start(self.bare_model, config.warm_start)
+        self.bare_model.to(accelerator.device)
+        if accelerator.device.type == "cpu":
+            use_plain_attention(self.bare_model)
+        if _compiles(self.execution.compile, accelerator.device):
+            compile_blocks(self.bare_model)
+        optimizers = build_optimizers(self.bare_model, config.optimizer)
+        self.model, *self.optimizers = accelerator.prepare(self.bare_model, *optimizers)
+
     def train(self) -> Path:
         """Train to the end of the schedule, unless the saved state is already there."""
         progress = self._progress()
         if progress < 1:
-            bar = tqdm(initial=round(100 * progress, 2), total=100.0, disable=not self.accelerator.is_main_process,
-                       bar_format="{l_bar}{bar}| [{elapsed}<{remaining}] {postfix}")  # fmt: skip
+            shown = {"initial": round(100 * progress, 2), "total": 100.0, "bar_format": _BAR}
+            bar = tqdm(**shown, disable=not self.accelerator.is_main_process)
             try:
                 made = self.maker.batches(self.step, self._size_of)
                 with bar, closing(prefetch(made, _BATCHES_AHEAD)) as batches:  # type: ignore[type-var]
@@ -323,7 +302,7 @@ class _Run:
         return self.out / MODEL_FOLDER
 
     def _train(self, batches: Iterator[Batch], bar: tqdm[Any]) -> None:
-        """Take all steps, and log, evaluate and save between them when that is due."""
+        """Take all steps, and log, evaluate and save at the configured intervals."""
         progress = self.latest_progress
         losses: list[Tensor] = []
         waited = 0.0
@@ -373,7 +352,7 @@ class _Run:
         return float(shared)
 
     def _size_of(self, step: int) -> int:
-        """Side in pixels of a step's pictures; with a time budget, the one that is due now."""
+        """Side in pixels of the pictures of a step; with a time budget, the present one."""
         schedule = self.config.schedule
         by_samples = schedule.progress(step * self.config.batch_size, 0)
         return schedule.resolution(by_samples if schedule.time_budget is None else self.latest_progress)
@@ -407,7 +386,7 @@ class _Run:
         return error
 
     def _finite_loss(self, losses: list[Tensor]) -> float:
-        """Mean over steps and processes. Nowhere else does the loop wait for the GPU."""
+        """Mean over steps and processes. The loop waits for the GPU only here."""
         loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
@@ -449,11 +428,7 @@ class _Run:
 
     def _log(self, **values: float) -> None:
         if self.accelerator.is_main_process:
-            line = {
-                "step": self.step,
-                "samples": self.step * self.config.batch_size,
-                "seconds": round(self.seconds, 3),
-            }
+            line = {"step": self.step, "samples": self.step * self.config.batch_size, "seconds": round(self.seconds, 3)}
             with open(self.out / LOG_FILE, "a") as file:
                 file.write(json.dumps({**line, **values}) + "\n")
 
@@ -493,7 +468,7 @@ def _host_group(accelerator: Accelerator) -> distributed.ProcessGroup | None:
 
 
 def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> str:
-    """A message: how many photographs there are, how many cannot be read, with an example, and where the cache is."""
+    """A message with the numbers of photographs, an example of the unreadable ones, and the path of the cache."""
     text = f"{training} photographs to train on, {held_out} held out"
     if photos.skipped:
         name, reason = photos.skipped[0]
@@ -504,8 +479,37 @@ def _describe(photos: PhotoStore, training: int, held_out: int, wanted: int) -> 
     return f"{text}\n{size / 1e6:,.1f} MB of decoded photographs {how}: {photos.path}"
 
 
+def _compiles(wanted: Compile, device: torch.device) -> bool:
+    """Whether to compile. On a CPU compilation takes longer than it saves in a short run."""
+    return wanted == "on" or (wanted == "auto" and device.type == "cuda" and _has_triton())
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def compile_blocks(model: Autoencoder, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Let the transformer blocks be compiled when they are first used; parameters keep their names.
+
+    Blocks of equal shape share their code. The number of tokens is dynamic, because it changes with the masking ratio
+    from step to step and with the size of the pictures.
+    """
+    for name, part in model.named_modules():
+        if name.endswith(".blocks"):
+            for block in part.children():
+                block.compile(dynamic=True, backend=backend)
+
+
+def _recipe(config: PretrainConfig) -> dict[str, Any]:
+    """The configuration that is stored with the weights. It holds no paths, because checkpoints are shared."""
+    names: dict[str, Any] = {"data": [Path(source).name for source in config.data]}
+    if config.warm_start and Path(config.warm_start).exists():
+        names["warm_start"] = Path(config.warm_start).name
+    return {**json.loads(config.to_json()), **names}
+
+
 def _clear_up(out: Path, step: int) -> None:
-    """Remove what a killed process logged after its last saved state, and a state that it was just writing."""
+    """Remove the lines that a killed process logged after its last saved state, and an unfinished state."""
     for leftover in out.glob(f".{Path(STATE_FILE).stem}.*.tmp*"):
         leftover.unlink()
     path = out / LOG_FILE

@@ -1,9 +1,9 @@
-"""What `pretrain --preset paper` sets: GMAE as it was published (arXiv 2501.03229), as far as that is known.
+"""The settings of `pretrain --preset paper`: GMAE as published (arXiv 2501.03229), as far as that is known.
 
 The model is the preset `paper` of `GMAEConfig`; the objective and the optimiser are set here. Options on the command
 line take precedence. Two differences remain. The head has a bias, which starts footprints at a fifth of the largest,
-because large ones optimise badly at first. The decoder sees each patch with its own position, where the authors' code
-has that of the previous patch. Optimiser, learning rate and warm-up are those of MAE (arXiv 2111.06377), on which the
+because large ones optimise badly at first. The decoder sees each patch with its own position; in the authors' code it
+is that of the previous patch. Optimiser, learning rate and warm-up are those of MAE (arXiv 2111.06377), on which the
 paper builds; clipping, batches and augmentation keep their defaults. Rotations and shear follow the authors' code.
 """
 

@@ -1,4 +1,4 @@
-"""Pictures rebuilt from their visible patches, by any model that renders or predicts pixels."""
+"""Reconstruction of pictures from their visible patches, by a GMAE or an MAE."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Reconstruction:
 
     Attributes:
         config: Configuration of the model.
-        mask_ratio: Share of hidden patches that was asked for.
+        mask_ratio: Requested share of hidden patches.
         image: The photograph, squeezed into the square of S x S px that the model was trained on, `[1, 3, S, S]`.
         hidden: Hidden patches, bool `[1, N]`.
         rebuilt: The reconstruction `[1, 3, S, S]`.
@@ -114,9 +114,9 @@ def reconstruct_photo(
 
     Args:
         model: A GMAE or an MAE.
-        photo: uint8 RGB `[H, W, 3]`.
+        photo: Photograph, uint8 RGB `[H, W, 3]`.
         mask_ratio: Share of hidden patches.
-        seed: Chooses them, alike for all photographs.
+        seed: Seed of the choice of hidden patches, which is the same for all photographs.
         backend: Backend of `rasterize`.
     """
     side, device = model.config.image_size, model.rgb_mean.device

@@ -168,7 +168,7 @@ def sample_backgrounds(background: Background, samples: np.ndarray, seed: int) -
     return torch.from_numpy(uniforms(seed, Stream.BACKGROUND, samples, 3)).float()
 
 
-# --- what a step is given ----------------------------------------------------------------------------
+# --- batches -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The contact sheet of a run, `samples.png`: a few held-out photographs, and what the model makes of them."""
+"""The contact sheet of a run, `samples.png`: a few held-out photographs and their reconstructions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from gmae_tools.images import write_image
-from gmae_tools.mae import CMAE
+from gmae_tools.mae import CMAE, cosines
 from gmae_tools.model import GMAE, Autoencoder
 from gmae_tools.pretrain.held_out import HeldOut
-from gmae_tools.pretrain.objectives.siamese import cosines
 from gmae_tools.pretrain.reconstruction import hidden_pixels, masked_out
 from gmae_tools.pretrain.sampling import MASKED
 
@@ -20,7 +19,7 @@ _ROWS = 8
 
 
 def write_sheet(model: Autoencoder, held_out: HeldOut, size: int, path: Path) -> None:
-    """Write a row of pictures of `size` px for each of a few photographs; nothing if none are held out."""
+    """Write a row of pictures of `size` px for each of a few photographs. Nothing is written if none are held out."""
     for numbers, images in held_out.batches(model, size, _ROWS):
         columns = _columns(model, held_out, numbers, images)
         sheet = torch.cat([torch.cat(list(column), 1) for column in columns], 2)  # [3, rows * size, columns * size]

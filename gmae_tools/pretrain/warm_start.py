@@ -1,4 +1,4 @@
-"""Start from trained weights: those of an encoder, or of a whole model; a GMAE may be grown on the way."""
+"""Warm starts: the weights of a trained encoder or model are copied, and a GMAE may grow."""
 
 from __future__ import annotations
 
@@ -64,11 +64,9 @@ def _encoder_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
     wanted = module.state_dict()
     if isinstance(module, Encoder) and module.mask_token is not None:
-        weights = {"mask_token": wanted["mask_token"], **weights}  # which published encoders lack
-    unfit = sorted(
-        name for name in wanted.keys() | weights.keys()
-        if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape
-    )  # fmt: skip
+        weights = {"mask_token": wanted["mask_token"], **weights}  # published encoders have none
+    ours, theirs = ({name: tensor.shape for name, tensor in each.items()} for each in (wanted, weights))
+    unfit = sorted({name for name, _ in ours.items() ^ theirs.items()})
     if unfit:
         raise GmaeToolsError(
             f"{source}: {len(unfit)} tensors do not fit this model, such as {unfit[0]}; "
@@ -78,11 +76,10 @@ def _copy(weights: dict[str, Tensor], module: nn.Module, source: str) -> None:
 
 
 def grown(trained: GMAE, model: GMAE) -> dict[str, Tensor]:
-    """The weights of `trained`, completed by what only `model` has, so that the output hardly changes.
+    """The weights of `trained`, with further weights for the parts that only `model` has. The output hardly changes.
 
-    A further block starts as the identity, because it adds 0 to the residual stream; so do anchors that `trained`
-    lacks. A further Gaussian of a query starts beside an existing one, because a random one would lie in front of a
-    picture that is already good.
+    A further block adds 0 to the residual stream at first, so it starts as the identity. Further anchors are 0, too. A
+    further Gaussian of a query starts beside an existing one, because a random one would hide parts of the picture.
     """
     weights, wanted = trained.state_dict(), model.state_dict()
     for name in wanted.keys() - weights.keys():

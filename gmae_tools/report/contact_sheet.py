@@ -11,16 +11,16 @@ from PIL import Image, ImageDraw, ImageFont
 from gmae_tools.images import printable
 from gmae_tools.report.figures import HAIRLINE, INK, MUTED, PAPER, depth_scale, font
 
-MOST_ROWS = 50  # photographs on one sheet; a folder may hold any number
+MOST_ROWS = 50  # photographs on one sheet
 
-# All in px.
+# Sizes in px.
 _MARGIN, _GAP = 36, 14
-_TITLE, _TEXT, _SMALL = 26, 17, 14  # type
+_TITLE, _TEXT, _SMALL = 26, 17, 14  # heights of type
 _HEADER = _TITLE + _SMALL + 16  # title and subtitle
-_HEADING = 22 + _TEXT + 12  # a section's, with the space above and below
+_HEADING = 22 + _TEXT + 12  # heading of a section, with the space above and below
 _CAPTION = 8 + _TEXT + 6 + _SMALL + 12  # caption and note, with the space between and below
-_BAR = 10  # a depth scale
-_LEAST_WIDTH = 480  # room for the headings
+_BAR = 10  # height of a depth scale
+_LEAST_WIDTH = 480  # leaves room for headings
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Panel:
     """One picture of a sheet.
 
     Attributes:
-        picture: uint8 RGB `[H, W, 3]`.
-        caption: what it is.
-        note: numbers that belong to it, in smaller type; empty for none.
-        depth_scale: show the colour scale of depth, from near to far, instead of the note.
+        picture: Picture, uint8 RGB `[H, W, 3]`.
+        caption: Text below the picture.
+        note: Second line below the picture, in smaller type; empty for none.
+        depth_scale: Whether to show the colour scale of depth, from near to far, instead of the note.
     """
 
     picture: np.ndarray
@@ -42,7 +42,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and its panels, which fill rows from left to right."""
+    """A heading, and panels that fill rows from left to right."""
 
     heading: str
     panels: Sequence[Panel]
@@ -52,9 +52,9 @@ def contact_sheet(title: str, subtitle: str, sections: Sequence[Section], column
     """Lay out a sheet.
 
     Args:
-        title, subtitle: of the page, each shortened to fit one line.
-        sections: their panels are all of one size.
-        columns: the most panels in a row; fewer if no section has as many.
+        title, subtitle: Title and subtitle of the page, each shortened to fit one line.
+        sections: Sections, whose panels all have the same size.
+        columns: Largest number of panels in a row.
 
     Returns:
         uint8 RGB `[H, W, 3]`.
@@ -82,13 +82,13 @@ def contact_sheet(title: str, subtitle: str, sections: Sequence[Section], column
 
 
 def panel_size(height: int, width: int, *, side: int) -> tuple[int, int]:
-    """Height and width in px of a picture whose longer side shall be `side` px."""
+    """Height and width in px of a picture that is scaled so that its longer side is `side` px."""
     scale = side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def of_all(shown: Sequence[object], count: int) -> str:
-    """The end of a subtitle where a sheet does not show all of `count` pictures; empty where it does."""
+    """The end of a subtitle if a sheet does not show all of `count` pictures; empty if it does."""
     return f"; the first {len(shown)} of {count:,} pictures" if len(shown) < count else ""
 
 
@@ -99,7 +99,7 @@ def common_box(pictures: Iterable[np.ndarray]) -> tuple[int, int]:
 
 
 def in_box(picture: np.ndarray, box: tuple[int, int]) -> np.ndarray:
-    """Put a picture `[h, w, 3]` in the middle of a blank one of the size of the box, `[H, W, 3]`."""
+    """Centre a picture `[h, w, 3]` in a blank one of the size of the box, `[H, W, 3]`."""
     page = np.full((*box, 3), PAPER, np.uint8)
     top, left = (box[0] - picture.shape[0]) // 2, (box[1] - picture.shape[1]) // 2
     page[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
@@ -120,7 +120,7 @@ def _panel(page: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, pa
 
 
 def _depth_bar(page: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, width: int) -> None:
-    """`near`, the colours of depth, `far`, on one line `width` px long."""
+    """Draw `near`, the colour scale of depth, and `far` on one line of `width` px."""
     small = font(_SMALL)
     near, far = (round(draw.textlength(text, font=small)) + 8 for text in ("near", "far"))
     draw.text((left, top), "near", font=small, fill=MUTED)
@@ -139,7 +139,7 @@ def _line(
     width: int,
     anchor: str = "la",
 ) -> None:
-    """One line of text below `at`, its end cut off where it is longer than `width` px."""
+    """Write one line of text below `at`; its end is cut off if it is longer than `width` px."""
     whole = text = printable(text)
     while whole and draw.textlength(text, font=face) > width:
         whole = whole[:-1]

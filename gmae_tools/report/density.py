@@ -1,34 +1,31 @@
-"""Figures of where Gaussians lie and how large they are, as wide as a column of a paper."""
+"""Figures of the positions and scales of Gaussians, as wide as a column of a paper."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption
+from gmae_tools.report.figures import COLUMN, PALETTE, add_caption, style
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.density import QUANTILES, Points, ScaleByDepth
 
 SUFFIXES = (".png", ".pdf", ".svg")
-_INNER = 2.8  # inches, width of the axes at most
+_INNER = 2.8  # largest width of the axes in inches
 _AROUND = 0.7  # inches above and below the axes
-_STYLE: dict[Any, Any] = dict(STYLE)  # Matplotlib lists the names of its keys as types
-_PHOTO_SHARE = 0.35  # of the photograph behind the centres, on white
-_DOT = 5.0  # area in square points
-MOST_DOTS = 5_000  # of a figure: more would hide each other, and make a PDF that viewers cannot open
+_PHOTO_SHARE = 0.35  # share of the photograph in the background, the rest is white
+_DOT = 5.0  # area of a dot in square points
+MOST_DOTS = 5_000  # in a figure; more would hide each other, and make a PDF that viewers cannot open
 _COLORMAP = "cividis"  # perceptually uniform, made for colour-blind readers; not that of depth
 
 
-@rc_context(_STYLE)
+@style()
 def plot_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
-    """Plot the centres of one picture's Gaussians with their opacity, on the faded photograph uint8 `[H, W, 3]`."""
+    """Plot the centres of Gaussians, as opaque as these, over their faded photograph, uint8 `[H, W, 3]`."""
     height, width = photo.shape[:2]
     points, caption = _thinned(points, caption)
     figure, axes = _figure(caption, float(np.clip(_INNER * height / width, 0.5, 2 * COLUMN)))
@@ -39,9 +36,9 @@ def plot_centres(points: Points, photo: np.ndarray, caption: str) -> Figure:
     return figure
 
 
-@rc_context(_STYLE)
+@style()
 def plot_density(density: np.ndarray, caption: str) -> Figure:
-    """Plot the density of centres over many pictures, `[cells, cells]`; 1 is the density of an even spread."""
+    """Plot the density of centres over many pictures, `[cells, cells]`; 1 is the density of evenly spread centres."""
     figure, axes = _figure(caption, 2.2)
     picture = axes.imshow(density, cmap=_COLORMAP, vmin=0, extent=(-1, 1, 1, -1), interpolation="nearest")
     axes.set(xlabel="x", ylabel="y", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
@@ -50,9 +47,9 @@ def plot_density(density: np.ndarray, caption: str) -> Figure:
     return figure
 
 
-@rc_context(_STYLE)
+@style()
 def plot_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: bool) -> Figure:
-    """Plot scale against depth: median and bands of the groups of depth, and each Gaussian as a dot if `dots`."""
+    """Plot scale over depth: median and quantiles of groups of depth, and each Gaussian as a dot if `dots` is True."""
     if dots:
         points, caption = _thinned(points, caption)
     figure, axes = _figure(caption, 2.2)
@@ -73,9 +70,9 @@ def plot_scales(points: Points, scales: ScaleByDepth, caption: str, *, dots: boo
     return figure
 
 
-@rc_context(_STYLE)
+@style()
 def write_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> None:
-    """Write `<name>.png` (300 dots an inch), `.pdf` and `.svg`; the same figure gives the same bytes."""
+    """Write `<name>.png` (300 dots per inch), `.pdf` and `.svg`; the same figure gives the same bytes."""
     for suffix in SUFFIXES:
         undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix)
         with atomic_path(Path(folder) / f"{name}{suffix}") as temporary:
@@ -83,13 +80,13 @@ def write_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> N
 
 
 def _thinned(points: Points, caption: str) -> tuple[Points, str]:
-    """Sample the points for the dots of a figure, and say so in the caption."""
+    """Sample the points that are shown as dots if there are too many, and add that to the caption."""
     count = len(points.x)
     return points.some(MOST_DOTS), caption + f"; {MOST_DOTS:,} of them as dots" * (count > MOST_DOTS)
 
 
 def _figure(caption: str, height: float) -> tuple[Figure, Axes]:
-    """A figure a column wide with axes about `height` inches high, and its caption below."""
+    """A figure with a caption, as wide as a column, with axes about `height` inches high."""
     figure = Figure(figsize=(COLUMN, height + _AROUND), layout="compressed")
     add_caption(figure, caption)
     return figure, figure.add_subplot()

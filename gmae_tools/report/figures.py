@@ -1,27 +1,29 @@
-"""The look that all figures share: colours, type, and the colour scale of depth."""
+"""The style that all figures share: colours, type, and the colour scale of depth."""
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageFont
 
 from gmae_tools.images import printable
+from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by colour-blind readers too; in the order in which figures use them.
+# Colours of Okabe and Ito (2008), which colour-blind readers can distinguish, in the order in which figures use them.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
-# Width of Matplotlib figures in inches, in which their type is of the size that papers have: of a column, of a page.
+# Widths of a column and of a page in inches; in figures of this width, type has the size that is usual in papers.
 COLUMN, PAGE = 3.3, 6.9
 
-# Of Matplotlib figures: `with matplotlib.rc_context(STYLE): ...`.
+# Settings of Matplotlib; see `style`.
 STYLE = {
     "axes.linewidth": 0.6,
     "axes.prop_cycle": f"cycler(color={list(PALETTE)})",
@@ -32,46 +34,59 @@ STYLE = {
     "font.size": 8,
     "legend.fontsize": 7,
     "legend.frameon": False,
-    "pdf.fonttype": 42,  # text stays text
+    "pdf.fonttype": 42,  # embeds fonts, so that text can be selected
     "savefig.dpi": 300,
     "svg.hashsalt": "gmae-tools",  # the same figure gives the same bytes
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
 }
 
-# Of pictures drawn with Pillow, RGB.
+# RGB colours of pictures that Pillow draws.
 INK = (28, 28, 30)
 MUTED = (110, 110, 115)
 HAIRLINE = (205, 205, 210)
 PAPER = (255, 255, 255)
-NO_DEPTH = (190, 190, 195)  # grey is not on the depth scale
-COVERED = 0.5  # coverage from which a pixel has a depth
+NO_DEPTH = (190, 190, 195)  # a grey, which is not on the depth scale
+COVERED = 0.5  # least coverage of a pixel that has a depth
 
-_CAPTION = 6  # points
-_LONGEST_CAPTION = 21  # characters an inch
+_CAPTION = 6  # height of type in points
+_LONGEST_CAPTION = 21  # characters per inch of width
 
 _DEPTH_SCALE = Path(__file__).parent / "assets" / "inferno.png"
 
 
+def style() -> Any:
+    """A context, also usable as a decorator, in which Matplotlib figures have the settings `STYLE`."""
+    from matplotlib import rc_context
+
+    return rc_context(STYLE)  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a Matplotlib figure in the format of the suffix, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
 def add_caption(figure: Figure, caption: str) -> None:
-    """What is shown, and by which checkpoint, in a line below a Matplotlib figure; a long one loses its beginning."""
+    """Write a line below a Matplotlib figure; a line that is too long loses its beginning."""
     caption = printable(caption)
     longest = int(_LONGEST_CAPTION * figure.get_figwidth())
-    if len(caption) > longest:  # the file's name comes first, what it is made with last
+    if len(caption) > longest:  # callers put the most important part last
         caption = "…" + caption[1 - longest :]
     color = tuple(value / 255 for value in MUTED)
     figure.supxlabel(caption, fontsize=_CAPTION, color=color, parse_math=False)
 
 
 def verbatim(name: str) -> str:
-    """A name for a Matplotlib label that takes dollars for formulas."""
+    """A name as a Matplotlib label, in which dollars would begin formulas."""
     return printable(name).replace("$", r"\$")
 
 
 @lru_cache(maxsize=16)
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own sans serif for text drawn by Pillow, `size` px high."""
-    package = find_spec("matplotlib")  # which need not be imported for its files
+    """The sans-serif font of Matplotlib for Pillow, `size` px high."""
+    package = find_spec("matplotlib")  # found without importing it
     assert package is not None and package.origin is not None
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / name), size)
@@ -87,11 +102,11 @@ def depth_scale() -> np.ndarray:
 
 
 def depth_range(depth: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
-    """Near and far end of the colour scale of a depth map: all but the outermost hundredths of the covered pixels.
+    """Near and far end of the colour scale of a depth map: the 0.01 and 0.99 quantiles of the covered pixels.
 
     Args:
-        depth: expected depth `[H, W]`, in any unit.
-        alpha: coverage in [0, 1] `[H, W]`; below one half a pixel does not count.
+        depth: Expected depth `[H, W]`, in any unit.
+        alpha: Coverage in [0, 1] `[H, W]`. Pixels below one half are ignored.
     """
     depths = depth[alpha >= COVERED]
     if not len(depths):
@@ -101,12 +116,12 @@ def depth_range(depth: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
 
 
 def depth_colors(depth: np.ndarray, alpha: np.ndarray, near: float, far: float) -> np.ndarray:
-    """A depth map as a picture, uint8 RGB `[H, W, 3]`: near is bright, grey is where nothing is.
+    """A depth map as a picture, uint8 RGB `[H, W, 3]`: near is bright, and uncovered pixels are grey.
 
     Args:
-        depth: expected depth `[H, W]`, in any unit.
-        alpha: coverage in [0, 1] `[H, W]`; below one half the depth is not shown.
-        near, far: the ends of the scale; what lies beyond takes the colour of the end.
+        depth: Expected depth `[H, W]`, in any unit.
+        alpha: Coverage in [0, 1] `[H, W]`. Pixels below one half are grey.
+        near, far: Ends of the scale; depths beyond have the colours of the ends.
     """
     position = (depth - near) * (255 / max(far - near, 1e-6))
     colors = depth_scale()[np.clip(position, 0, 255).astype(np.uint8)]

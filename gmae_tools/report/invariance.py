@@ -1,4 +1,4 @@
-"""Occlusion invariance as a figure, CKA against the depth in the encoder, and as tables."""
+"""Figures and tables of occlusion invariance: CKA over the depth in the encoder."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from gmae_tools.checkpoint_names import RANDOM_PREFIX
 from gmae_tools.encoder.invariance import InvarianceCurve
-from gmae_tools.report.figures import PALETTE, STYLE, verbatim
+from gmae_tools.report.figures import PALETTE, save_figure, style, verbatim
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,16 +24,16 @@ COLUMNS = {"model": None, "tokens": None, "occlusion": None, "ratio": 2, "block"
 
 
 def curve_rows(curves: Iterable[InvarianceCurve]) -> list[Row]:
-    """Rows of `COLUMNS`, one a stage of the encoder; block 0 is what enters the first."""
+    """Rows of `COLUMNS`, one for each stage of the encoder; block 0 is the input of the first block."""
     return [
-        {"model": curve.model, "tokens": curve.tokens, "occlusion": curve.kind, "ratio": curve.ratio, "block": block,
-         "cka": cka, "error": error}
-        for curve in curves for block, cka, error in zip(curve.stages, curve.cka, curve.error, strict=True)
-    ]  # fmt: skip
+        dict(zip(COLUMNS, (curve.model, curve.tokens, curve.kind, curve.ratio, *stage), strict=True))
+        for curve in curves
+        for stage in zip(curve.stages, curve.cka, curve.error, strict=True)
+    ]
 
 
 def wide_table(curves: Sequence[InvarianceCurve]) -> str:
-    """CKA for readers: a line a curve, a column a stage."""
+    """CKA as an aligned table with a row for each curve and a column for each stage of the encoder."""
     stages = max((curve.stages for curve in curves), key=len)
     columns: dict[str, int | None] = {"model": None, "tokens": None, "occlusion": None, "ratio": 2}
     columns |= dict.fromkeys(stages, 3)
@@ -48,32 +47,33 @@ def wide_table(curves: Sequence[InvarianceCurve]) -> str:
 
 
 def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], title: str) -> None:
-    """A panel for each occlusion, a line for each model (dashed: random weights) and a dot for what it returns.
+    """Plot a panel for each occlusion, in it a line for each model and a dot for its output.
 
-    Bands and bars are standard errors.
+    Lines of random weights are dashed. Bands and bars are standard errors.
 
     Args:
-        path: the suffix says in which format.
-        curves: of one kind of tokens.
+        path: File to write, in the format of its suffix.
+        curves: Curves of one kind of tokens.
+        title: Title of the figure.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     ratios = sorted({curve.ratio for curve in curves if curve.kind != "halves"})
     models = list(dict.fromkeys(curve.model for curve in curves))
     depth = max(len(curve.cka) for curve in curves) - 2
     halves = any(curve.kind == "halves" for curve in curves)
-    with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+    with style():
         columns = len(ratios) + 1
         figure = Figure(figsize=(2.0 * columns + 0.6, 4.9), layout="constrained")
         panels = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False)
         for row, kind in zip(panels, ("random", "block"), strict=True):
             row[0].set_ylabel(f"{KINDS[kind]}\nlinear CKA")
             for axes, ratio in zip(row, ratios, strict=False):
-                _draw(axes, [each for each in curves if (each.kind, each.ratio) == (kind, ratio)], models, depth + 1)
+                shown = [each for each in curves if (each.kind, each.ratio) == (kind, ratio)]
+                plot_curves(axes, shown, models, depth + 1)
                 axes.set_title(f"{100 * ratio:.3g} % hidden")
         if halves:
-            _draw(panels[0][-1], [each for each in curves if each.kind == "halves"], models, depth + 1)
+            plot_curves(panels[0][-1], [each for each in curves if each.kind == "halves"], models, depth + 1)
             panels[0][-1].set_title(KINDS["halves"].replace(" against", "\nagainst"))
         else:
             panels[0][-1].axis("off")
@@ -83,55 +83,18 @@ def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCur
         for axes in [*panels[1][:-1], *([panels[0][-1]] if halves else [])]:
             axes.set_xlabel("block")
             axes.tick_params(labelbottom=True)
-        lowest = min(value for curve in curves for value in curve.cka if value == value)  # NaN is not drawn
+        lowest = min(value for curve in curves for value in curve.cka if value == value)  # NaN is not plotted
         bottom = 0.0 if lowest < 0.5 else lowest
         # All panels have the same axes.
         panels[0][0].set_ylim(min(bottom, lowest) - 0.03 * (1 - bottom), 1 + 0.03 * (1 - bottom))
         panels[0][0].set_xticks([*range(0, depth + 1, max(1, depth // 4)), depth + 1])
         panels[0][0].set_xticklabels([*range(0, depth + 1, max(1, depth // 4)), "norm"])
         figure.suptitle(verbatim(title), wrap=True)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary)
+        save_figure(figure, path)
 
 
-def plot_kinds(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], title: str) -> None:
-    """One figure of all that was measured at one ratio: a column for each kind of occlusion, a row for each of tokens.
-
-    Args:
-        path: the suffix says in which format.
-        curves: at one ratio, and of halves.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    models = list(dict.fromkeys(curve.model for curve in curves))
-    depth = max(len(curve.cka) for curve in curves) - 2
-    ratio = next((curve.ratio for curve in curves if curve.kind != "halves"), 0.5)
-    with rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(9.0, 7.6), layout="constrained")
-        panels = figure.subplots(len(TOKENS), len(KINDS), sharex=True, sharey="row")
-        for row, (tokens, name) in zip(panels, TOKENS.items(), strict=True):
-            row[0].set_ylabel(f"{name.replace(' that', chr(10) + 'that')}\nlinear CKA")
-            for axes, kind in zip(row, KINDS, strict=True):
-                shown = [each for each in curves if (each.tokens, each.kind) == (tokens, kind)]
-                _draw(axes, shown, models, depth + 1)
-                if not shown:  # halves share no patch
-                    axes.axis("off")
-        for axes, (kind, name) in zip(panels[0], KINDS.items(), strict=True):
-            axes.set_title(name if kind == "halves" else f"{name}, {100 * ratio:.3g} % hidden")
-        for axes in panels[-1]:
-            axes.set_xlabel("block")
-        panels[0][0].set_xticks([*range(0, depth + 1, max(1, depth // 4)), depth + 1])
-        panels[0][0].set_xticklabels([*range(0, depth + 1, max(1, depth // 4)), "norm"])
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        panels[1][-1].legend(handles, labels, loc="center")
-        figure.suptitle(verbatim(title))
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary)
-
-
-def _draw(axes: Axes, curves: Sequence[InvarianceCurve], models: Sequence[str], norm: int) -> None:
-    """The lines of one occlusion, and the dots at `norm`; a model has the same colour in all panels."""
+def plot_curves(axes: Axes, curves: Sequence[InvarianceCurve], models: Sequence[str], norm: int) -> None:
+    """Plot the lines of one occlusion, and dots at `norm`. A model has the same colour in all panels."""
     for curve in curves:
         blocks = range(len(curve.cka) - 1)
         color = PALETTE[models.index(curve.model) % len(PALETTE)]

@@ -1,4 +1,4 @@
-"""Everything that `gmae-tools layers` writes about one scene: pictures, a contact sheet, files."""
+"""The files that `gmae-tools layers` writes for a scene: pictures, a contact sheet, Gaussians, a page."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from gmae_tools.zeroshot.layers import (
     score_prefixes,
 )
 
-# Columns of the table, and the decimals shown; `psnr_before` is there only for refined Gaussians.
+# Columns of the table with their decimals; only tables of refined Gaussians have `psnr_before`.
 COLUMNS = {"image": None, "k": None, "psnr_before": 2, "psnr": 2, "ssim": 4, "coverage": 4}
 
-# Grey levels behind the Gaussians; transparent pictures are shown on the sheet and measured on white.
+# Grey levels behind the Gaussians. The sheet shows transparent pictures on white, on which they are measured, too.
 BACKGROUNDS = {"white": 1.0, "black": 0.0, "transparent": 1.0}
 
-_PANEL, _NARROWEST_PANEL = 240, 24  # longest and least side of a picture on the sheet in px
+_PANEL, _NARROWEST_PANEL = 240, 24  # longest side of a picture on the sheet in px, and the least one of any
 _OWN_FILES = re.compile(r"(first_(\d+|all|[\d.]+pct)|layer_\d+)\.png|view\.html")
 _PAGE = "view.html"
 
@@ -51,16 +51,16 @@ Strips = Iterable[tuple[slice, LayerPictures]]
 
 @dataclass(frozen=True)
 class LayersRequest:
-    """Which pictures to write, and how.
+    """Which pictures to write.
 
     Attributes:
-        ks: numbers of nearest Gaussians to render together, by their names in the table (`"32"`, `"10%"`, `"all"`).
-        layers: number N of depth groups to render alone.
-        background: one of `BACKGROUNDS`.
-        checkpoint: its name, or where else the Gaussians come from, for the sheet.
-        backend: of `splatting.rasterize`.
-        refine: steps by which the prediction is refined.
-        html: whether a page is written too.
+        ks: Numbers K of nearest Gaussians to render together, by their names in the table (`"32"`, `"10%"`, `"all"`).
+        layers: Number N of depth groups to render, each alone.
+        background: A name in `BACKGROUNDS`.
+        checkpoint: Name of the checkpoint, or another source of the Gaussians, for the sheet.
+        backend: Backend of `rasterize`.
+        refine: Number of steps by which the prediction was refined.
+        html: Whether to write a page, too.
     """
 
     ks: Mapping[str, int]
@@ -73,12 +73,12 @@ class LayersRequest:
 
     @property
     def columns(self) -> dict[str, int | None]:
-        """Those of `COLUMNS` that its table has."""
+        """The columns of its table; see `COLUMNS`."""
         return {name: decimals for name, decimals in COLUMNS.items() if self.refine or name != "psnr_before"}
 
     @property
     def transparent(self) -> bool:
-        """Whether pictures keep their alpha."""
+        """Whether pictures are written with their alpha."""
         return self.background == "transparent"
 
     @property
@@ -87,11 +87,11 @@ class LayersRequest:
         return torch.full((3,), BACKGROUNDS[self.background])
 
     def first_files(self) -> list[str]:
-        """Names of the first-K pictures."""
+        """File names of the first-K pictures."""
         return [f"first_{name.zfill(3).replace('%', 'pct')}.png" for name in self.ks]
 
     def layer_files(self) -> list[str]:
-        """Names of the layers' pictures, nearest first."""
+        """File names of the pictures of layers, nearest first."""
         digits = max(2, len(str(self.layers)))
         return [f"layer_{number:0{digits}}.png" for number in range(1, self.layers + 1)]
 
@@ -105,18 +105,19 @@ def write_layers(
     progress: Callable[[Strips], Strips] = iter,
     before: Scene | None = None,
 ) -> list[Row]:
-    """Write all pictures of one scene, all of them or none; memory does not grow with its height.
+    """Write all files of one scene, or none of them. The memory that is needed does not grow with its height.
 
-    `first_<k>.png`, `layer_<n>.png` (1 is the nearest) and `depth.png` in the scene's own size, `sheet.png`,
-    `gaussians.npz` (nearest first, with the camera), and `view.html` if asked for. First-K and layer pictures and the
-    page of an earlier request are removed.
+    The files are `first_<k>.png`, `layer_<n>.png` (1 is the nearest) and `depth.png` in the size of the scene,
+    `sheet.png`, `gaussians.npz` (nearest first, with the camera), and `view.html` if requested. First-K pictures,
+    layers and the page of an earlier request are removed.
 
     Args:
-        scene: perhaps refined, perhaps without photograph.
-        folder: made if missing.
-        image: the name of the photograph or the file of Gaussians in the table and on the sheet.
-        progress: wraps the strips of rows as they are rendered.
-        before: the scene before it was refined, if it was.
+        scene: The scene, refined or not, with or without photograph.
+        request: Which pictures to write.
+        folder: Folder of the files, made if missing.
+        image: Path of the photograph or of the file of Gaussians, for the table and the sheet.
+        progress: Function that wraps the iterator over strips of rows.
+        before: The scene before it was refined; None if it was not.
 
     Returns:
         A row of `request.columns` for each k: the scores of its picture (`PrefixScore`).
@@ -157,11 +158,12 @@ def write_layers(
 
 
 class _Output:
-    """The pictures of one scene while they are written, and the scores that are collected meanwhile.
+    """Writes the pictures of one scene strip by strip, and measures their scores.
 
     Args:
-        files: when it closes without an exception, the pictures appear.
-        depth_range: near and far end of the colour scale.
+        files: Stack of contexts; the pictures appear when it closes without an exception.
+        scene, request, folder: Arguments of `write_layers`.
+        depth_range: Near and far end of the colour scale.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class _Output:
         self.scores = PrefixScores(scene, len(request.ks))
 
     def jobs(self, rows: slice, strip: LayerPictures) -> list[Callable[[], None]]:
-        """Independent pieces of work for the next strip of rows."""
+        """Independent jobs that process the next strip of rows."""
         color = self.request.color
         firsts = pixels(over(strip.firsts, strip.first_alphas, color))
         if self.request.transparent:
@@ -198,12 +200,12 @@ def _call(job: Callable[[], None]) -> None:
 
 
 def straight_alpha(images: Tensor, alphas: Tensor) -> np.ndarray:
-    """Premultiplied pictures as uint8 RGBA `[n, H, W, 4]` with straight alpha, as PNG wants it."""
+    """Premultiplied pictures as uint8 RGBA `[n, H, W, 4]` with straight alpha, which PNG requires."""
     return pixels(torch.cat([images / alphas.clamp_min(1e-6), alphas], 1))
 
 
 def _panel_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the sheet's pictures, which are rendered in that size."""
+    """Height and width in px at which the pictures of the sheet are rendered."""
     scale = _PANEL / max(height, width)
     return max(_NARROWEST_PANEL, round(height * scale)), max(_NARROWEST_PANEL, round(width * scale))
 
@@ -214,28 +216,23 @@ def _depth_and_alpha(pictures: LayerPictures) -> tuple[np.ndarray, np.ndarray]:
 
 
 def layers_sheet(
-    title: str,
-    subtitle: str,
-    scene: Scene,
-    small: LayerPictures,
-    scores: Mapping[str, PrefixScore],
-    *,
-    color: Tensor,
+    title: str, subtitle: str, scene: Scene, small: LayerPictures, scores: Mapping[str, PrefixScore], *, color: Tensor
 ) -> np.ndarray:
-    """All pictures on one page, as in the paper's Figures 6 and 7: first-K pictures above, layers below.
+    """All pictures on one sheet, as in Figures 6 and 7 of the paper: first-K pictures above, layers below.
 
     Args:
-        scene: in its own size, its Gaussians nearest first.
-        small: its pictures, in any smaller size.
-        scores: of the first-K pictures, by their names.
-        color: RGB `[3]` behind the Gaussians.
+        title, subtitle: Title and subtitle of the sheet.
+        scene: The scene, its Gaussians nearest first.
+        small: Its pictures in a smaller size.
+        scores: Scores of the first-K pictures, by their names.
+        color: Colour behind the Gaussians, RGB `[3]`.
 
     Returns:
         uint8 RGB `[H, W, 3]`.
     """
     count = len(small.layers)
     sizes = layer_sizes(scene.k, count)
-    each = f"{sizes[-1]}" if sizes[0] == sizes[-1] else f"{sizes[-1]} to {sizes[0]}"
+    each = f"{sizes[-1]:,}" if sizes[0] == sizes[-1] else f"{sizes[-1]:,} to {sizes[0]:,}"
     depth_and_alpha = _depth_and_alpha(small)
     depth = depth_colors(*depth_and_alpha, *depth_range(*depth_and_alpha))
     first_row = [
@@ -265,7 +262,7 @@ def _score_note(score: PrefixScore) -> str:
 
 
 def _layer_captions(gaussians: Gaussians, sizes: list[int]) -> tuple[list[str], list[str]]:
-    """Number of each layer, and the depths (normalised units) of its nearest and its farthest centre."""
+    """Number of each layer, and the depths of its nearest and its farthest centre, in scene units."""
     captions = [str(number + 1) for number in range(len(sizes))]
     if len(sizes) > 1:
         captions[0] += " (nearest)"

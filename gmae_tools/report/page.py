@@ -1,7 +1,7 @@
-"""One page of HTML about one scene: its Gaussians, to be taken apart in any browser, without a network.
+"""An interactive HTML page of one scene, which shows its layers in any browser without a network.
 
-The page holds everything: the script and the style of `assets/`, the pictures, and the splats of the Gaussians, which
-the browser composites by the renderer's rules. Its content security policy allows nothing else.
+The page contains the scripts and styles of `assets/`, the pictures, and the splats, which the browser composites by the
+rules of the renderer. Its content security policy allows nothing else.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import HIERARCHY
 from gmae_tools.zeroshot.page_content import PageContent, page_content
 
-# Rows of the table of numbers, float32, a column for each Gaussian: its splat (centre in px, conic in 1/px^2, distance
-# from the camera), and what is only displayed.
+# Rows of the table of numbers, which has a column for each Gaussian: its splat (centre in px, conic in 1/px^2, distance
+# from the camera), and numbers that are only displayed.
 FIELDS = (
     "x", "y", "a", "b", "c", "opacity", "red", "green", "blue", "depth",
     "scale_0", "scale_1", "scale_2", "quat_w", "quat_x", "quat_y", "quat_z",
 )  # fmt: skip
 RULES = {"alphaMax": ALPHA_MAX, "cutoff": CUTOFF, "transmittanceMin": TRANSMITTANCE_MIN, "tile": TILE}
 SIDE = 800  # px, longest side of the pictures on the page
-MOST_SPLATS = 20_000  # on the page, 2 MB; of larger sets it shows what `simplify` makes
+MOST_SPLATS = 20_000  # on the page, which take 2 MB; larger sets are simplified
 EDGE_COLOR, FOREGROUND_COLOR = PALETTE[1], PALETTE[4]
 
 _SCRIPTS = ("splats.js", "webgl.js", "page.js")
-_EDGE_LEVELS = 16  # of an edge's strength; one pixel takes half a byte
-_GROUND_COVER, _LINE = 0.65, 1 / 400  # how much of the ground is covered; width of the foreground's outline
-_QUALITY = 88  # of the photograph, WebP
+_EDGE_LEVELS = 16  # levels of the strength of edges, which take half a byte per pixel
+_GROUND_COVER, _LINE = 0.65, 1 / 400  # opacity over the ground; width of the outline, of the longer side
+_QUALITY = 88  # of the photograph as WebP
 
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a page shows and says.
+    """What a page shows.
 
     Attributes:
-        checkpoint: its name, or where else the Gaussians come from.
-        layers: number N of depth groups, to begin with.
-        refine: steps by which the prediction was refined.
-        backend: of `splatting.rasterize`, for depth, edges and foreground.
-        side: longest side of the pictures in px; smaller photographs keep their size.
+        checkpoint: Name of the checkpoint, or another source of the Gaussians.
+        layers: Number N of depth groups that is selected at first.
+        refine: Number of steps by which the prediction was refined.
+        backend: Backend of `rasterize`, for depth, edges and foreground.
+        side: Longest side of the pictures in px; smaller photographs keep their size.
     """
 
     checkpoint: str
@@ -69,12 +69,13 @@ def write_page(scene: Scene, request: PageRequest, path: Path, name: str) -> int
     """Write a page, whole or not at all.
 
     Args:
-        scene: predicted or refined, or anyone's Gaussians; without a photograph the page shows the rendered picture.
-        path: of the page; its folder exists.
-        name: of the photograph, as the page shows it.
+        scene: The scene. Without a photograph, the page shows the rendered picture.
+        request: What the page shows.
+        path: Path of the page; its folder exists.
+        name: Name of the photograph, as the page shows it.
 
     Returns:
-        Its size in bytes.
+        Size of the page in bytes.
     """
     page = render_page(scene, request, name).encode("utf-8")
     with atomic_path(path) as temporary:
@@ -83,7 +84,7 @@ def write_page(scene: Scene, request: PageRequest, path: Path, name: str) -> int
 
 
 def render_page(scene: Scene, request: PageRequest, name: str) -> str:
-    """The page as text; the same for the same input."""
+    """The page as text, which is the same for the same input."""
     height, width = page_size(scene.height, scene.width, request.side)
     content = page_content(scene.resized(height, width), HIERARCHY, most=MOST_SPLATS, backend=request.backend)
     style = asset("theme.css") + _filled("page.css", edge_color=EDGE_COLOR, figure_color=FOREGROUND_COLOR)
@@ -124,27 +125,25 @@ def render_page(scene: Scene, request: PageRequest, name: str) -> str:
     )
 
 
-_NOTES = "Edges and figure come from all Gaussians, whatever is chosen above. z grows away from the viewer."
+_NOTES = "Edges and figure are computed from all Gaussians, not from those chosen above. z grows away from the viewer."
 
 
 def page_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
-    """Size of the pictures on the page of a photograph of `height` x `width` px, both at least 1."""
+    """Height and width, at least 1, of the pictures on the page of a photograph of `height` x `width` px."""
     shrink = min(1.0, side / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
 def pack(gaussians: Gaussians, splats: Splats) -> np.ndarray:
-    """The numbers of one set, little-endian float32 `[len(FIELDS), K]`: exactly what the renderer gets."""
-    columns = (
-        splats.means, splats.conics, splats.opacities[..., None], splats.colors, splats.depths[..., None],
-        gaussians.scales, torch.nn.functional.normalize(gaussians.quats, dim=-1),
-    )  # fmt: skip
-    table = torch.cat(columns, -1)[0].T.cpu().numpy()
+    """The numbers of one set as the renderer gets them, little-endian float32 `[len(FIELDS), K]`; see `FIELDS`."""
+    splat = splats.means, splats.conics, splats.opacities[..., None], splats.colors, splats.depths[..., None]
+    rotations = torch.nn.functional.normalize(gaussians.quats, dim=-1)
+    table = torch.cat([*splat, gaussians.scales, rotations], -1)[0].T.cpu().numpy()
     return np.ascontiguousarray(table, "<f4")
 
 
 def _depth_scale(content: PageContent) -> dict[str, object]:
-    """Ends and colours of the scale of expected depth, that of all Gaussians, and the colour of no depth."""
+    """Ends and colours of the scale of expected depth, and the colour of pixels without depth."""
     near, far = depth_range(content.depth, content.alpha)
     colors = to_base64(depth_scale().tobytes())
     return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH, "covered": COVERED}
@@ -162,7 +161,7 @@ def _caption(scene: Scene, shown: int, request: PageRequest) -> str:
 
 
 def _edge_layer(layers: int, strength: np.ndarray) -> str:
-    """An element that shows edges `[H, W]` in [0, 1]: the stronger, the less transparent."""
+    """An HTML element that shows edges `[H, W]` in [0, 1]; stronger edges are less transparent."""
     levels = np.rint(strength * (_EDGE_LEVELS - 1)).astype(np.uint8)
     shades = [(EDGE_COLOR, level / (_EDGE_LEVELS - 1)) for level in range(_EDGE_LEVELS)]
     return (
@@ -171,7 +170,7 @@ def _edge_layer(layers: int, strength: np.ndarray) -> str:
 
 
 def _foreground_layer(mask: np.ndarray) -> str:
-    """An element that outlines the foreground of a mask `[H, W]` and covers the ground."""
+    """An HTML element that outlines the foreground of a mask `[H, W]` and covers the ground."""
     from scipy import ndimage
 
     outline = ndimage.binary_dilation(mask, iterations=max(1, round(_LINE * max(mask.shape)))) & ~mask
@@ -181,7 +180,7 @@ def _foreground_layer(mask: np.ndarray) -> str:
 
 
 def _stencil(levels: np.ndarray, shades: list[tuple[str, float]]) -> str:
-    """A PNG whose pixels are numbers of shades, a colour and an opacity each, as a data URI."""
+    """A PNG as a data URI, given the number of the shade of each pixel; a shade is a colour and an opacity."""
     image = Image.fromarray(levels, "P")
     image.putpalette([channel for color, _ in shades for channel in ImageColor.getrgb(color)])
     return _picture(image, "png", transparency=bytes(round(255 * opacity) for _, opacity in shades), optimize=True)
@@ -197,15 +196,15 @@ def _picture(image: Image.Image, form: str, **options: object) -> str:
 
 
 def _filled(file: str, /, **values: str) -> str:
-    """A file of `assets/` whose names after a dollar sign are replaced by `values`."""
+    """The text of a file in `assets/`, in which `$name` is replaced by the value of that name."""
     return Template(asset(file)).substitute(values)
 
 
 def _escape(text: str) -> str:
-    """Text for HTML."""
+    """Text with the special characters of HTML escaped."""
     return html.escape(encodable(text))
 
 
 def _escape_json(value: object) -> str:
-    """JSON for a script element, which nothing in it can end."""
+    """JSON that can stand in a script element, because it contains no `<`."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

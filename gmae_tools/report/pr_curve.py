@@ -6,27 +6,34 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmae_tools.report.figures import COLUMN, PALETTE, STYLE, add_caption, verbatim
-from gmae_tools.system.files import atomic_path
+from gmae_tools.report.figures import COLUMN, PALETTE, add_caption, save_figure, style, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEAST_RECALL = 0.01  # points below are left out (as in the official plot): nearly nothing is predicted there
-_COLORS = PALETTE[:6]  # the others are too light for lines, or people's
-_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # for further curves in the same colours
-_EQUAL_F = "0.72"  # grey
+LEAST_RECALL = 0.01  # points below it are omitted, as in the official plot; almost nothing is predicted there
+_COLORS = PALETTE[:6]  # the others are too light for lines, or used for annotators
+_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # of the first, second and third use of each colour
+_EQUAL_F = "0.72"  # a grey
 _HUMAN = PALETTE[-1]
+_LEGEND: dict[str, Any] = {
+    "fontsize": 6,
+    "title_fontsize": 6,
+    "labelspacing": 0.2,
+    "handlelength": 1.6,
+    "borderpad": 0.2,
+}
+_LEGEND |= {"frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
 
 
 @dataclass(frozen=True)
 class PrecisionRecallCurve:
-    """One detector: recall [T] and precision [T] in [0, 1], and its best point (recall, precision)."""
+    """The curve of a detector: recall and precision `[T]` in [0, 1], and its best point (recall, precision)."""
 
     name: str
     recall: np.ndarray
@@ -40,15 +47,17 @@ def plot_pr_curves(
     human: tuple[float, float] | None = None,
     caption: str = "",
 ) -> Figure:
-    """A figure of the curves and, if given, the human (recall, precision), as wide as a column of a paper.
+    """Plot precision over recall, as wide as a column of a paper.
 
     Args:
-        path: of the file that is written, if any; its suffix says in which format (.png, .pdf, .svg).
+        path: File to write, in the format of its suffix (.png, .pdf, .svg); None to write none.
+        curves: Curves of detectors.
+        human: Recall and precision of the annotators; None to omit them.
+        caption: Line below the figure.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+    with style():
         figure = Figure(figsize=(COLUMN, COLUMN), layout="compressed")
         axes = figure.add_subplot()
         _plot_equal_f(axes)
@@ -62,19 +71,16 @@ def plot_pr_curves(
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision", aspect="equal")
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.set_yticks(np.linspace(0, 1, 6))
-        axes.legend(
-            loc="lower left", title="best F", alignment="left", fontsize=6, title_fontsize=6, labelspacing=0.2,
-            handlelength=1.6, borderpad=0.2, frameon=True, facecolor="white", edgecolor="none", framealpha=0.9,
-        ).set_zorder(1)  # fmt: skip  # above the lines of equal F, below the curves
+        legend = axes.legend(loc="lower left", title="best F", alignment="left", **_LEGEND)
+        legend.set_zorder(1)  # above the lines of equal F, below the curves
         add_caption(figure, caption)
         if path is not None:
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary)
+            save_figure(figure, path)
     return figure
 
 
 def _plot_equal_f(axes: Axes) -> None:
-    """A line for each F of 0.1, 0.2, ..., 0.9, named at its right end."""
+    """Plot a line for each F of 0.1, 0.2, ..., 0.9, with its value at the right end."""
     for f in np.arange(1, 10) / 10:
         recall = np.linspace(f / (2 - f), 1, 100)  # where precision falls from 1 to f / (2 - f)
         axes.plot(recall, f * recall / (2 * recall - f), color=_EQUAL_F, linewidth=0.4, zorder=0)

@@ -1,4 +1,4 @@
-"""The table of a probe: accuracy with its interval, and how it differs from that of the first model."""
+"""The table of a probe: accuracies with their intervals, and differences from the first model."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from gmae_tools.encoder.probe import Answers
 from gmae_tools.metrics.accuracy import mean_class_accuracy, paired_difference, wilson_interval
 from gmae_tools.report.tables import Row
 
-COLUMNS = {
-    "model": None, "tokens": None, "method": None, "k": None, "top1": 3, "low": 3, "high": 3, "mean_class": 3,
-    "difference": 3, "within": 3,
-}  # fmt: skip
+_TEXTS, _NUMBERS = ("model", "tokens", "method", "k"), ("top1", "low", "high", "mean_class", "difference", "within")
+COLUMNS: dict[str, int | None] = dict.fromkeys(_TEXTS) | dict.fromkeys(_NUMBERS, 3)
 
 
 def probe_rows(answers: Sequence[Answers]) -> list[Row]:
     """Rows of `COLUMNS`, in the order of `answers`.
 
-    `low` and `high` are the 95 % interval of `top1`; `difference` is that to the first model which was asked the same
-    question, and lies `within` so much of the true one with 95 %.
+    `low` and `high` bound the 95 % interval of `top1`. `difference` is the difference of `top1` from the first model
+    with the same tokens, method and k, and `within` is half the width of its 95 % interval.
     """
     first: dict[tuple[str, str, int | None], Answers] = {}
     rows: list[Row] = []
@@ -26,10 +24,7 @@ def probe_rows(answers: Sequence[Answers]) -> list[Row]:
         rival = first.setdefault((each.tokens, each.method, each.k), each)
         difference, within = (None, None) if rival is each else paired_difference(each.correct, rival.correct)
         low, high = wilson_interval(int(each.correct.sum()), len(each.correct))
-        rows.append(
-            {"model": each.model, "tokens": each.tokens, "method": each.method, "k": each.k,
-             "top1": float(each.correct.mean()), "low": low, "high": high,
-             "mean_class": mean_class_accuracy(each.correct, each.labels),
-             "difference": difference, "within": within}
-        )  # fmt: skip
+        by_class = mean_class_accuracy(each.correct, each.labels)
+        scores = float(each.correct.mean()), low, high, by_class, difference, within
+        rows.append(dict(zip(COLUMNS, (each.model, each.tokens, each.method, each.k, *scores), strict=True)))
     return rows

@@ -1,4 +1,4 @@
-"""The contact sheet of `gmae-tools reconstruct`: one photograph, as several models rebuild it."""
+"""The contact sheet of `gmae-tools reconstruct`: one photograph, rebuilt by several models."""
 
 from __future__ import annotations
 

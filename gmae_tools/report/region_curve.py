@@ -1,4 +1,4 @@
-"""The figure of segmenters: F-beta over the threshold that makes their maps masks."""
+"""The figure of the benchmark of foreground maps: F-beta over the threshold of the mask."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gmae_tools.report.figures import COLUMN, STYLE, add_caption, verbatim
-from gmae_tools.system.files import atomic_path
+from gmae_tools.report.figures import COLUMN, add_caption, save_figure, style, verbatim
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def plot_f_beta(path: str | os.PathLike[str] | None, curves: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
-    """A figure as wide as a column of a paper; in the legend stands the highest F-beta of each segmenter.
+    """Plot F-beta over the threshold, as wide as a column of a paper; the legend has the highest F-beta of each method.
 
     Args:
-        path: of the file that is written, if any; its suffix says in which format (.png, .pdf, .svg).
-        curves: tables with the columns `threshold` and `f_beta`, both in [0, 1], by the names of the segmenters.
+        path: File to write, in the format of its suffix (.png, .pdf, .svg); None to write none.
+        curves: Tables with the columns `threshold` and `f_beta`, both in [0, 1], by the names of the methods.
+        caption: Line below the figure.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals only in newer versions of Matplotlib
+    with style():
         figure = Figure(figsize=(COLUMN, 0.8 * COLUMN), layout="compressed")
         axes = figure.add_subplot()
         for name, curve in sorted(curves.items(), key=lambda item: -item[1]["f_beta"].max()):
@@ -34,6 +33,5 @@ def plot_f_beta(path: str | os.PathLike[str] | None, curves: Mapping[str, pd.Dat
         axes.legend(title="highest", alignment="left", fontsize=6, title_fontsize=6, labelspacing=0.2)
         add_caption(figure, caption)
         if path is not None:
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary)
+            save_figure(figure, path)
     return figure

@@ -1,4 +1,4 @@
-"""Figure and ground as pictures: overlays, cut-outs, contact sheets."""
+"""Pictures of foreground and ground: overlays, cut-outs, contact sheets."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from gmae_tools.report.contact_sheet import Panel, Section, common_box, contact_
 from gmae_tools.report.figures import PALETTE, PAPER
 
 OUTLINE, BOX = PALETTE[4], PALETTE[5]  # colours of the foreground's outline and of its box
-_PAPER_SHARE = 0.6  # of the ground's colours in an overlay
-_LINE = 1 / 250  # width of lines, of the longer side
+_PAPER_SHARE = 0.6  # share of white in the ground of an overlay
+_LINE = 1 / 250  # width of lines as a share of the longer side
 _PANEL = 264  # longest side of a picture on the sheet, px
-_COMPARED = 180  # longest side of a picture on the sheet of comparisons, px
-_CHECKS = 12  # px of the sheet behind a cut-out, a side of a square
+_CHECKS = 12  # side in px of a square of the chequered page behind a cut-out
 _CHECK_COLORS = np.array([[255, 255, 255], [225, 225, 228]], np.uint8)
 
 
 @dataclass(frozen=True)
 class ForegroundRow:
-    """A row of the sheet: its heading, and small pictures uint8 RGB `[H, W, 3]` by their captions."""
+    """A row of the sheet: its heading, and small pictures, uint8 RGB `[H, W, 3]`, by their captions."""
 
     name: str
     pictures: Mapping[str, np.ndarray]
 
 
 def overlay(photo: np.ndarray, mask: np.ndarray, box: np.ndarray | None = None) -> np.ndarray:
-    """The photograph with its ground faded to grey, the foreground outlined, and its box; uint8 RGB `[H, W, 3]`."""
+    """The photograph with its ground in pale grey, the outline of the foreground, and its box; uint8 `[H, W, 3]`."""
     faded = (1 - _PAPER_SHARE) * photo.mean(2, dtype=np.float32) + _PAPER_SHARE * PAPER[0]
     picture = np.where(mask[..., None], photo, faded.astype(np.uint8)[..., None])
     width = max(1, round(_LINE * max(mask.shape)))
@@ -46,7 +45,7 @@ def overlay(photo: np.ndarray, mask: np.ndarray, box: np.ndarray | None = None) 
 
 
 def cutout(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The foreground alone, uint8 RGBA `[H, W, 4]`: the ground is transparent."""
+    """The photograph with a transparent ground, uint8 RGBA `[H, W, 4]`."""
     return np.dstack([photo, mask.astype(np.uint8) * 255])
 
 
@@ -63,32 +62,6 @@ def foreground_sheet(title: str, subtitle: str, rows: Sequence[ForegroundRow]) -
         for row in rows
     ]
     return contact_sheet(title, subtitle, sections, columns=max(len(row.pictures) for row in rows))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A photograph uint8 RGB `[H, W, 3]`, its true mask and the one found, bool `[H, W]` each, and a note."""
-
-    name: str
-    photo: np.ndarray
-    truth: np.ndarray
-    found: np.ndarray
-    note: str
-
-
-def comparison_sheet(title: str, subtitle: str, items: Sequence[Comparison]) -> np.ndarray:
-    """Lay out a sheet, uint8 RGB `[H, W, 3]`: two photographs a row, each with the true mask and the one found."""
-    cells = []
-    for item in items:
-        size = panel_size(*item.photo.shape[:2], side=_COMPARED)
-        cells += [
-            (resize(item.photo, *size), item.name, "photograph"),
-            (resize(overlay(item.photo, item.truth), *size), "true figure", ""),
-            (resize(overlay(item.photo, item.found), *size), "found", item.note),
-        ]
-    box = common_box(picture for picture, _, _ in cells)
-    panels = [Panel(in_box(picture, box), caption, note) for picture, caption, note in cells]
-    return contact_sheet(title, subtitle, [Section(f"{len(items)} photographs", panels)], columns=6)
 
 
 def _thumbnail(picture: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tables as text: aligned for readers, CSV and JSON for programs."""
+"""Tables as text: aligned columns, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TextIO
+from itertools import repeat
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMATS = ("table", "csv", "json")
 
@@ -20,10 +24,10 @@ def format_rows(rows: Sequence[Row], columns: Mapping[str, int | None], form: st
     """Rows as text, with a line break at the end.
 
     Args:
-        rows: all with the same keys.
-        columns: the keys in order, each with the decimals shown to readers (None: no decimals).
-        form: `table` (aligned), `csv`, or `json` (a list of objects). CSV and JSON keep six decimals. NaN is
-            `-` in a table and empty in CSV; JSON has null for NaN and for infinity, as it knows neither.
+        rows: Rows with the same keys.
+        columns: Keys in their order, each with the number of decimals in a `table`; None for texts and whole numbers.
+        form: `table` (aligned), `csv`, or `json` (a list of objects). CSV and JSON have six decimals. NaN is `-` in a
+            table, empty in CSV, and null in JSON, where infinity is null, too.
     """
     if form == "json":
         return json.dumps([{key: _json_value(row[key]) for key in columns} for row in rows], indent=2) + "\n"
@@ -36,11 +40,24 @@ def format_rows(rows: Sequence[Row], columns: Mapping[str, int | None], form: st
 
 
 def write_csv(file: TextIO, rows: Iterable[Row], columns: Iterable[str]) -> None:
-    """Rows as `format_rows` has them in CSV, one at a time: there may be more of them than the memory holds."""
+    """Write rows as CSV like `format_rows`, one at a time, so that they need not fit into memory."""
     columns = list(columns)
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_csv_value(row[key]) for key in columns] for row in rows)
+
+
+def write_csv_columns(file: TextIO, name: str, columns: Sequence[np.ndarray]) -> None:
+    """Rows of `write_csv` for many finite numbers, in a third of its time.
+
+    Args:
+        name: what the first cell of each row holds.
+        columns: the numbers in the other cells, float `[N]` each.
+    """
+    rounded = [column.astype(float).round(_DECIMALS).tolist() for column in columns]
+    csv.writer(file, lineterminator="\n").writerows(
+        zip(repeat(_csv_value(name), len(rounded[0])), *rounded, strict=True)
+    )
 
 
 def _json_value(value: str | int | float | None) -> str | int | float | None:
@@ -50,7 +67,7 @@ def _json_value(value: str | int | float | None) -> str | int | float | None:
 
 
 def _csv_value(value: str | int | float | None) -> str | int | float | None:
-    if isinstance(value, str):  # a file name may hold what UTF-8 cannot, which JSON would write in the same way
+    if isinstance(value, str):  # names of files may not be UTF-8; JSON escapes them alike
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float):
         return "" if math.isnan(value) else round(value, _DECIMALS)
@@ -64,7 +81,7 @@ def _table_value(value: str | int | float | None, decimals: int | None) -> str:
 
 
 def _aligned(lines: list[list[str]], left: list[bool]) -> str:
-    """Columns two spaces apart, text to the left and numbers to the right, a rule below the first line."""
+    """Columns two spaces apart, text aligned left and numbers right, with a rule below the first line."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
     justify = [str.ljust if to_left else str.rjust for to_left in left]

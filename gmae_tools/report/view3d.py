@@ -1,10 +1,9 @@
-"""Gaussians to walk around in a browser, served by viser."""
+"""An interactive 3-D view of Gaussians in a browser, served by viser."""
 
 from __future__ import annotations
 
 import io
 import math
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gmae_tools.camera import quats_to_rotations
-from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats.perspective import PerspectiveView
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.report.viser_there import require_viser
 from gmae_tools.scene import Scene
+from gmae_tools.system.ports import check_free
 
 if TYPE_CHECKING:
     import viser
@@ -28,26 +27,26 @@ WHITE = np.full((1, 1, 3), 255, np.uint8)
 def serve(
     scene: Scene, view: PerspectiveView, *, host: str, port: int, title: str, source: str
 ) -> Iterator[viser.ViserServer]:
-    """Serve a scene, in threads of its own, first from where it looks like its picture.
+    """Serve a scene in background threads. At first, visitors see it from where it looks like its picture.
 
-    Visitors turn and move the scene, choose how many of the nearest Gaussians they see, and go back to the picture.
+    Visitors can turn and move the scene, choose the number of nearest Gaussians, and return to the first view.
 
     Args:
-        scene, view: of `perspective.for_viewers`; visitors begin at the view.
-        host, port: to listen on.
-        title: what is shown.
-        source: where the Gaussians come from.
+        scene, view: Results of `perspective.for_viewers`.
+        host, port: Address to listen on.
+        title: Title of the page.
+        source: Source of the Gaussians, which the page shows.
 
     Yields:
         The server, which stops when the context ends.
 
     Raises:
-        GmaeToolsError: viser is not installed, or the port is taken.
+        GmaeToolsError: `viser` is not installed, or the port is taken.
     """
     require_viser()
     import viser
 
-    _check_free(host, port)
+    check_free(host, port)
     with redirect_stdout(io.StringIO()):  # stdout is for results
         server = viser.ViserServer(host, port, label=title, verbose=False)
     try:
@@ -59,14 +58,14 @@ def serve(
 
 
 def _furnish(server: viser.ViserServer, gaussians: Gaussians, view: PerspectiveView, source: str) -> None:
-    """Add the Gaussians, nearest first, the controls, and what happens when they are used."""
+    """Add the Gaussians, nearest first, and the controls."""
     arrays = _arrays(gaussians)
 
     def show(nearest: int) -> None:
         centres, covariances, colors, opacities = (array[:nearest] for array in arrays)
         server.scene.add_gaussian_splats("/gaussians", centres, covariances, colors, opacities)
 
-    server.gui.configure_theme(show_share_button=False)  # sharing would send the scene through someone's server
+    server.gui.configure_theme(show_share_button=False)  # sharing would send the scene to another server
     server.gui.add_text("Gaussians", source, disabled=True)
     slider = server.gui.add_slider("Nearest", min=1, max=gaussians.k, step=1, initial_value=gaussians.k)
     slider.on_update(lambda _: show(slider.value))
@@ -78,18 +77,6 @@ def _furnish(server: viser.ViserServer, gaussians: Gaussians, view: PerspectiveV
     show(gaussians.k)
 
 
-def _check_free(host: str, port: int) -> None:
-    """Refuse a port that is taken, where viser would silently take another."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise GmaeToolsError(
-                f"cannot listen on {host}, port {port} ({error.strerror}); choose another with --port"
-            ) from None
-
-
 def _arrays(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Centres `[K, 3]`, covariances `[K, 3, 3]`, colours `[K, 3]` and opacities `[K, 1]`."""
     axes = quats_to_rotations(gaussians.quats) * gaussians.scales[..., None, :]
@@ -99,9 +86,9 @@ def _arrays(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def _face(client: viser.ClientHandle, view: PerspectiveView) -> None:
-    """Move a visitor to where the Gaussians look like the picture, with the whole picture in the window."""
+    """Move a visitor to the point from which the whole scene looks like its picture."""
     across, down = view.sides
-    half = max(down, across / client.camera.aspect)  # of the window's height at the origin
+    half = max(down, across / client.camera.aspect)  # half of the window's height at the origin
     client.camera.up_direction = (0.0, -1.0, 0.0)
     client.camera.position = (0.0, 0.0, -view.distance)
     client.camera.look_at = (0.0, 0.0, 0.0)

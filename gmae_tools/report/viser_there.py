@@ -1,4 +1,4 @@
-"""Whether viser, which shows scenes in 3-D, is installed; found out without loading torch."""
+"""What viser, which shows scenes in 3-D, can draw, and the check that it is installed; does not load torch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import importlib.util
 
 from gmae_tools.errors import GmaeToolsError
 
+MOST_SPLATS = 200_000  # which browsers draw smoothly
+
 
 def require_viser() -> None:
-    """Make sure that viser is there, before any work.
+    """Make sure that viser is installed.
 
     Raises:
-        GmaeToolsError: it is not.
+        GmaeToolsError: It is not installed.
     """
     if importlib.util.find_spec("viser") is None:
         raise GmaeToolsError("the 3-D view needs viser: pip install 'gmae-tools[view3d]'")

@@ -1,4 +1,4 @@
-"""What all pages share: they hold everything they need, fetch nothing, and run nothing that came with the data."""
+"""Functions for self-contained HTML pages, which fetch nothing and run no script but their own."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ def asset(file: str, package: str = "gmae_tools.report") -> str:
 
 
 def policy(style: str, script: str | None = None) -> str:
-    """A content security policy: only this style, this script if any, and pictures that the page itself holds."""
+    """A content security policy that allows this style, this script if any, and embedded pictures."""
     allowed = f" script-src {_hash(script)};" if script else ""
     return f"default-src 'none';{allowed} style-src {_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def encodable(text: str) -> str:
-    """The text without what UTF-8 cannot hold, which file names may."""
+    """The text with `?` for characters that UTF-8 cannot encode, which file names may contain."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Bytes of a media type such as `image/png` as an address that a page can hold."""
+    """Bytes of a media type such as `image/png` as a data URI."""
     return f"data:{kind};base64,{to_base64(content)}"
 
 

@@ -1,7 +1,7 @@
-"""Which backends can render on this machine, why the others cannot, and the choice among them.
+"""Which backends can render on this machine, why others cannot, and which one is chosen.
 
-Probing never compiles anything. gsplat's kernels are compiled by their first use, once for each version of torch and of
-CUDA, unless gsplat was installed prebuilt.
+Finding out never compiles anything. The kernels of gsplat are compiled when they are first used, once for each version
+of torch and of CUDA, unless gsplat was installed prebuilt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Backend = Literal["auto", "cpu", "gsplat", "dense"]
 Renderer = Literal["cpu", "gsplat", "dense"]  # a backend once `auto` is resolved
 
 GSPLAT_VERSION = (1, 5, 3)  # the oldest whose functions have the signatures used here
-_EXTENSION = "gsplat_cuda"  # gsplat's name for what it compiles
+_EXTENSION = "gsplat_cuda"  # name of the extension that gsplat compiles
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ class BackendStatus:
     """Whether a backend can render on this machine.
 
     Attributes:
-        name: of the backend.
-        usable: as far as can be told without compiling.
-        reason: what it draws with; if not usable, what is missing and what to install.
+        name: Name of the backend.
+        usable: Whether it can render, as far as can be told without compiling.
+        reason: What it renders with; if it is not usable, what is missing and what to install.
     """
 
     name: Renderer
@@ -48,38 +48,34 @@ class BackendStatus:
 
 
 def describe_backends() -> list[BackendStatus]:
-    """Every backend, the default of machines without a GPU first."""
-    return [
-        _cpu_status(),
-        _gsplat_status(),
-        BackendStatus("dense", True, "plain torch, the slow reference"),
-    ]
+    """All backends, first the default on machines without a GPU."""
+    return [_cpu_status(), _gsplat_status(), BackendStatus("dense", True, "plain torch, the slow reference")]
 
 
 @lru_cache
 def choose_backend(backend: Backend, device: torch.device | str) -> Renderer:
-    """The backend that draws splats which lie on `device`; `auto` is gsplat on CUDA if it is usable, else `cpu`.
+    """The backend that renders splats on `device`; `auto` is gsplat on CUDA if it is usable, else `cpu`.
 
-    Every choice is logged once, as a warning where `auto` has to do without gsplat on CUDA. The first choice of gsplat
-    loads its kernels, and may compile them.
+    Every choice is logged once, as a warning if `auto` cannot use gsplat on CUDA. The first choice of gsplat loads its
+    kernels, and may compile them.
 
     Raises:
-        GmaeToolsError: no such backend, or gsplat is asked for and cannot draw here.
+        GmaeToolsError: The backend is unknown, or cannot render here.
     """
     on_cuda = torch.device(device).type == "cuda"
     if backend == "gsplat":
         if not on_cuda:
             advice = _missing_for_gsplat() or "use --device cuda"
-            raise GmaeToolsError(f"splatting backend gsplat draws on a CUDA GPU, not on {device}: {advice}")
+            raise GmaeToolsError(f"splatting backend gsplat renders on a CUDA GPU, not on {device}: {advice}")
         _load_gsplat()
-        log.info("splatting by gsplat, as asked for")
+        log.info("splatting by gsplat, as requested")
         return "gsplat"
     if backend == "dense":
-        log.info("splatting by dense, as asked for")
+        log.info("splatting by dense, as requested")
         return "dense"
     if backend == "cpu":
         _check_cpu()
-        log.info("splatting by cpu, as asked for")
+        log.info("splatting by cpu, as requested")
         return "cpu"
     if backend != "auto":
         raise GmaeToolsError(f"splatting backend {backend!r} is unknown: use auto, cpu, gsplat or dense")
@@ -103,7 +99,7 @@ def _cpu_status() -> BackendStatus:
 
 
 def _missing_for_cpu() -> str | None:
-    """Why numba cannot compile the kernels, None if nothing is known to stand in its way."""
+    """Why numba cannot compile the kernels; None if no reason is known."""
     try:
         import numba
     except Exception as error:  # it refuses versions of numpy, and settings, in many ways
@@ -114,9 +110,9 @@ def _missing_for_cpu() -> str | None:
 
 
 def _check_cpu() -> None:
-    """Raise an error that says why the CPU backend cannot draw here, if so."""
+    """Raise an error with the reason if the CPU backend cannot render here."""
     if missing := _missing_for_cpu():
-        raise GmaeToolsError(f"splatting backend cpu cannot draw here: {missing}; --backend dense is slow, but works")
+        raise GmaeToolsError(f"splatting backend cpu cannot render here: {missing}; --backend dense is slow, but works")
 
 
 def _gsplat_status() -> BackendStatus:
@@ -131,7 +127,7 @@ def _gsplat_status() -> BackendStatus:
 
 
 def _missing_for_gsplat() -> str | None:
-    """What stands in the way of gsplat's kernels and what to install, None if nothing is known to."""
+    """Why the kernels of gsplat cannot be used, and what to install; None if no reason is known."""
     if torch.version.cuda is None:
         return "this torch is built without CUDA: install a CUDA build of it (pytorch.org/get-started)"
     if not torch.cuda.is_available():
@@ -160,7 +156,7 @@ def _missing_to_compile() -> str | None:
 
 
 def find_nvcc() -> str | None:
-    """The CUDA compiler of the toolkit that torch would compile with, if it is there."""
+    """The path of the CUDA compiler that torch would use; None if there is none."""
     from torch.utils.cpp_extension import CUDA_HOME
 
     if CUDA_HOME is None:
@@ -169,14 +165,14 @@ def find_nvcc() -> str | None:
 
 
 def _is_prebuilt() -> bool:
-    """Whether gsplat was installed with compiled kernels; looks for the file, because an import would compile."""
+    """Whether gsplat was installed with compiled kernels. An import would compile them, so their file is searched."""
     spec = importlib.util.find_spec("gsplat")
     folders = (spec.submodule_search_locations if spec else None) or []
     return any(file.suffix in (".so", ".pyd") for folder in folders for file in Path(folder).glob("csrc.*"))
 
 
 def _build_folder() -> Path:
-    """Where torch keeps what it compiles for gsplat."""
+    """The folder in which torch keeps the compiled kernels of gsplat."""
     from torch.utils.cpp_extension import _get_build_directory
 
     return Path(_get_build_directory(_EXTENSION, verbose=False))
@@ -188,14 +184,14 @@ def _is_compiled() -> bool:
 
 @lru_cache
 def _gsplat_problem() -> str | None:
-    """Load gsplat's kernels, compiling them if need be; why that failed, None if it did not."""
+    """Load the kernels of gsplat, and compile them if necessary; returns why that failed, or None."""
     missing = _missing_for_gsplat()
     if missing:
         return missing
     from filelock import FileLock  # comes with torch
 
     try:
-        # gsplat clears its folder before it compiles: several processes at once would clear each other's work.
+        # gsplat empties its folder before it compiles, so several processes at once would delete each other's files.
         turn = nullcontext() if _is_prebuilt() else FileLock(_build_folder().with_suffix(".lock"))
         with turn, redirect_stdout(sys.stderr):
             if not (_is_prebuilt() or _is_compiled()):
@@ -212,11 +208,11 @@ def _matching_toolkit() -> str:
 
 
 def _load_gsplat() -> None:
-    """Make gsplat's kernels ready to draw.
+    """Load the kernels of gsplat.
 
     Raises:
-        GmaeToolsError: they are not, and what to install.
+        GmaeToolsError: They cannot be loaded; the message says what to install.
     """
     problem = _gsplat_problem()
     if problem:
-        raise GmaeToolsError(f"splatting backend gsplat cannot draw here: {problem}")
+        raise GmaeToolsError(f"splatting backend gsplat cannot render here: {problem}")

@@ -1,12 +1,12 @@
 # mypy: allow-untyped-defs
 """The CPU backend: the numba kernels of `kernels.py` as one differentiable torch operation, on several threads.
 
-Bands of rows are the unit of parallel work, and gradients are summed band by band in a fixed order, so results are
-bitwise the same for any number of threads and any way of splitting a batch. Pictures that are not whole tiles are
-padded and cropped around the kernels.
+Work is divided into bands of rows, and gradients are summed band by band in a fixed order. Results therefore have the
+same bits for any number of threads and any division of a batch. The kernels know whole tiles only, so pictures of other
+sizes are padded before and cropped after them.
 
-Threads are Python threads running kernels that release the interpreter lock: nothing spins between calls, nothing
-fights torch's own threads, and small scenes run on the calling thread without paying for any.
+The threads are Python threads, because the kernels release the interpreter lock. They do not spin between calls and do
+not compete with the threads of torch. Small scenes run on the calling thread alone.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ from gmae_tools.system.kernels import is_compiled
 
 log = logging.getLogger(__name__)
 
-# Below these, threads cost more than they bring:
+# Smaller numbers are processed on one thread, which is then faster than several.
 _SMALL_SCENE = 8000  # pairs of splat and tile to composite
 _FEW_SPLATS = 2000  # splats of all images to prepare
 
 
 class SortedSplats(NamedTuple):
-    """Depth-sorted splats of a batch as the kernels want them, contiguous.
+    """Depth-sorted splats of a batch in the layout of the kernels, contiguous.
 
-    `shape` holds (centre x, centre y, a/2, b, c/2, -log(opacity)) for every splat, `[B, K, 6]`; -log(opacity) is
-    infinite for splats that can never be seen. `colors` is `[B, K, C]`; `group` gives the group of every drawn
-    position `[<= K]`.
+    Attributes:
+        shape: (centre x, centre y, a/2, b, c/2, -log(opacity)) of every splat, `[B, K, 6]`. The last value is infinite
+            for splats that are invisible everywhere.
+        colors: Colours `[B, K, C]`.
+        group: Group of every rendered position `[<= K]`.
     """
 
     shape: np.ndarray
@@ -56,10 +58,12 @@ class SortedSplats(NamedTuple):
 
 
 class Bins(NamedTuple):
-    """For one image: visits `starts[t]` to `starts[t + 1]` belong to tile t (row-major), nearest splat first.
+    """The splats that touch each tile of one image, as a list of visits, tile by tile.
 
-    `splats` holds the sorted position, `rows` the first and one past the last row of the tile that the splat
-    reaches.
+    Attributes:
+        starts: Visits `starts[t]` to `starts[t + 1]` belong to tile t (row-major), nearest splat first.
+        splats: Sorted position of the splat of each visit.
+        rows: The first row of the tile that the splat reaches, and one past the last row.
     """
 
     starts: np.ndarray
@@ -69,7 +73,7 @@ class Bins(NamedTuple):
 
 @lru_cache
 def _announce() -> None:
-    """Say, once in a process, that the first picture has to wait."""
+    """Log, once in a process, that the kernels have to be compiled."""
     if not is_compiled(composite):
         log.warning("compiling the CPU renderer for this processor; this takes half a minute, but only the first time")
 
@@ -80,7 +84,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _run(jobs: Iterable[Callable[[], None]], threads: int) -> None:
-    """Run jobs on up to `threads` threads, this one included; the first exception is raised."""
+    """Run jobs on up to `threads` threads, including this one; raises the first exception."""
     waiting = list(jobs)
     queue = iter(waiting)
 
@@ -99,7 +103,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _new(*shape: int) -> Tensor:
-    """A tensor for a kernel to fill. Torch's default dtype and device are the caller's: the kernels know one only."""
+    """An empty tensor for a kernel, of fixed dtype and device, because the caller may have changed torch's defaults."""
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
@@ -112,14 +116,14 @@ def _bands(height: int) -> int:
 
 
 def _whole_tiles(pictures: Tensor) -> Tensor:
-    """Pictures `[..., H, W]` padded with zeros to whole tiles; themselves if nothing is missing."""
+    """Pictures `[..., H, W]` padded with zeros to whole tiles; unchanged if they are whole tiles."""
     height, width = pictures.shape[-2:]
     missing = (0, -width % TILE, 0, -height % TILE)
     return pad(pictures, missing) if any(missing) else pictures
 
 
 def _spans(batch: int, bands: int, threads: int) -> list[tuple[int, tuple[int, int]]]:
-    """Work items (image, bands): whole images where there are enough of them for the threads."""
+    """Work items (image, bands): whole images if there are enough of them for the threads."""
     if threads == 1 or batch >= 4 * threads:
         return [(image, (0, bands)) for image in range(batch)]
     return [(image, (band, band + 1)) for image in range(batch) for band in range(bands)]
@@ -131,10 +135,12 @@ def _threads_for(bins: list[Bins]) -> int:
 
 
 def _prepare(tensors: tuple[Tensor, ...], order: np.ndarray, options: RasterOptions) -> tuple[SortedSplats, list[Bins]]:
-    """Sort, pack and bin the splats of a batch; only the first sum(group_sizes) in depth order are drawn.
+    """Sort, pack and bin the splats of a batch, of which the first sum(group_sizes) in depth order are rendered.
 
     Args:
-        tensors: means, conics, colors, opacities.
+        tensors: Means, conics, colors and opacities.
+        order: Indices `[B, K]` that sort by depth.
+        options: Size and groups.
     """
     inputs = [_array(tensor) for tensor in tensors]
     sizes = options.group_sizes
@@ -156,11 +162,13 @@ def _prepare(tensors: tuple[Tensor, ...], order: np.ndarray, options: RasterOpti
 def _gradients(
     sums: np.ndarray, order: np.ndarray, conics: Tensor, opacities: Tensor, temperature: float | None
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of means, conics, colors, opacities and depths from `sums`, which it uses up.
+    """Gradients of means, conics, colors, opacities and depths from `sums`, which it overwrites.
 
     Args:
-        sums: `[B, bands, K, 6 + C]`; with a temperature `[B, bands, K, 6 + C + 1]`.
-        temperature: of the order; without one depths get no gradient.
+        sums: Sums of `composite_backward`, `[B, bands, K, 6 + C]`; with a temperature `[B, bands, K, 6 + C + 1]`.
+        order: Indices `[B, K]` that sort by depth.
+        conics, opacities: Tensors of the unsorted splats.
+        temperature: Temperature of the order; None if depths get no gradient.
     """
     channels = sums.shape[-1] - GEOMETRY - (temperature is not None)
     sizes = ((2,), (3,), (channels,), (), () if temperature else (0,))
@@ -227,7 +235,7 @@ class _Composite(torch.autograd.Function):
         threads = _threads_for(bins)
         _run((partial(job, *span) for span in _spans(batch, _bands(height), threads)), threads)
         grad_background = None
-        if ctx.needs_input_grad[5]:  # it is seen through what all groups leave
+        if ctx.needs_input_grad[5]:  # the light that all groups leave reaches the background
             left = 1 - alphas[:, :, 0].sum(1)
             grad_background = torch.einsum("bchw,bhw->bc", grad_images[:, -1], left).to(background.dtype)
         return *_gradients(sums, order, conics, opacities, temperature), grad_background, None
@@ -238,14 +246,14 @@ def composite_splats(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Composite unsorted splats on the CPU; differentiable in the splats and the background.
 
-    What lies on a GPU is copied, and the results are copied back. Depths get a gradient only with an
+    Tensors on a GPU are copied, and the results are copied back. Depths get a gradient only with an
     `order_temperature`.
 
     Args:
-        splats: any order, finite.
-        background: `[B, C]`, added to the last group.
-        order: `[B, K]` indices that sort by depth.
-        options: size, groups and rules.
+        splats: Finite splats in any order.
+        background: Colours `[B, C]`, added to the last group.
+        order: Indices `[B, K]` that sort by depth.
+        options: Size, groups and rules.
 
     Returns:
         images `[B, S, C, H, W]`, alphas `[B, S, 1, H, W]`, owner `[B, H, W]` (sorted position of the strongest splat,

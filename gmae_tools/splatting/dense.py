@@ -1,7 +1,7 @@
-"""Short differentiable renderer in plain torch: the oracle of the tests, and a backend for any device.
+"""A short differentiable renderer in plain torch: the oracle of the tests, and a backend for any device.
 
-Every pixel is compared with every splat, so cost and memory grow with H x W x K. It shares no code with the
-fast backends on purpose, and follows gsplat 1.5.3's rules in the order in which they are written there.
+Every pixel is compared with every splat, so cost and memory grow with H x W x K. The renderer deliberately shares no
+code with the fast backends. It follows the rules of gsplat 1.5.3 in the order in which gsplat applies them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from gmae_tools.camera import Splats
 from gmae_tools.splatting.rules import RasterOptions
 
 ALPHA_MIN = 1 / 255  # below this a splat is skipped
-TRANSMITTANCE_MIN = 1e-4  # a splat that would leave no more light than this ends the pixel, undrawn
-MAX_ELEMENTS = 2**22  # pixel-splat pairs held at once; more are drawn in bands of rows
+TRANSMITTANCE_MIN = 1e-4  # a splat that would leave no more light than this is skipped and ends the pixel
+MAX_ELEMENTS = 2**22  # pairs of pixel and splat held at once; more are rendered in bands of rows
 
 
 class DenseRaster(NamedTuple):
-    """What `rasterize_dense` draws; `S` groups."""
+    """The result of `rasterize_dense` for S groups."""
 
     images: Tensor  # [B, S, C, H, W]
     alphas: Tensor  # [B, S, 1, H, W] in [0, 1]
@@ -36,13 +36,13 @@ def rasterize_dense(splats: Splats, background: Tensor, options: RasterOptions) 
     """Composite splats that are already sorted nearest first; differentiable in all their tensors and the background.
 
     Args:
-        splats: any range and any number of channels of `colors`. Depths only get a gradient, and only with an
-            `order_temperature`.
-        background: `[B, C]`, added to the last group with the light that no splat has taken.
-        options: size, groups and rules. Owners are always found.
+        splats: Sorted splats with any number of channels and any range of colours. Depths have an effect only on
+            gradients, with an `order_temperature`.
+        background: Colours `[B, C]`, added to the last group with the light that no splat has absorbed.
+        options: Size, groups and rules. Owners are always computed.
 
     Returns:
-        Each group's share of the composite: the sum over the groups is the whole picture.
+        The share of each group in the picture, which is the sum of them.
 
     Source: gsplat 1.5.3, forward and backward rasterisation kernels (`rasterize_to_pixels_3dgs`).
     """
@@ -94,10 +94,10 @@ def _render_rows(
 
 
 def _with_uncertain_order(weights: Tensor, alpha: Tensor, depths: Tensor, temperature: float) -> Tensor:
-    """The same weights `[B, H, W, K]`, which now depend on the depths `[B, K]`.
+    """The same weights `[B, H, W, K]`, with gradients for the depths `[B, K]`.
 
     A splat that moves back loses weight to the visible splat in front of it: the slope of the logistic function times
-    what the other gains when the two change places, T_j alpha_j alpha_i.
+    the weight T_j alpha_j alpha_i that the other gains when the two change places.
     """
     with torch.no_grad():
         places = torch.arange(alpha.shape[-1], device=alpha.device)
@@ -111,7 +111,7 @@ def _with_uncertain_order(weights: Tensor, alpha: Tensor, depths: Tensor, temper
     with torch.no_grad():
         probability = torch.sigmoid(apart / temperature)
         slope = probability * (1 - probability) / temperature
-    moved = (slope * gained * (apart - apart.detach())).where(paired, 0)  # 0, but not its derivative
+    moved = (slope * gained * (apart - apart.detach())).where(paired, 0)  # its value is 0, its derivative is not
     return weights - moved + torch.zeros_like(moved).scatter_add(-1, front, moved)
 
 

@@ -1,16 +1,17 @@
-"""The CUDA backend: gsplat's tile functions (1.5.3), with what the rules here ask of them beyond gsplat's own use.
+"""The CUDA backend: the tile functions of gsplat 1.5.3, arranged so that they follow the rules of `rasterize`.
 
-gsplat lists for each 16-px tile the splats whose box touches it, sorts each list by depth, and composites the lists,
-forward and backward. Its kernels add up gradients in no fixed order: these differ in the last digits from run to run.
+For each tile of 16 px gsplat lists the splats whose box touches it, sorts each list by depth, and composites the lists,
+forward and backward. Its kernels add gradients in no fixed order, so gradients differ in the last digits between runs.
 
-- Boxes are those of the visible ellipses, cut to the picture. gsplat's own reach, ceil(min(3.33, sqrt(2 ln(255 o)))
-  sigma), says the same, since no opacity of 1 or less is visible beyond 3.329 sigma.
-- gsplat sorts by the bits of a float. It is given ranks instead of depths, so that ties keep their order and depths may
-  have any sign and size.
-- Depth groups are drawn in one pass, each into channels of its own, in which the other groups are black. To draw them
-  one by one and composite the pictures would not do: a pixel is finished before a splat that would leave it next to no
-  light, however much is left then, and only a pass through all groups knows when.
-- Channels are drawn 32 at a time: beyond that the backward kernel asks for more shared memory than many GPUs have.
+- Boxes are those of the visible ellipses, cut to the picture. They agree with the reach of gsplat,
+  ceil(min(3.33, sqrt(2 ln(255 o))) sigma), because no opacity of 1 or less is visible beyond 3.329 sigma.
+- gsplat sorts by the bits of a float. It gets ranks instead of depths, so that splats of equal depth keep their order
+  and depths may have any sign and size.
+- Depth groups are rendered in one pass, each into channels of its own, in which the other groups are black. Rendering
+  each group alone and compositing the pictures would be wrong, because the splat that finishes a pixel depends on the
+  splats of all groups before it.
+- At most 32 channels are rendered at a time, because with more the backward kernel needs more shared memory than many
+  GPUs have.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.splatting.rules import ALPHA_MAX, ALPHA_MIN, TILE, TRANSMITTANCE_MIN, RasterOptions
 
-_CHANNELS = 32  # drawn in one pass
-_CULL = 1e-3  # added to log(255 opacity): boxes stay on the safe side of rounding
-_ROUNDED = 1 + 1e-5  # error of the products a c and b^2 of a very long needle, which may look like a hyperbola, and ...
-_LEAST_DETERMINANT = 1e-12  # ... of a c: such a needle's box, so long, is that of a stripe
-_KEY_BITS = 31  # of image and tile in gsplat's sorting key
-_VISITS = 1 << 31  # of splats to tiles, and ...
-_NUMBERS = 1 << 32  # ... values of all pictures, beyond which gsplat's kernels cannot count
-_OWNER_NUMBERS = 1 << 25  # pixel-splat pairs held at once in search of the owners
+_CHANNELS = 32  # rendered in one pass
+_CULL = 1e-3  # added to log(255 opacity), so that rounding makes no box too small
+# Rounding may make the conic of a very long needle one of a hyperbola; the box of such a needle is that of a stripe.
+_ROUNDED = 1 + 1e-5  # bound of the error of the products a c and b^2
+_LEAST_DETERMINANT = 1e-12  # least determinant of a conic, as a share of a c
+_KEY_BITS = 31  # bits for image and tile in the sorting key of gsplat
+_VISITS = 1 << 31  # pairs of splat and tile that the kernels of gsplat can count
+_NUMBERS = 1 << 32  # values of all pictures that they can count
+_OWNER_NUMBERS = 1 << 25  # pairs of pixel and splat held at once in the search for owners
 
 
 class _Shapes(NamedTuple):
@@ -45,10 +47,11 @@ class _Shapes(NamedTuple):
 
 
 class _Tiles(NamedTuple):
-    """Which splats are listed for which tile, nearest first.
+    """The list of the splats of each tile, nearest first.
 
-    `offsets` `[B, rows, columns]` int32 says where a tile's list begins in `splats`, int32, which counts through the
-    batch: image * K + position.
+    Attributes:
+        offsets: Start of each tile's list in `splats`, int32 `[B, rows, columns]`.
+        splats: Splats of all lists, int32, numbered through the batch: image * K + position.
     """
 
     offsets: Tensor
@@ -60,10 +63,10 @@ def composite_sorted(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Composite splats that are sorted nearest first, on their CUDA GPU; differentiable in splats and background.
 
-    Arguments and results as for `cpu.composite_splats`, all on the GPU.
+    Arguments and results are those of `cpu.composite_splats`, all on the GPU.
 
     Raises:
-        GmaeToolsError: `alpha_max` is not that of gsplat, or the pictures are too large for it.
+        GmaeToolsError: `alpha_max` differs from that of gsplat, or the pictures are too large for it.
     """
     if options.alpha_max != ALPHA_MAX:
         raise GmaeToolsError(
@@ -75,10 +78,10 @@ def composite_sorted(
     colors, groups, channels = splats.colors[:, :drawn].float(), len(sizes), splats.colors.shape[-1]
     tiles = _list_by_tile(shapes, height, width)
     if groups == 1 and channels:
-        picture, alpha = _draw(shapes, colors, tiles, height, width)
+        picture, alpha = _render(shapes, colors, tiles, height, width)
         images, alphas = picture[:, None], alpha[:, None]
-    else:  # also for no channels, of which gsplat knows no picture
-        pictures, alpha = _draw(shapes, _one_group_a_channel(colors, sizes), tiles, height, width)
+    else:  # also without channels, for which gsplat has no picture
+        pictures, alpha = _render(shapes, _one_group_a_channel(colors, sizes), tiles, height, width)
         images, alphas = pictures.unflatten(1, (groups, channels + 1)).split([channels, 1], 2)
     behind = (1 - alpha) * background.float()[:, :, None, None]
     images = torch.cat([images[:, :-1], images[:, -1:] + behind[:, None]], 1)
@@ -93,9 +96,9 @@ def composite_sorted(
 
 
 class _UncertainOrder(torch.autograd.Function):
-    """Leaves pictures as they are, and gives depths `[B, K]` the gradient of the order; see `rasterize`.
+    """Returns pictures unchanged, and gives depths `[B, K]` the gradient of the order; see `rasterize`.
 
-    gsplat lists the splats that each pixel composites, nearest first; what follows from the list is torch.
+    gsplat lists the splats that each pixel composites, nearest first. The rest is computed by torch.
     """
 
     @staticmethod
@@ -116,7 +119,7 @@ class _UncertainOrder(torch.autograd.Function):
 
 
 def _order_gradient(grads: Tensor, depths: Tensor, colors: Tensor, ctx: Any) -> Tensor:
-    """Gradient of depths `[B, K]` from those of the groups' pictures and coverage; `colors` end with a 1 for it."""
+    """Gradient of depths `[B, K]`, given those of the groups' images and alphas; `colors` end with a 1 for alpha."""
     shapes, tiles, options = ctx.shapes, ctx.tiles, ctx.options
     gained = torch.zeros_like(depths).flatten()
     if not len(tiles.splats):
@@ -133,12 +136,12 @@ def _order_gradient(grads: Tensor, depths: Tensor, colors: Tensor, ctx: Any) -> 
     z, tau = depths.flatten()[splats], options.order_temperature
     probability = torch.sigmoid((z[1:] - z[:-1]) / tau)
     share = probability * (1 - probability) / tau * (light * alpha)[:-1] * alpha[1:] * product.diff()
-    share = share.where(pixels[1:] == pixels[:-1], 0.0)  # only neighbours at one pixel may change places
+    share = share.where(pixels[1:] == pixels[:-1], 0.0)  # only neighbours at the same pixel change places
     return gained.index_add(0, splats[:-1], share).index_add(0, splats[1:], -share).view_as(depths)
 
 
 def _sum_before(values: Tensor, pixels: Tensor) -> Tensor:
-    """For each of the values `[N]` the sum of those before it that belong to the same pixel; sorted by pixel."""
+    """For each of the values `[N]`, sorted by pixel, the sum of those before it that belong to the same pixel."""
     before = values.cumsum(0) - values
     first = pixels.new_ones(len(pixels), dtype=torch.bool)
     first[1:] = pixels[1:] != pixels[:-1]
@@ -146,7 +149,7 @@ def _sum_before(values: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _composited(shapes: _Shapes, tiles: _Tiles, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Splats and pixels `[N]`, both counted through the batch, of all that is composited: pixel by pixel, in order."""
+    """Splats and pixels `[N]`, both numbered through the batch, of all visible pairs, sorted by pixel and depth."""
     from gsplat.cuda._wrapper import rasterize_to_indices_in_range
 
     batch, count = shapes.opacities.shape
@@ -158,14 +161,14 @@ def _composited(shapes: _Shapes, tiles: _Tiles, height: int, width: int) -> tupl
 
 
 def _alphas(means: Tensor, conics: Tensor, opacities: Tensor, pixels: Tensor) -> Tensor:
-    """Alphas `[N]` of splats at one pixel centre each."""
+    """Alphas `[N]` of splats, each at one pixel centre."""
     dx, dy = (means - pixels).unbind(-1)
     a, b, c = conics.unbind(-1)
     return (opacities * torch.exp(-(0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy))).clamp_max(ALPHA_MAX)
 
 
 def _one_group_a_channel(colors: Tensor, group_sizes: tuple[int, ...]) -> Tensor:
-    """Colours `[B, K, S * (C + 1)]`: those of a splat and a one, which draws coverage, in the channels of its group."""
+    """Colours `[B, K, S * (C + 1)]`: each splat has its own, and 1 for alpha, in the channels of its group, else 0."""
     group = torch.repeat_interleave(torch.tensor(group_sizes, device=colors.device))  # [K]
     member = torch.nn.functional.one_hot(group, len(group_sizes)).to(colors)  # [K, S]
     return (member[..., None] * pad(colors, (0, 1), value=1.0)[:, :, None]).flatten(2)
@@ -173,7 +176,7 @@ def _one_group_a_channel(colors: Tensor, group_sizes: tuple[int, ...]) -> Tensor
 
 @torch.no_grad()
 def _list_by_tile(shapes: _Shapes, height: int, width: int) -> _Tiles:
-    """Splats by tile; invisible ones are in no list."""
+    """List the splats of each tile. Invisible ones are in no list."""
     batch, count = shapes.opacities.shape
     rows, columns = math.ceil(height / TILE), math.ceil(width / TILE)
     _check_size(batch.bit_length() + (rows * columns).bit_length() <= _KEY_BITS, batch, height, width)
@@ -192,13 +195,13 @@ def _list_by_tile(shapes: _Shapes, height: int, width: int) -> _Tiles:
 def _check_size(fits: bool, batch: int, height: int, width: int) -> None:
     if not fits:
         size = f"{batch} pictures of {height} x {width} px"
-        raise GmaeToolsError(f"{size} are too many for one call of gsplat: draw fewer at a time, or strips of them")
+        raise GmaeToolsError(f"{size} are too many for one call of gsplat: render fewer at a time, or strips of them")
 
 
 def _boxes(shapes: _Shapes, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Centres `[B, K, 2]` and half sizes, int32 `[B, K, 2]`, in px of what is visible of each splat in the picture.
+    """Boxes of the visible part of each splat: centres `[B, K, 2]` and half sizes, int32 `[B, K, 2]`, in px.
 
-    Where nothing is, one of the half sizes is 0 at least, and gsplat lists the splat nowhere.
+    If no part is visible, a half size is 0, and gsplat lists the splat for no tile.
 
     Source of the reach: gsplat 1.5.3, `ProjectionEWA3DGSFused.cu`.
     """
@@ -214,12 +217,12 @@ def _boxes(shapes: _Shapes, height: int, width: int) -> tuple[Tensor, Tensor]:
     return ((low + high) / 2).float(), ((high - low) / 2).ceil().int()
 
 
-def _draw(shapes: _Shapes, colors: Tensor, tiles: _Tiles, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _render(shapes: _Shapes, colors: Tensor, tiles: _Tiles, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Pictures `[B, C, H, W]` of colours `[B, K, C]`, without background, and their alpha `[B, 1, H, W]`."""
     batch, count, channels = colors.shape
     if not batch * count:
         return colors.new_zeros(batch, channels, height, width), colors.new_zeros(batch, 1, height, width)
-    padded = min(2 * channels, _CHANNELS)  # at most; gsplat has kernels for some numbers of channels only
+    padded = min(2 * channels, _CHANNELS)  # gsplat has kernels for some numbers of channels only, and pads to the next
     _check_size(batch * height * width * padded < _NUMBERS, batch, height, width)
     from gsplat.cuda._wrapper import rasterize_to_pixels
 
@@ -233,9 +236,9 @@ def _draw(shapes: _Shapes, colors: Tensor, tiles: _Tiles, height: int, width: in
 
 @torch.no_grad()
 def _strongest(shapes: _Shapes, tiles: _Tiles, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Sorted position, -1 for none, and weight of the strongest splat of each pixel, int32 and float `[B, H, W]`.
+    """Sorted position (-1 for none) and weight of the strongest splat of each pixel, int32 and float `[B, H, W]`.
 
-    gsplat keeps sums only. So the lists are composited once more in torch, as many tiles at a time as fit into memory.
+    The kernels of gsplat return sums alone. Therefore torch composites the lists again, many tiles at a time.
     """
     batch, rows, columns = tiles.offsets.shape
     if not len(tiles.splats):
@@ -259,19 +262,19 @@ def _strongest(shapes: _Shapes, tiles: _Tiles, height: int, width: int) -> tuple
 
 
 def _join_tiles(values: Tensor, batch: int, rows: int, columns: int) -> Tensor:
-    """Pictures `[B, rows * TILE, columns * TILE]` of the values `[T, P]` in the pixels of all tiles."""
+    """Join the values `[T, P]` of the pixels of all tiles to pictures `[B, rows * TILE, columns * TILE]`."""
     return values.view(batch, rows, columns, TILE, TILE).transpose(2, 3).reshape(batch, rows * TILE, columns * TILE)
 
 
 def _pixel_centres(tiles: Tensor, rows: int, columns: int) -> Tensor:
-    """Centres (x, y) in px of the pixels of some tiles, which are counted through the batch; `[T, TILE * TILE, 2]`."""
+    """Centres (x, y) in px of the pixels of tiles `[T]`, numbered through the batch: `[T, TILE * TILE, 2]`."""
     corners = TILE * torch.stack([tiles % columns, tiles // columns % rows], -1)  # [T, 2]
     inside = torch.arange(TILE * TILE, device=tiles.device)
     return corners[:, None] + torch.stack([inside % TILE, inside // TILE], -1) + 0.5
 
 
 def _weights(means: Tensor, conics: Tensor, opacities: Tensor, pixels: Tensor) -> Tensor:
-    """Weights `[T, P, L]` in the pixels `[T, P, 2]` of a tile of its listed splats `[T, L, ...]`, nearest first."""
+    """Weights `[T, P, L]` of the listed splats `[T, L, ...]` of tiles, nearest first, in their pixels `[T, P, 2]`."""
     dx, dy = (means[:, None] - pixels[:, :, None]).unbind(-1)  # [T, P, L]
     a, b, c = conics[:, None].unbind(-1)
     sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy

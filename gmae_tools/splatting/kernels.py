@@ -1,9 +1,9 @@
 # mypy: allow-untyped-defs
-"""numba kernels of the CPU backend: composite sorted 2-D splats in 16-px tiles, and the analytic gradients.
+"""numba kernels of the CPU backend: they composite sorted 2-D splats in tiles of 16 px, and compute gradients.
 
 `bin_splats` lists, for every tile, the splats whose visible ellipse touches it, nearest first. `composite` and
-`composite_backward` go through the tiles of a few *bands*: a band is `BAND_TILES` rows of tiles. A tile is composited
-row by row: 16 pixels are one vector of `simd.py`. Kernels only know whole tiles.
+`composite_backward` process the tiles of a few bands; a band is `BAND_TILES` rows of tiles. A tile is composited row by
+row, and a row of 16 pixels is one vector of `simd.py`. All pictures are whole tiles.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from gmae_tools.system.kernels import kernel
 
 BAND_TILES = 4
 GEOMETRY = 6  # sums kept a splat for the gradients of mean, conic and opacity
-_FARTHEST = CUTOFF  # in units of four temperatures: splats so far apart exchange next to nothing
+_FARTHEST = CUTOFF  # in units of four temperatures; the probability that splats so far apart change places is about 0
 _MIN_ALPHA = np.float32(ALPHA_MIN)
 _MIN_TRANSMITTANCE = np.float32(TRANSMITTANCE_MIN)
 _CUTOFF = np.float32(CUTOFF)
-_CULL = CUTOFF + 1e-3  # culling stays on the safe side of rounding
-# The conic of a very long needle is almost one of a stripe, and rounding may make it one of a hyperbola:
-_ROUNDED = 1 + 1e-5  # error of the products a c and b^2
-_LEAST_DETERMINANT = 1e-12  # of a c: a needle at least so long touches what the stripe would
+_CULL = CUTOFF + 1e-3  # so that rounding culls no visible splat
+# Rounding may make the conic of a very long needle one of a hyperbola; such a needle touches the tiles of a stripe.
+_ROUNDED = 1 + 1e-5  # bound of the error of the products a c and b^2
+_LEAST_DETERMINANT = 1e-12  # least determinant of a conic, as a share of a c
 
-# Contraction allows fused multiply-add. NaN and infinity keep their meaning: what compares with them stays dark.
+# `contract` allows fused multiply-add. NaN and infinity keep their meaning, because comparisons with them decide.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 _INLINE = {**_OPTIONS, "inline": "always"}
 _compiled = kernel(depends_on=(rules, simd), **_OPTIONS)
@@ -51,7 +51,7 @@ def pack(means, conics, colors, opacities, order, shape, sorted_colors):
 
 @njit(**_INLINE)
 def _reach(a, b, c, level, low, high):
-    """Least and greatest x of the ellipse a x^2 + 2 b x y + c y^2 <= level where it crosses low <= y <= high."""
+    """Least and greatest x of the ellipse a x^2 + 2 b x y + c y^2 <= level within low <= y <= high."""
     determinant = max(a * c - b * b, _LEAST_DETERMINANT * a * c)
     half_width, half_height = math.sqrt(level * c / determinant), math.sqrt(level * a / determinant)
     middle, rightmost_at = -b / a, -b * half_width / c
@@ -69,16 +69,16 @@ def _reach(a, b, c, level, low, high):
 
 @njit(**_INLINE)
 def _span(low, high, count):
-    """First and one past the last of `count` unit intervals from 0 on that low to high touches; any size will do."""
+    """The first of the `count` unit intervals from 0 on that low..high touches, and one past the last."""
     return math.floor(min(max(low, 0.0), float(count))), math.floor(min(max(high + 1.0, 0.0), float(count)))
 
 
 @_compiled
 def _visit_tiles(shape, drawn, tiles_x, tiles_y, slots, splats, rows, fill):
-    """Count (fill False) or list (fill True) the splats that touch each tile; `slots[tile]` moves up with each.
+    """Count (fill False) or list (fill True) the splats that touch each tile; each adds 1 to `slots[tile]`.
 
-    The ellipse {sigma <= cutoff} is followed exactly, in double precision, through rows of tiles and through a
-    tile's rows of pixels, so that slanted needles enter only what they cross.
+    The bounds of the ellipse {sigma <= cutoff} are computed in double precision for every row of tiles and for the rows
+    of pixels of every tile, so that slanted needles are listed only for the tiles that they cross.
     """
     for position in range(drawn):
         level = _CULL - np.float64(shape[position, 5])
@@ -117,14 +117,17 @@ def bin_splats(shape, drawn, tiles_x, tiles_y):
 
 @njit(**_INLINE)
 def _enter_tile(splat, top, side):
-    """dx `[x]`, dy of the first row, and the parts of -log(alpha) = (c dy + b dx) dy + (a dx^2 - log(opacity))."""
+    """dx `[x]`, dy of the first row, and c, b dx and a dx^2 - log(opacity), of which -log(alpha) is composed.
+
+    -log(alpha) = (c dy + b dx) dy + (a dx^2 - log(opacity)).
+    """
     dx = splat[0] - np.float32(side + 0.5) - lane_numbers()
     return dx, splat[1] - np.float32(top + 0.5), splat[4], splat[3] * dx, splat[2] * dx * dx + splat[5]
 
 
 @njit(**_INLINE)
 def _exp_minus(depth):
-    """exp(-depth), relative error below 2e-6 where 0 <= depth <= log(255), above 1 where depth < 0.
+    """exp(-depth) with a relative error below 2e-6 where 0 <= depth <= log(255); above 1 where depth < 0.
 
     The eighth power of a minimax polynomial for exp(-depth / 8).
     """
@@ -140,14 +143,17 @@ def _exp_minus(depth):
 
 @njit(**_INLINE)
 def _absorb(light, depth, offset, alpha_max):
-    """What a splat does to a row of pixels that `light` reaches.
+    """The effect of a splat on a row of pixels.
 
     Args:
-        depth: -log(alpha) before the cap `[x]`; offset: its value at the splat's centre.
+        light: Light that reaches the splat `[x]`.
+        depth: -log(alpha) before the cap `[x]`.
+        offset: The value of `depth` at the centre of the splat.
+        alpha_max: Cap of alpha.
 
     Returns:
-        peak: alpha before the cap; alpha: after it, 0 where the splat is invisible; after: the light that goes on;
-        lit: where that is enough for the splat to count.
+        Alpha before the cap; alpha after it, 0 where the splat is invisible; the remaining light; and where enough
+        light remains for the splat to count.
     """
     peak = _exp_minus(depth)
     alpha = where((depth >= offset) & (depth <= _CUTOFF), min(peak, alpha_max), 0.0)
@@ -157,7 +163,7 @@ def _absorb(light, depth, offset, alpha_max):
 
 @njit(**_INLINE)
 def _all_finished(light):
-    """True if no pixel of a tile has light to give."""
+    """Whether no pixel of a tile has light left."""
     brightest = full(0.0)
     for y in range(TILE):
         brightest = max(brightest, load(light, y))
@@ -166,7 +172,7 @@ def _all_finished(light):
 
 @njit(**_INLINE)
 def _write_group(images, alphas, group, top, side, total, light, light_before, background):
-    """Store what one group contributed to a tile and make ready for the next; the last one gets the background."""
+    """Store the contribution of one group to a tile, and prepare the next group; the last one gets the background."""
     groups, channels = images.shape[:2]
     for y in range(TILE):
         left = load(light, y)
@@ -183,28 +189,19 @@ def _write_group(images, alphas, group, top, side, total, light, light_before, b
 
 @_compiled
 def composite(
-    shape,
-    colors,
-    group,
-    starts,
-    splats,
-    rows,
-    alpha_max,
-    bands,
-    background,
-    images,
-    alphas,
-    owner,
-    owner_weight,
+    shape, colors, group, starts, splats, rows, alpha_max, bands, background, images, alphas, owner, owner_weight
 ):
     """Composite the tiles of bands [bands[0], bands[1]) of one image, front to back.
 
     Args:
-        shape, colors, group: one image of a `SortedSplats`; starts, splats, rows: its `Bins`.
-        background: `[C]`, added to the last group with the transmittance that is left.
-        images `[S, C, H, W]`, alphas `[S, H, W]`: written: what each group contributes. H, W are whole tiles.
-        owner `[H, W]`, owner_weight `[H, W]`: written unless empty: sorted position (as a float, exact up to 2^24;
-            -1 for none) and weight of the splat of the largest weight.
+        shape, colors, group: One image of a `SortedSplats`.
+        starts, splats, rows: The `Bins` of the image.
+        alpha_max: Cap of alpha.
+        bands: The first band, and one past the last.
+        background: Colour `[C]`, added to the last group with the remaining transmittance.
+        images, alphas: Output: the contribution of each group, `[S, C, H, W]` and `[S, H, W]`, in whole tiles.
+        owner, owner_weight: Output unless empty: sorted position (as a float, exact up to 2^24; -1 for none) and weight
+            of the splat with the largest weight, `[H, W]`.
     """
     groups, channels, _, width = images.shape
     tiles_x = width // TILE
@@ -250,7 +247,7 @@ def composite(
 
 @njit(**_INLINE)
 def _load_group(grad_images, grad_alphas, group, top, side, grad, grad_alpha):
-    """Bring the upstream gradients of one group for one tile into cache."""
+    """Copy the upstream gradients of one group and one tile, so that they lie close together in memory."""
     channels = grad_images.shape[1]
     for y in range(TILE):
         store(grad_alpha, y, load(grad_alphas, (group, top + y, side)))
@@ -260,7 +257,7 @@ def _load_group(grad_images, grad_alphas, group, top, side, grad, grad_alpha):
 
 @njit(**_INLINE)
 def _set_remainder(images, alphas, grad_images, grad_alphas, top, side, remainder):
-    """Per pixel: the whole picture's product with its upstream gradient, background included."""
+    """Set `remainder` to the product of each pixel, background included, with its upstream gradient."""
     groups, channels = images.shape[:2]
     for y in range(TILE):
         product = full(0.0)
@@ -275,7 +272,7 @@ def _set_remainder(images, alphas, grad_images, grad_alphas, top, side, remainde
 
 @njit(**_INLINE)
 def _exchange(apart):
-    """Slope of the probability that a splat lies behind another, times the temperature, where order is uncertain.
+    """Slope of the probability that a splat lies behind another, times the temperature of the order.
 
     The logistic function s of u = 4 `apart` has the slope s(u) s(-u) = (h / (1 + h^2))^2 with h = exp(-u / 2).
     """
@@ -287,10 +284,10 @@ def _exchange(apart):
 
 @njit(**_INLINE)
 def _add_order_sums(starts, splats, rows, tile, end, shares, ahead, into, column):
-    """Add what the visits before `end` of a tile gain by the order at each pixel, walking back to front.
+    """Add the gradient of the order of the visits before `end` of a tile, back to front.
 
-    A splat loses its own share to the visible splat in front of it and gains that of the one behind, which `ahead`
-    remembers for each pixel.
+    At each pixel a splat loses its own share to the visible splat in front of it, and gains the share of the one behind
+    it, which `ahead` holds for each pixel.
     """
     ahead[:] = np.float32(0)
     for visit in range(end - 1, starts[tile] - 1, -1):
@@ -321,21 +318,25 @@ def composite_backward(
     grad_alphas,
     sums,
 ):
-    """Add to `sums[band] [K, 6 + C]` what the tiles of each band contribute to the gradients of the sorted splats.
+    """Add the contributions of the tiles of each band to the gradients of the sorted splats, `sums[band] [K, 6 + C]`.
 
     The six geometric sums are those of v, v dx, v dy, v dx^2, v dx dy, v dy^2, where v = dL/dsigma of a pixel; the
-    rest is dL/dcolor. Walking front to back needs one scalar a pixel: the product of what is still to come with the
-    upstream gradient starts as (picture . gradient) and loses each splat's share as it passes, so that
-    dL/dalpha = T (color . gradient) - remainder / (1 - alpha).
+    others are dL/dcolor. Tiles are processed front to back with one number per pixel, the remainder: the product of the
+    splats behind with the upstream gradient. It starts as (picture . gradient), and each splat subtracts its share, so
+    that dL/dalpha = T (color . gradient) - remainder / (1 - alpha).
 
     With `depths` there is one more sum, the temperature times dL/ddepth. If two neighbours at a pixel changed places,
-    i from behind j to its front, the pixel would change by T_j alpha_j alpha_i (color_i - color_j): that, in terms of
-    the loss and times the slope of the probability of the change, is the share that i loses and j gains. Which splat
-    is j differs from pixel to pixel, so shares are kept and added up on a way back through the tile's list.
+    i from behind j to its front, the pixel would change by T_j alpha_j alpha_i (color_i - color_j). The product of that
+    with the upstream gradient and the slope of the probability of the change is the share that i loses and j gains. The
+    splat j differs from pixel to pixel, so shares are kept and added in a pass back to front through the tile's list.
 
     Args:
-        depths: of the sorted splats, float32 `[K]`; or None, for no gradient of the order.
+        shape, colors, group, starts, splats, rows, alpha_max, bands: Arguments of `composite`.
+        depths: Depths of the sorted splats, float32 `[K]`; None for no gradient of the order.
         quarter: 1 / (4 temperature), float32.
+        images, alphas: Results of `composite`.
+        grad_images, grad_alphas: Upstream gradients of both.
+        sums: Output, `[bands, K, 6 + C]`, with `depths` `[bands, K, 6 + C + 1]`.
     """
     _, channels, _, width = images.shape
     tiles_x = width // TILE
@@ -347,9 +348,9 @@ def composite_backward(
         longest = 0
         for tile in range(bands[0] * BAND_TILES * tiles_x, min(bands[1] * BAND_TILES * tiles_x, starts.size - 1)):
             longest = max(longest, starts[tile + 1] - starts[tile])
-        shares = empty_rows(longest * TILE)  # of each visit's rows, NaN where the splat is invisible
+        shares = empty_rows(longest * TILE)  # of the rows of each visit; NaN where the splat is invisible
         ahead = empty_rows(TILE)
-        # Of each pixel's last visible splat: weight, product with the upstream gradient, depth.
+        # Weight, product with the upstream gradient, and depth of the last visible splat of each pixel.
         last_weight, last_product, last_depth = empty_rows(TILE), empty_rows(TILE), empty_rows(TILE)
     for tile in range(bands[0] * BAND_TILES * tiles_x, min(bands[1] * BAND_TILES * tiles_x, starts.size - 1)):
         top, side = tile // tiles_x * TILE, tile % tiles_x * TILE
@@ -366,7 +367,11 @@ def composite_backward(
                 _load_group(grad_images, grad_alphas, current, top, side, grad, grad_alpha)
             offset = shape[position, 5]
             dx, dy_first, c, b_dx, a_dx2 = _enter_tile(shape[position], top, side)
-            sum_v, sum_v_dy, sum_v_dy2 = full(0.0), full(0.0), full(0.0)  # dx, a lane's own, is multiplied in last
+            sum_v, sum_v_dy, sum_v_dy2 = (
+                full(0.0),
+                full(0.0),
+                full(0.0),
+            )  # dx differs by lane and is multiplied at the end
             for channel in range(channels):
                 store(sum_color, channel, 0.0)
             for y in range(rows[visit, 0], rows[visit, 1]):
@@ -418,9 +423,9 @@ def composite_backward(
 
 @_compiled
 def apply_chain_rule(sums, order, conics, opacities, to_means, to_conics, to_colors, to_opacities, to_depths):
-    """Write the gradients of one image's splats, in the caller's order, given `sums [bands, K, 6 + C]`.
+    """Write the gradients of the splats of one image, in the caller's order, given `sums [bands, K, 6 + C]`.
 
-    That of the depths, if `to_depths` is not empty, is the last sum, `sums [bands, K, 6 + C + 1]`.
+    If `to_depths` is not empty, its gradient is one more sum, `sums [bands, K, 6 + C + 1]`.
     """
     for position in range(order.size):
         k = order[position]

@@ -1,7 +1,7 @@
-"""The limits within which splats are composited, and what every backend is asked for.
+"""The limits of compositing, and the options that every backend takes.
 
-The limits are those of gsplat 1.5.3. They are written once, here, for the kernels, for gsplat's backend and for the
-page that `gmae-tools view` writes; only the oracles of the tests, `dense` among them, state their own.
+The limits are those of gsplat 1.5.3. The kernels, the gsplat backend and the page of `gmae-tools view` take them from
+here. Only the oracles of the tests, including `dense`, state their own.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 from gmae_tools.errors import GmaeToolsError
 
-ALPHA_MAX = 0.999  # cap of a splat's alpha; gsplat's kernels know no other
+ALPHA_MAX = 0.999  # cap of a splat's alpha, which the kernels of gsplat cannot change
 ALPHA_MIN = 1 / 255  # a splat is skipped where its alpha is below
 CUTOFF = math.log(255)  # -log of ALPHA_MIN
 TRANSMITTANCE_MIN = 1e-4  # a splat that would leave a pixel no more light than this ends the pixel and is skipped
 TILE = 16  # px, side of the squares for which splats are listed
-_MOST_PIXELS = 1 << 30  # of a picture: more is a mistake, and would not fit into memory
+_MOST_PIXELS = 1 << 30  # of a picture; larger ones would not fit into memory
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be chosen about compositing.
+    """Rules of compositing that can be chosen.
 
     Args:
-        alpha_max: cap of a splat's alpha, in (0, 1]: 0.999 in gsplat 1.5.3, 0.99 in its development version. The
-            backend gsplat has no other than 0.999.
-        order_temperature: temperature of the occlusion gradient in units of depth (see `gmae_tools.splatting`); None
+        alpha_max: Cap of a splat's alpha, in (0, 1]: 0.999 in gsplat 1.5.3, 0.99 in its development version. The
+            gsplat backend supports 0.999 only.
+        order_temperature: Temperature of the occlusion gradient in units of depth (see `gmae_tools.splatting`); None
             for no gradient of the order.
     """
 
@@ -39,14 +39,15 @@ class RasterOptions:
     """How splats become pictures.
 
     Args:
-        height, width: of the picture in pixels.
-        group_sizes: sizes of consecutive groups in depth order, nearest first; splats beyond their sum are not drawn.
-        alpha_max: cap of a splat's alpha, at most 1.
-        owners: whether to find each pixel's strongest splat.
-        order_temperature: temperature of the occlusion gradient in units of depth; None for no gradient of the order.
+        height, width: Size of the picture in pixels.
+        group_sizes: Sizes of consecutive groups in depth order, nearest first. Splats beyond their sum are not
+            rendered.
+        alpha_max: Cap of a splat's alpha, at most 1.
+        owners: Whether to find the strongest splat of each pixel.
+        order_temperature: Temperature of the occlusion gradient in units of depth; None for no gradient of the order.
 
     Raises:
-        GmaeToolsError: a value is impossible.
+        GmaeToolsError: A value is impossible.
     """
 
     height: int

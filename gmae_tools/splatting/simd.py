@@ -1,11 +1,11 @@
 # mypy: allow-untyped-defs
-"""A vector of 16 floats as a type for numba kernels, so that arithmetic on a row of a tile reads like arithmetic.
+"""A vector of 16 floats as a type for numba kernels, for arithmetic on the rows of a tile.
 
-Loops over short arrays leave it to the compiler to find out that nothing overlaps, and it often gives up. A `Lanes`
-value is one LLVM vector instead: it lives in registers whatever the instruction set (one of AVX-512, two of AVX2,
-four of NEON). Inside a kernel, `+ - * /` and comparisons work between lanes, and between lanes and floats, which are
-broadcast; a comparison gives a `Mask` for `where`, masks combine with `&`, `min` and `max` choose lane by lane (the
-second argument where one is NaN).
+In loops over short arrays the compiler often fails to prove that arrays do not overlap, and then does not vectorise. A
+`Lanes` value is one LLVM vector instead, which stays in registers with any instruction set (one of AVX-512, two of
+AVX2, four of NEON). Inside a kernel, `+ - * /` and comparisons work between lanes, and between lanes and floats, which
+are broadcast. A comparison gives a `Mask` for `where`, and `&` combines masks. `min` and `max` choose lane by lane, the
+second argument where one is NaN.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _MaskModel(models.PrimitiveModel):
 
 
 def _broadcast(context: Any, builder: Any, value: Any, of: types.Type) -> Any:
-    """The LLVM vector of an operand, be it lanes or a number."""
+    """The LLVM vector of an operand, which is lanes or a number."""
     if of == lanes:
         return value
     number = context.cast(builder, value, of, types.float32)
@@ -167,7 +167,7 @@ def _check_rows(array: types.Type) -> None:
 
 
 def _pointer(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-    """Address of `array[index]`, where index is an integer or a tuple; what is left out of it is 0."""
+    """Address of `array[index]`, where index is an integer or a tuple; missing last indices are 0."""
     array_type, index_type = signature.args[:2]
     if isinstance(index_type, types.BaseTuple):
         kinds, indices = list(index_type), cgutils.unpack_tuple(builder, values[1])
@@ -177,7 +177,7 @@ def _pointer(context: Any, builder: Any, signature: Any, values: Any) -> Any:
     whole += [context.get_constant(types.intp, 0)] * (array_type.ndim - len(whole))
     array = context.make_array(array_type)(context, builder, values[0])
     checked = context.enable_boundscheck
-    if checked:  # the place of the last lane here, that of the first below
+    if checked:  # the last lane is checked here, the first one below
         length = builder.extract_value(array.shape, array_type.ndim - 1)
         cgutils.do_boundscheck(context, builder, builder.add(whole[-1], length.type(LANES - 1)), length)
     start = cgutils.get_item_pointer(context, builder, array_type, array, whole, boundscheck=checked)

@@ -1,4 +1,4 @@
-"""Which benchmarks there are: a TOML file that names scripts, their arguments, and the files that they write.
+"""The configuration of benchmarks: a TOML file that names scripts, their arguments, and the files that they write.
 
 `evals/report.toml` is such a file and explains the keys. Mistakes are refused before anything is run.
 """
@@ -113,7 +113,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DataSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Paths of a data set below the folder of all, of which the first that exists is taken, and how to get it."""
+    """Paths of a data set in the folder of all, of which the first existing one is used, and how to get it."""
 
     paths: tuple[str, ...] = ()
     get: str = ""
@@ -140,7 +140,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def find_data(
         self, root: Path | None, given: Mapping[str, Path] | None = None
     ) -> tuple[dict[str, Path], dict[str, str]]:
-        """Where the data sets are, and for those that are missing what to pass, both by name.
+        """The paths of the data sets that are found, and messages about the missing ones, both by name.
 
         Args:
             root: Folder of the data sets.
@@ -231,7 +231,7 @@ def _check_file(name: str, suffixes: tuple[str, ...]) -> None:
 
 
 def _check(config: Config) -> None:
-    """Refuse what no part of the configuration shows alone."""
+    """Check what concerns several parts: names and placeholders."""
     if not config.parts:
         raise GmaeToolsError("there has to be a part: [[parts]]")
     known = (*OWN_NAMES, *config.data)

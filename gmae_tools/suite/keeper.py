@@ -1,4 +1,4 @@
-"""Runs a command, and kills it with everything that it has started as soon as the pipe on stdin is closed.
+"""Runs a command, and kills it and all processes that it has started as soon as the pipe on stdin is closed.
 
 The pipe is also closed when the process at its other end is killed, so that even `kill -9` leaves nothing running.
 
@@ -21,7 +21,7 @@ def main(command: list[str]) -> None:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     threading.Thread(target=_kill_when_closed, args=(child.pid,), daemon=True).start()
     code = child.wait()
-    _kill(child.pid)  # what the command has left running
+    _kill(child.pid)  # processes that the command has left running
     os._exit(code if code >= 0 else SIGNALLED - code)  # because the thread is still waiting
 
 

@@ -1,7 +1,7 @@
 """The report of all benchmarks: one self-contained page, its tables and figures as files, and JSON.
 
 The page runs no script and fetches nothing, which its content security policy enforces. Jinja2 escapes names, tables
-and the output of scripts, whatever they contain.
+and the output of scripts.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from gmae_tools.system.files import atomic_path
 
 PAGE, RECORD, TABLES, FIGURES = "report.html", "report.json", "tables", "figures"
 _MEDIA = {".png": "image/png", ".svg": "image/svg+xml"}
-_SCREEN = 165  # px of the page for an inch of paper
+_SCREEN = 165  # px of the page per inch of paper
 _MOST_ROWS = 200  # of a table on the page
-_LAST_LINES = 80  # of what a script has printed
+_LAST_LINES = 80  # of the output of a script
 
 
 @dataclass(frozen=True)
 class Card:
-    """The checkpoint, as the page presents it.
+    """The description of the checkpoint on the page.
 
     Attributes:
         name: Name of the checkpoint.

@@ -1,8 +1,8 @@
-"""Runs of benchmarks, each in a process of its own; what is finished is not run again.
+"""Runs of benchmarks, each in a process of its own. Finished benchmarks are not run again.
 
-The results of a part are kept in a folder whose name depends on everything that they depend on: script, arguments,
-data, weights, version of this package. A part that is finished there is used again, an interrupted one continues as far
-as its script can, and results of different settings never mix.
+The name of a part's folder is a digest of everything on which the results depend: script, arguments, data, weights,
+version of this package. Finished results are used again, an interrupted part continues as far as its script can, and
+results of different settings never mix.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Outcome:
 
     @property
     def printed(self) -> str:
-        """What it printed on stdout, or on stderr if it failed."""
+        """Its output on stdout, or on stderr if it failed."""
         return _text(self.folder / (MESSAGES if self.status == "failed" else PRINTED)) if self.folder else ""
 
     def result(self, file: str) -> Path:
@@ -175,17 +175,20 @@ def _execute(outcome: Outcome, folder: Path, lock: int) -> int:
         "PYTHONPATH": os.pathsep.join(filter(None, [*map(str, paths), os.environ.get("PYTHONPATH")])),
         "TMPDIR": str((folder / WORK).resolve()),  # removed with it
     }
-    with (
-        (folder / PRINTED).open("wb") as printed,
-        (folder / MESSAGES).open("wb") as messages,
-        subprocess.Popen(
-            [sys.executable, "-I", keeper.__file__, *outcome.command], stdin=subprocess.PIPE, stdout=printed,
-            stderr=subprocess.PIPE, env=environment, pass_fds=[lock], start_new_session=True,
-        ) as process,
-    ):  # fmt: skip
-        assert process.stderr is not None
-        _copy(process.stderr, messages)
-        return process.wait()
+    with (folder / PRINTED).open("wb") as printed, (folder / MESSAGES).open("wb") as messages:
+        process = subprocess.Popen(
+            [sys.executable, "-I", keeper.__file__, *outcome.command],
+            stdin=subprocess.PIPE,  # the keeper ends the command when it is closed
+            stdout=printed,
+            stderr=subprocess.PIPE,
+            env=environment,
+            pass_fds=[lock],
+            start_new_session=True,
+        )
+        with process:
+            assert process.stderr is not None
+            _copy(process.stderr, messages)
+            return process.wait()
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> None:

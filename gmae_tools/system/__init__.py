@@ -1,1 +1,1 @@
-"""Files, processes and other matters of the machine; nothing here knows of pictures."""
+"""Files, processes and other parts of the operating system, independent of pictures."""

@@ -117,7 +117,7 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
 def sole_run(folder: str | os.PathLike[str]) -> Iterator[int]:
     """Lock a folder against other runs until the context or this process ends.
 
-    A file system without locks of folders (NFS) keeps nobody out; a warning is logged.
+    On a file system without locks of folders (NFS) a warning is logged, and no run is refused.
 
     Yields:
         A file descriptor. A process that inherits it holds the lock as long as it lives.

@@ -19,7 +19,7 @@ _LEVEL = 1  # of zlib; takes a seventh of the time of level 6 and a quarter more
 
 
 class PngWriter:
-    """Rows in, 8-bit PNG out.
+    """Writes rows of a picture as an 8-bit PNG.
 
     Args:
         file: A file opened for writing in binary.

@@ -1,4 +1,4 @@
-"""The floating-point type of computations: that of the inputs, whatever torch's default type is."""
+"""The floating-point type of computations, which depends on the inputs and not on torch's default type."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Folders of results that hold the settings by which they were made, so that no folder holds a mixture.
+"""Folders of results with the settings by which they were made, so that no folder mixes results of several settings.
 
-Results of other settings are refused. What only depends on how results are scored may change: then the scores are
-removed, and the results that they are of stay.
+Results of other settings are refused. If only settings of the scoring change, the old scores are removed, and the
+scored results stay.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ def claim(
     scores: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
-    """Make sure that what `folder` holds, if anything, was made with `settings`, and note them there.
+    """Make sure that all results in `folder` were made by `settings`, and write the settings there.
 
     Args:
-        settings: everything that the results depend on, in the types of JSON; the version of this package is added.
-            None is as good as not there, so that folders stay valid when there are new settings.
-        scoring: everything that only the scores of the results depend on.
-        parts: names of the folders and files in `folder` that depend on `settings`.
-        scores: names of those that depend on `scoring`, too.
-        overwrite: remove the results of other settings instead of refusing them.
+        folder: Folder of the results, made if missing.
+        settings: Everything on which the results depend, in types of JSON; the version of this package is added. A
+            setting of None is ignored, so that folders stay valid when new settings are introduced.
+        scoring: Everything on which only the scores of the results depend.
+        parts: Names of the folders and files in `folder` that depend on `settings`.
+        scores: Names of those that depend on `scoring`, too.
+        overwrite: Whether to remove results of other settings instead of refusing them.
 
     Raises:
-        GmaeToolsError: the folder holds results of other settings, or results of which no settings are known.
+        GmaeToolsError: The folder contains results of other or of unknown settings.
     """
     if is_main():
         wanted, rules = (json.loads(json.dumps(each)) for each in ({"version": __version__, **settings}, scoring or {}))
@@ -54,7 +55,7 @@ def _claim(
     made: tuple[Sequence[str], Sequence[str]],
     overwrite: bool,
 ) -> None:
-    """`claim` by one process; settings are as JSON reads them back, with lists in place of tuples."""
+    """`claim` in one process; settings are in the types that JSON returns, with lists for tuples."""
     parts, scores = made
     found = _read_settings(folder / SETTINGS)
     if found is not None and _given(found) == _given(wanted | rules):
@@ -73,7 +74,7 @@ def _claim(
 def _clear(
     folder: Path, found: dict[str, object] | None, wanted: dict[str, object], parts: Sequence[str], overwrite: bool
 ) -> None:
-    """Remove the parts of `found` settings, None if there is no record of any; or refuse them."""
+    """Remove the parts that were made by `found` settings (None if unknown), or refuse them."""
     if found is None and not any((folder / part).exists() for part in parts):
         return
     if not overwrite:

@@ -1,7 +1,7 @@
-"""Protection of a command: from other people's files, and from losing Ctrl-C.
+"""Protection of a command against hostile files, and against the loss of Ctrl-C.
 
-All of it concerns the whole process (descriptors, warnings filters, hooks), so only the command line switches it on. A
-library call changes nothing of the kind.
+The protection affects the whole process (descriptors, filters of warnings, hooks). Therefore only the command line
+switches it on, and library calls do not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO
 from gmae_tools.errors import GmaeToolsError
 
 _MOST_SCANS = 100  # of a JPEG, the bound of libtiff; encoders make about ten
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # of JPEG, begins a segment; the others stand among the pixels
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # begins a segment of a JPEG; others are among the pixels
 _START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 _RETURNED = 0.05  # seconds after which a callback of compiled code has returned
 # Modules whose warnings are about flawed metadata of pictures, and about old formats of weights.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from PIL import Image
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.map_files import read_soft_map
-from gmae_tools.benchmarks.pipeline import Predictor, RunOptions, predict
+from gmae_tools.benchmarks.pipeline import ModelSource, Predictor, RunOptions, maps, predict
 from gmae_tools.benchmarks.predictions import MAPS, weights_of
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.system.files import file_sha256
+from gmae_tools.zeroshot.views import Looks, Place
 
 
 @pytest.fixture
@@ -93,6 +95,15 @@ def test_only_missing_maps_are_predicted_and_only_their_photographs_read(photos:
     assert (tmp_path / "out" / MAPS / "a.png").stat().st_mtime_ns == kept
 
 
+def test_photographs_of_too_many_pixels_are_refused(photos: list[Path], tmp_path: Path) -> None:
+    """They have 24."""
+    (tmp_path / "out").mkdir()
+    methods = {tmp_path / "out": EdgeMethod("sobel")}
+    predict(methods, photos[:1], RunOptions(max_pixels=24))
+    with pytest.raises(GmaeToolsError, match="pixels"):
+        predict(methods, photos[1:], RunOptions(max_pixels=23))
+
+
 def test_a_folder_that_vanishes_is_not_made_again(photos: list[Path], tmp_path: Path) -> None:
     """It would lack the maps that lay there."""
     out = tmp_path / "out"
@@ -109,6 +120,25 @@ def test_a_folder_that_vanishes_is_not_made_again(photos: list[Path], tmp_path: 
     with pytest.raises(FileNotFoundError):
         mapped(photos, out=brightness)
     assert not out.exists()
+
+
+def test_methods_share_what_the_model_sees(checkpoint: Path) -> None:
+    """Every tile is looked at once, and the maps are those of a look for each method."""
+    source, photo = ModelSource(str(checkpoint)), np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    looks = (Looks((1,)), Looks((2,), flip=True), Looks((1, 2)), Looks((1,), refine=1))
+    methods = [EdgeMethod.named("regions", source, each) for each in looks]
+    places: list[Place] = []
+
+    def watch(some: Sequence[Place]) -> Sequence[Place]:
+        places.extend(some)
+        return some
+
+    together = list(maps([*methods, EdgeMethod("sobel")], photo, watch))
+    assert len(set(map(str, places[:10]))) == 10 and len(places) == 11, "1 + 2 x 2 tiles, mirrored too; one refined"
+    np.testing.assert_array_equal(together.pop(), EdgeMethod("sobel").of_photo(photo))
+    for method, shared in zip(methods, together, strict=True):
+        np.testing.assert_array_equal(shared, next(maps([method], photo)))
+    assert len({each.tobytes() for each in together}) == len(methods)
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,11 @@ def test_json_says_the_same() -> None:
 def test_a_backend_that_draws_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense, "ALPHA_MIN", 0.02)  # now the reference disagrees
     trial = try_backend("cpu")
-    assert trial.problem == "draws something else than the dense reference" and trial.picture > 1e-3
+    assert trial.problem == "renders a different picture than the dense reference" and trial.picture > 1e-3
     result = doctor()
     if not torch.cuda.is_available():
         assert result.exit_code == 1
-        assert result.stdout.endswith("drawn by cpu: draws something else than the dense reference\n")
+        assert result.stdout.endswith("rendered by cpu: renders a different picture than the dense reference\n")
 
 
 def test_a_backend_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,7 @@ def test_tiny_pictures(checkpoint: Path, tmp_path: Path, size: tuple[int, int]) 
         (["--layers", "0"], "--layers 0: use 1 to 64"),
         (["--layers", "65"], "--layers 65: use 1 to 64"),
         (["--device", "abacus"], "device 'abacus' is not available"),
-        (["--device", "cpu", "--backend", "gsplat"], "splatting backend gsplat draws on a CUDA GPU, not on cpu: "),
+        (["--device", "cpu", "--backend", "gsplat"], "splatting backend gsplat renders on a CUDA GPU, not on cpu: "),
         (["--checkpoint", "no-such-checkpoint"], "no-such-checkpoint"),
         (["--out", "photos/wide.png"], "--out photos/wide.png: cannot write there"),
         (["--out", "/dev/null/deeper"], "--out /dev/null/deeper: cannot write there"),

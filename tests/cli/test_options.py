@@ -59,7 +59,7 @@ def test_processes_of_one_launch_share_a_folder(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "the same command goes on with what {} holds"), ("begin again", "begin again")]
+    ("text", "message"), [("", "the same command continues with the results in {}"), ("begin again", "begin again")]
 )
 def test_what_is_said_after_ctrl_c(tmp_path: Path, text: str, message: str) -> None:
     result = run(tmp_path, interrupt=text)

@@ -228,7 +228,7 @@ def test_two_processes_have_the_loss_curve_of_one(
         (["--samples", "0"], "positive number of samples"),
         (["--accumulate", "3"], "batch size 8 cannot be shared by 1 processes x 3 accumulated parts"),
         (["--accumulate", "0"], "batch size 8 cannot be shared"),
-        (["--backend", "gsplat"], "gsplat draws on a CUDA GPU"),
+        (["--backend", "gsplat"], "gsplat renders on a CUDA GPU"),
         (["--device", "abacus"], "device 'abacus' is not available here"),
         (["--warm-start", "no-such.pth"], "no-such.pth: no such file"),
     ],

@@ -274,7 +274,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, checkpoint: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "the same command goes on" in messages and "Traceback" not in messages
+    assert "the same command continues" in messages and "Traceback" not in messages
     assert "Not run yet" in (tmp_path / "out" / "report.html").read_text()
 
 

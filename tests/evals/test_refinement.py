@@ -39,7 +39,7 @@ def test_compares_the_starts_and_goes_on(
     monkeypatch.setattr(refinement, "SPEED_STEPS", 2)
     monkeypatch.setattr(refinement, "SPEED_K", 70)
     monkeypatch.setattr(refinement, "SHEET_STEPS", (0, 2))
-    arguments = ["--root", root, "--photos", "2", "--ks", "32,80", "--steps", "2,4", "--no-peers"]
+    arguments = ["--root", root, "--photos", "2", "--ks", "32,80", "--steps", "2,4", "--no-peers", "--jobs", "1"]
     arguments += ["--checkpoint", pieces, "--out", tmp_path / "runs", "--results", tmp_path / "results"]
     pages = []
     for _ in range(2):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from PIL import Image
 from evals.benchmarks import finetuning, occlusion_invariance, paper_ablations
 from evals.bootstrap import bootstrap_interval
 from evals.common import read_table
+from evals.encoders import OBJECTIVES, Training, training_options
 from gmae_tools import checkpoints
 from gmae_tools.encoder.probe import LinearConfig
 from gmae_tools.model import GMAE, GMAEConfig
@@ -58,10 +61,37 @@ def test_the_ablations_are_of_the_published_model() -> None:
     model = paper_ablations.paper_model("nano", 96, 12)
     assert (model.queries, model.gaussians_per_query, model.max_scale, model.width) == (256, 1, 1.0, 48)
     assert (model.image_size, model.patch_size) == (96, 12)
+    assert paper_ablations.paper_model("nano", 64, 8, 64) == dataclasses.replace(
+        model, image_size=64, patch_size=8, queries=64
+    )
     assert {name: list(choices) for name, choices in paper_ablations.GROUPS.items()} == {
         "largest scale c": ["0.5", "1", "2"], "hidden patches": ["0.70", "0.75", "0.80"],
         "loss on": ["all", "masked", "masked, normalised"], "Gaussians K": ["64", "128", "256", "512"],
     }  # fmt: skip
+
+
+def test_only_the_switches_that_are_named_are_run() -> None:
+    assert list(paper_ablations.chosen(["loss", "gauss"])) == ["loss on", "Gaussians K"]
+    assert paper_ablations.chosen([]) == paper_ablations.GROUPS
+    with pytest.raises(click.UsageError, match="no switch begins with colour: there are largest scale c"):
+        paper_ablations.chosen(["colour"])
+
+
+def test_changes_of_the_preset_are_of_all_models(tmp_path: Path) -> None:
+    given: list[Training] = []
+
+    @click.command()
+    @training_options()
+    def command(training: Training) -> None:
+        given.append(training)
+
+    arguments = ["--data", "photos", "--preset", "nano", "--image-size", "32", "--set", "patch_size=8", "--set",
+                 "depth=3"]  # fmt: skip
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    models = [given[0].config(name).model for name in OBJECTIVES]
+    assert {(model.image_size, model.patch_size, model.depth, model.width) for model in models} == {(32, 8, 3, 48)}
+    result = CliRunner().invoke(command, ["--data", "photos", "--set", "depth"])
+    assert result.exit_code == 2 and "'depth' is not KEY=NUMBER" in result.output
 
 
 @pytest.mark.slow

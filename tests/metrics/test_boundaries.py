@@ -214,6 +214,7 @@ def test_tied_eight_bit_values_follow_the_official_rounding() -> None:
         (np.zeros((4, 4)), [], "no ground truth"),
         (np.full((4, 4), np.nan), [np.zeros((4, 4), bool)], "not finite"),
         (np.full((4, 4), 255.0), [np.zeros((4, 4), bool)], r"in \[0, 1\].*255"),
+        (np.full((4, 4), -0.1), [np.zeros((4, 4), bool)], r"in \[0, 1\].*-0.1"),
     ],
 )
 def test_bad_maps_are_refused(soft: np.ndarray, truths: list[np.ndarray], message: str) -> None:

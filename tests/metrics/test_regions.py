@@ -144,6 +144,13 @@ def test_counts_by_hand() -> None:
     assert figures.f_beta[102] == pytest.approx(1.3 * (2 / 3) / (0.3 * 2 / 3 + 1))
 
 
+def test_the_adaptive_threshold_is_one_at_most() -> None:
+    """Twice the mean of a bright map would let nothing pass."""
+    truth = np.array([[1, 1, 1, 0]], bool)
+    bright = score_regions(np.array([[1.0, 1.0, 1.0, 0.2]]), truth)
+    assert bright.e_adaptive == pytest.approx(saliency.e_measure(truth, truth))
+
+
 def test_f_is_averaged_before_its_maximum() -> None:
     truth = np.array([[1, 0]], bool)
     low, high = np.array([[0.2, 0.1]]), np.array([[0.9, 0.8]])
@@ -198,7 +205,7 @@ def test_otsu_is_that_of_scikit_image_and_a_single_level_is_not_split() -> None:
     levels = np.round(soft * 255).astype(np.uint8)
     np.testing.assert_array_equal(binarize(soft, "otsu"), levels > threshold_otsu(levels))
     assert 0.1 < binarize(soft, "otsu").mean() < 0.9
-    assert binarize(np.full((2, 2), 0.6), "otsu").all()
+    assert binarize(np.full((2, 2), 0.6), "otsu").all() and binarize(np.full((2, 2), 0.5), "otsu").all()
     assert not binarize(np.full((2, 2), 0.4), "otsu").any()
     np.testing.assert_array_equal(binarize(np.array([[0.49, 0.5]]), 0.5), [[False, True]])
 
@@ -263,6 +270,7 @@ def test_results_as_tables() -> None:
         (np.zeros((0, 3)), np.zeros((0, 3)), "has shape"),
         (np.full((2, 3), np.nan), np.zeros((2, 3)), "not finite"),
         (np.full((2, 3), 255.0), np.zeros((2, 3)), "scale it"),
+        (np.full((2, 3), -0.1), np.zeros((2, 3)), "scale it"),
     ],
 )
 def test_refuses_what_it_cannot_score(soft: np.ndarray, truth: np.ndarray, message: str) -> None:

@@ -7,7 +7,9 @@ import io
 import json
 import math
 
-from gmae_tools.report.tables import format_rows
+import numpy as np
+
+from gmae_tools.report.tables import format_rows, write_csv_columns
 
 COLUMNS = {"image": None, "k": None, "psnr": 2}
 ROWS = [
@@ -34,6 +36,14 @@ def test_csv_reads_back() -> None:
         {"image": "d.jpg", "k": "all", "psnr": "inf"},
         {"image": "é.jpg", "k": "7", "psnr": ""},
     ]
+
+
+def test_columns_are_written_as_rows_are() -> None:
+    numbers = np.random.default_rng(0).normal(size=(3, 500)) * [[1e-6], [1.0], [1e5]]
+    rows = [{"image": 'a "b", c.jpg', "x": x, "y": y, "z": z} for x, y, z in numbers.T.tolist()]
+    text = io.StringIO()
+    write_csv_columns(text, 'a "b", c.jpg', list(numbers))
+    assert "image,x,y,z\n" + text.getvalue() == format_rows(rows, dict.fromkeys(["image", "x", "y", "z"]), "csv")
 
 
 def test_csv_and_json_hold_names_that_are_not_utf_8() -> None:

@@ -46,7 +46,7 @@ def test_numba_that_may_not_compile_is_one_sentence(repository: Path, tmp_path: 
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     advice = "unset NUMBA_DISABLE_JIT; --backend dense is slow, but works"
-    problem = f"splatting backend cpu cannot draw here: numba is told not to compile: {advice}"
+    problem = f"splatting backend cpu cannot render here: numba is told not to compile: {advice}"
     assert done.returncode == 1
     assert problem in done.stderr and "Traceback" not in done.stderr
 
@@ -60,7 +60,9 @@ def test_what_keeps_numba_from_compiling_is_named(monkeypatch: pytest.MonkeyPatc
     assert [status.usable for status in describe_backends() if status.name == "cpu"] == [False]
     assert diagnosis.try_defaults([])[1] is not None
     monkeypatch.setitem(sys.modules, "numba", None)  # as where it does not fit the installed numpy
-    with pytest.raises(GmaeToolsError, match=r"cpu cannot draw here: numba cannot be loaded \(import of numba halted"):
+    with pytest.raises(
+        GmaeToolsError, match=r"cpu cannot render here: numba cannot be loaded \(import of numba halted"
+    ):
         choose_backend("cpu", "cpu")
 
 
@@ -138,7 +140,7 @@ def test_what_is_missing_is_named_with_what_to_install(
     assert not status.usable and message in status.reason
     with pytest.raises(GmaeToolsError) as refused:
         choose_backend("gsplat", CUDA)
-    assert str(refused.value) == f"splatting backend gsplat cannot draw here: {status.reason}"
+    assert str(refused.value) == f"splatting backend gsplat cannot render here: {status.reason}"
 
 
 def test_a_prebuilt_gsplat_needs_no_toolkit(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +203,7 @@ def test_a_compiler_that_fails_is_one_sentence(
 
 
 def test_gsplat_does_not_draw_what_is_on_the_cpu(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(GmaeToolsError, match="gsplat draws on a CUDA GPU, not on cpu: use --device cuda"):
+    with pytest.raises(GmaeToolsError, match="gsplat renders on a CUDA GPU, not on cpu: use --device cuda"):
         choose_backend("gsplat", "cpu")
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(GmaeToolsError, match="not on cpu: this torch is built without CUDA: install"):

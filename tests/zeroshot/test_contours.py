@@ -180,6 +180,18 @@ def test_what_closes_is_as_strong_as_the_mean_of_its_border() -> None:
     assert contours[:9].max() < 0.5 * ring[0]
 
 
+def test_closed_contours_of_small_regions_are_damped() -> None:
+    """Against the figures of the inside of a ring without damping: its border counts by sqrt(s / (s + damping))."""
+    strength = np.zeros((41, 61))
+    strength[10, 15:46] = strength[30, 15:46] = strength[10:31, 15] = strength[10:31, 45] = 0.9
+    whole, damped = (close_contours(strength, 0.5, damping=damping) for damping in (0.0, 400.0))
+    inside = components(whole, whole[20, 14:17].max()) == components(whole, whole[20, 14:17].max())[20, 30]
+    area = inside.sum()
+    assert 19 * 29 <= area <= 22 * 32
+    expected = whole[20, 14:17].max() * np.sqrt(area / (area + 400))
+    assert damped[20, 14:17].max() == pytest.approx(expected, rel=2e-3)
+
+
 def test_a_plain_has_no_contours() -> None:
     assert not close_contours(np.zeros((9, 12)), 1.0).any()
     assert not close_contours(np.full((9, 12), 0.7), 1.0).any()

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import gaussian_gradient_magnitude, maximum_filter
+from skimage.color import rgb2lab
 
 from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
-from gmae_tools.zeroshot.contours import jumps
-from gmae_tools.zeroshot.edges import READOUTS, Significance, layer_edges, layer_index
+from gmae_tools.zeroshot import edges
+from gmae_tools.zeroshot.contours import close_contours, gradient, jumps, suppress_nonmaxima, thin_ridges
+from gmae_tools.zeroshot.edges import (
+    READOUTS,
+    Significance,
+    change_edges,
+    close,
+    finish,
+    layer_edges,
+    layer_index,
+    region_edges,
+)
 
 SIZE = 96
 CAMERA = Camera("orthographic", distance=8.0, focal=8.0, blur=0.0)  # sigma = SIZE / 2 * scale at any depth
@@ -122,6 +136,28 @@ def test_last_change_agrees_with_drawing_group_by_group(measure: str, order: str
     assert (index != expected.numpy()).mean() < 0.001  # rounding right at the threshold
 
 
+def test_layer_changes_are_the_joint_gradient_of_painting_group_by_group() -> None:
+    """Paint one more group each time, compare the pictures in CIELAB, and take the gradient of all differences."""
+    from skimage.color import rgb2lab
+
+    gaussians = scattered(40)
+    ordered = gaussians.sort_by_depth()
+    pictures = [np.ones((SIZE, SIZE, 3), np.float32)]
+    for start in range(30, -1, -10):
+        raster = rasterize(
+            project(ordered.select(slice(start, None)), CAMERA, SIZE, SIZE), SIZE, SIZE, background=torch.ones(3),
+            backend="dense",
+        )  # fmt: skip
+        pictures.append(raster.image[0].movedim(0, -1).numpy())
+    colors = [rgb2lab(picture) / 100 for picture in pictures]
+    changes = np.stack([np.linalg.norm(b - a, axis=-1) for a, b in pairwise(colors)], -1)
+    slope = suppress_nonmaxima(gradient(changes, edges.CHANGE_SIGMA))
+    expected = slope / (slope + edges.CHANGE_HALF)
+    found = change_edges(seen(gaussians))
+    assert expected.max() > 0.1
+    assert (np.abs(found - expected) > 0.01).mean() < 0.005  # where two maxima are equal but for rounding
+
+
 def scattered(count: int, seed: int = 0) -> Gaussians:
     generator = torch.Generator().manual_seed(seed)
 
@@ -150,9 +186,10 @@ def test_strength_is_persistence_over_thresholds_and_numbers_of_layers() -> None
 
 def test_tall_pictures_are_drawn_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     gaussians = scattered(24)
-    whole = layer_index(seen(gaussians), 4)
+    whole, changes = layer_index(seen(gaussians), 4), change_edges(seen(gaussians))
     monkeypatch.setattr("gmae_tools.zeroshot.edges._STRIP_NUMBERS", 1)
     np.testing.assert_array_equal(layer_index(seen(gaussians), 4), whole)
+    np.testing.assert_allclose(change_edges(seen(gaussians)), changes, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", READOUTS)
@@ -183,6 +220,65 @@ def test_readouts_say_the_same_of_a_mirrored_scene(name: str) -> None:
     # Lines between two pixels are drawn on the left one, in the mirror on the right one.
     nearby = maximum_filter(turned, 3)
     assert (plain <= nearby + 0.1).mean() > 0.98
+
+
+def strength(slope: float, half: float) -> float:
+    return slope / (slope + half)
+
+
+def halves() -> Scene:
+    """Two wide Gaussians side by side, which own a half of the picture each."""
+    sides = discs((16.0, 48.0), (80.0, 48.0), depths=(0.0, 0.1), colors=((0.9, 0.2, 0.1), (0.1, 0.3, 0.8)))
+    return seen(replace(sides, scales=sides.scales * 2))
+
+
+def test_gradients_become_one_half_at_their_own_strength() -> None:
+    """0.05 of RGB a px, and 0.01 scene units a px; the steepest change of a grey picture by scipy, sigma 1 px."""
+    scene = halves()
+    scene = replace(scene, gaussians=replace(scene.gaussians, colors=torch.tensor([[[0.2] * 3, [0.7] * 3]])))
+    drawn = rasterize(scene.splats(), SIZE, SIZE, background=torch.ones(3), depth=True, backend="dense")
+    assert drawn.depth is not None
+    colors = np.sqrt(3) * gaussian_gradient_magnitude(drawn.image[0, 0].numpy(), 1.0)
+    depths = gaussian_gradient_magnitude(drawn.depth[0, 0].numpy(), 1.0)
+    for name, slopes, half in (("render-gradient", colors, 0.05), ("expected-depth", depths, 0.01)):
+        steepest = float(slopes.max())
+        assert 0.1 * half < steepest < 10 * half
+        assert READOUTS[name](scene).max() == pytest.approx(strength(steepest, half), rel=5e-3), name
+
+
+def test_regions_become_one_half_at_a_difference_of_eight_in_cielab() -> None:
+    """The difference of their mean colours, at half its square for a thousandth of the picture."""
+    scene = halves()
+    drawn = rasterize(scene.splats(), SIZE, SIZE, background=torch.ones(3), owners=True, backend="dense")
+    assert drawn.owner is not None
+    owner, lab = drawn.owner[0].numpy(), rgb2lab(drawn.image[0].permute(1, 2, 0).numpy())
+    assert set(np.unique(owner)) == {0, 1}
+    means = [lab[owner == number].mean(0) for number in (0, 1)]
+    share = min((owner == number).mean() for number in (0, 1))
+    for damping in (0.001, 0.01):
+        expected = strength(float(np.linalg.norm(means[0] - means[1])) * np.sqrt(share / (share + damping)), 8.0)
+        assert region_edges(scene, damping=damping).max() == pytest.approx(expected, abs=1e-3)
+    np.testing.assert_array_equal(region_edges(scene), region_edges(scene, damping=0.001))
+    mean = (region_edges(scene) + READOUTS["render-gradient"](scene)) / 2
+    np.testing.assert_allclose(READOUTS["combined"](scene), mean, atol=1e-6)
+
+
+def test_finishing_stretches_and_closing_averages() -> None:
+    """A quarter becomes 0.625; closing takes the mean of a crest and of the strongest contour at most 2 px away."""
+    lines = np.zeros((50, 70), np.float32)
+    lines[12, 10:50] = lines[36, 10:50] = lines[12:37, 10] = lines[12:37, 49] = 0.8
+    lines[12, 25:30] = 0.3
+    lines[24, 56:64] = 0.6
+
+    def stretched(soft: np.ndarray) -> np.ndarray:
+        return 1.25 * soft / (soft + 0.25)
+
+    crests = stretched(thin_ridges(lines, 1.5))
+    np.testing.assert_allclose(finish(lines), crests, atol=1e-6)
+    contours = stretched(close_contours(lines, 1.5, damping=0.001 * lines.size))
+    closed = np.where(crests > 0, (crests + maximum_filter(contours, 5)) / 2, 0)
+    np.testing.assert_allclose(close(lines), closed, atol=1e-6)
+    assert 0.1 < close(lines)[24, 60] < finish(lines)[24, 60]
 
 
 def test_nothing_drawn_has_no_edges() -> None:

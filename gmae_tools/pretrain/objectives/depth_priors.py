@@ -1,8 +1,9 @@
-"""Priors on the sign of depth. Without one, the reversed order of depth rebuilds a picture equally well.
+"""Priors on the sign of depth. Without a prior, the reversed order of depth rebuilds a picture equally well.
 
-Both priors put what is large behind what is small. They differ in what is large: the footprint of a Gaussian, or the
-region around it that shares its colour. The second one makes objects of the layers. It is the stronger assumption, that
-colours which are rare in their surroundings belong to the foreground, as in the literature on saliency.
+Both priors move large things behind small ones. For the first one, the size of a Gaussian is the area of its footprint;
+for the second one, it is the area around it that has its colour, so that layers tend to be objects. The second prior is
+the stronger assumption: colours that are rare in their surroundings belong to the foreground, as in the literature on
+saliency.
 """
 
 from __future__ import annotations

@@ -29,14 +29,14 @@ _LEAST_ERROR = 1e-5  # 50 dB; keeps a plain picture, which is easy to rebuild, f
 
 @dataclass(frozen=True)
 class GMAEObjective(Objective):
-    """The error of the rendered picture, and the terms that may be added to it.
+    """The error of the rendered pictures, and optional terms that are added to it.
 
     Args:
-        mask_ratio: Lowest and highest share of hidden patches; the paper has (0.75, 0.75).
-        whole: Share of the steps that hide nothing.
+        mask_ratio: Lowest and highest share of hidden patches; (0.75, 0.75) in the paper.
+        whole: Share of the steps that hide no patches.
         error: `mse`, the mean squared error, as in the paper, or `psnr`, the negative mean PSNR of the pictures.
             Pictures rich in detail contribute most to the first; all pictures contribute alike to the second.
-        loss_on: Pixels that count: `all`, or those of the `masked` patches, as in the paper.
+        loss_on: Pixels on which the error is computed: `all`, or those of the `masked` patches, as in the paper.
         background: Colour behind the Gaussians: `white`, as in the paper, `black`, or a `random` colour for every
             picture, which keeps the model from leaving regions to the background.
         slot_depth_weight: Weight of `slot_depth_spread`, which keeps the queries' grid out of depth maps.
@@ -45,8 +45,8 @@ class GMAEObjective(Objective):
             2205.13147).
         gradient_weight: Weight of the squared error of differences between neighbouring pixels, against blur (as the
             gradient difference loss, arXiv 1511.05440). It is added to the squared error of the pixels.
-        occlusion_gradient: Temperature in units of depth at which the order of the Gaussians gets a gradient (the
-            `order_temperature` of `rasterize`); 0 for none, as in the paper.
+        occlusion_gradient: Temperature, in units of depth, of the gradient that depth gets from occlusion (the
+            `order_temperature` of `Rules`); 0 for no such gradient, as in the paper.
         size_depth_weight: Weight of `size_prior`, which puts large footprints behind small ones.
         region_depth_weight: Weight of `region_prior`, which puts large regions of one colour behind small ones.
         normalise_targets: Whether the error is measured in units of each patch of the photograph; see
@@ -117,7 +117,7 @@ def normalised_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patc
     has colours in [0, 1], which cannot take such values. Therefore both pictures are shifted and scaled by the mean and
     the standard deviation of the photograph's patch before they are compared. The result is the squared error over the
     patch's variance, in which flat patches count most. The paper does not say how it compares them, so this is our
-    choice. Arguments are those of `reconstruction_error`.
+    choice. The arguments are those of `reconstruction_error`.
     """
     targets = imagenet_patches(images, patch)  # [B, N, P]
     deviation = patch_statistics(targets)[1]
@@ -128,7 +128,7 @@ def normalised_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patc
 def gradient_error(pictures: Tensor, images: Tensor, mask: Tensor | None, patch: int) -> Tensor:
     """Each picture's mean squared error `[B]` of the differences between neighbouring pixels.
 
-    A pixel's differences are those to the pixel on its right and to the pixel below. Arguments are those of
+    Each pixel is compared with the pixel on its right and with the pixel below. The arguments are those of
     `reconstruction_error`.
     """
     difference = pictures - images
@@ -167,8 +167,9 @@ def negative_psnr(errors: Tensor) -> Tensor:
 def slot_depth_spread(gaussians: Gaussians, gaussians_per_query: int, order: Order = "queries") -> Tensor:
     """Share of the variance of depths that a Gaussian's slot within its query explains, averaged over pictures.
 
-    With several Gaussians a query some slots tend to lie in front all over a picture; its depth map then shows the grid
-    of queries instead of the scene. The average over pictures does not depend on how a batch is cut over processes.
+    With several Gaussians per query, some slots tend to lie in front all over a picture, and its depth map shows the
+    grid of queries instead of the scene. The average over pictures does not depend on how a batch is cut over
+    processes.
 
     Args:
         gaussians: K Gaussians of each of B pictures.

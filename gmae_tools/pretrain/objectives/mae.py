@@ -32,7 +32,7 @@ class MAEObjective(Objective):
     def loss(
         self, model: nn.Module, batch: Batch, config: MAEConfig, backend: Backend = "auto"
     ) -> tuple[Tensor, Tensor]:
-        """The mean squared error of `patch_targets`, for both."""
+        """The mean squared error of the predicted `patch_targets`, as the loss and for the log."""
         error = mae_loss(model, batch.images, batch.visible, config, self.loss_on)
         return error, error.detach()
 

@@ -1,4 +1,4 @@
-"""What every objective says: which patches are hidden from the model, and what the model is asked for."""
+"""The base class of all objectives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gmae_tools.splatting import Backend
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """What a run asks of its model.
+    """Which patches a run hides from its model, and which loss it minimises.
 
     Args:
         mask_ratio: Lowest and highest share of hidden patches; each step samples one share from this range.
@@ -47,7 +47,7 @@ class Objective(ABC):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the held-out measurements that mean something for this objective; see `HeldOut.metrics`."""
+        """Names of the held-out measurements that are meaningful for this objective; see `HeldOut.metrics`."""
         return ("psnr_hidden",)
 
     def build(self, config: AutoencoderConfig) -> Autoencoder:

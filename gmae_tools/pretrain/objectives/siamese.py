@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.mae import CMAE, RMAE, CMAEConfig, RMAEConfig, patch_targets
+from gmae_tools.mae import CMAE, RMAE, CMAEConfig, RMAEConfig, cosines, patch_targets
 from gmae_tools.model import Autoencoder
 from gmae_tools.pretrain.objectives.objective import Objective
 from gmae_tools.pretrain.sampling import Batch, sample_masks
@@ -69,7 +69,7 @@ class RMAEObjective(Objective):
     def loss(
         self, model: nn.Module, batch: Batch, config: RMAEConfig, backend: Backend = "auto"
     ) -> tuple[Tensor, Tensor]:
-        """Equation (3), and MAE's error (1) for the log."""
+        """Equation (3) as the loss, and MAE's error (1) for the log."""
         targets = patch_targets(batch.images, config)  # x, [B, N, P]
         rest = complement(batch.visible, targets.shape[1])  # what M hides, [B, N - V]
         first = _rows(model(batch.images, batch.visible), rest)  # d(z1), [B, N - V, P]
@@ -87,7 +87,7 @@ def _rows(x: Tensor, numbers: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CMAEObjective(Objective):
-    """Equation (4): the other view of a picture shall be the most similar one among all pictures of a step.
+    """Equation (4): of all pictures of a step, the other view of the same picture has to be the most similar one.
 
     Similarity is the cosine of the embeddings over the temperature. The public text says that InfoNCE replaces the
     decoder, and that there are learnable mask tokens. The rest is our choice. By default the decoder of MAE stays, with
@@ -126,7 +126,7 @@ class CMAEObjective(Objective):
     def loss(
         self, model: nn.Module, batch: Batch, config: CMAEConfig, backend: Backend = "auto"
     ) -> tuple[Tensor, Tensor]:
-        """Equation (4), for both.
+        """Equation (4), as the loss and for the log.
 
         Every process computes the loss of the whole step, with gradients for its own rows only. A trainer averages the
         gradients over the processes, so each loss is multiplied by their number.
@@ -147,11 +147,6 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     logits = cosines(first, second) / temperature  # [B, B]
     labels = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
-
-
-def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Cosines `[A, B]` between embeddings `[A, E]` and `[B, E]`."""
-    return F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
 
 
 def _of_all_processes(embeddings: Tensor) -> Tensor:

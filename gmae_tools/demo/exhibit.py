@@ -1,0 +1,173 @@
+"""What a visitor of the demo looks at: one photograph taken apart, and the pictures of it, in memory alone."""
+
+from __future__ import annotations
+
+import binascii
+import io
+import time
+from base64 import b64decode
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gmae_tools.errors import GmaeToolsError
+from gmae_tools.formats import write
+from gmae_tools.images import open_image, printable, resize, to_rgb
+from gmae_tools.metrics.pictures import psnr
+from gmae_tools.model import GMAE
+from gmae_tools.prediction import predict_scene
+from gmae_tools.refine import RefineOptions, refine_scene
+from gmae_tools.report.contact_sheet import panel_size
+from gmae_tools.report.edges import ink
+from gmae_tools.report.figures import depth_colors, depth_range
+from gmae_tools.report.page import PageRequest, page_size, render_page
+from gmae_tools.report.segment import overlay
+from gmae_tools.scene import Scene
+from gmae_tools.splatting import Backend
+from gmae_tools.zeroshot.layers import over, pixels, render_layers
+from gmae_tools.zeroshot.names import EDGE_READOUTS, HIERARCHY
+
+SIDE = 800  # px, longest side of a photograph that is kept; the page to download shows no more
+MOST_BYTES = 20_000_000  # of a file that is dropped
+LAYERS = 8  # depth groups on the strip
+_LAYER_SIDE = 320  # px, longest side of a picture of one layer, and of the depth map
+
+# The edge maps that can be chosen: l@N of each number of layers, and the other readouts.
+EDGES = (*(name for name in reversed(EDGE_READOUTS) if name != "layers"), *(f"l@{n}" for n in HIERARCHY))
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What takes photographs apart.
+
+    Attributes:
+        model: in evaluation mode.
+        checkpoint: its name, for captions.
+        refine: steps by which a prediction is fitted to its photograph.
+        backend: of `splatting.rasterize`.
+        max_pixels: pixels of a photograph above which it is refused.
+    """
+
+    model: GMAE
+    checkpoint: str
+    refine: int = 0
+    backend: Backend = "auto"
+    max_pixels: int | None = None
+
+    def exhibit(self, photo: np.ndarray, name: str) -> Exhibit:
+        """Take a photograph apart, uint8 RGB `[H, W, 3]`; one of more than `SIDE` pixels is made smaller."""
+        begin = time.perf_counter()
+        height, width = photo.shape[:2]
+        small = page_size(height, width, SIDE)
+        scene = predict_scene(self.model, photo if small == (height, width) else resize(photo, *small))
+        if self.refine:
+            scene = refine_scene(scene, self.refine, RefineOptions(backend=self.backend))
+        scene = replace(scene, gaussians=scene.gaussians.detach().sort_by_depth())
+        return Exhibit(scene, printable(name), (height, width), time.perf_counter() - begin, self)
+
+
+@dataclass(frozen=True, eq=False)
+class Exhibit:
+    """One photograph taken apart; pictures are made of it when they are asked for.
+
+    Attributes:
+        scene: with the photograph, its Gaussians nearest first.
+        name: of the photograph's file, one line.
+        size: height and width of the file's picture in pixels.
+        seconds: that the prediction took.
+        workshop: which made it.
+    """
+
+    scene: Scene
+    name: str
+    size: tuple[int, int]
+    seconds: float
+    workshop: Workshop
+
+    def nearest(self, k: int) -> tuple[np.ndarray, float]:
+        """The picture of the nearest `k` Gaussians on white, uint8 RGB `[H, W, 3]`, and its PSNR in dB."""
+        part = replace(self.scene, gaussians=self.scene.gaussians.select(slice(k)), photo=None)
+        picture = part.picture(backend=self.workshop.backend)
+        assert self.scene.photo is not None
+        return picture, psnr(picture.astype(np.float32) / 255, self.scene.photo.astype(np.float32) / 255)
+
+    def edges(self, name: str) -> np.ndarray:
+        """One of `EDGES` as dark lines on white, uint8 RGB `[H, W, 3]`."""
+        readout, _, count = name.partition("@")
+        layers = [int(count)] if count else None
+        found = self.scene.edges("layers" if count else readout, layers=layers, backend=self.workshop.backend)
+        return ink(found.strength, self.scene.height, self.scene.width)
+
+    def figure(self) -> tuple[np.ndarray, float]:
+        """The photograph with its ground faded, uint8 RGB `[H, W, 3]`, and the figure's share of the picture."""
+        mask = self.scene.mask(backend=self.workshop.backend).mask
+        return overlay(self.scene.picture(), mask), float(mask.mean())
+
+    def layers(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Small pictures of the depth groups, nearest first, each alone on white, and the depth map, in colours."""
+        small = self.scene.resized(*panel_size(self.scene.height, self.scene.width, side=_LAYER_SIDE))
+        count = min(LAYERS, self.scene.k)
+        drawn = render_layers(small, [], count, backend=self.workshop.backend)
+        depth, alpha = drawn.depth.cpu().numpy(), drawn.alpha.cpu().numpy()
+        alone = pixels(over(drawn.layers, drawn.layer_alphas, torch.ones(3)))
+        return list(alone), depth_colors(depth, alpha, *depth_range(depth, alpha))
+
+    def ply(self) -> bytes:
+        """The Gaussians as a `.ply` for 3-D viewers; the file that it is written to is gone when this returns."""
+        with TemporaryDirectory(prefix="gmae-tools-") as folder:
+            path = Path(folder) / "scene.ply"
+            write(path, self.scene)
+            return path.read_bytes()
+
+    def page(self) -> bytes:
+        """The page that `gmae-tools view` writes, UTF-8."""
+        request = PageRequest(
+            self.workshop.checkpoint, min(LAYERS, self.scene.k), self.workshop.refine, self.workshop.backend
+        )
+        return render_page(self.scene, request, self.name).encode("utf-8")
+
+
+def read_dropped(data: str, name: str, max_pixels: int | None = None) -> np.ndarray:
+    """A photograph that a visitor dropped, uint8 RGB `[H, W, 3]`.
+
+    Args:
+        data: the file, in base 64.
+        name: of the file, with which errors begin.
+        max_pixels: as for `images.open_image`.
+
+    Raises:
+        GmaeToolsError: it is too large, damaged or not a picture.
+    """
+    try:
+        if len(data) > MOST_BYTES * 4 // 3 + 4:
+            raise GmaeToolsError(f"more than {MOST_BYTES // 1_000_000} MB; make it smaller first")
+        try:
+            content = b64decode(data, validate=True)
+        except (binascii.Error, ValueError):
+            raise GmaeToolsError("it did not arrive whole; drop it again") from None
+        if not content:
+            raise GmaeToolsError("the file is empty")
+        with open_image(io.BytesIO(content), max_pixels=max_pixels, side=SIDE) as image:
+            return to_rgb(image)
+    except GmaeToolsError as error:
+        raise GmaeToolsError(f"{printable(name)}: {error}") from None
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """A picture, uint8 RGB `[H, W, 3]`, for the browser; a few milliseconds."""
+    return _encoded(picture, "jpeg", quality=90)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """The same without loss, for lines on white."""
+    return _encoded(picture, "png", compress_level=3)
+
+
+def _encoded(picture: np.ndarray, form: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, form, **options)
+    return buffer.getvalue()

@@ -1,0 +1,24 @@
+"""Whether gradio, which serves the demo, is installed; found out without loading torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+
+from gmae_tools.errors import GmaeToolsError
+
+LEAST = (6, 31)  # the version that the page is tried with; those below 6.0 lack components that it needs
+
+
+def require_gradio() -> None:
+    """Make sure that gradio is there, before any work.
+
+    Raises:
+        GmaeToolsError: it is not, or too old.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise GmaeToolsError("the demo needs gradio: pip install 'gmae-tools[demo]'")
+    version = importlib.metadata.version("gradio")
+    if tuple(int(part) for part in version.split(".")[:2]) < LEAST:
+        least = ".".join(map(str, LEAST))
+        raise GmaeToolsError(f"the demo needs gradio {least} or newer, not {version}: pip install 'gmae-tools[demo]'")
