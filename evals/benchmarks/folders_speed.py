@@ -3,9 +3,9 @@
 Protocol: copies of the bundled photograph at 500 x 375 px, some mirrored, each of another brightness, so that no two
 are alike; one thread of torch a photograph. In every round each command runs on one photograph and on all of them, with
 one job and with several, in turns. The seconds of one photograph are its start; `per_second` is the median over the
-rounds of (photographs - 1) / (seconds of all - seconds of one), by the clock, and means something on a quiet machine alone;
-`cpu` the median processor seconds that another photograph takes; `speedup` the median ratio of the seconds after the
-start with one job to those with several, in the same round. `goal` is for two quiet cores.
+rounds of (photographs - 1) / (seconds of all - seconds of one), by the clock, and means something on a quiet machine
+alone; `cpu` the median processor seconds that another photograph takes; `speedup` the median ratio of the seconds after
+the start with one job to those with several, in the same round. `goal` is for two quiet cores.
 """
 
 from __future__ import annotations
