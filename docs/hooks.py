@@ -90,7 +90,7 @@ def relinked(link: re.Match[str], home: str, here: str, where: dict[str, str]) -
 
 def command_pages() -> Iterator[str]:
     """The help of every command in Markdown, with a heading for each."""
-    yield from command_page(main, click.Context(main, info_name="gmae-tools"), 0)
+    yield from command_page(main, click.Context(main, info_name="gmae-tools", **main.context_settings), 0)
 
 
 def command_page(command: click.Command, context: click.Context, level: int) -> Iterator[str]:

@@ -27,7 +27,7 @@ import click
 import numpy as np
 from torch import nn
 
-from evals.common import progress, results_option, whole_numbers, write_files
+from evals.common import progress, results_option, script, whole_numbers, write_files
 from evals.encoders import FINE_TUNED, OBJECTIVES, RANDOM, Training, fine_tuned_rows, training_options, warmup
 from gmae_tools.checkpoint_names import RANDOM_PREFIX
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
@@ -39,7 +39,7 @@ from gmae_tools.report.tables import format_rows
 Opener = Callable[[FinetuneConfig], nn.Module]  # a classifier with a head of the seed
 
 
-@click.command()
+@script(takes="hours", needs="photographs to train on, and timm")
 @training_options("--pretrain-batch-size")
 @click.option(
     "--labelled", multiple=True, metavar="PATH", help="Photographs to fine-tune on.  [default: those of --data]"

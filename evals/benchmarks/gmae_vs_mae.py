@@ -51,6 +51,7 @@ from evals.common import (
     read_table,
     results_option,
     run_gmae_tools,
+    script,
     take_turn,
     write_files,
     write_table,
@@ -80,7 +81,7 @@ SHOWN = 3  # photographs on a sheet each
 TIMED = 16  # pictures in a step that is timed
 
 
-@click.command()
+@script(takes="hours", needs="photographs to train on")
 @training_options()
 @click.option("--objective", "names", type=click.Choice(list(OBJECTIVES)), multiple=True, default=["gmae", "mae"])
 @click.option(

@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from evals.common import read_table, results_option, run_gmae_tools, write_table
+from evals.common import read_table, results_option, run_gmae_tools, script, write_table
 from evals.encoders import Training, training_options
 from evals.figures import plot_kinds
 from gmae_tools.encoder.invariance import InvarianceCurve
@@ -34,7 +34,7 @@ from gmae_tools.report.tables import Row
 ORDER = ("mae", "r-mae", "c-mae", "gmae")  # random weights follow the first
 
 
-@click.command()
+@script(takes="hours", needs="photographs to train on")
 @training_options()
 @click.option(
     "--photographs",

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from evals.bootstrap import bootstrap_interval
-from evals.common import RUNS, features_bar, progress, results_option, whole_numbers, write_files
+from evals.common import RUNS, features_bar, progress, results_option, script, whole_numbers, write_files
 from gmae_tools import checkpoints
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
@@ -154,7 +154,7 @@ class Study:
         )
 
 
-@click.command()
+@script(takes="a night", needs="photographs to train on")
 @click.option("--data", multiple=True, required=True, metavar="PATH", help="Photographs, as for `gmae-tools pretrain`.")
 @click.option(
     "--labelled", multiple=True, metavar="PATH", help="Photographs for the probes.  [default: those of --data]"

@@ -31,7 +31,7 @@ from scipy.ndimage import gaussian_gradient_magnitude
 from skimage.color import rgb2gray
 
 from evals.bootstrap import bootstrap_interval
-from evals.common import progress, results_option, root_option, write_table
+from evals.common import every_option, progress, results_option, root_option, script, write_table
 from evals.depth_ranks import mean_of_others, rank_correlation, standard_ranks
 from evals.measurements import Candidate, parse_candidates
 from gmae_tools import checkpoints
@@ -52,13 +52,13 @@ COLUMNS: dict[str, int | None] = {"model": None, "cells": None} | {
 } | {"photographs": None}  # fmt: skip
 
 
-@click.command()
+@script(takes="half a minute", needs="BSDS500")
 @click.option(
     "--checkpoint", "candidates", multiple=True, default=("gmae-tiny",), show_default=True,
     metavar="[LABEL=]CHECKPOINT", callback=parse_candidates, help="May be repeated.",
 )  # fmt: skip
 @root_option
-@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Only every Nth photograph.")
+@every_option
 @results_option("-o", "--out")
 def main(candidates: list[Candidate], root: str | None, every: int, out: Path) -> None:
     """Measure, print the table and write density_gradient.csv."""

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.common import PHOTO, RESULTS, RUNS, features_bar, whole_numbers, write_table
+from evals.common import PHOTO, RESULTS, RUNS, features_bar, script, whole_numbers, write_table
 from evals.encoders import FINE_TUNED, RANDOM, fine_tuned_rows, warmup
 from gmae_tools import checkpoints
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
@@ -134,7 +134,7 @@ def fine_tuned(each: Compared, photos: LabelledPhotos, config: FinetuneConfig, o
     return finetune(classifier, photos, config, run, Machine(CPU)).correct
 
 
-@click.command()
+@script(takes="30 minutes", needs="photographs with labels, and timm for fine-tuning")
 @click.option("--data", required=True, multiple=True, help="Labelled photographs, as `gmae-tools probe` takes them.")
 @click.option("--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="folder", show_default=True)
 @click.option(

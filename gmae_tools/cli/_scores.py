@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -83,6 +83,18 @@ def render(scores: dict[str, Any], format_: str) -> str:
     lines.append(f"{scores['images']} images, {scores['thresholds']} thresholds")
     lines += [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in scores["protocol"].items()]
     return "\n".join(lines)
+
+
+def render_beside(
+    scores: Sequence[dict[str, Any]], format_: str, render_one: Callable[[dict[str, Any], str], str]
+) -> str:
+    """The scores of several methods as text; in JSON, those of all but the first are its list `beside`."""
+    if format_ == "json":
+        return serialize(scores[0] | ({"beside": scores[1:]} if len(scores) > 1 else {}), "json")
+    texts = [render_one(each, format_) for each in scores]
+    if format_ == "csv":
+        return "\n".join([texts[0], *(text.splitlines()[-1] for text in texts[1:])])
+    return "\n\n".join(texts)
 
 
 def render_regions(scores: dict[str, Any], format_: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,21 +23,21 @@ from gmae_tools.cli._options import (
     Numbers,
     OutputOptions,
     data_options,
-    folder_names,
     output_options,
-    print_failure,
 )
-from gmae_tools.cli._progress import busy, progress_over
+from gmae_tools.cli._progress import busy
 from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
-from gmae_tools.cli._scores import render
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.cli._scores import render, render_beside
+from gmae_tools.cli._work import Work
 from gmae_tools.zeroshot.names import EDGE_READOUTS, EDGE_SCALES, HIERARCHY, LAYERS
 
 if TYPE_CHECKING:
     from gmae_tools.benchmarks.edge_methods import EdgeMethod
+    from gmae_tools.benchmarks.edges import EdgeResults
     from gmae_tools.report.edges import EdgeRow
 
 SHEET = "sheet.png"
+TILES = "tiles"  # folder of l@N of tiles, beside that of one look
 
 
 @click.command()
@@ -88,12 +88,14 @@ def command(
     With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ what the benchmark counts in it, and DIR
     the scores, the precision-recall curve, a table of the images and the settings. An interrupted run goes on where it
     stopped. Maps of other settings are refused without --overwrite; with other --thresholds the maps that are there are
-    scored anew. The scores also go to stdout. Several processes share the photographs:
+    scored anew. The scores also go to stdout. l@N is scored as published, from one look; unless --scales is given, what
+    tiles change is scored beside it, with maps in DIR/tiles. Several processes share the photographs:
     torchrun --nproc-per-node N -m gmae_tools edges --dataset ...
 
-    Readouts of the Gaussians: layers (l@N), expected-depth, regions (of the strongest Gaussian, merged step by step),
-    render-gradient (the baseline without depth), combined (the last two), closed-regions (regions, weaker where they
-    do not close around anything). On the photograph: sobel, sobel-nms, canny, soft-canny.
+    Readouts of the Gaussians: layers (l@N), layer-changes (where depth groups begin to change the picture),
+    expected-depth, regions (of the strongest Gaussian, merged step by step), render-gradient (the baseline without
+    depth), combined (the last two), closed-regions (regions, weaker where they do not close around anything). On the
+    photograph: sobel, sobel-nms, canny, soft-canny.
     """
     if bool(inputs.images) == bool(data.dataset):
         raise click.UsageError("give pictures, or --dataset")
@@ -125,8 +127,10 @@ def command(
         looks.warn_of_one_look()
         about.append(f"{ONE_LOOK}{model.refined}")
     subtitle = "; ".join(about) or "on the photographs"
-    failures += write_pictures(paths, methods, subtitle, output.folder("*"), scenes)
-    if failures:
+    folder = output.folder("*")
+    work = Work(paths, folder, run.jobs, failures)
+    write_pictures(work, methods, subtitle, folder, scenes)
+    if work.failures:
         raise SystemExit(1)
 
 
@@ -141,29 +145,20 @@ def in_words(methods: Sequence[EdgeMethod]) -> str:
     return ", ".join(f"{name}: {looks}" for name, looks in words.items())
 
 
-def write_pictures(
-    paths: Sequence[Path], methods: Sequence[EdgeMethod], about: str, folder: Path, scenes: Scenes
-) -> int:
-    """Write maps and a contact sheet; returns how many pictures could not be read, each of which is reported."""
+def write_pictures(work: Work, methods: Sequence[EdgeMethod], about: str, folder: Path, scenes: Scenes) -> None:
+    """Write maps and a contact sheet."""
     from gmae_tools.images import write_image
     from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
     from gmae_tools.report.edges import edge_sheet
 
-    rows, done, failures = [], 0, 0
-    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
-        try:
-            row = find_edges(path, methods, folder / name, scenes)
-        except (GmaeToolsError, OSError) as error:
-            print_failure(path, error)
-            failures += 1
-            continue
+    rows, done = [], 0
+    for _, row in work.each(lambda path, name: find_edges(path, methods, folder / name, scenes)):
         done += 1
         if done <= MOST_ROWS:
             rows.append(row)
     if rows:
         write_image(folder / SHEET, edge_sheet("Edges", about + of_all(rows, done), rows))
         click.echo(str(folder / SHEET))
-    return failures
 
 
 def find_edges(path: Path, methods: Sequence[EdgeMethod], folder: Path, scenes: Scenes) -> EdgeRow:
@@ -204,7 +199,7 @@ def benchmark(
     output: OutputOptions,
     model: ModelOptions,
 ) -> None:
-    """Both stages for one readout; prints the scores."""
+    """Both stages for one readout, in DIR, and for l@N of tiles beside one look in DIR/tiles; prints the scores."""
     from gmae_tools.datasets.bsds500 import BSDS500
 
     photos = BSDS500(data.root)
@@ -217,11 +212,22 @@ def benchmark(
 
     processes.join()
     opened: OpenModel | None = model.open() if name in EDGE_READOUTS else None
-    method = EdgeMethod.named(
-        name, opened.source if opened else None, looks.looks(model.refine, scales_of(name)), layers
-    )
-    folder = output.folder(MAPS, edges.COUNTS, edges.HUMAN, launched=True)
-    found = edges.run(photos, data.split, {"": method}, folder, thresholds=thresholds, options=run.of(model))
+    scales = {"": scales_of(name)}
+    if name == "layers" and looks.scales is None:
+        scales[TILES] = EDGE_SCALES
+    source = opened.source if opened else None
+    methods = {
+        part: EdgeMethod.named(name, source, looks.looks(model.refine, own), layers) for part, own in scales.items()
+    }
+    folder = output.folder(MAPS, edges.COUNTS, edges.HUMAN, f"*/{MAPS}", launched=True)
+    found = edges.run(photos, data.split, methods, folder, thresholds=thresholds, options=run.of(model))
     if processes.is_main():
-        about = {"readout": name, "layers": method.layers, "checkpoint": method.checkpoint}
-        click.echo(render(found.results[""].to_dict() | about, output.form))
+        click.echo(render_beside([scores_of(found, part) for part in methods], output.form, render))
+
+
+def scores_of(found: EdgeResults, part: str) -> dict[str, Any]:
+    """The scores of the method in this part of the folder; the protocol says how it looks at the photographs."""
+    method, scores = found.methods[part], found.results[part].to_dict()
+    if method.looks:
+        scores["protocol"] |= {"looks": in_words([method])}
+    return scores | {"readout": method.name, "layers": method.layers, "checkpoint": method.checkpoint}

@@ -211,6 +211,27 @@ def test_scores_a_readout_and_writes_everything(root: Path, checkpoint: Path, tm
     assert json.loads((out / "human.json").read_text())["f"] > 0.95  # held out maps are thinned, the others not
 
 
+def test_layers_of_tiles_are_scored_beside_those_of_one_look(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--dataset", "bsds500", "--root", root, "-o", out, "--checkpoint", checkpoint, "--thresholds", 5,
+                 "--layers", "4"]  # fmt: skip
+    result = edges(*arguments, "--format", "json")
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)
+    (beside,) = scores.pop("beside")
+    assert list(scores) == list(beside) == KEYS
+    assert (scores["protocol"]["looks"], beside["protocol"]["looks"]) == (
+        "l@N: one look", "l@N: tiles 3 x 3 and 4 x 4",
+    )  # fmt: skip
+    kept = [json.loads((folder / "scores.json").read_text())["ods"] for folder in (out, out / "tiles")]
+    assert kept == [scores["ods"], beside["ods"]] and kept[0] != kept[1]
+    assert not (out / "tiles" / "human").exists()
+    table = edges(*arguments).stdout
+    assert table.count("ODS") == 2 and table.index("looks: l@N: one look") < table.index("looks: l@N: tiles 3 x 3")
+    csv = edges(*arguments, "--format", "csv").stdout.splitlines()
+    assert len(csv) == 3 and csv[0].startswith("ods,")
+
+
 def test_a_baseline_finds_the_square_and_reports_itself(root: Path, checkpoint: Path, tmp_path: Path) -> None:
     result = on_dataset(root, tmp_path / "out", checkpoint, "--readout", "soft-canny", "--format", "json")
     scores = json.loads(result.stdout)
