@@ -111,8 +111,7 @@ def run_options(jobs: int | None, every: int, overwrite: bool) -> RunOptions:
     """How a benchmark of the package is run: with bars, and as many photographs at a time as there are cores."""
     from gmae_tools.benchmarks.pipeline import RunOptions
 
-    count = jobs or cores()
-    return RunOptions(count, count, every, overwrite, progress=progress)
+    return RunOptions(jobs or cores(), every, overwrite, progress=progress)
 
 
 def run_gmae_tools(*arguments: object) -> None:

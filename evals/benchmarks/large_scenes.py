@@ -12,7 +12,8 @@ with Python and torch, which `start` shows.
 
 `layers` is what `gmae-tools layers` does with a picture, all files included: six first-K pictures, eight layers, depth
 map, sheet and archive; `edges` (with the two readouts that the command shows by default) and `segment` make the maps
-that are written; `view3d` joins the Gaussians to as many as a browser draws; `view` writes the page of `gmae-tools view`.
+that are written; `view3d` joins the Gaussians to as many as a browser draws; `view` writes the page of
+`gmae-tools view`.
 
 Two other renderers draw the picture of `render` on a CPU. `tiled PyTorch` is the straightforward tiled one of
 `tests/oracles/tiled_torch.py`. `Mitsuba` (Jakob et al. 2022) traces a ray a pixel through the Gaussians as ellipsoids,
