@@ -57,7 +57,7 @@ def all_methods(checkpoint: str) -> dict[str, EdgeMethod]:
         *(EdgeMethod.named(name, source, TILES) for name in others),
         *(EdgeMethod.named(name, source, MIRRORED) for name in ("closed-regions", BASELINE)),
         *(EdgeMethod.named("layers", source, WHOLE, n) for n in LAYERS[1:2]),
-        *(EdgeMethod.named(name, source, WHOLE) for name in ("combined", BASELINE)),
+        *(EdgeMethod.named(name, source, WHOLE) for name in ("layer-changes", "combined", BASELINE)),
         *(EdgeMethod(name) for name in EDGE_DETECTORS),
     ]
     return {folder_of(method): method for method in methods}
