@@ -1,6 +1,7 @@
 # Each target sets up what it needs, once: a virtual environment (the active one, or else .venv) and the packages.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
+EXTRAS ?= dev,docs,demo
 VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 # Stamp files: what is installed stays installed until pyproject.toml or the constraints change.
@@ -52,7 +53,9 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[dev,docs]'
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	# gradio asks for a Pillow below 13, and works with the one that users without the demo get.
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --no-deps --upgrade pillow
 	# An oracle of the tests; it asks for a numpy of the past, and works with today's.
 	$(BIN)/python -m pip install --no-deps pysodmetrics==1.5.1
 	@touch $@

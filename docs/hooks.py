@@ -1,7 +1,7 @@
 """What MkDocs asks while it builds the site: pages from other folders, tables of results, the command line.
 
-- Documents that lie elsewhere (the README, the lab book, cards of checkpoints, ...) become pages: `SOURCES`. Their links
-  are written for a reader of the repository, and are turned into links of the site.
+- Documents that lie elsewhere (the README, the lab book, cards of checkpoints, ...) become pages: `SOURCES`. Their
+  links are written for a reader of the repository, and are turned into links of the site.
 - A line `<!-- table: NAME -->` becomes a table of `evals.quoted`, a line `<!-- commands -->` the help of all commands.
 """
 
@@ -60,12 +60,14 @@ def on_files(files: Files, config: Any, **_: object) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
-    """Put in what is generated, and let links lead to pages of the site."""
+    """Put in what is generated, let links lead to pages of the site, and let guides be found before the API."""
     markdown = TABLE.sub(lambda found: TABLES[found[1]](RESULTS), markdown)
     if COMMANDS in markdown:
         markdown = markdown.replace(COMMANDS, "\n".join(command_pages()))
     where = places()
     here = page.file.src_uri
+    if here.startswith(("api/", "lab-book/")):
+        page.meta.setdefault("search", {"boost": 0.5})
     home = next((name for name, place in where.items() if place == here), f"docs/{here}")
     return LINK.sub(lambda found: relinked(found, home, here, where), markdown)
 
@@ -88,7 +90,7 @@ def relinked(link: re.Match[str], home: str, here: str, where: dict[str, str]) -
 
 def command_pages() -> Iterator[str]:
     """The help of every command in Markdown, with a heading for each."""
-    yield from command_page(main, click.Context(main, info_name="gmae-tools"), 0)
+    yield from command_page(main, click.Context(main, info_name="gmae-tools", **main.context_settings), 0)
 
 
 def command_page(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
@@ -101,7 +103,9 @@ def command_page(command: click.Command, context: click.Context, level: int) -> 
     records = [each.get_help_record(context) for each in command.params]
     if any(record and record[1] for record in records):
         yield "| option | |\n|---|---|"
-        yield from (f"| {cell(record[0], code=True)} | {cell(record[1])} |" for record in records if record and record[1])
+        yield from (
+            f"| {cell(record[0], code=True)} | {cell(record[1])} |" for record in records if record and record[1]
+        )
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             inner = command.get_command(context, name)

@@ -92,6 +92,18 @@ def work_option(name: str) -> Callable[[Command], Command]:
     return click.option("--out", type=folder, default=RUNS / name, show_default=f"runs/{name}", help="Kept to go on.")
 
 
+def benchmark_options(name: str) -> Callable[[Command], Command]:
+    """The options of a script that runs a benchmark of the package: what it measures, and where and how it goes on."""
+    options = [root_option, every_option, checkpoint_option, work_option(name), results_option("--results")]
+
+    def decorate(function: Command) -> Command:
+        for option in reversed([*options, overwrite_option, jobs_option]):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 # --- running -----------------------------------------------------------------------------------------
 
 
@@ -99,8 +111,7 @@ def run_options(jobs: int | None, every: int, overwrite: bool) -> RunOptions:
     """How a benchmark of the package is run: with bars, and as many photographs at a time as there are cores."""
     from gmae_tools.benchmarks.pipeline import RunOptions
 
-    count = jobs or cores()
-    return RunOptions(count, count, every, overwrite, progress=progress)
+    return RunOptions(jobs or cores(), every, overwrite, progress=progress)
 
 
 def run_gmae_tools(*arguments: object) -> None:

@@ -1,9 +1,10 @@
 """What the README and the model card quote of the embedded checkpoint, measured anew by one command.
 
-The parts are those of `evals/report.toml` and the pictures of the README, the most important ones first. Killed, the
-command goes on when it is called again: a part that is finished is not run again as long as its script, its arguments,
-the data, the weights and the version are the same. The results of a part are copied into `evals/results` when it is
-finished. Minutes are those of two cores that do nothing else; each part takes both.
+The parts are those of `evals/report.toml`, the most important ones first, then the pictures of the README and of the
+site, and the README's table. Killed, the command goes on when it is called again: a part that is finished is not run
+again as long as its script, its arguments, the data, the weights and the version are the same. The results of a part
+are copied into `evals/results` when it is finished. Minutes are estimates for two cores that do nothing else; each part
+takes both, so that they run one after the other.
 
 Left out, because they do not depend on the weights or only a little: the speed of the renderer, of the boundary
 benchmark, of pretraining and of layers. Left out, because they are of their date and say so: the studies. Left out
@@ -83,7 +84,7 @@ def main(
     bsds: str | None, ecssd: str | None, photos: str | None, checkpoint: str, only: tuple[str, ...], refinement: bool,
     dry_run: bool, quick: bool, out: Path, results: Path, images: Path,
 ) -> None:  # fmt: skip
-    """Measure the checkpoint anew, and draw the pictures of the README anew."""
+    """Measure the checkpoint anew, draw the pictures anew, and write the README's table."""
     if quick and RESULTS in (results, results.resolve()):
         raise click.UsageError("--quick is not for evals/results: name other folders with --results and --images")
     steps = chosen_steps(only, refinement)
@@ -98,15 +99,17 @@ def main(
         stages = run_parts(config, request, lock, lambda part: click.echo(f"{part.name}: {part.question}", err=True))
         outcomes = next(stages)
         draws = not only or PICTURES in only
-        click.echo(format_rows(plan(steps, outcomes, draws), COLUMNS, "table"), err=not dry_run)
+        click.echo(format_rows(plan(steps, outcomes, draws), COLUMNS, "table"), nl=False, err=not dry_run)
         if dry_run:
             return
         copy_results(outcomes, results)
         for outcomes in stages:
             copy_results(outcomes, results)
     failures = [f"{each.part.name}: {each.reason}" for each in outcomes if each.status != "done"]
-    if draws and draw_pictures(checkpoint, images):
+    if draws and not draw_pictures(checkpoint, images.absolute()):
         failures.append(f"{PICTURES}: see above")
+    if results == RESULTS and not write_readme():
+        failures.append("the README's table: see above")
     if failures:
         raise click.ClickException("; ".join(failures) + ". The same command goes on")
 
@@ -167,11 +170,18 @@ def copy_results(outcomes: Sequence[Outcome], results: Path) -> None:
                 click.echo(target)
 
 
-def draw_pictures(checkpoint: str, images: Path) -> int:
-    """Draw the pictures of the README anew; the exit code."""
-    module = "evals.benchmarks.readme_pictures"
-    command = [sys.executable, "-m", module, "--checkpoint", checkpoint, "--out", str(images)]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+def draw_pictures(checkpoint: str, images: Path) -> bool:
+    """Draw the pictures of the README and of the site anew; whether that worked."""
+    return _run("evals.benchmarks.readme_pictures", "--checkpoint", checkpoint, "--out", images)
+
+
+def write_readme() -> bool:
+    """Write the README's table of results from the files in `evals/results`; whether that worked."""
+    return _run("evals.readme_table")
+
+
+def _run(module: str, *arguments: object) -> bool:
+    return not subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":

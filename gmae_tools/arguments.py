@@ -14,10 +14,10 @@ def path_name(given: object, what: str) -> str:
     """A path as text.
 
     Args:
-        what: that it is of, such as `a file of Gaussians`.
+        what: What it is of, such as `a file of Gaussians`.
 
     Raises:
-        GmaeToolsError: it is none, or empty.
+        GmaeToolsError: It is none, or empty.
     """
     if not isinstance(given, (str, os.PathLike)) or not isinstance(text := os.fspath(given), str):
         raise GmaeToolsError(f"{type(given).__name__} is no path: give that of {what}")
@@ -30,11 +30,11 @@ def whole_number(given: object, what: str, least: int = 1) -> int:
     """A whole number of Python or NumPy, not a bool.
 
     Args:
-        what: the number is called in the message.
-        least: it may be.
+        what: What the number is called in the message.
+        least: The least that it may be.
 
     Raises:
-        GmaeToolsError: it is none, or less.
+        GmaeToolsError: It is none, or less than `least`.
     """
     try:
         number = operator.index(given)  # type: ignore[arg-type]  # which is what this finds out
@@ -56,7 +56,7 @@ def picture_size(given: object, what: str = "size") -> tuple[int, int]:
     """Height and width of a picture in pixels.
 
     Raises:
-        GmaeToolsError: they are not two whole numbers of 1 or more. What is too large is for the caller to say.
+        GmaeToolsError: They are not two whole numbers of 1 or more. What is too large is for the caller to say.
     """
     try:
         height, width = (whole_number(each, what) for each in given)  # type: ignore[attr-defined]
@@ -69,7 +69,7 @@ def positive_number(given: object, what: str) -> float:
     """A finite number above 0.
 
     Raises:
-        GmaeToolsError: it is none.
+        GmaeToolsError: It is none.
     """
     try:
         number = math.nan if isinstance(given, (bool, str)) else float(given)  # type: ignore[arg-type]

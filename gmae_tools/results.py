@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tempfile
+import time
 import webbrowser
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
 _SIDE = 264  # px, longest side of a picture on a sheet
+_PAGES = "gmae-tools-page-"  # begins the names of the folders of `show`
+_KEPT = 24 * 60 * 60  # seconds for which they are kept at least
 
 
 class Shown(ABC):
@@ -222,10 +227,19 @@ class Density(Shown):
 
 def show(scene: Scene, backend: Backend) -> Path:
     """Write the page of a scene into a folder for temporary files, and open it; `Scene.show` documents it."""
-    path = Path(tempfile.mkdtemp(prefix="gmae-tools-")) / "scene.html"
+    _remove_old_pages()
+    path = Path(tempfile.mkdtemp(prefix=_PAGES)) / "scene.html"
     write_page(scene, PageRequest("scene", layers=min(8, scene.k), backend=backend), path, "scene")
     webbrowser.open(path.as_uri())
     return path
+
+
+def _remove_old_pages() -> None:
+    """Browsers may read a page after the process that wrote it has ended, so that a later one has to remove it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PAGES}*"):
+        with suppress(OSError):  # of another user, or gone by now
+            if time.time() - folder.stat().st_mtime > _KEPT:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def scene_html(scene: Scene) -> str:

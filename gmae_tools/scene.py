@@ -55,13 +55,11 @@ class Scene:
             raise GmaeToolsError(f"a scene is one set of 1 Gaussian or more, not {shape}")
         for name in ("height", "width"):
             object.__setattr__(self, name, whole_number(getattr(self, name), f"a scene's {name} in pixels"))
-        shape = (self.height, self.width, 3)
-        if self.photo is not None and (
-            not isinstance(self.photo, np.ndarray) or self.photo.dtype != np.uint8 or self.photo.shape != shape
-        ):
-            is_array = isinstance(self.photo, np.ndarray)
+        if self.photo is not None:
+            is_array, wanted = isinstance(self.photo, np.ndarray), [self.height, self.width, 3]
             given = f"{self.photo.dtype} {list(self.photo.shape)}" if is_array else type(self.photo).__name__
-            raise GmaeToolsError(f"a scene's photograph is uint8 RGB {list(shape)}, not {given}")
+            if given != f"uint8 {wanted}":
+                raise GmaeToolsError(f"a scene's photograph is uint8 RGB {wanted}, not {given}")
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
         return picture_size((self.height if height is None else height, self.width if width is None else width))
@@ -195,7 +193,10 @@ class Scene:
         formats.write(path, self)
 
     def show(self, *, backend: Backend = "auto") -> Path:
-        """Open a page in the browser on which the scene can be taken apart by hand; returns the path of the page."""
+        """Open a page in the browser on which the scene can be taken apart by hand; returns the path of the page.
+
+        It lies in the folder for temporary files, where a later call removes it after a day: copy it to keep it.
+        """
         from gmae_tools import results
 
         return results.show(self, backend)

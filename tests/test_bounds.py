@@ -19,13 +19,16 @@ NEIGHBOURS = {
     "gradio==5.50.0": [
         "huggingface-hub<2.0,>=0.33.5", "jinja2<4.0", "numpy<3.0,>=1.0", "pandas<3.0,>=1.0", "pillow<12.0,>=8.0",
     ],
+    "gradio==6.31.0": [
+        "huggingface-hub<3.0,>=1.16.0", "jinja2<4.0", "numpy<3.0,>=1.0", "pandas<4.0,>=1.0", "pillow<13.0,>=8.0",
+    ],
     "nerfstudio==1.1.5": [
         "matplotlib>=3.6.0", "Pillow>=10.3.0", "scikit-image>=0.19.3", "timm==0.6.7", "torch>=1.13.1",
         "torchvision>=0.14.1",
     ],
 }  # fmt: skip
 # Its other packages are built for these versions of Python alone.
-PYTHON = {"gradio==5.50.0": "3.13", "nerfstudio==1.1.5": "3.10"}
+PYTHON = {"gradio==5.50.0": "3.13", "gradio==6.31.0": "3.13", "nerfstudio==1.1.5": "3.10"}
 
 # The bounds that the package was tried at; what is told apart in constraints-oldest.txt says why.
 OLDEST = Path(".github/constraints-oldest.txt")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 import webbrowser
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,9 +98,18 @@ def test_everything_shows_itself_in_a_notebook(scene: Scene, photo: bool) -> Non
         assert re.fullmatch(r'<img src="data:image/png;base64,[\w+/=]+" alt="\w+\([^"]+\)">', text)
 
 
-def test_show_opens_a_page(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_opens_a_page_and_removes_those_of_other_days(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     opened: list[str] = []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("gmae-tools-page-old", "gmae-tools-page-new", "anything"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scene.html").touch()
+        if name != "gmae-tools-page-new":
+            os.utime(tmp_path / name, (1e9, 1e9))
     monkeypatch.setattr(webbrowser, "open", opened.append)
     page = replace(scene, photo=None).show()
     assert opened == [page.as_uri()]
     assert f"K = {K} Gaussians; picture of {WIDTH} × {HEIGHT} px" in page.read_text(encoding="utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {"gmae-tools-page-new", "anything", page.parent.name}

@@ -22,19 +22,7 @@ from pathlib import Path
 import click
 
 from evals.bootstrap import ods_difference
-from evals.common import (
-    as_markdown,
-    checkpoint_option,
-    every_option,
-    jobs_option,
-    overwrite_option,
-    results_option,
-    root_option,
-    run_options,
-    script,
-    work_option,
-    write_files,
-)
+from evals.common import as_markdown, benchmark_options, run_options, script, write_files
 from gmae_tools.benchmarks import edges
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.edges import EdgeResults
@@ -69,7 +57,7 @@ def all_methods(checkpoint: str) -> dict[str, EdgeMethod]:
         *(EdgeMethod.named(name, source, TILES) for name in others),
         *(EdgeMethod.named(name, source, MIRRORED) for name in ("closed-regions", BASELINE)),
         *(EdgeMethod.named("layers", source, WHOLE, n) for n in LAYERS[1:2]),
-        *(EdgeMethod.named(name, source, WHOLE) for name in ("combined", BASELINE)),
+        *(EdgeMethod.named(name, source, WHOLE) for name in ("layer-changes", "combined", BASELINE)),
         *(EdgeMethod(name) for name in EDGE_DETECTORS),
     ]
     return {folder_of(method): method for method in methods}
@@ -144,15 +132,9 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 @script(takes="17 minutes", needs="BSDS500, and OpenCV for Canny")
-@root_option
+@benchmark_options("bsds500")
 @click.option("--splits", default="val,test", show_default=True)
-@every_option
 @click.option("--thresholds", type=click.IntRange(1), default=33, show_default=True)
-@checkpoint_option
-@work_option("bsds500")
-@results_option("--results")
-@overwrite_option
-@jobs_option
 def main(
     root: str | None, splits: str, every: int, thresholds: int, checkpoint: str, out: Path, results: Path,
     overwrite: bool, jobs: int | None,

@@ -28,19 +28,7 @@ import numpy as np
 import torch
 
 from evals.bootstrap import resampled_regions
-from evals.common import (
-    as_markdown,
-    checkpoint_option,
-    every_option,
-    jobs_option,
-    overwrite_option,
-    results_option,
-    root_option,
-    run_options,
-    script,
-    work_option,
-    write_files,
-)
+from evals.common import as_markdown, benchmark_options, run_options, script, write_files
 from evals.figures import Comparison, comparison_sheet
 from gmae_tools.benchmarks import regions
 from gmae_tools.benchmarks.figure_methods import RegionMethod
@@ -203,15 +191,9 @@ def time_masks(photos: Sequence[Path], checkpoint: str) -> list[Row]:
 
 
 @script(takes="2 minutes", needs="ECSSD, OpenCV for GrabCut, and faster-coco-eval for AP50 and AR100")
+@benchmark_options("figure-ground")
 @click.option("--data", required=True, metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/.")
-@root_option
 @click.option("--split", type=click.Choice(["odd", "even"]), default="even", show_default=True)
-@every_option
-@checkpoint_option
-@work_option("figure-ground")
-@results_option("--results")
-@overwrite_option
-@jobs_option
 @click.option("--speed/--no-speed", default=True, help="Whether masks are timed.")
 def main(
     data: str, root: str | None, split: Split, every: int, checkpoint: str, out: Path, results: Path,

@@ -11,19 +11,31 @@ seconds are those of all threads, and do not grow when others use the machine. P
 with Python and torch, which `start` shows.
 
 `layers` is what `gmae-tools layers` does with a picture, all files included: six first-K pictures, eight layers, depth
-map, sheet and archive. `tiled PyTorch` is the picture of `render` by the straightforward tiled PyTorch renderer of
-`tests/oracles/tiled_torch.py`: no renderer of 3-D Gaussians on PyPI was found to draw on a CPU (gsplat, gswarp, splax
-and taichi-splatting need CUDA, gausscam Vulkan, metal-gauss and msplat Metal).
+map, sheet and archive; `edges` (with the two readouts that the command shows by default) and `segment` make the maps
+that are written; `view3d` joins the Gaussians to as many as a browser draws; `view` writes the page of
+`gmae-tools view`.
+
+Two other renderers draw the picture of `render` on a CPU. `tiled PyTorch` is the straightforward tiled one of
+`tests/oracles/tiled_torch.py`. `Mitsuba` (Jakob et al. 2022) traces a ray a pixel through the Gaussians as ellipsoids,
+with its integrator `volprim_rf_basic` and at most 256 of them a ray. It needs `pip install mitsuba` and a recent LLVM
+(19 works, 16 does not; Debian: libllvm19, whose path DRJIT_LIBLLVM_PATH tells where there are several), and is left out
+without them. Of other packages on PyPI gsplat, gswarp, splax and taichi-splatting need CUDA, metal-gauss and msplat
+Metal, and gausscam more buffers than Vulkan has on a CPU (35; lavapipe 32, SwiftShader 10); litesplat computes every
+Gaussian at every pixel.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import multiprocessing
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +45,32 @@ import torch
 
 from evals.common import PHOTO, RESULTS, first_ks, write_table
 from gmae_tools import formats
+from gmae_tools.benchmarks.names import FIRST_EDGES
 from gmae_tools.camera import Camera
 from gmae_tools.formats.perspective import for_viewers
+from gmae_tools.formats.ply import SH_0
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import read_image, resize
 from gmae_tools.report.density import plot_centres, plot_scales, write_figure
 from gmae_tools.report.layers import LayersRequest, write_layers
+from gmae_tools.report.page import PageRequest, write_page
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.report.view3d import _arrays
+from gmae_tools.report.viser_there import MOST_SPLATS
 from gmae_tools.scene import Scene
+from gmae_tools.simplify import simplify
 from gmae_tools.system.processes import cores
 from gmae_tools.zeroshot.density import Points, scale_by_depth, summary
-from gmae_tools.zeroshot.edges import READOUTS
-from gmae_tools.zeroshot.figure_ground import METHODS, foreground_mask, foreground_probability
+from gmae_tools.zeroshot.figure_ground import foreground_mask
+from gmae_tools.zeroshot.names import FOREGROUND_METHODS
+from gmae_tools.zeroshot.views import Views
 from tests.oracles.tiled_torch import rasterize_tiled
 
 COLUMNS = {"step": None, "gaussians": None, "seconds": 1, "processor_seconds": 1, "gigabytes": 2}
 LAYERS, EDGE_LAYERS = 8, (16,)
-TILED = "tiled PyTorch"
+TILED, MITSUBA = "tiled PyTorch", "Mitsuba"
+MOST_DEPTH = 256  # Gaussians that a ray of Mitsuba meets, at most
+ALIKE = 0.03  # mean difference from its picture: it follows rays, where splatting projects each Gaussian
 FOCAL = 1400.0  # px; of a photograph with a wide lens
 
 
@@ -85,14 +105,14 @@ def _layers(scene: Scene, folder: Path) -> None:
 
 def _edges(name: str) -> Callable[[Scene, Path], None]:
     def read(scene: Scene, folder: Path) -> None:
-        READOUTS[name](scene, EDGE_LAYERS)
+        Views.of(scene).edges(name, EDGE_LAYERS)
 
     return read
 
 
 def _figure(method: str) -> Callable[[Scene, Path], None]:
     def read(scene: Scene, folder: Path) -> None:
-        foreground_mask(foreground_probability(scene, method=method))
+        foreground_mask(Views.of(scene).foreground(method))
 
     return read
 
@@ -106,7 +126,11 @@ def _density(scene: Scene, folder: Path) -> None:
 
 
 def _view3d(scene: Scene, folder: Path) -> None:
-    _arrays(for_viewers(scene, 50.0)[0].gaussians.sort_by_depth())
+    _arrays(for_viewers(simplify(scene, MOST_SPLATS), 50.0)[0].gaussians.sort_by_depth())
+
+
+def _view(scene: Scene, folder: Path) -> None:
+    write_page(scene, PageRequest("large_scenes", layers=LAYERS), folder / "view.html", "large.ply")
 
 
 def _render(scene: Scene, folder: Path) -> None:
@@ -121,14 +145,64 @@ def _render_tiled(scene: Scene, folder: Path) -> None:
     rasterize_tiled(parts[0], parts[1], parts[2], parts[3], white, scene.height, scene.width, tight=True)
 
 
+def _render_mitsuba(scene: Scene, folder: Path) -> None:
+    picture_by_mitsuba(scene)
+
+
+def picture_by_mitsuba(scene: Scene) -> np.ndarray:
+    """The picture on black as Mitsuba draws it, RGB `[H, W, 3]`."""
+    import mitsuba
+
+    mitsuba.set_variant("llvm_ad_rgb")
+    one = {name: tensor[0].numpy() for name, tensor in vars(scene.gaussians).items()}
+    arrays = {
+        "centers": one["means"],
+        "scales": one["scales"],
+        "quaternions": one["quats"][:, [1, 2, 3, 0]],  # its real part comes last
+        "opacities": one["opacities"][:, None],
+        "sh_coeffs": (one["colors"] - np.float32(0.5)) / np.float32(SH_0),
+    }
+    sensor = {
+        "type": "perspective",
+        "fov": math.degrees(2 * math.atan(1 / scene.camera.focal)),
+        "to_world": mitsuba.ScalarTransform4f().look_at(origin=[0, 0, 0], target=[0, 0, 1], up=[0, -1, 0]),
+        "film": {"type": "hdrfilm", "width": scene.width, "height": scene.height, "rfilter": {"type": "box"}},
+        "sampler": {"type": "independent", "sample_count": 1},
+    }
+    world = mitsuba.load_dict({
+        "type": "scene",
+        "integrator": {"type": "volprim_rf_basic", "max_depth": MOST_DEPTH, "srgb_primitives": False},
+        "sensor": sensor,
+        "gaussians": {"type": "ellipsoids"} | {name: mitsuba.TensorXf(each) for name, each in arrays.items()},
+    })  # fmt: skip
+    return np.array(mitsuba.render(world, spp=1))
+
+
+def has_mitsuba() -> bool:
+    """Whether Mitsuba is installed, and draws here what we draw; LLVM may be missing, or too old."""
+    if importlib.util.find_spec("mitsuba") is None:
+        return False
+    scene = make_scene(32, 128, 192)
+    try:
+        theirs = _alone(picture_by_mitsuba, scene)
+    except (BrokenProcessPool, ImportError) as error:
+        click.echo(f"without Mitsuba: {error}", err=True)
+        return False
+    ours = scene.render(background=(0.0, 0.0, 0.0))[0].movedim(0, -1).numpy()
+    assert np.abs(theirs - ours).mean() < ALIKE, "Mitsuba draws something else"
+    return True
+
+
 STEPS: dict[str, Callable[[Scene, Path], None]] = {
     "render": _render,
     "layers": _layers,
-    **{f"edges, {name}": _edges(name) for name in READOUTS},
-    **{f"segment, {method}": _figure(method) for method in METHODS},
+    **{f"edges, {name}": _edges(name) for name in FIRST_EDGES},
+    **{f"segment, {method}": _figure(method) for method in FOREGROUND_METHODS},
     "density": _density,
     "view3d": _view3d,
+    "view": _view,
     TILED: _render_tiled,
+    MITSUBA: _render_mitsuba,
 }
 
 
@@ -164,8 +238,8 @@ def write_scene(path: str, side: int) -> None:
 
 def _alone(function: Callable[..., Any], *arguments: object) -> Any:
     """Call a function in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 @click.command()
@@ -173,8 +247,10 @@ def _alone(function: Callable[..., Any], *arguments: object) -> Any:
 @click.option("--step", "only", multiple=True, help="Only the steps whose names begin with this; may be repeated.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=RESULTS / "large_scenes.csv", help="The table.")
 def main(side: int, only: tuple[str, ...], out: Path) -> None:
-    """Time every readout of a scene with a million Gaussians."""
+    """Time what the commands make of a scene with a million Gaussians."""
     names = [name for name in ("start", "read", *STEPS) if not only or name.startswith(only)]
+    if MITSUBA in names and not has_mitsuba():
+        names.remove(MITSUBA)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         paths = (str(Path(folder) / "small.ply"), str(Path(folder) / "large.ply"))

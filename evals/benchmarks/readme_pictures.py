@@ -140,7 +140,9 @@ def overview(model: GMAE) -> Image.Image:
     scene = model.predict(CUP)
     height, width = round(PANEL * scene.height / scene.width), PANEL
     small = scene.resized(height, width)
-    nearest = replace(small, photo=None, gaussians=small.gaussians.sort_by_depth().map(lambda part: part[:, : scene.k // 2]))
+    nearest = replace(
+        small, photo=None, gaussians=small.gaussians.sort_by_depth().map(lambda part: part[:, : scene.k // 2])
+    )
     edges = model.look(CUP).edges("closed-regions")
     found = scene.mask()
     panels = [
@@ -205,7 +207,9 @@ def order() -> Image.Image:
     return as_picture(figure)
 
 
-def balls(means: torch.Tensor, scale: float, colors: list[list[float]] | None = None, opacity: float = 1.0) -> Gaussians:
+def balls(
+    means: torch.Tensor, scale: float, colors: list[list[float]] | None = None, opacity: float = 1.0
+) -> Gaussians:
     """Round Gaussians at `means` `[K, 3]`."""
     count = len(means)
     return Gaussians(

@@ -6,6 +6,9 @@ probability of 0.5, averaged over photographs; `half_1`, `half_2`: over every ot
 second. `gain`: IoU above the first row of the group, `gain_sd`: its standard error over photographs. `auc`: area under
 the ROC curve of each photograph, averaged; `right`: share of those where it is above 0.5.
 
+`grouped` is scored before it is balanced with the colours of either side, which `readout_choices.py` studies; only the
+row `grouped` of the references is the package's.
+
 Rows that look at the photograph, or at the truth, say so; all others are functions of the Gaussians alone.
 
     python -m evals.studies.figure_ground_choices --data ecssd-dev
@@ -45,7 +48,6 @@ from gmae_tools.zeroshot.figure_ground import (
     build_graph,
     calibrate,
     composite,
-    far_is_foreground,
     foreground_mask,
     foreground_probability,
     group_scores,
@@ -399,7 +401,7 @@ def refined(case: Case) -> Array:
 
 
 def sides() -> Iterator[tuple[str, Choice]]:
-    """Which end of the depths is the figure, for `depth`."""
+    """Which end of the depths is the figure, where depth stands alone, as in the first version of `depth`."""
     rules: dict[str, Callable[[Array], bool]] = {
         THE_MIDDLE: far_is_foreground,
         "always the far one": lambda farness: True,
@@ -419,6 +421,13 @@ def sides() -> Iterator[tuple[str, Choice]]:
         "the right one (looks at the truth)",
         lambda case: turned(lambda f: area_under_roc(f, case.truth) > 0.5, case),
     )
+
+
+def far_is_foreground(farness: Array) -> bool:
+    """The rule of the first version: whether the middle of the map `[H, W]` is farther than its mean."""
+    height, width = farness.shape
+    y, x = (bell((np.arange(side) + 0.5) / side - 0.5, figure_ground.CENTRE_SIGMA) for side in (height, width))
+    return bool(y @ farness @ x / (y.sum() * x.sum()) >= farness.mean())
 
 
 def turned(rule: Callable[[Array], bool], case: Case) -> Array:
@@ -461,8 +470,8 @@ def middle(weight: float, case: Case) -> Array:
 
 def references() -> Iterator[tuple[str, Choice]]:
     """What the figures above are to be measured by."""
-    yield "grouped", grouped()
-    yield "depth", partial(turned, far_is_foreground)
+    yield "grouped", lambda case: foreground_probability(case.scene)
+    yield "depth", lambda case: foreground_probability(case.scene, method="depth")
     yield "centre prior", lambda case: figure_methods.centre_prior(case.photo)
     yield "everything", lambda case: figure_methods.everything(case.photo)
     yield "Otsu on luminance (looks at the photograph)", lambda case: figure_methods.otsu(case.photo)

@@ -18,19 +18,7 @@ import click
 import numpy as np
 
 from evals.bootstrap import ods_difference, resampled_regions
-from evals.common import (
-    checkpoint_option,
-    every_option,
-    jobs_option,
-    overwrite_option,
-    results_option,
-    root_option,
-    run_options,
-    script,
-    whole_numbers,
-    work_option,
-    write_table,
-)
+from evals.common import benchmark_options, run_options, script, whole_numbers, write_table
 from gmae_tools.benchmarks import edges, regions
 from gmae_tools.benchmarks.edge_methods import EdgeMethod
 from gmae_tools.benchmarks.figure_methods import RegionMethod
@@ -84,17 +72,11 @@ def figure_rows(data: Saliency, source: ModelSource, steps: Sequence[int], out: 
 
 
 @script(takes="about an hour", needs="BSDS500, and ECSSD for figure and ground")
-@root_option
+@benchmark_options("refined-readouts")
 @click.option("--ecssd", metavar="NAME|DIR", help="ecssd, or a folder with images/ and masks/; edges alone without.")
 @click.option(
     "--steps", callback=whole_numbers, default="0,10,50", show_default=True, help="The first is compared with."
 )
-@every_option
-@checkpoint_option
-@work_option("refined-readouts")
-@results_option("--results")
-@overwrite_option
-@jobs_option
 def main(
     root: str | None, ecssd: str | None, steps: tuple[int, ...], every: int, checkpoint: str, out: Path, results: Path,
     overwrite: bool, jobs: int | None,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from gmae_tools.metrics.boundaries import (
 )
 from gmae_tools.metrics.map_levels import MapLevels
 from gmae_tools.system.files import atomic_path
-from gmae_tools.system.processes import cores
+from gmae_tools.system.processes import cores, in_threads
 
 SOFT_MAP_SUFFIXES = (".png", ".npy", ".mat")
 
@@ -181,11 +181,13 @@ def count_files(
         cache: a folder for the counts of each image, which are used again while its files and the protocol are equal.
 
     Yields:
-        The name and the counts of each image, in the order in which they are ready.
+        The name and the counts of each image.
     """
     if cache is not None:
         Path(cache).mkdir(exist_ok=True)  # in a folder that is there: one that has vanished is not made again
-    yield from _in_threads(lambda pair: _cached(pair, protocol, cache), pairs, jobs)
+    with closing(in_threads(lambda pair: _cached(pair, protocol, cache), pairs, jobs or cores())) as counted:
+        for pair, counts in zip(pairs, counted, strict=True):
+            yield pair.name, counts.result()
 
 
 def count_human(
@@ -207,18 +209,6 @@ def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: BoundaryProtoc
     for name, each in counts:
         scores.add(name, each)
     return scores.compute()
-
-
-def _in_threads(
-    function: Callable[[MapAndTruth], BoundaryCounts], pairs: Sequence[MapAndTruth], jobs: int | None
-) -> Iterator[tuple[str, BoundaryCounts]]:
-    executor = ThreadPoolExecutor(jobs or cores())
-    try:
-        futures = {executor.submit(function, pair): pair.name for pair in pairs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:  # after an error or an interruption the images not yet begun are left
-        executor.shutdown(cancel_futures=True)
 
 
 def _cached(pair: MapAndTruth, protocol: BoundaryProtocol, cache: str | os.PathLike[str] | None) -> BoundaryCounts:

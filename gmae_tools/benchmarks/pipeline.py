@@ -2,7 +2,7 @@
 
     source = ModelSource("gmae-tiny")
     methods = {Path("maps-of-regions"): EdgeMethod("regions", source, Looks())}
-    predict(methods, photos, RunOptions(workers=4))
+    predict(methods, photos, RunOptions(jobs=4))
 
 An interrupted run goes on where it stopped. Processes that were launched together (`gmae_tools.system.processes`) share
 the photographs; they must see the same folders.
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from gmae_tools import checkpoints
 from gmae_tools.benchmarks.predictions import MAPS, weights_of
@@ -30,7 +30,7 @@ from gmae_tools.model import GMAE
 from gmae_tools.prediction import resolve_device
 from gmae_tools.splatting import Backend, choose_backend
 from gmae_tools.system.files import check_writable
-from gmae_tools.system.processes import in_processes, share, wait
+from gmae_tools.system.processes import cores, in_threads, share, torch_threads, wait
 from gmae_tools.zeroshot.views import Looks, Views, Watch, look
 
 Predictor = Callable[[np.ndarray], np.ndarray]  # photograph, uint8 RGB [H, W, 3] -> soft map [H, W] in [0, 1]
@@ -152,8 +152,7 @@ class RunOptions:
     """How a benchmark is run; its results do not depend on it.
 
     Attributes:
-        jobs: images that are scored at a time, by default one a core.
-        workers: processes that make maps, each with one thread; 1 stands for this process and all its threads.
+        jobs: photographs that are worked on at a time, by default one a core.
         every: only every Nth photograph is taken.
         overwrite: whether maps of other settings are removed instead of refused.
         max_pixels: pixels of a photograph above which it is refused; see `read_image`.
@@ -162,7 +161,6 @@ class RunOptions:
     """
 
     jobs: int | None = None
-    workers: int = 1
     every: int = 1
     overwrite: bool = False
     max_pixels: int | None = None
@@ -215,14 +213,11 @@ def predict(methods: Mapping[Path, Method], photos: Sequence[Path], options: Run
     for folder in methods:
         (folder / MAPS).mkdir(exist_ok=True)
     own = share(photos)
-    workers = min(options.workers, len(own))
-    if workers <= 1:
-        one = partial(predict_photo, methods, max_pixels=options.max_pixels, watch=options.watch)
-        done: Iterator[None] = map(one, own)
-    else:
-        done = in_processes(_work, own, workers, 1, partial(_begin, dict(methods), options.max_pixels))
-    for _ in options.progress(done, len(own), "maps"):
-        pass
+    one = partial(predict_photo, methods, max_pixels=options.max_pixels, watch=options.watch)
+    jobs = min(options.jobs or cores(), len(own))
+    with torch_threads(len(photos)), closing(in_threads(one, own, jobs)) as done:
+        for outcome in options.progress(done, len(own), "maps"):
+            outcome.result()
     wait()
 
 
@@ -238,17 +233,3 @@ def predict_photo(
     for target, soft in zip(missing, maps(missing.values(), photo, watch), strict=True):
         check_writable(target.parent)  # a folder that has vanished is not made again: it would lack its other maps
         write_image(target, soft)
-
-
-_task: tuple[dict[Path, Method], int | None] = ({}, None)  # of a worker
-
-
-def _begin(methods: dict[Path, Method], max_pixels: int | None) -> None:
-    """Tell a worker what it makes of every photograph."""
-    global _task
-    torch.set_num_threads(1)
-    _task = methods, max_pixels
-
-
-def _work(path: Path) -> None:
-    predict_photo(_task[0], path, _task[1])

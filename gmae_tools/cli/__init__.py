@@ -18,7 +18,7 @@ import click
 from gmae_tools.cli._version import print_versions
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.processes import is_first_to_fail
-from gmae_tools.system.untrusted import no_interruption_lost, protected
+from gmae_tools.system.untrusted import no_interruption_lost, protected, stderr_in_use
 
 INTERRUPTED = "gmae_tools.interrupted"  # key of the message after Ctrl-C in the meta data of a click context
 EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + SIGINT)
@@ -27,7 +27,8 @@ EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + S
 def print_error(problem: object) -> None:
     """Print `error: <problem>` as one line on stderr, without the control characters that file names may contain."""
     line = " ".join(str(problem).splitlines())
-    click.echo(f"error: {''.join(char if char.isprintable() else '?' for char in line)}", err=True)
+    with stderr_in_use:
+        click.echo(f"error: {''.join(char if char.isprintable() else '?' for char in line)}", err=True)
 
 
 class ModuleGroup(click.Group):
@@ -89,4 +90,5 @@ class LinesOnStderr(logging.Handler):
     """Prints log records as lines on the current stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+        with stderr_in_use:
+            click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)

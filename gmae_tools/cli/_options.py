@@ -177,7 +177,7 @@ format_option = click.option(
 
 
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(1), help="Number of images that are scored at a time.  [default: one per core]"
+    "--jobs", type=click.IntRange(1), help="Number of pictures that are worked on at a time.  [default: one per core]"
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Remove results of other settings from DIR.")
 root_option = click.option(

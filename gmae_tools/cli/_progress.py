@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gmae_tools.cli._options import when_interrupted
 from gmae_tools.system.files import still_there
+from gmae_tools.system.processes import go_on, is_helper
 
 if TYPE_CHECKING:
     from gmae_tools.report.layers import Strips
@@ -94,7 +95,7 @@ def progress(items: Iterable[T], total: int, unit: str, label: str | None = None
         bar.close()
 
 
-def progress_over(items: list[T], folder: Path) -> Iterator[T]:
+def progress_over(items: list[T], folder: Path) -> Generator[T, None, None]:
     """Yield pictures (paths, or tuples that begin with one), with a bar. The message after Ctrl-C names the picture.
 
     Raises:
@@ -133,21 +134,33 @@ def chunk_progress(label: str) -> Callable[[Iterable[int], int], Iterable[int]]:
     return show
 
 
-# --- bars within one picture, shown on terminals only, which can draw one bar below another -----------------------
+# --- within one picture; on terminals alone, where a bar inside of another one can be drawn, and not where pictures are
+# worked on side by side: there these functions see to it that work ends soon after it is abandoned ------------------
 
 
-def look_progress(refine: int) -> Callable[[Iterable[T]], Iterable[T]]:
-    """A progress bar over the looks at a photograph, shown if they are refined."""
-    return lambda places: tqdm(places, unit="look", leave=False, disable=None if refine else True)
+def _hidden(short: bool) -> bool | None:
+    """Argument `disable` of tqdm: None, so not where stderr is no terminal, unless the work is short or one of many."""
+    return True if short or is_helper() else None
+
+
+def look_progress(refine: int) -> Callable[[Iterable[T]], Iterator[T]]:
+    """A progress bar over the looks at a photograph if they are refined, which takes a while."""
+
+    def wrap(places: Iterable[T]) -> Iterator[T]:
+        for place in tqdm(places, unit="look", leave=False, disable=_hidden(not refine)):
+            go_on()
+            yield place
+
+    return wrap
 
 
 def strip_progress(height: int, width: int, name: str) -> Callable[[Strips], Strips]:
-    """A progress bar over the strips of rows of a picture, shown if the picture is large."""
-    disable = None if height * width >= LARGE else True  # None disables it unless stderr is a terminal
+    """A progress bar over the strips of rows of a picture of this size, if it is large."""
 
     def wrap(strips: Strips) -> Strips:
-        with tqdm(total=height, unit="row", desc=name, leave=False, disable=disable) as bar:
+        with tqdm(total=height, unit="row", desc=name, leave=False, disable=_hidden(height * width < LARGE)) as bar:
             for rows, pictures in strips:
+                go_on()
                 yield rows, pictures
                 bar.update(rows.stop - rows.start)
 
@@ -162,9 +175,10 @@ def refine_with_progress(
 
     work = min(scene.height * scene.width, MAX_PIXELS) * steps
     options = RefineOptions(background=background, backend=backend)
-    with tqdm(total=steps, unit="step", desc=name, leave=False, disable=None if work >= LONG else True) as bar:
+    with tqdm(total=steps, unit="step", desc=name, leave=False, disable=_hidden(work < LONG)) as bar:
 
         def advance(_: int, psnr: float) -> None:
+            go_on()
             bar.set_postfix_str(f"{psnr:.2f} dB", refresh=False)
             bar.update()
 

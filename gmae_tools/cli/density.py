@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from gmae_tools.cli._models import ModelOptions, model_options
-from gmae_tools.cli._options import OutputOptions, output_options, print_failure
-from gmae_tools.cli._progress import progress_over
-from gmae_tools.cli._scenes import SceneInputs, scene_options
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.cli._options import OutputOptions, jobs_option, output_options
+from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
+from gmae_tools.cli._work import Work
 from gmae_tools.system.files import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np
 
     from gmae_tools.report.tables import Row
+    from gmae_tools.scene import Scene
     from gmae_tools.zeroshot.density import Points
 
 COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scale_depth": 3}
@@ -26,9 +26,10 @@ COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scal
 
 @click.command()
 @scene_options()
+@jobs_option
 @output_options("density")
 @model_options
-def command(inputs: SceneInputs, output: OutputOptions, model: ModelOptions) -> None:
+def command(inputs: SceneInputs, jobs: int | None, output: OutputOptions, model: ModelOptions) -> None:
     """Show where a model puts its Gaussians, and how large it makes them at which depth.
 
     IMG is a picture, a file of Gaussians (.ply, .splat, .npz), a folder of them, a glob, or - for a pipe; all are taken
@@ -45,30 +46,34 @@ def command(inputs: SceneInputs, output: OutputOptions, model: ModelOptions) -> 
     from gmae_tools.zeroshot.density import Points, summary
 
     folder = output.folder()
+    work = Work(paths, folder, jobs, failures)
     found: dict[str, Points] = {}
     done: list[Path] = []
-    for path in progress_over(paths, folder):
-        try:
-            scene = scenes.scene(path)
-            found[str(path)] = Points.of(scene)
-            done.append(path)
-        except (GmaeToolsError, OSError) as error:
-            print_failure(path, error)
-            failures += 1
+    for path, (scene, points) in work.each(lambda path, _: read_one(scenes, path)):
+        found[str(path)], last = points, scene
+        done.append(path)
     if found:
         everything = Points.join(list(found.values()))
         what = done[0].name if len(done) == 1 else f"N = {len(found):,} pictures"
         ks = sorted({len(points.x) for points in found.values()})
         k = f"K = {ks[0]:,}" + (f" to {ks[-1]:,}" if len(ks) > 1 else "")
         caption = f"{what}, {scenes.makers(done)}, {k}{model.refined}"
-        picture = scene.picture(backend=model.backend) if len(done) == 1 else None
+        picture = last.picture(backend=model.backend) if len(done) == 1 else None
         write_figures(everything, picture, caption, folder)
         write_numbers(found, everything, folder)
         parts = found | ({"all": everything} if len(found) > 1 else {})
         rows: list[Row] = [{"image": name, "k": len(points.x), **summary(points)} for name, points in parts.items()]
         output.print_rows(rows, COLUMNS)
-    if failures:
+    if work.failures:
         raise SystemExit(1)
+
+
+def read_one(scenes: Scenes, path: Path) -> tuple[Scene, Points]:
+    """The scene of an input, and its points."""
+    from gmae_tools.zeroshot.density import Points
+
+    scene = scenes.scene(path)
+    return scene, Points.of(scene)
 
 
 def write_figures(points: Points, photo: np.ndarray | None, caption: str, folder: Path) -> None:

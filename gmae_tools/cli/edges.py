@@ -23,14 +23,12 @@ from gmae_tools.cli._options import (
     Numbers,
     OutputOptions,
     data_options,
-    folder_names,
     output_options,
-    print_failure,
 )
-from gmae_tools.cli._progress import busy, progress_over
+from gmae_tools.cli._progress import busy
 from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
 from gmae_tools.cli._scores import render, render_beside
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.cli._work import Work
 from gmae_tools.zeroshot.names import EDGE_READOUTS, EDGE_SCALES, HIERARCHY, LAYERS
 
 if TYPE_CHECKING:
@@ -94,9 +92,10 @@ def command(
     tiles change is scored beside it, with maps in DIR/tiles. Several processes share the photographs:
     torchrun --nproc-per-node N -m gmae_tools edges --dataset ...
 
-    Readouts of the Gaussians: layers (l@N), expected-depth, regions (of the strongest Gaussian, merged step by step),
-    render-gradient (the baseline without depth), combined (the last two), closed-regions (regions, weaker where they
-    do not close around anything). On the photograph: sobel, sobel-nms, canny, soft-canny.
+    Readouts of the Gaussians: layers (l@N), layer-changes (where depth groups begin to change the picture),
+    expected-depth, regions (of the strongest Gaussian, merged step by step), render-gradient (the baseline without
+    depth), combined (the last two), closed-regions (regions, weaker where they do not close around anything). On the
+    photograph: sobel, sobel-nms, canny, soft-canny.
     """
     if bool(inputs.images) == bool(data.dataset):
         raise click.UsageError("give pictures, or --dataset")
@@ -128,8 +127,10 @@ def command(
         looks.warn_of_one_look()
         about.append(f"{ONE_LOOK}{model.refined}")
     subtitle = "; ".join(about) or "on the photographs"
-    failures += write_pictures(paths, methods, subtitle, output.folder("*"), scenes)
-    if failures:
+    folder = output.folder("*")
+    work = Work(paths, folder, run.jobs, failures)
+    write_pictures(work, methods, subtitle, folder, scenes)
+    if work.failures:
         raise SystemExit(1)
 
 
@@ -144,29 +145,20 @@ def in_words(methods: Sequence[EdgeMethod]) -> str:
     return ", ".join(f"{name}: {looks}" for name, looks in words.items())
 
 
-def write_pictures(
-    paths: Sequence[Path], methods: Sequence[EdgeMethod], about: str, folder: Path, scenes: Scenes
-) -> int:
-    """Write maps and a contact sheet; returns how many pictures could not be read, each of which is reported."""
+def write_pictures(work: Work, methods: Sequence[EdgeMethod], about: str, folder: Path, scenes: Scenes) -> None:
+    """Write maps and a contact sheet."""
     from gmae_tools.images import write_image
     from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
     from gmae_tools.report.edges import edge_sheet
 
-    rows, done, failures = [], 0, 0
-    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
-        try:
-            row = find_edges(path, methods, folder / name, scenes)
-        except (GmaeToolsError, OSError) as error:
-            print_failure(path, error)
-            failures += 1
-            continue
+    rows, done = [], 0
+    for _, row in work.each(lambda path, name: find_edges(path, methods, folder / name, scenes)):
         done += 1
         if done <= MOST_ROWS:
             rows.append(row)
     if rows:
         write_image(folder / SHEET, edge_sheet("Edges", about + of_all(rows, done), rows))
         click.echo(str(folder / SHEET))
-    return failures
 
 
 def find_edges(path: Path, methods: Sequence[EdgeMethod], folder: Path, scenes: Scenes) -> EdgeRow:

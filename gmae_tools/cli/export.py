@@ -9,9 +9,9 @@ import click
 from tqdm import tqdm
 
 from gmae_tools.cli._models import ModelOptions, model_options
-from gmae_tools.cli._options import folder_names, fov_option, out_option, output_folder, print_failure
-from gmae_tools.cli._progress import progress_over
+from gmae_tools.cli._options import fov_option, jobs_option, out_option, output_folder
 from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
+from gmae_tools.cli._work import Work
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats import is_gaussians_name
 from gmae_tools.system.files import atomic_path
@@ -26,9 +26,12 @@ FORMATS = ("ply", "splat", "npz", "svg")
     help="Of the files; more than once for several.",
 )  # fmt: skip
 @fov_option
+@jobs_option
 @out_option("export", "Folder of the files.")
 @model_options
-def command(inputs: SceneInputs, forms: tuple[str, ...], fov: float, out: str, model: ModelOptions) -> None:
+def command(
+    inputs: SceneInputs, forms: tuple[str, ...], fov: float, jobs: int | None, out: str, model: ModelOptions
+) -> None:
     """Write the Gaussians of photographs, or of other files, for other programs.
 
     For each picture or file of Gaussians (.ply, .splat, .npz; a folder, a glob, or - for a pipe) DIR/<name>.<format> is
@@ -48,16 +51,11 @@ def command(inputs: SceneInputs, forms: tuple[str, ...], fov: float, out: str, m
     paths, failures = inputs.find(out)
     scenes = inputs.open(paths, model)
     folder = output_folder(out)
-    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
-        try:
-            written = write_one(scenes, path, folder / name, forms, fov)
-        except (GmaeToolsError, OSError) as error:
-            print_failure(path, error)
-            failures += 1
-            continue
+    work = Work(paths, folder, jobs, failures)
+    for _, written in work.each(lambda path, name: write_one(scenes, path, folder / name, forms, fov)):
         with tqdm.external_write_mode():
             click.echo("\n".join(map(str, written)))
-    if failures:
+    if work.failures:
         raise SystemExit(1)
 
 

@@ -11,9 +11,10 @@ import click
 
 from gmae_tools.checkpoint_names import number_of_gaussians
 from gmae_tools.cli._models import ModelOptions, model_options
-from gmae_tools.cli._options import OutputOptions, check_layers, folder_names, output_options, print_failure
-from gmae_tools.cli._progress import progress_over, strip_progress
+from gmae_tools.cli._options import OutputOptions, check_layers, jobs_option, output_options
+from gmae_tools.cli._progress import strip_progress
 from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
+from gmae_tools.cli._work import Work
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats import is_gaussians_name
 from gmae_tools.system.files import atomic_path
@@ -42,6 +43,7 @@ _SHARE = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?%")
     "--background", type=click.Choice(["white", "black", "transparent"]), default="white", show_default=True,
     help="Behind the Gaussians.",
 )  # fmt: skip
+@jobs_option
 @output_options("layers")
 @model_options
 def command(
@@ -50,6 +52,7 @@ def command(
     layers: int,
     html: bool,
     background: str,
+    jobs: int | None,
     output: OutputOptions,
     model: ModelOptions,
 ) -> None:
@@ -84,21 +87,18 @@ def command(
 
     folder = output.folder("*")
     request = LayersRequest({}, layers, background, "", model.backend, model.refine, html)
+    work = Work(paths, folder, jobs, failures)
     rows: list[Row] = []
     try:
-        for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
-            try:
-                rows += write_one(scenes, path, wanted, request, folder / name)
-            except (GmaeToolsError, OSError) as error:
-                print_failure(path, error)
-                failures += 1
+        for _, found in work.each(lambda path, name: write_one(scenes, path, wanted, request, folder / name)):
+            rows += found
     finally:  # an interrupted run keeps the table of what it has finished
         if rows:
             with atomic_path(folder / TABLE) as temporary:
                 temporary.write_text(format_rows(rows, request.columns, "csv"), encoding="utf-8")
     if rows:
         output.print_rows(rows, request.columns)
-    if failures:
+    if work.failures:
         raise SystemExit(1)
 
 

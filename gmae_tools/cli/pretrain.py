@@ -82,7 +82,7 @@ _SETTINGS = (
              "Weight of the prior that large regions of one colour lie behind small ones."),
     _Setting("--camera", click.Choice(["gmae", "orthographic", "pinhole"]), "gmae", "gmae",
              "Camera of the renderer. With gmae, depth shrinks footprints; with pinhole, it also moves centres; with "
-             " orthographic, it does neither."),
+             "orthographic, it does neither."),
     _Setting("--normalise-targets", bool, "gmae, mae and r-mae", "",
              "Compare patches after normalising both by mean and standard deviation of the photograph's patch."),
     _Setting("--reconstruction-weight", float, "r-mae", "1",

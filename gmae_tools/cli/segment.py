@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,15 +24,19 @@ from gmae_tools.cli._options import (
     DataOptions,
     OutputOptions,
     data_options,
-    folder_names,
     gathered,
     output_options,
-    print_failure,
 )
-from gmae_tools.cli._progress import busy, progress_over
+from gmae_tools.cli._progress import busy
 from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
-from gmae_tools.cli._scores import MaskThreshold, min_max_option, render_beside, render_boxes, render_regions
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.cli._scores import (
+    MaskThreshold,
+    min_max_option,
+    render_beside,
+    render_boxes,
+    render_regions,
+)
+from gmae_tools.cli._work import Work
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 
@@ -142,35 +146,29 @@ def command(
     if uses_gaussians and scenes.any_file(paths):
         looks.warn_of_one_look()
         about += f"; {ONE_LOOK}{model.refined}"
-    failures += write_pictures(paths, methods, masks.threshold, about, output, scenes)
-    if failures:
+    folder = output.folder("*")
+    work = Work(paths, folder, run.jobs, failures)
+    records = write_pictures(
+        work, lambda path, name: segment_one(path, methods, masks.threshold, folder / name, scenes), about, folder
+    )
+    if records:
+        click.echo(render(records, output.form))
+    if work.failures:
         raise SystemExit(1)
 
 
 def write_pictures(
-    paths: Sequence[Path],
-    methods: Sequence[RegionMethod],
-    threshold: Threshold | None,
-    about: str,
-    output: OutputOptions,
-    scenes: Scenes,
-) -> int:
-    """Write pictures, boxes and a contact sheet; returns how many pictures could not be read, which are reported."""
+    work: Work, segment: Callable[[Path, str], tuple[ForegroundRow, list[dict[str, Any]]]], about: str, folder: Path
+) -> list[dict[str, Any]]:
+    """Write pictures and a contact sheet; returns what was found in each, by each method."""
     from gmae_tools.images import write_image
     from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
     from gmae_tools.report.segment import foreground_sheet
 
-    folder = output.folder("*")
     rows: list[ForegroundRow] = []
     records: list[dict[str, Any]] = []
-    done, failures = 0, 0
-    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
-        try:
-            row, found = segment_one(path, methods, threshold, folder / name, scenes)
-        except (GmaeToolsError, OSError) as error:
-            print_failure(path, error)
-            failures += 1
-            continue
+    done = 0
+    for _, (row, found) in work.each(segment):
         records += found
         done += 1
         if done <= MOST_ROWS:
@@ -178,9 +176,7 @@ def write_pictures(
     if rows:
         title = "Figure and ground"
         write_image(folder / SHEET, foreground_sheet(title, f"{about}{of_all(rows, done)}", rows))
-    if records:
-        click.echo(render(records, output.form))
-    return failures
+    return records
 
 
 def segment_one(

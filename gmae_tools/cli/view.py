@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from tqdm import tqdm
 
 from gmae_tools.checkpoint_names import number_of_gaussians
 from gmae_tools.cli._models import ModelOptions, model_options
-from gmae_tools.cli._options import OutputOptions, check_layers, folder_names, output_options, print_failure
-from gmae_tools.cli._progress import progress_over
+from gmae_tools.cli._options import OutputOptions, check_layers, jobs_option, output_options
 from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.cli._work import Work
 from gmae_tools.formats import is_gaussians_name
 
 if TYPE_CHECKING:
@@ -33,9 +33,12 @@ COLUMNS = {"image": None, "k": 0, "kilobytes": 0, "page": None}
     "--side", metavar="PX", type=click.IntRange(16, 1000), default=800, show_default=True,
     help="Longest side of the pictures; smaller photographs keep their size.",
 )  # fmt: skip
+@jobs_option
 @output_options("view", "Folder of the pages.")
 @model_options
-def command(inputs: SceneInputs, layers: int, side: int, output: OutputOptions, model: ModelOptions) -> None:
+def command(
+    inputs: SceneInputs, layers: int, side: int, jobs: int | None, output: OutputOptions, model: ModelOptions
+) -> None:
     """Write pages on which photographs, or anyone's Gaussians, can be taken apart by hand.
 
     IMG is a picture, a file of Gaussians (.ply, .splat, .npz), a folder of them, a glob, or - for a pipe.
@@ -57,24 +60,24 @@ def command(inputs: SceneInputs, layers: int, side: int, output: OutputOptions, 
 
     folder = output.folder()
     request = PageRequest("", layers, model.refine, model.backend, side)
-    rows: list[Row] = []
-    for path, name in progress_over(list(zip(paths, folder_names(paths), strict=True)), folder):
-        try:
-            rows.append(write_one(scenes, path, request, folder / f"{name}.html"))
-        except (GmaeToolsError, OSError) as error:
-            print_failure(path, error)
-            failures += 1
+    work = Work(paths, folder, jobs, failures)
+    rows = [row for _, row in work.each(lambda path, name: write_one(scenes, path, request, folder / f"{name}.html"))]
     if rows:
         output.print_rows(rows, COLUMNS)
-    if failures:
+    if work.failures:
         raise SystemExit(1)
 
 
 def write_one(scenes: Scenes, path: Path, request: PageRequest, page: Path) -> Row:
     """Everything about one input: read, predict, refine, write; returns its row of the table."""
-    from gmae_tools.report.page import write_page
+    from gmae_tools.report.page import MOST_SPLATS, write_page
 
     scene = scenes.scene(path)
     check_layers(request.layers, scene.k)
+    if scene.k > MOST_SPLATS:
+        with tqdm.external_write_mode():
+            click.echo(
+                f"{path}: of {scene.k:,} Gaussians the page shows up to {MOST_SPLATS:,} that look alike", err=True
+            )
     size = write_page(scene, replace(request, checkpoint=scenes.maker(path)), page, path.name)
     return {"image": str(path), "k": scene.k, "kilobytes": round(size / 1000), "page": str(page)}

@@ -13,9 +13,7 @@ from gmae_tools.cli._scenes import SceneInputs, one_scene_options
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats import is_gaussians_name
 from gmae_tools.images import read_image
-from gmae_tools.report.viser_there import require_viser
-
-MOST_SPLATS = 200_000  # which browsers draw smoothly
+from gmae_tools.report.viser_there import MOST_SPLATS, require_viser
 
 
 @click.command()

@@ -7,7 +7,7 @@ import importlib.util
 
 from gmae_tools.errors import GmaeToolsError
 
-LEAST = 6  # major version; older ones have no components whose events carry what a visitor drops on them
+LEAST = (6, 31)  # the version that the page is tried with; those below 6.0 lack components that it needs
 
 
 def require_gradio() -> None:
@@ -19,5 +19,6 @@ def require_gradio() -> None:
     if importlib.util.find_spec("gradio") is None:
         raise GmaeToolsError("the demo needs gradio: pip install 'gmae-tools[demo]'")
     version = importlib.metadata.version("gradio")
-    if int(version.split(".")[0]) < LEAST:
-        raise GmaeToolsError(f"the demo needs gradio {LEAST}, not {version}: pip install 'gmae-tools[demo]'")
+    if tuple(int(part) for part in version.split(".")[:2]) < LEAST:
+        least = ".".join(map(str, LEAST))
+        raise GmaeToolsError(f"the demo needs gradio {least} or newer, not {version}: pip install 'gmae-tools[demo]'")

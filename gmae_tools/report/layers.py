@@ -226,7 +226,7 @@ def layers_sheet(
     """
     count = len(small.layers)
     sizes = layer_sizes(scene.k, count)
-    each = f"{sizes[-1]}" if sizes[0] == sizes[-1] else f"{sizes[-1]} to {sizes[0]}"
+    each = f"{sizes[-1]:,}" if sizes[0] == sizes[-1] else f"{sizes[-1]:,} to {sizes[0]:,}"
     depth_and_alpha = _depth_and_alpha(small)
     depth = depth_colors(*depth_and_alpha, *depth_range(*depth_and_alpha))
     first_row = [

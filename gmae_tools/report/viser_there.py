@@ -1,10 +1,12 @@
-"""The check for viser, which shows scenes in 3-D; it does not load torch."""
+"""What viser, which shows scenes in 3-D, can draw, and the check that it is installed; does not load torch."""
 
 from __future__ import annotations
 
 import importlib.util
 
 from gmae_tools.errors import GmaeToolsError
+
+MOST_SPLATS = 200_000  # which browsers draw smoothly
 
 
 def require_viser() -> None:

@@ -175,11 +175,17 @@ def _execute(outcome: Outcome, folder: Path, lock: int) -> int:
         "PYTHONPATH": os.pathsep.join(filter(None, [*map(str, paths), os.environ.get("PYTHONPATH")])),
         "TMPDIR": str((folder / WORK).resolve()),  # removed with it
     }
-    command = [sys.executable, "-I", keeper.__file__, *outcome.command]
-    options: dict[str, Any] = {"env": environment, "pass_fds": [lock], "start_new_session": True}
     with (folder / PRINTED).open("wb") as printed, (folder / MESSAGES).open("wb") as messages:
-        pipes = {"stdin": subprocess.PIPE, "stdout": printed, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, **pipes, **options) as process:
+        process = subprocess.Popen(
+            [sys.executable, "-I", keeper.__file__, *outcome.command],
+            stdin=subprocess.PIPE,  # the keeper ends the command when it is closed
+            stdout=printed,
+            stderr=subprocess.PIPE,
+            env=environment,
+            pass_fds=[lock],
+            start_new_session=True,
+        )
+        with process:
             assert process.stderr is not None
             _copy(process.stderr, messages)
             return process.wait()

@@ -11,7 +11,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
     """The device called `name`; `auto` is a CUDA GPU where there is one, and the CPU elsewhere.
 
     Raises:
-        GmaeToolsError: no such device here; the message names those that there are.
+        GmaeToolsError: There is no such device here; the message names those that there are.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

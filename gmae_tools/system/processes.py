@@ -5,7 +5,8 @@
         ...  # writes into a folder that all processes see
     wait()
 
-Without a launcher, or without `join`, one process does everything, and these functions cost nothing.
+Without a launcher, or without `join`, one process does everything, and these functions cost nothing. Within a process
+`in_threads` and `in_processes` work on several items at a time.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from threading import Thread
@@ -30,6 +33,8 @@ Result = TypeVar("Result")
 # How long a process waits for slower ones. One that fails ends the others at once, so that none waits in vain.
 _PATIENCE = timedelta(days=7)
 _kept = ExitStack()  # contexts of a worker that last as long as it does
+_MOST_AT_ONCE = 1 << 26  # bytes of files that threads work on at a time, or one file: pictures take 10 to 50 times that
+_thread = threading.local()  # has `stop` in threads of `in_threads`, an event
 
 
 def join() -> None:
@@ -99,6 +104,93 @@ def is_first_to_fail() -> bool:
         return bool(_get_default_store().add("gmae_tools/failures", 1) == 1)
     except RuntimeError:  # the process with the store has ended, so it has failed before
         return False
+
+
+class Abandoned(BaseException):
+    """Ends the work on an item whose result nobody will take."""
+
+
+def in_threads(
+    function: Callable[[T], Result], items: Iterable[T], count: int, size: Callable[[T], int] = lambda _: 0
+) -> Generator[Future[Result], None, None]:
+    """The result of `function` for every item, or its exception, in order, computed by `count` threads.
+
+    For functions that spend their time in compiled code without the interpreter's lock. When the iterator is closed
+    (`contextlib.closing`), items not begun are dropped, and those begun end early where `function` calls `go_on`.
+    With a `count` of 1 this thread does everything, each item when it is asked for.
+
+    Args:
+        function: may run in several threads at once.
+        items: its arguments. At most twice as many as there are threads are begun before their results are taken.
+        count: number of threads.
+        size: of the file behind an item in bytes. Items that are large together are not worked on at once.
+
+    Yields:
+        A future for each item, which is done.
+    """
+    if count <= 1:
+        yield from (_done(function, item) for item in items)
+        return
+    stop = threading.Event()
+    executor = ThreadPoolExecutor(count, "work", setattr, (_thread, "stop", stop))
+    begun: deque[tuple[Future[Result], int]] = deque()
+    try:
+        for item in items:
+            own = size(item)
+            while begun and (len(begun) >= 2 * count or own + sum(each for _, each in begun) > _MOST_AT_ONCE):
+                yield _waited_for(begun.popleft()[0])
+            begun.append((executor.submit(function, item), own))
+        while begun:
+            yield _waited_for(begun.popleft()[0])
+    finally:
+        stop.set()
+        executor.shutdown(cancel_futures=True)
+
+
+def _done(function: Callable[[T], Result], item: T) -> Future[Result]:
+    future: Future[Result] = Future()
+    try:
+        future.set_result(function(item))
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def _waited_for(future: Future[Result]) -> Future[Result]:
+    future.exception()
+    return future
+
+
+def is_helper() -> bool:
+    """Whether this is a thread of `in_threads`, whose progress is not shown."""
+    return hasattr(_thread, "stop")
+
+
+def go_on() -> None:
+    """Called now and then by long work on one item.
+
+    Raises:
+        Abandoned: nobody waits for its result any more.
+    """
+    if is_helper() and _thread.stop.is_set():
+        raise Abandoned
+
+
+@contextmanager
+def torch_threads(items: int) -> Iterator[None]:
+    """Divide torch's threads among `items` that are worked on side by side, until the context ends.
+
+    The number for each depends on how many there are and on the machine, but not on how many are worked on at a time,
+    because results may depend on it in their last bits.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // max(1, items)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_processes(

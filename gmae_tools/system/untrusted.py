@@ -27,7 +27,7 @@ _RETURNED = 0.05  # seconds after which a callback of compiled code has returned
 _NOISY = r"PIL\b|torch\.(_utils|_weights_only_unpickler|serialization|storage)"
 
 _protected = False
-_stderr = threading.Lock()  # held while the process's stderr is redirected
+stderr_in_use = threading.RLock()  # held while the process's stderr is redirected, and by who prints to it meanwhile
 
 
 def is_protected() -> bool:
@@ -78,7 +78,7 @@ def decoding(image_format: str | None, file: IO[bytes]) -> Iterator[None]:
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Discard what compiled code prints on stderr: libtiff prints errors there, although it also returns them."""
-    with _stderr, open(os.devnull, "wb") as nowhere:
+    with stderr_in_use, open(os.devnull, "wb") as nowhere:
         try:
             stderr = os.dup(2)
         except OSError:  # stderr is closed

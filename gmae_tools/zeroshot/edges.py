@@ -8,7 +8,7 @@ Source of l@N: GMAE (arXiv 2501.03229); what it calls a significant change is de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate
@@ -41,10 +41,11 @@ if TYPE_CHECKING:
 Order = Literal["back-to-front", "front-to-back"]
 Measure = Literal["color", "alpha", "share"]
 
-# Study of these choices: evals/studies/edge_choices.py.
-DEPTH_SIGMA, RENDER_SIGMA = 1.0, 1.0  # of the Gaussian derivatives, px
-# Strengths that become 0.5: scene units a px, RGB a px, and CIELAB / 100.
-DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.01, 0.05, 0.08
+# Studies of these choices: evals/studies/edge_choices.py and readout_choices.py.
+CHANGE_LAYERS = 4  # depth groups whose changes of the picture are joined
+CHANGE_SIGMA, DEPTH_SIGMA, RENDER_SIGMA = 1.0, 1.0, 1.0  # of the Gaussian derivatives, px
+# Strengths that become 0.5: CIELAB / 100 a px, scene units a px, RGB a px, and CIELAB / 100.
+CHANGE_HALF, DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.1, 0.01, 0.05, 0.08
 DAMPING = 0.001  # regions of this share of the picture count at half their squared difference
 CLOSED_DAMPING = 0.01  # that share where the joined views are closed
 RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
@@ -103,16 +104,23 @@ def layer_index(
     """
     if not 1 <= layers <= scene.k:
         raise GmaeToolsError(f"cannot cut {scene.k} Gaussians into {layers} layers")
+    changes = (_changes(images, alphas, significance) for images, alphas in _groups(scene, layers, backend))
+    return np.concatenate([_last_changes(strip.cpu().numpy(), significance) for strip in changes], 1)
+
+
+def _groups(scene: Scene, layers: int, backend: Backend) -> Iterator[tuple[Tensor, Tensor]]:
+    """Strip by strip from top to bottom, what each of N depth groups, nearest first, contributes to the picture.
+
+    Yields:
+        Colours `[N, 3, h, W]` and coverage `[N, 1, h, W]`.
+    """
     height, width, splats = scene.height, scene.width, scene.splats()
     order = torch.argsort(splats.depths[0], stable=True)
     splats = Splats(*(getattr(splats, field.name)[:, order] for field in fields(Splats)))
     rows = max(16, _STRIP_NUMBERS // (4 * layers * width))
-    parts = []
     for part, strip, (sizes,) in strips(splats, height, rows, layer_sizes(scene.k, layers)):
         groups = rasterize_groups(strip, part.stop - part.start, width, sizes, backend=backend)
-        changes = _changes(groups.images[0], groups.alphas[0], significance)
-        parts.append(_last_changes(changes.cpu().numpy(), significance))
-    return np.concatenate(parts, 1)
+        yield groups.images[0], groups.alphas[0]
 
 
 def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tensor:
@@ -189,6 +197,31 @@ def layer_edges(
     return counted / (len(layers) * len(significance.thresholds))
 
 
+def change_edges(scene: Scene, layers: Sequence[int] = (), *, backend: Backend = "auto") -> np.ndarray:
+    """Joint gradient of how much each of a few depth groups changes the picture when it is painted over those behind.
+
+    Where l@N asks which group changed a pixel last, this asks where the change that a group makes, in CIELAB, sets in.
+    """
+    count = min(CHANGE_LAYERS, scene.k)
+    changes = np.concatenate([_color_changes(*strip) for strip in _groups(scene, count, backend)], 1)
+    return _gradient_edges(np.moveaxis(changes, 0, -1), CHANGE_SIGMA, CHANGE_HALF)
+
+
+def _color_changes(images: Tensor, alphas: Tensor) -> np.ndarray:
+    """How far each group takes the picture of all groups behind it, on white, CIELAB / 100, float32 `[N, H, W]`.
+
+    Args:
+        images, alphas: as for `_changes`.
+    """
+    from skimage.color import rgb2lab
+
+    arriving = (1 - (_running_sum(alphas) - alphas)).clamp_min(1e-10)
+    light = _running_sum(images.flip(0)).flip(0) + (1 - alphas.sum(0)).clamp_min(0)
+    painted = (light / arriving).clamp(0, 1).movedim(1, -1).cpu().numpy()  # each group and all behind it
+    colors = rgb2lab(np.concatenate([painted, np.ones_like(painted[:1])])).astype(np.float32) / 100
+    return np.asarray(np.linalg.norm(np.diff(colors, axis=0), axis=-1), np.float32)
+
+
 def depth_edges(scene: Scene, layers: Sequence[int] = (), *, backend: Backend = "auto") -> np.ndarray:
     """Gradient of the expected depth, the mean of the Gaussians' depths weighted by their shares of the pixel."""
     depth = rasterize(scene.splats(), scene.height, scene.width, depth=True, backend=backend).depth
@@ -237,6 +270,7 @@ class EdgeReadout(Protocol):
 # Readouts by their names (`names.EDGE_READOUTS`); the joined views of `CLOSED` are closed, those of the others thinned.
 READOUTS: dict[str, EdgeReadout] = {
     "layers": layer_edges,
+    "layer-changes": change_edges,
     "expected-depth": depth_edges,
     "regions": region_edges,
     "combined": combined_edges,

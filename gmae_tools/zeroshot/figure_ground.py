@@ -2,14 +2,16 @@
 
 Both methods are functions of a scene; neither looks at the photograph.
 
-- `depth`: how far each Gaussian lies among all, composited. The end of the depths that is more in the middle of the
-  picture is the foreground.
+- `depth`: how near the Gaussians lie, composited and blurred, as odds beside the preference for the middle that
+  `grouped` has, too. Colours play no part. Near is foreground, always: in geometry by its meaning, in GMAE models since
+  depth is trained with priors on its side. (In models without these priors the side is chance, and may be wrong.)
 - `grouped`: the Gaussians are the nodes of a graph. They merge by colour into fewer and fewer groups; at several
   numbers of groups, what lies near the middle and differs from the groups that touch the border is foreground (after
-  Zhu et al., "Saliency optimization from robust background detection", CVPR 2014, which has superpixels as nodes). The
-  scores of the Gaussians are composited. Depth decides only which Gaussian covers which: more than that did not help.
+  Zhu et al., "Saliency optimization from robust background detection", CVPR 2014, which has superpixels as nodes). What
+  this says of each Gaussian is then balanced with the colours of either side, which are learned from it, as GrabCut
+  does with pixels; and composited. Depth decides only which Gaussian covers which: more than that did not help.
 
-Study of these choices: evals/studies/figure_ground_choices.py.
+Studies of these choices: evals/studies/figure_ground_choices.py, and of nearness evals/studies/readout_choices.py.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy import ndimage
+from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.csgraph import dijkstra
+from scipy.spatial.distance import cdist
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.splatting import Backend, rasterize
@@ -39,6 +44,10 @@ SOFTNESS = 0.1  # distance from the threshold at which the odds are e to 1, as a
 GRAPH_PIXELS = 112 * 112  # of the picture on which the graph is built
 DAMPING = 0.001  # share of the picture; see `build_graph`
 COUNTS = (10, 20, 40, 80)  # of groups; their scores are averaged
+MODEL_SIGMA = 5.0  # CIELAB units within which the colours of foreground and ground count as alike
+ROUNDS = 3  # in which they are learned
+NEAR_WEIGHT = 0.35  # log odds of foreground for each standard deviation by which a pixel is nearer than the mean
+NEAR_SIGMA = 0.04  # of the blur of nearness, in square roots of the picture's area
 
 
 def foreground_probability(scene: Scene, *, method: str = "grouped", backend: Backend = "auto") -> Array:
@@ -57,11 +66,15 @@ def foreground_probability(scene: Scene, *, method: str = "grouped", backend: Ba
     """
     if method == "grouped":
         owner, color = render_owners(scene, backend=backend)
-        scores = group_scores(build_graph(scene.k, owner, color))
+        graph = build_graph(scene.k, owner, color)
+        small = replace(scene, height=owner.shape[0], width=owner.shape[1], photo=None)
+        first = calibrate(composite(small, group_scores(graph), backend=backend))
+        scores = graph.spread(balance_colors(graph.groups(np.arange(graph.n)), graph.means(first, owner)))
     elif method == "depth":
-        scores = scene.gaussians.means[0, :, 2].double().cpu().numpy()
-        if not far_is_foreground(composite(scene, scores, backend=backend)):
-            scores = -scores
+        height, width = _small(scene)
+        small = replace(scene, height=height, width=width, photo=None)
+        nearness = composite(small, -scene.gaussians.means[0, :, 2].double().cpu().numpy(), backend=backend)
+        return calibrate(_enlarge(near_and_central(nearness), scene.height, scene.width))
     else:
         raise GmaeToolsError(f"there is no method {method!r} of figure and ground: use {' or '.join(METHODS)}")
     return calibrate(composite(scene, scores, backend=backend))
@@ -81,11 +94,31 @@ def calibrate(saliency: Array) -> Array:
     return 1 / (1 + np.exp((threshold_otsu(saliency) - saliency) / np.float32(SOFTNESS)))
 
 
-def far_is_foreground(farness: Array) -> bool:
-    """Whether the far end of the depths is the foreground: if the middle of the map `[H, W]` is above its mean."""
-    height, width = farness.shape
+def near_and_central(nearness: Array, *, weight: float = NEAR_WEIGHT, sigma: float = NEAR_SIGMA) -> Array:
+    """The preference for the middle times exp(weight x blurred nearness), float32 `[H, W]`, stretched to [0, 1].
+
+    Args:
+        nearness: `[H, W]`, in any unit: after blurring only its standard scores count.
+        weight: of one standard deviation, in log odds; 0 leaves the preference for the middle.
+        sigma: of the blur in square roots of the picture's area.
+
+    Returns:
+        0 all over where the nearness is the same everywhere.
+    """
+    height, width = nearness.shape
+    smooth = ndimage.gaussian_filter(nearness.astype(np.float64), sigma * np.sqrt(nearness.size), mode="nearest")
+    deviation = smooth.std()
+    if deviation < 1e-6 * max(1e-6, float(np.abs(smooth).max())):
+        return np.zeros((height, width), np.float32)
     y, x = (_gaussian_weight((np.arange(side) + 0.5) / side - 0.5, CENTRE_SIGMA) for side in (height, width))
-    return bool(y @ farness @ x / (y.sum() * x.sum()) >= farness.mean())
+    return _unit(np.outer(y, x) * np.exp(weight * (smooth - smooth.mean()) / deviation))
+
+
+def _enlarge(small: Array, height: int, width: int) -> Array:
+    """A map resized bilinearly, float32 `[height, width]`."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def composite(scene: Scene, scores: Array, *, backend: Backend = "auto") -> Array:
@@ -150,6 +183,23 @@ class Graph:
     sums: Array
     tree: MergeTree
 
+    @property
+    def n(self) -> int:
+        """Number of nodes."""
+        return len(self.gaussians)
+
+    def means(self, values: Array, owner: Array) -> Array:
+        """Mean of a map over the pixels of each node, `[n]`; `owner` is the map that the graph was built of."""
+        nodes = np.searchsorted(self.gaussians, owner.ravel())
+        return np.bincount(nodes, values.ravel()) / np.bincount(nodes)
+
+    def spread(self, values: Array) -> Array:
+        """Values of the nodes `[n]` as values of all Gaussians `[K]`; NaN for those that own no pixel."""
+        seen = self.gaussians >= 0
+        spread = np.full(self.k, np.nan)
+        spread[self.gaussians[seen]] = values[seen]
+        return spread
+
     def groups(self, part: Array) -> Groups:
         """Join the nodes of each part; `part` is the part of each node, int `[n]`, as `tree.partition` returns it."""
         sums = np.stack([np.bincount(part, column) for column in self.sums.T], 1)
@@ -173,13 +223,18 @@ def render_owners(scene: Scene, pixels: int = GRAPH_PIXELS, *, backend: Backend 
     """
     from skimage.color import rgb2lab
 
-    shrink = np.sqrt(pixels / (scene.height * scene.width))
-    height, width = max(2, round(scene.height * shrink)), max(2, round(scene.width * shrink))
+    height, width = _small(scene, pixels)
     white = scene.gaussians.means.new_ones(3)
     raster = rasterize(scene.splats(height, width), height, width, background=white, owners=True, backend=backend)
     assert raster.owner is not None
     picture = raster.image[0].permute(1, 2, 0).clamp(0, 1)
     return raster.owner[0].cpu().numpy(), rgb2lab(picture.cpu().numpy())
+
+
+def _small(scene: Scene, pixels: int = GRAPH_PIXELS) -> tuple[int, int]:
+    """Height and width of about this many pixels, in the scene's own aspect ratio."""
+    shrink = np.sqrt(pixels / (scene.height * scene.width))
+    return max(2, round(scene.height * shrink)), max(2, round(scene.width * shrink))
 
 
 def build_graph(k: int, owner: Array, color: Array, damping: float = DAMPING) -> Graph:
@@ -249,11 +304,45 @@ def saliency(
 def group_scores(graph: Graph, counts: Sequence[int] = COUNTS, score: Callable[[Groups], Array] = saliency) -> Array:
     """Score of each Gaussian `[K]`, averaged over several numbers of groups; NaN for Gaussians that own no pixel."""
     parts = [graph.tree.partition(count) for count in counts]
-    scores = np.mean([score(graph.groups(part))[part] for part in parts], 0)
-    seen = graph.gaussians >= 0
-    spread = np.full(graph.k, np.nan)
-    spread[graph.gaussians[seen]] = scores[seen]
-    return spread
+    return graph.spread(np.mean([score(graph.groups(part))[part] for part in parts], 0))
+
+
+def balance_colors(
+    groups: Groups, probability: Array, *, rounds: int = ROUNDS, model_sigma: float = MODEL_SIGMA, link: float = 0.1
+) -> Array:
+    """Balance first probabilities of foreground with the colours of either side, and neighbours of like colour.
+
+    In each round the odds of a group are its first ones, times the odds of foreground among all that has its colour,
+    over those in the whole picture: two densities of colours, as in GrabCut (Rother et al., 2004), weighted by
+    probability instead of cut. Least squares then bind neighbours, as in `saliency`.
+
+    Args:
+        probability: of each group to be foreground, `[n]`.
+        rounds: how often the colours are learned anew.
+        model_sigma: of the Gaussians that make the densities, in CIELAB units.
+        link: strength of the bond between neighbours of any colour.
+
+    Returns:
+        `[n]` in [0, 1]; probabilities that are all the same come back as they are.
+    """
+    if np.ptp(probability) == 0:
+        return probability
+    difference, area = cdist(groups.color, groups.color), groups.area
+    alike = _gaussian_weight(difference, model_sigma)
+    bonds = np.where(groups.beside, _gaussian_weight(difference, 2 * model_sigma) + link, 0)
+    weight = len(area) * area
+    system = cho_factor(np.diag(bonds.sum(1) + weight) - bonds)
+    first, found = _log_odds(probability, 1 - probability), probability
+    for _ in range(rounds):
+        figure, ground = area * found, area * (1 - found)
+        colors = _log_odds(alike @ figure, alike @ ground) - _log_odds(figure.sum(), ground.sum())
+        found = cho_solve(system, weight / (1 + np.exp(-first - colors)))
+    return np.asarray(found)
+
+
+def _log_odds(of: Array, against: Array) -> Array:
+    """With a floor of 1e-4 under both."""
+    return np.asarray(np.log((of + 1e-4) / (against + 1e-4)))
 
 
 def _distances(points: Array) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-EDGE_READOUTS = ("layers", "expected-depth", "regions", "combined", "render-gradient", "closed-regions")
+EDGE_READOUTS = (
+    "layers", "layer-changes", "expected-depth", "regions", "combined", "render-gradient", "closed-regions",
+)  # fmt: skip
 FOREGROUND_METHODS = ("grouped", "depth")
 
 PREFIXES = (32, 64, 128, 256, 512)  # numbers of nearest Gaussians that are rendered together, besides all

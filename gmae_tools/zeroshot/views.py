@@ -14,7 +14,7 @@ import numpy as np
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE
-from gmae_tools.prediction import predict_scene
+from gmae_tools.prediction import predict_scenes
 from gmae_tools.refine import RefineOptions, refine_scene
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
@@ -167,7 +167,7 @@ def look(model: GMAE, photo: np.ndarray, looks: Looks, *, backend: Backend = "au
         photo: uint8 RGB `[H, W, 3]`.
         looks: scales and mirroring to average over, and refinement.
         backend: of `splatting.rasterize`, while Gaussians are refined and when they are read out.
-        watch: called with the places of all views.
+        watch: called with the places of all views, before they are refined.
     """
     height, width = photo.shape[:2]
     places = [
@@ -177,15 +177,17 @@ def look(model: GMAE, photo: np.ndarray, looks: Looks, *, backend: Backend = "au
         for columns in tiles(width, scale)
         for mirrored in (False, True)[: 1 + looks.flip]
     ]
-    views = tuple(_view(model, photo, place, looks.refine, backend) for place in watch(places))
-    return Views(views, height, width, backend)
+    scenes = predict_scenes(model, [_tile(photo, place) for place in places])
+    if looks.refine:
+        options = RefineOptions(backend=backend)
+        scenes = [refine_scene(scenes[number], looks.refine, options) for number, _ in enumerate(watch(places))]
+    return Views(tuple(View(*each, scene) for each, scene in zip(places, scenes, strict=True)), height, width, backend)
 
 
-def _view(model: GMAE, photo: np.ndarray, place: Place, steps: int, backend: Backend) -> View:
+def _tile(photo: np.ndarray, place: Place) -> np.ndarray:
+    """A place of a photograph; a copy, because torch takes no arrays with negative strides."""
     _, rows, columns, mirrored = place
-    tile = np.ascontiguousarray(photo[rows, columns][:, :: -1 if mirrored else 1])
-    scene = predict_scene(model, tile)
-    return View(*place, refine_scene(scene, steps, RefineOptions(backend=backend)) if steps else scene)
+    return np.ascontiguousarray(photo[rows, columns][:, :: -1 if mirrored else 1])
 
 
 def tiles(length: int, count: int) -> list[slice]:

@@ -55,7 +55,7 @@ def test_weights_in_pieces_have_a_digest_too(checkpoint: Path, tmp_path: Path) -
 def mapped(photos: list[Path], **functions: Predictor) -> None:
     """Predict into folders beside the photographs' own, by the names of the functions."""
     folders = {photos[0].parents[1] / name: EdgeMethod(name, function=each) for name, each in functions.items()}
-    predict(folders, photos, RunOptions())
+    predict(folders, photos, RunOptions(jobs=1))
 
 
 def test_every_method_maps_every_photograph(photos: list[Path], tmp_path: Path) -> None:
@@ -68,11 +68,11 @@ def test_every_method_maps_every_photograph(photos: list[Path], tmp_path: Path) 
         np.testing.assert_array_equal(dark, np.full((4, 6), (255 - level) / 255))
 
 
-def test_workers_make_the_same_maps(photos: list[Path], tmp_path: Path) -> None:
-    for workers in (1, 2):
-        folder = tmp_path / str(workers)
+def test_any_number_of_jobs_makes_the_same_maps(photos: list[Path], tmp_path: Path) -> None:
+    for jobs in (1, 2):
+        folder = tmp_path / str(jobs)
         folder.mkdir()
-        predict({folder: EdgeMethod("sobel")}, photos, RunOptions(workers=workers))
+        predict({folder: EdgeMethod("sobel")}, photos, RunOptions(jobs=jobs))
     for photo in photos:
         one, two = (tmp_path / name / MAPS / photo.name for name in ("1", "2"))
         assert one.read_bytes() == two.read_bytes()

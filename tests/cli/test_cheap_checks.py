@@ -18,6 +18,7 @@ for arguments in json.load(sys.stdin):
     print(json.dumps([result.exit_code, result.stderr, "torch" in sys.modules]))
 """
 PICTURES = ("density", "edges", "export", "layers", "reconstruct", "segment", "view", "view3d")
+SCENES = tuple(command for command in PICTURES if command != "reconstruct")  # which take files of Gaussians
 DATA = ("probe", "invariance", "finetune")
 
 
@@ -31,6 +32,18 @@ def test_wrong_input_is_refused_before_torch_is_loaded(repository: Path, tmp_pat
             ([command, nowhere, *given], "no such file"),
             ([command, photo, *given, "--device", "abacus"], "device 'abacus' is not available here: use auto, cpu or"),
             ([command, photo, *given, "--checkpoint", nowhere], "no checkpoint"),
+        ]
+    gaussians = tmp_path / "someone.ply"
+    gaussians.touch()
+    for command in SCENES:
+        given, ply = [] if command == "view3d" else out, str(gaussians)
+        cases += [
+            ([command, f"{nowhere}.ply", *given], "no such file"),
+            ([command, photo, *given, "--size", "64x48"], "--size: is for files of Gaussians (.ply, .splat, .npz)"),
+            ([command, photo, *given, "--photo", photo], "--photo: is for files of Gaussians"),
+            ([command, ply, *given, "--photo", nowhere], f"--photo {nowhere}: no such file"),
+            ([command, ply, *given, "--photo", photo, "--size", "64x48"], "--size: the picture is as large as"),
+            ([command, ply, *given, "--refine", "5"], "--refine fits Gaussians to a photograph"),
         ]
     for command in DATA:
         cases += [

@@ -64,6 +64,13 @@ def test_every_command_takes_every_format_without_a_model(
     assert {"scene0", "scene1", "scene2"} <= written or command == "density"
 
 
+def test_a_page_of_fewer_gaussians_says_so(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("view", files / "scene0.ply", "-o", tmp_path / "out", "--layers", "2")
+    assert invoke(*arguments).stderr == ""
+    monkeypatch.setattr("gmae_tools.report.page.MOST_SPLATS", 15)
+    assert f"of {K} Gaussians the page shows up to 15 that look alike\n" in invoke(*arguments).stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_damaged_file_is_reported_and_the_others_are_done(command: str, files: Path, tmp_path: Path) -> None:
     (files / "scene1.splat").unlink()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
+from PIL import Image, features
 
 from gmae_tools.cli import main
 from gmae_tools.images import read_image
@@ -121,11 +121,16 @@ def test_a_phones_folder(checkpoint: Path, photo: Path, tmp_path: Path, monkeypa
     heif = pytest.importorskip("pillow_heif")
     picture = Image.open(photo)
     heif.from_pillow(picture).save(photo.parent / "IMG_1.HEIC", quality=90)
-    picture.save(photo.parent / "b.avif", quality=90)
+    others = 1
+    if "avif" in features.modules and features.check("avif"):  # Pillow since 11.3
+        picture.save(photo.parent / "b.avif", quality=90)
+        others = 2
     assert np.abs(read_image(photo.parent / "IMG_1.HEIC").astype(int) - read_image(photo)).mean() < 4
-    assert run("layers", checkpoint, photo.parent, "-o", tmp_path / "out", "--k", "all").stdout.count("all") == 3
+    assert (
+        run("layers", checkpoint, photo.parent, "-o", tmp_path / "out", "--k", "all").stdout.count("all") == others + 1
+    )
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     result = run("layers", checkpoint, photo.parent, "-o", tmp_path / "out", "--k", "all")
-    assert (result.exit_code, result.stdout.count("all")) == (1, 2)
+    assert (result.exit_code, result.stdout.count("all")) == (1, others)
     message = "a HEIC picture; to read it, run pip install 'gmae-tools[heif]'"
     assert result.stderr == f"error: {photo.parent / 'IMG_1.HEIC'}: {message}\n"

@@ -33,10 +33,16 @@ from tests.evals.toy_data import add_example
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OTHERS = [*sorted((ROOT / "checkpoints").glob("*/*.md")), *sorted((ROOT / "evals").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+OTHERS = [
+    *sorted((ROOT / "checkpoints").glob("*/*.md")),
+    *sorted((ROOT / "evals").glob("*.md")),
+    ROOT / "CONTRIBUTING.md",
+]
 DOCUMENTS = [*PAGES, *OTHERS]
 MARK = re.compile(r"<!-- (tested|tested on toy data|picture: .+|not run: .+) -->")
-BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]*) -->\n+)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?:<!-- (?P<mark>[^\n]*) -->\n+)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 SHELL, CODE = {"bash", "sh"}, {"bash", "sh", "python"}
 CALL = re.compile(r"^(?:.* -m gmae_tools|gmae-tools) (?=[a-z])")  # launched by torchrun, say, or itself
 SCRIPT = re.compile(r"^(?:.* )?python -m (evals\.\S+)(.*)")

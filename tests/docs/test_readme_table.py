@@ -1,4 +1,4 @@
-"""The README's table of results is the one that its script makes of `evals/results`, and no page writes down numbers."""
+"""The README's table of results is the one that its script makes of `evals/results`."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import click
 import pytest
 
 import gmae_tools
+from evals.benchmarks.readme_pictures import open_browser
 from evals.common import RESULTS
 from evals.quoted import TABLES
 from gmae_tools.cli import main
@@ -20,6 +21,7 @@ from gmae_tools.cli import main
 for package in ("material", "mkdocstrings"):
     pytest.importorskip(package, reason="needs the extra docs")
 
+PATIENCE = 60  # s, of a browser on a busy machine
 PICTURE_LIMIT = 150_000  # bytes
 LOADING = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src", "video": "src"}
 PAGES_LINKED = {"alternate", "canonical", "next", "prev"}  # `link` elements that load nothing
@@ -66,16 +68,39 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 
 @pytest.mark.slow
+def test_search_works_from_a_disk_and_a_browser_loads_nothing_from_elsewhere(site: Path) -> None:
+    with open_browser() as browser:
+        if browser is None:
+            pytest.skip("needs Chromium with chromedriver and selenium")
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        wait = WebDriverWait(browser, PATIENCE)
+        browser.set_window_size(1500, 1000)
+        for page in ("index.html", "api/scene.html"):
+            browser.get((site / page).as_uri())
+            query = browser.find_element(By.CSS_SELECTOR, "input.md-search__input")
+            wait.until(lambda _, query=query: query.is_displayed())
+            query.send_keys("pixel centres")
+            found = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, ".md-search-result__item"))
+            assert found
+            loaded = browser.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
+            assert [address for address in loaded if not address.startswith(("file:", "data:"))] == []
+            assert [line for line in browser.get_log("browser") if line["source"] == "network"] == []
+
+
+@pytest.mark.slow
 def test_tables_of_results_are_on_their_pages(site: Path, repository: Path) -> None:
     used = set()
     for page in ("results", "checkpoints"):
         text = (site / f"{page}.html").read_text(encoding="utf-8")
-        used |= set(re.findall(r"<!-- table: (\S+) -->", (repository / "docs" / f"{page}.md").read_text(encoding="utf-8")))
+        source = (repository / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        used |= set(re.findall(r"<!-- table: (\S+) -->", source))
         assert "<!-- table" not in text and "<table>" in text
     assert used == set(TABLES) - {"summary"}
     csv = (RESULTS / "bsds500-test.csv").read_text(encoding="utf-8")
     ods = float(re.search(r"^closed-regions,,\"3,4\",([\d.]+)", csv, re.MULTILINE)[1])  # type: ignore[index]
-    assert f"<td style=\"text-align: right;\">{ods:.3f}</td>" in (site / "results.html").read_text(encoding="utf-8")
+    assert f'<td style="text-align: right;">{ods:.3f}</td>' in (site / "results.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -26,9 +26,10 @@ def test_the_scene_is_its_photograph(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_step_runs(tmp_path: Path) -> None:
     scene = large_scenes.make_scene(16, 48, 72)
-    for step in large_scenes.STEPS.values():
-        step(scene, tmp_path)
-    assert (tmp_path / "centres.png").exists()
+    for name, step in large_scenes.STEPS.items():
+        if name != large_scenes.MITSUBA or large_scenes.has_mitsuba():
+            step(scene, tmp_path)
+    assert {"layers", "centres.png", "view.html"} <= {path.name for path in tmp_path.iterdir()}
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def test_draws_them_all(repository: Path, tmp_path: Path) -> None:
 
 
 def test_commands_are_those_of_the_gallery() -> None:
-    text = "Words.\n\n<!-- picture: a.webp of b/c.png -->\n```bash\ngmae-tools layers x.jpg \\\n    --out d/e  # why\n```\n"
+    text = "<!-- picture: a.webp of b/c.png -->\n```bash\ngmae-tools layers x.jpg \\\n    --out d/e  # why\n```\n"
     assert gallery(text) == [GalleryPicture("a.webp", "b/c.png", [["layers", "x.jpg", "--out", "d/e"]])]
     assert gallery(text)[0].folder == "d/e"
     assert len(gallery(readme_pictures.GALLERY.read_text(encoding="utf-8"))) > 5

@@ -20,7 +20,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Folders into which pictures would be drawn; a single small part is run."""
     folders: list[Path] = []
     monkeypatch.setattr(regenerate, "STEPS", (regenerate.Step("layers-speed", 3.0, "--rounds 1"),))
-    monkeypatch.setattr(regenerate, "draw_pictures", lambda _checkpoint, images: folders.append(images))
+    monkeypatch.setattr(regenerate, "draw_pictures", lambda _checkpoint, images: folders.append(images) is None)
     return folders
 
 
@@ -66,7 +66,7 @@ def test_names_and_folders_that_cannot_be_meant(tmp_path: Path, checkpoint: Path
 def test_missing_data_are_named_and_everything_else_is_done(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(regenerate, "draw_pictures", lambda *_: 0)
+    monkeypatch.setattr(regenerate, "draw_pictures", lambda *_: True)
     result = run(tmp_path, checkpoint, "--only", "reconstruction", "--only", "pictures")
     assert result.exit_code == 1 and "reconstruction: needs photographs: pass" in result.output
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,8 +16,18 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
-from gmae_tools.zeroshot.contours import close_contours, jumps, thin_ridges
-from gmae_tools.zeroshot.edges import READOUTS, Significance, close, finish, layer_edges, layer_index, region_edges
+from gmae_tools.zeroshot import edges
+from gmae_tools.zeroshot.contours import close_contours, gradient, jumps, suppress_nonmaxima, thin_ridges
+from gmae_tools.zeroshot.edges import (
+    READOUTS,
+    Significance,
+    change_edges,
+    close,
+    finish,
+    layer_edges,
+    layer_index,
+    region_edges,
+)
 
 SIZE = 96
 CAMERA = Camera("orthographic", distance=8.0, focal=8.0, blur=0.0)  # sigma = SIZE / 2 * scale at any depth
@@ -125,6 +136,28 @@ def test_last_change_agrees_with_drawing_group_by_group(measure: str, order: str
     assert (index != expected.numpy()).mean() < 0.001  # rounding right at the threshold
 
 
+def test_layer_changes_are_the_joint_gradient_of_painting_group_by_group() -> None:
+    """Paint one more group each time, compare the pictures in CIELAB, and take the gradient of all differences."""
+    from skimage.color import rgb2lab
+
+    gaussians = scattered(40)
+    ordered = gaussians.sort_by_depth()
+    pictures = [np.ones((SIZE, SIZE, 3), np.float32)]
+    for start in range(30, -1, -10):
+        raster = rasterize(
+            project(ordered.select(slice(start, None)), CAMERA, SIZE, SIZE), SIZE, SIZE, background=torch.ones(3),
+            backend="dense",
+        )  # fmt: skip
+        pictures.append(raster.image[0].movedim(0, -1).numpy())
+    colors = [rgb2lab(picture) / 100 for picture in pictures]
+    changes = np.stack([np.linalg.norm(b - a, axis=-1) for a, b in pairwise(colors)], -1)
+    slope = suppress_nonmaxima(gradient(changes, edges.CHANGE_SIGMA))
+    expected = slope / (slope + edges.CHANGE_HALF)
+    found = change_edges(seen(gaussians))
+    assert expected.max() > 0.1
+    assert (np.abs(found - expected) > 0.01).mean() < 0.005  # where two maxima are equal but for rounding
+
+
 def scattered(count: int, seed: int = 0) -> Gaussians:
     generator = torch.Generator().manual_seed(seed)
 
@@ -153,9 +186,10 @@ def test_strength_is_persistence_over_thresholds_and_numbers_of_layers() -> None
 
 def test_tall_pictures_are_drawn_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     gaussians = scattered(24)
-    whole = layer_index(seen(gaussians), 4)
+    whole, changes = layer_index(seen(gaussians), 4), change_edges(seen(gaussians))
     monkeypatch.setattr("gmae_tools.zeroshot.edges._STRIP_NUMBERS", 1)
     np.testing.assert_array_equal(layer_index(seen(gaussians), 4), whole)
+    np.testing.assert_allclose(change_edges(seen(gaussians)), changes, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", READOUTS)
@@ -192,22 +226,24 @@ def strength(slope: float, half: float) -> float:
     return slope / (slope + half)
 
 
-def test_gradients_become_one_half_at_their_own_strength() -> None:
-    """0.05 of RGB a px, and 0.01 scene units a px; the steepest change of grey pictures by scipy, sigma 1 px."""
-    grey = replace(two_discs(), colors=torch.tensor([[[0.2] * 3, [0.7] * 3]]))
-    splats = project(grey, CAMERA, SIZE, SIZE)
-    drawn = rasterize(splats, SIZE, SIZE, background=torch.ones(3), depth=True, backend="dense")
-    assert drawn.depth is not None
-    colors = np.sqrt(3) * gaussian_gradient_magnitude(drawn.image[0, 0].numpy(), 1.0)
-    depths = gaussian_gradient_magnitude(drawn.depth[0, 0].numpy(), 1.0)
-    for name, slopes, half in (("render-gradient", colors, 0.05), ("expected-depth", depths, 0.01)):
-        assert READOUTS[name](seen(grey)).max() == pytest.approx(strength(float(slopes.max()), half), abs=2e-3), name
-
-
 def halves() -> Scene:
     """Two wide Gaussians side by side, which own a half of the picture each."""
     sides = discs((16.0, 48.0), (80.0, 48.0), depths=(0.0, 0.1), colors=((0.9, 0.2, 0.1), (0.1, 0.3, 0.8)))
     return seen(replace(sides, scales=sides.scales * 2))
+
+
+def test_gradients_become_one_half_at_their_own_strength() -> None:
+    """0.05 of RGB a px, and 0.01 scene units a px; the steepest change of a grey picture by scipy, sigma 1 px."""
+    scene = halves()
+    scene = replace(scene, gaussians=replace(scene.gaussians, colors=torch.tensor([[[0.2] * 3, [0.7] * 3]])))
+    drawn = rasterize(scene.splats(), SIZE, SIZE, background=torch.ones(3), depth=True, backend="dense")
+    assert drawn.depth is not None
+    colors = np.sqrt(3) * gaussian_gradient_magnitude(drawn.image[0, 0].numpy(), 1.0)
+    depths = gaussian_gradient_magnitude(drawn.depth[0, 0].numpy(), 1.0)
+    for name, slopes, half in (("render-gradient", colors, 0.05), ("expected-depth", depths, 0.01)):
+        steepest = float(slopes.max())
+        assert 0.1 * half < steepest < 10 * half
+        assert READOUTS[name](scene).max() == pytest.approx(strength(steepest, half), rel=5e-3), name
 
 
 def test_regions_become_one_half_at_a_difference_of_eight_in_cielab() -> None:

@@ -17,13 +17,14 @@ from gmae_tools.zeroshot.figure_ground import (
     GRAPH_PIXELS,
     METHODS,
     Groups,
+    balance_colors,
     build_graph,
     calibrate,
     composite,
-    far_is_foreground,
     foreground_mask,
     foreground_probability,
     group_scores,
+    near_and_central,
     render_owners,
     saliency,
 )
@@ -59,16 +60,28 @@ def iou(mask: np.ndarray, truth: np.ndarray) -> float:
 # --- what is found -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("depth", [-0.5, 0.5])
+@pytest.mark.parametrize(("method", "depth"), [("grouped", -0.5), ("grouped", 0.5), ("depth", -0.5)])
 @pytest.mark.parametrize(("height", "width"), [(90, 90), (60, 130)])
-def test_a_disc_in_the_middle_is_the_figure_whichever_end_of_the_depths_it_is_at(
+def test_a_disc_in_the_middle_is_the_figure_by_color_at_either_depth_and_by_depth_in_front(
     method: str, depth: float, height: int, width: int
 ) -> None:
     probability = foreground_probability(Scene(disc_on_ground(depth=depth), CAMERA, height, width), method=method)
     assert probability.shape == (height, width) and probability.dtype == np.float32
     assert 0 <= probability.min() < 0.1 and 0.9 < probability.max() <= 1
     assert iou(foreground_mask(probability), disc(height, width)) > 0.8
+
+
+def test_depth_asks_what_is_near_and_not_for_colors() -> None:
+    """A disc beside the middle is found in front, and left out behind, whatever its colour."""
+    place, truth = (0.45, 0.0), disc(90, 90, (0.45, 0.0), 0.4)
+    front, behind = (disc_on_ground(place, 0.4, depth) for depth in (-0.5, 0.5))
+    found = foreground_mask(foreground_probability(Scene(front, CAMERA, 90, 90), method="depth"))
+    assert found[truth].mean() > 0.7
+    left = foreground_mask(foreground_probability(Scene(behind, CAMERA, 90, 90), method="depth"))
+    assert left[truth].mean() < 0.3
+    grey = replace(front, colors=torch.full_like(front.colors, 0.5))
+    same = foreground_probability(Scene(grey, CAMERA, 90, 90), method="depth")
+    np.testing.assert_array_equal(foreground_mask(same), found)
 
 
 @pytest.mark.parametrize("center", [(-0.3, 0.3), (0.45, 0.0)])
@@ -79,7 +92,7 @@ def test_grouping_finds_the_figure_away_from_the_middle(center: tuple[float, flo
 
 
 def test_grouping_asks_for_color_and_not_for_depth() -> None:
-    gaussians = disc_on_ground()
+    gaussians = disc_on_ground(depth=-0.5)
     flat = replace(gaussians, means=gaussians.means * torch.tensor([1.0, 1, 0]))
     assert iou(foreground_mask(foreground_probability(Scene(flat, CAMERA, 90, 90))), disc(90, 90)) > 0.8
     grey = replace(gaussians, colors=torch.full_like(gaussians.colors, 0.5))
@@ -152,16 +165,66 @@ def test_calibration_keeps_the_order_and_puts_otsus_threshold_at_one_half() -> N
     np.testing.assert_allclose(probability, odds / (1 + odds), atol=1e-5)
 
 
-def test_far_is_figure_when_the_middle_is_farther_than_the_rest() -> None:
-    farness = disc(60, 80).astype(float)
-    assert far_is_foreground(farness) and not far_is_foreground(1 - farness)
-    # The middle is a Gaussian whose standard deviation is a quarter of each side.
-    y, x = (np.mgrid[:20, :30] + 0.5) / np.array([20, 30])[:, None, None] - 0.5
-    weights = np.exp(-(x**2 + y**2) / (2 * 0.25**2))
+def test_nearness_counts_as_odds_beside_the_preference_for_the_middle() -> None:
+    """Against sums over all pixels, written out."""
     generator = np.random.default_rng(0)
-    maps = [np.kron(generator.random((5, 5)), np.ones((4, 6))) for _ in range(40)]
-    wanted = [(weights * each).sum() / weights.sum() >= each.mean() for each in maps]
-    assert [far_is_foreground(each) for each in maps] == wanted and 10 < sum(wanted) < 30
+    nearness = generator.random((12, 9))
+    sigma, weight = 0.2, 0.7
+    spread = sigma * np.sqrt(nearness.size)
+    rows, columns = (np.arange(-3 * side, 4 * side) for side in nearness.shape)
+    smooth = np.zeros_like(nearness)
+    for y in range(12):
+        for x in range(9):
+            down, across = (np.exp(-(((far - at) / spread) ** 2) / 2) for far, at in ((rows, y), (columns, x)))
+            weights = np.outer(down, across)
+            values = nearness[np.clip(rows, 0, 11)][:, np.clip(columns, 0, 8)]  # beyond the border as at it
+            smooth[y, x] = (weights * values).sum() / weights.sum()
+    expected = np.zeros_like(nearness)
+    for y in range(12):
+        for x in range(9):
+            squared = (((y + 0.5) / 12 - 0.5) ** 2 + ((x + 0.5) / 9 - 0.5) ** 2) / 0.25**2
+            expected[y, x] = np.exp(-squared / 2 + weight * (smooth[y, x] - smooth.mean()) / smooth.std())
+    expected = (expected - expected.min()) / np.ptp(expected)
+    found = near_and_central(nearness, weight=weight, sigma=sigma)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # the filter stops at four standard deviations
+    np.testing.assert_allclose(near_and_central(3 + 5 * nearness, weight=weight, sigma=sigma), found, atol=1e-5)
+    assert not near_and_central(np.full((12, 9), 0.3)).any()
+
+
+def test_colors_of_either_side_are_balanced_as_sums_over_pairs_say() -> None:
+    generator = np.random.default_rng(1)
+    n = 12
+    area = generator.random(n) + 0.1
+    area /= area.sum()
+    color = generator.random((n, 3)) * 15
+    beside = generator.random((n, n)) < 0.3
+    beside = (beside | beside.T) & ~np.eye(n, dtype=bool)
+    groups = Groups(area, generator.random(n), generator.random((n, 2)), color, beside)
+    first = generator.random(n)
+
+    expected = list(first)
+    for _ in range(2):
+        odds = []
+        for i in range(n):
+            near = [np.exp(-sum((color[i] - color[j]) ** 2) / (2 * 4.0**2)) for j in range(n)]
+            figure = sum(near[j] * area[j] * expected[j] for j in range(n))
+            ground = sum(near[j] * area[j] * (1 - expected[j]) for j in range(n))
+            whole = sum(area[j] * expected[j] for j in range(n))
+            ratio = (figure + 1e-4) / (ground + 1e-4) / ((whole + 1e-4) / (1 - whole + 1e-4))
+            odds.append((first[i] + 1e-4) / (1 - first[i] + 1e-4) * ratio)
+        wanted = [each / (1 + each) for each in odds]
+        for _ in range(300):  # each group the mean of what it wants and of its neighbours, until nothing moves
+            for i in range(n):
+                bonds = [
+                    beside[i, j] * (np.exp(-sum((color[i] - color[j]) ** 2) / (2 * 8.0**2)) + 0.2) for j in range(n)
+                ]
+                pulled = sum(bond * value for bond, value in zip(bonds, expected, strict=True))
+                expected[i] = (n * area[i] * wanted[i] + pulled) / (n * area[i] + sum(bonds))
+    found = balance_colors(groups, first, rounds=2, model_sigma=4.0, link=0.2)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - first).max() > 0.1
+    np.testing.assert_array_equal(balance_colors(groups, np.full(n, 0.3)), np.full(n, 0.3))
 
 
 def test_small_groups_of_the_graph_merge_early() -> None:
@@ -240,7 +303,7 @@ def saliency_by_loops(groups: Groups) -> np.ndarray:
         figure.append(contrast * np.exp(-((groups.place[i] - 0.5) ** 2).sum() * 8))
     figure = [(f - min(figure)) / (max(figure) - min(figure)) for f in figure]
     scores = np.zeros(n)
-    for _ in range(3000):
+    for _ in range(300):
         for i in range(n):
             bonds = [np.exp(-(difference[i][j] ** 2) / 200) + 0.1 if groups.beside[i, j] else 0 for j in range(n)]
             weight = n * groups.area[i]
