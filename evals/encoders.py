@@ -13,6 +13,7 @@ import numpy as np
 
 from evals.bootstrap import bootstrap_interval
 from evals.common import RUNS
+from gmae_tools.encoder.finetune import FinetuneConfig
 from gmae_tools.pretrain.loop import PretrainConfig, pretrain
 from gmae_tools.pretrain.objectives import CMAEObjective, GMAEObjective, MAEObjective, Objective, RMAEObjective
 from gmae_tools.pretrain.schedule import Schedule
@@ -153,6 +154,12 @@ FINE_TUNED = {
 def warmup(epochs: int) -> int:
     """Epochs of warm-up: MAE's 5 of 100, and one at least."""
     return max(1, round(epochs / 20))
+
+
+lr_option = click.option(
+    "--lr", "base_lr", type=float, default=FinetuneConfig().base_lr, show_default=True,
+    help="Peak rate of fine-tuning for 256 pictures a step. Few steps need a larger one than MAE's.",
+)  # fmt: skip
 
 
 def fine_tuned_rows(answers: Mapping[str, np.ndarray], rival: str = RANDOM) -> list[Row]:

@@ -167,7 +167,7 @@ def depth_picture(scene: Scene) -> np.ndarray:
 
 def cameras() -> Image.Image:
     """The same row of Gaussians, one behind the other, as the three kinds of cameras see them."""
-    places = torch.tensor([[-0.5, -0.5, -0.6], [-0.18, -0.12, -0.2], [0.18, 0.22, 0.2], [0.55, 0.58, 0.6]])
+    places = torch.tensor([[-0.5, -0.5, -0.6], [-0.18, -0.12, -0.2], [0.15, 0.22, 0.2], [0.45, 0.58, 0.6]])
     gaussians = balls(places, 0.16)
     figure = Figure(figsize=(10, 2.7), layout="constrained")
     kinds: dict[CameraKind, str] = {

@@ -23,7 +23,7 @@ weights of the same seed likewise; rows are of all seeds, with bootstrap interva
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from evals.common import PHOTO, RESULTS, RUNS, features_bar, script, whole_numbers, write_table
-from evals.encoders import FINE_TUNED, RANDOM, fine_tuned_rows, warmup
+from evals.encoders import FINE_TUNED, RANDOM, fine_tuned_rows, lr_option, warmup
 from gmae_tools import checkpoints
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
 from gmae_tools.datasets.photos import center_crop
@@ -130,7 +130,7 @@ def fine_tuned(each: Compared, photos: LabelledPhotos, config: FinetuneConfig, o
     assert each.model is not None
     torch.manual_seed(config.seed)  # of the head
     classifier = classifier_of(each.model, len(photos.classes), config.drop_path)
-    run = out / f"{each.model.config.width}-{each.extractor.weights[:16]}-{config.epochs}-{config.seed}"
+    run = out / f"{each.model.config.width}-{each.extractor.weights[:16]}-{config.epochs}-{config.lr:g}-{config.seed}"
     return finetune(classifier, photos, config, run, Machine(CPU)).correct
 
 
@@ -154,6 +154,7 @@ def fine_tuned(each: Compared, photos: LabelledPhotos, config: FinetuneConfig, o
 @click.option(
     "--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Pictures of a fine-tuning step."
 )
+@lr_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=RUNS / "single-image", help="Folder for runs and features."
 )
@@ -161,7 +162,7 @@ def fine_tuned(each: Compared, photos: LabelledPhotos, config: FinetuneConfig, o
 def main(
     data: tuple[str, ...], labelling: Labelling, limit: int, images: tuple[str, ...], objectives: tuple[str, ...],
     preset: str, image_size: int | None, samples: int, seeds: tuple[int, ...], neighbours: tuple[int, ...], epochs: int,
-    batch_size: int, out: Path, results: Path,
+    batch_size: int, base_lr: float, out: Path, results: Path,
 ) -> None:  # fmt: skip
     """Write the table into the folder of results, and print it."""
     photos = find_labelled(data, labelling, limit)
@@ -175,8 +176,8 @@ def main(
         features = cached_features(each.extractor, photos, out / "features", features_bar(each.extractor.name))
         answers += probe(each.extractor, features, photos, ks=neighbours, linear=LinearConfig())
         if epochs and each.model is not None:
-            config = FinetuneConfig(epochs=epochs, warmup=warmup(epochs), batch_size=batch_size, seed=each.seed)
-            found = fine_tuned(each, photos, config, out / "finetuned")
+            config = FinetuneConfig(epochs=epochs, warmup=warmup(epochs), batch_size=batch_size, base_lr=base_lr)
+            found = fine_tuned(each, photos, replace(config, seed=each.seed), out / "finetuned")
             correct.setdefault(each.called, []).append(found)
     frozen = probe_rows(answers)
     write_table(results / f"single_image_{preset}.csv", frozen, COLUMNS)
