@@ -1,11 +1,11 @@
 """How many photographs a second do commands take apart, once they have started?
 
-Protocol: copies of the bundled photograph of 500 x 375 px, each turned or mirrored and of another brightness, so that
-no two are alike; one thread of torch a photograph. In every round each command runs on one photograph and on all of
-them, with one job and with several, in turns. The seconds of one photograph are its start; `per_second` is the median
-over the rounds of (photographs - 1) / (seconds of all - seconds of one), by the clock, and means something on a quiet
-machine alone; `cpu` the median processor seconds that another photograph takes; `speedup` the median ratio of the
-seconds after the start with one job to those with several, in the same round. `goal` is for two quiet cores.
+Protocol: copies of the bundled photograph at 500 x 375 px, some mirrored, each of another brightness, so that no two
+are alike; one thread of torch a photograph. In every round each command runs on one photograph and on all of them, with
+one job and with several, in turns. The seconds of one photograph are its start; `per_second` is the median over the
+rounds of (photographs - 1) / (seconds of all - seconds of one), by the clock, and means something on a quiet machine
+alone; `cpu` the median processor seconds that another photograph takes; `speedup` the median ratio of the seconds after
+the start with one job to those with several, in the same round. `goal` is for two quiet cores.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def write_photographs(folder: Path, count: int) -> None:
     folder.mkdir()
     original = Image.open(PHOTO).convert("RGB").resize(SIZE, Image.Resampling.LANCZOS)
     for number, brightness in enumerate(np.linspace(0.6, 1.3, count)):
-        turned = original.transpose(Image.Transpose(number % 2)) if number % 3 else original
-        ImageEnhance.Brightness(turned).enhance(float(brightness)).save(folder / f"{number:03}.jpg", quality=92)
+        mirrored = original.transpose(Image.Transpose(number % 2)) if number % 3 else original
+        ImageEnhance.Brightness(mirrored).enhance(float(brightness)).save(folder / f"{number:03}.jpg", quality=92)
 
 
 def run(what: str, photographs: Path, jobs: int, folder: Path) -> Cost:

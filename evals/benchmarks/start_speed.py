@@ -2,9 +2,9 @@
 
 Protocol: the bundled photograph, warm disk, kernels compiled; one thread. In every round each command runs once, in a
 fresh process. `seconds` is the median of its wall clock, and means something on a quiet machine alone; `cpu` that of
-its processor seconds (user and system), which a busy machine changes little; `megabytes` the most that one round
-held; `ratio` the median of the ratios of `cpu` to that of `import torch` in the same round. `goal` is for two quiet
-cores. With `--against` another checkout, such as an older version, takes turns with this one.
+its processor seconds (user and system), which a busy machine changes little; `megabytes` the most that one round held;
+`ratio` the median of the ratios of `cpu` to that of `import torch` in the same round. `goal` is for two quiet cores.
+With `--against` another checkout, such as an older version, takes turns with this one.
 """
 
 from __future__ import annotations
