@@ -108,8 +108,8 @@ def test_fine_tuned_encoders_are_compared(photographs: Path, tmp_path: Path, mon
     checkpoints.save(GMAE(GMAEConfig.preset("nano", image_size=32)), tmp_path / "other" / "model")
     arguments = ["--data", photographs, *SIZES, "--pretrain-batch-size", "16", "--objective", "gmae", "--objective",
                  "c-mae", "--checkpoint", tmp_path / "other" / "model", "--epochs", "1", "--batch-size", "16",
-                 "--plain", "--lr", "0.01", "--seeds", "0,1", "--workers", "0", "--device", "cpu", "--runs", tmp_path / "runs",
-                 "--out", tmp_path / "out"]  # fmt: skip
+                 "--plain", "--lr", "0.01", "--seeds", "0,1", "--workers", "0", "--device", "cpu",
+                 "--runs", tmp_path / "runs", "--out", tmp_path / "out"]  # fmt: skip
     result = call(finetuning, *arguments)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "out" / "finetuning.csv")
