@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,24 @@ lr_option = click.option(
     "--lr", "base_lr", type=float, default=FinetuneConfig().base_lr, show_default=True,
     help="Peak rate of fine-tuning for 256 pictures a step. Few steps need a larger one than MAE's.",
 )  # fmt: skip
+plain_option = click.option(
+    "--plain", is_flag=True,
+    help="Fine-tune without mixing, RandAugment, erasing and drop path, from which only long runs gain.",
+)  # fmt: skip
+
+
+def recipe(epochs: int, batch_size: int, base_lr: float, plain: bool) -> FinetuneConfig:
+    """How encoders are fine-tuned, but for the seed: as by `gmae-tools finetune`, or with plain crops."""
+    config = FinetuneConfig(epochs=epochs, batch_size=batch_size, warmup=warmup(epochs), base_lr=base_lr)
+    if plain:
+        config = replace(config, mixup=0, cutmix=0, augment="none", erase=0, drop_path=0, crop_scale=(0.3, 1.0))
+    return config
+
+
+def recipe_name(config: FinetuneConfig) -> str:
+    """Of the folder of a run of fine-tuning: what may differ between runs."""
+    plain = "plain-" if config.augment == "none" else ""
+    return f"{plain}{config.epochs}-{config.lr:g}-{config.seed}"
 
 
 def fine_tuned_rows(answers: Mapping[str, np.ndarray], rival: str = RANDOM) -> list[Row]:

@@ -158,7 +158,7 @@ def summary(results: Path = RESULTS) -> str:
         ),
         (
             "Figure and ground: IoU on ECSSD, even numbers",
-            f"**{figure['grouped', '1']}** Gaussians grouped; {figure['depth', '1']} depth alone",
+            f"**{figure['grouped', '1']}** Gaussians grouped; {figure['depth', '1']} depth and the middle",
             f"GrabCut {figure['grabcut', '']}, centre prior {figure['centre-prior', '']}, "
             f"Otsu {figure['otsu-border', '']}",
         ),

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -36,8 +37,10 @@ from evals.encoders import (
     Training,
     fine_tuned_rows,
     lr_option,
+    plain_option,
+    recipe,
+    recipe_name,
     training_options,
-    warmup,
 )
 from gmae_tools.checkpoint_names import RANDOM_PREFIX
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
@@ -67,6 +70,7 @@ Opener = Callable[[FinetuneConfig], nn.Module]  # a classifier with a head of th
     "--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Pictures of a fine-tuning step."
 )
 @lr_option
+@plain_option
 @click.option("--seeds", callback=whole_numbers, default="0,1", show_default=True, help="Seeds of fine-tuning.")
 @click.option(
     "--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that prepare pictures."
@@ -74,8 +78,8 @@ Opener = Callable[[FinetuneConfig], nn.Module]  # a classifier with a head of th
 @results_option("-o", "--out")
 def main(
     training: Training, labelled: tuple[str, ...], labelling: Labelling, limit: int, names: tuple[str, ...],
-    checkpoints: tuple[str, ...], epochs: int, batch_size: int, base_lr: float, seeds: tuple[int, ...], workers: int,
-    out: Path,
+    checkpoints: tuple[str, ...], seeds: tuple[int, ...], workers: int, out: Path,
+    **asked: Any,
 ) -> None:  # fmt: skip
     """Pretrain, fine-tune, and write the table."""
     photos = find_labelled(labelled or training.data, labelling, limit)
@@ -86,12 +90,12 @@ def main(
         models.setdefault(RANDOM, opener(f"{RANDOM_PREFIX}{folder}", len(photos.classes)))
         models[name] = opener(folder, len(photos.classes))
     models |= {display_name(name): opener(name, len(photos.classes)) for name in checkpoints}
-    config = FinetuneConfig(epochs=epochs, batch_size=batch_size, warmup=warmup(epochs), base_lr=base_lr)
+    config = recipe(**asked)
     configs = [replace(config, seed=seed) for seed in seeds]
     rows = fine_tuned_rows(answers_of(models, photos, configs, training.run / "finetuned", machine))
     setting = (
-        f"Pretrained: {training.about()}. Fine-tuned: {epochs} epochs, batches of {batch_size}, rate "
-        f"{config.lr:g}; {describe(photos)}; "
+        f"Pretrained: {training.about()}. Fine-tuned: {config.epochs} epochs, batches of {config.batch_size}, rate "
+        f"{config.lr:g}{', plain crops' * asked['plain']}; {describe(photos)}; "
         f"{len(photos.classes)} labels by {labelling}; always the largest class: {photos.largest_class:.3f}"
     )
     table = format_rows(rows, FINE_TUNED, "table")
@@ -112,7 +116,7 @@ def answers_of(
     found: dict[str, list[np.ndarray]] = {}
     turns = [(name, config) for config in configs for name in models]
     for name, config in progress(turns, len(turns), "fine-tuning", "model"):
-        words = f"{name}-{config.epochs}-{config.lr:g}-{config.seed}"
+        words = f"{name}-{recipe_name(config)}"
         run = folder / words.translate(str.maketrans("/: ", "---"))
         found.setdefault(name, []).append(finetune(models[name](config), photos, config, run, machine).correct)
     return {name: np.stack(correct) for name, correct in found.items()}

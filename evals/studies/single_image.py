@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from evals.common import PHOTO, RESULTS, RUNS, features_bar, script, whole_numbers, write_table
-from evals.encoders import FINE_TUNED, RANDOM, fine_tuned_rows, lr_option, warmup
+from evals.encoders import FINE_TUNED, RANDOM, fine_tuned_rows, lr_option, plain_option, recipe, recipe_name
 from gmae_tools import checkpoints
 from gmae_tools.datasets.labelled import LabelledPhotos, Labelling, describe, find_labelled
 from gmae_tools.datasets.photos import center_crop
@@ -130,7 +130,7 @@ def fine_tuned(each: Compared, photos: LabelledPhotos, config: FinetuneConfig, o
     assert each.model is not None
     torch.manual_seed(config.seed)  # of the head
     classifier = classifier_of(each.model, len(photos.classes), config.drop_path)
-    run = out / f"{each.model.config.width}-{each.extractor.weights[:16]}-{config.epochs}-{config.lr:g}-{config.seed}"
+    run = out / f"{each.model.config.width}-{each.extractor.weights[:16]}-{recipe_name(config)}"
     return finetune(classifier, photos, config, run, Machine(CPU)).correct
 
 
@@ -155,6 +155,7 @@ def fine_tuned(each: Compared, photos: LabelledPhotos, config: FinetuneConfig, o
     "--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Pictures of a fine-tuning step."
 )
 @lr_option
+@plain_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=RUNS / "single-image", help="Folder for runs and features."
 )
@@ -162,7 +163,7 @@ def fine_tuned(each: Compared, photos: LabelledPhotos, config: FinetuneConfig, o
 def main(
     data: tuple[str, ...], labelling: Labelling, limit: int, images: tuple[str, ...], objectives: tuple[str, ...],
     preset: str, image_size: int | None, samples: int, seeds: tuple[int, ...], neighbours: tuple[int, ...], epochs: int,
-    batch_size: int, base_lr: float, out: Path, results: Path,
+    batch_size: int, base_lr: float, plain: bool, out: Path, results: Path,
 ) -> None:  # fmt: skip
     """Write the table into the folder of results, and print it."""
     photos = find_labelled(data, labelling, limit)
@@ -176,7 +177,7 @@ def main(
         features = cached_features(each.extractor, photos, out / "features", features_bar(each.extractor.name))
         answers += probe(each.extractor, features, photos, ks=neighbours, linear=LinearConfig())
         if epochs and each.model is not None:
-            config = FinetuneConfig(epochs=epochs, warmup=warmup(epochs), batch_size=batch_size, base_lr=base_lr)
+            config = recipe(epochs, batch_size, base_lr, plain)
             found = fine_tuned(each, photos, replace(config, seed=each.seed), out / "finetuned")
             correct.setdefault(each.called, []).append(found)
     frozen = probe_rows(answers)

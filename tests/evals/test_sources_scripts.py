@@ -17,8 +17,9 @@ from PIL import Image
 from evals.benchmarks import finetuning, occlusion_invariance, paper_ablations
 from evals.bootstrap import bootstrap_interval
 from evals.common import read_table
-from evals.encoders import OBJECTIVES, Training, training_options
+from evals.encoders import OBJECTIVES, Training, recipe, recipe_name, training_options
 from gmae_tools import checkpoints
+from gmae_tools.encoder.finetune import FinetuneConfig
 from gmae_tools.encoder.probe import LinearConfig
 from gmae_tools.model import GMAE, GMAEConfig
 
@@ -94,13 +95,21 @@ def test_changes_of_the_preset_are_of_all_models(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "'depth' is not KEY=NUMBER" in result.output
 
 
+def test_the_plain_recipe_only_crops() -> None:
+    assert recipe(30, 64, 1e-3, plain=False) == FinetuneConfig(epochs=30, warmup=2)
+    plain = recipe(30, 64, 0.01, plain=True)
+    assert (plain.base_lr, plain.augment, plain.mixup, plain.cutmix) == (0.01, "none", 0, 0)
+    assert (plain.erase, plain.drop_path, plain.smoothing) == (0, 0, 0.1)
+    assert recipe_name(plain) == "plain-30-0.0025-0"
+
+
 @pytest.mark.slow
 def test_fine_tuned_encoders_are_compared(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.save(GMAE(GMAEConfig.preset("nano", image_size=32)), tmp_path / "other" / "model")
     arguments = ["--data", photographs, *SIZES, "--pretrain-batch-size", "16", "--objective", "gmae", "--objective",
                  "c-mae", "--checkpoint", tmp_path / "other" / "model", "--epochs", "1", "--batch-size", "16",
-                 "--seeds", "0,1", "--workers", "0", "--device", "cpu", "--runs", tmp_path / "runs",
-                 "--out", tmp_path / "out"]  # fmt: skip
+                 "--plain", "--lr", "0.01", "--seeds", "0,1", "--workers", "0", "--device", "cpu",
+                 "--runs", tmp_path / "runs", "--out", tmp_path / "out"]  # fmt: skip
     result = call(finetuning, *arguments)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "out" / "finetuning.csv")
