@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
+from gmae_tools.system.png import write_png
 from gmae_tools.system.untrusted import decoding
 
 if TYPE_CHECKING:  # importing torch takes a second, and most of this file does without
@@ -365,7 +366,10 @@ def write_image(path: str | os.PathLike[str], picture: np.ndarray | torch.Tensor
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            Image.fromarray(pixels).save(temporary, quality=95)  # PNG and the like ignore the quality
+            if path.suffix.lower() == ".png":  # six times as fast as Pillow, and up to a quarter larger
+                write_png(temporary, pixels)
+            else:
+                Image.fromarray(pixels).save(temporary, quality=95)  # which only JPEG and WebP have
     except OSError as error:
         raise GmaeToolsError(f"{path}: cannot be written ({one_line(error)})") from None
 

@@ -1,6 +1,6 @@
 """The pictures of the README and of the site, drawn anew: one command for all of them.
 
-- Those of the gallery are what the commands on its page write: a line `<!-- picture: NAME.webp of FILE -->` before a
+- Those of the gallery are what the commands on its page write: a line `<!-- picture: NAME.jpg of FILE -->` before a
   block of `docs/gallery.md` says which file, of the last folder named by `--out`. The commands stand nowhere else.
 - `overview` shows the readouts of one photograph side by side; `cameras` and `order` explain conventions.
 - The page on which one can take a photograph apart is photographed in Chromium; its picture stays as it is where there
@@ -45,10 +45,10 @@ from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.layers import render_layers
 
 GALLERY, CUP = ROOT / "docs" / "gallery.md", ROOT / "docs" / "photos" / "coffee.jpg"
-PICTURE = re.compile(r"^<!-- picture: (\S+\.webp) of (\S+) -->\n+```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PICTURE = re.compile(r"^<!-- picture: (\S+\.jpg) of (\S+) -->\n+```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LARGEST = 150_000  # bytes of a picture
 WIDEST = 1600  # px
-VIEW = "view.webp"  # the only one that needs a browser
+VIEW = "view.jpg"  # the only one that needs a browser
 WINDOW = 1200, 620  # px
 POINTED_AT = 0.576, 0.284  # of the width and the height: the coffee
 PANEL = 240  # px, width of a picture of the overview
@@ -89,9 +89,9 @@ def main(checkpoint: str, out: Path) -> None:
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     model = checkpoints.load(checkpoint)
-    keep(overview(model), out / "overview.webp")
-    keep(cameras(), out / "cameras.webp")
-    keep(order(), out / "order.webp")
+    keep(overview(model), out / "overview.jpg")
+    keep(cameras(), out / "cameras.jpg")
+    keep(order(), out / "order.jpg")
     with working_folder() as work:
         for picture in gallery(GALLERY.read_text(encoding="utf-8")):
             for arguments in picture.commands:
@@ -126,7 +126,7 @@ def keep(picture: Image.Image, path: Path) -> None:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     with atomic_path(path) as temporary:
         for quality in range(90, 30, -5):
-            picture.save(temporary, "webp", quality=quality, method=6)
+            picture.save(temporary, "jpeg", quality=quality, optimize=True, progressive=True)
             if temporary.stat().st_size <= LARGEST:
                 break
     click.echo(path)
@@ -167,7 +167,7 @@ def depth_picture(scene: Scene) -> np.ndarray:
 
 def cameras() -> Image.Image:
     """The same row of Gaussians, one behind the other, as the three kinds of cameras see them."""
-    places = torch.tensor([[-0.5, -0.5, -0.6], [-0.18, -0.12, -0.2], [0.18, 0.22, 0.2], [0.55, 0.58, 0.6]])
+    places = torch.tensor([[-0.5, -0.5, -0.6], [-0.18, -0.12, -0.2], [0.15, 0.22, 0.2], [0.45, 0.58, 0.6]])
     gaussians = balls(places, 0.16)
     figure = Figure(figsize=(10, 2.7), layout="constrained")
     kinds: dict[CameraKind, str] = {
@@ -272,7 +272,7 @@ def photograph_page(page: Path, picture: Path) -> bool:
     """With half of the Gaussians, the figure's outline and one Gaussian pointed at; whether there is a browser."""
     with open_browser() as browser:
         if browser is None:
-            click.echo("no Chromium with chromedriver and selenium: view.webp stays as it is", err=True)
+            click.echo("no Chromium with chromedriver and selenium: view.jpg stays as it is", err=True)
             return False
         from selenium.webdriver import ActionChains
         from selenium.webdriver.common.by import By

@@ -1,20 +1,22 @@
 """How long does a user wait for the first answer? Commands on one photograph, each in a process of its own.
 
 Protocol: the bundled photograph, warm disk, kernels compiled; one thread. In every round each command runs once, in a
-fresh process. A time is the median of its processor seconds (user), which a busy machine changes little; a ratio is the
-median of the ratios to `import torch` in the same round. With `--against` another checkout, such as an older version,
-takes turns with this one.
+fresh process. `seconds` is the median of its wall clock, and means something on a quiet machine alone; `cpu` that of
+its processor seconds (user and system), which a busy machine changes little; `megabytes` the most that one round held;
+`ratio` the median of the ratios of `cpu` to that of `import torch` in the same round. `goal` is for two quiet cores.
+With `--against` another checkout, such as an older version, takes turns with this one.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -26,7 +28,16 @@ PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
 UNIT = "import torch"
 IMPORTS = (UNIT, "import gmae_tools.model")
 COMMANDS = ("layers", "segment", "edges", "view", "density", "export", "reconstruct")
-COLUMNS = {"checkout": None, "what": None, "seconds": 2, "ratio": 2}
+GOALS = {"layers": 2.6, "segment": 2.4, "edges": 4.0, "view": 3.0}  # seconds
+COLUMNS = {"checkout": None, "what": None, "seconds": 2, "goal": 1, "cpu": 2, "megabytes": 0, "ratio": 2}
+
+
+class Cost(NamedTuple):
+    """What one process took: seconds by the clock, seconds of processors, and megabytes at its peak."""
+
+    seconds: float
+    cpu: float
+    megabytes: float
 
 
 @click.command()
@@ -37,35 +48,60 @@ COLUMNS = {"checkout": None, "what": None, "seconds": 2, "ratio": 2}
 def main(against: str | None, commands: tuple[str, ...], rounds: int, out: str) -> None:
     """Time commands on one photograph from a cold process to their files."""
     checkouts = {"this": ROOT} | ({"other": Path(against).resolve()} if against else {})
-    times: dict[tuple[str, str], list[float]] = {}
+    costs: dict[tuple[str, str], list[Cost]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(-1, rounds):  # the first round fills caches, and does not count
             for what in (*IMPORTS, *commands):
                 for name, root in checkouts.items():
                     click.echo(f"round {number + 1} of {rounds}: {what} ({name})", err=True)
-                    seconds = time_once(what, root, Path(folder) / f"{what}-{name}")
+                    cost = run_once(what, root, Path(folder) / f"{what}-{name}")
                     if number >= 0:
-                        times.setdefault((name, what), []).append(seconds)
-    rows = [row(name, what, seconds, times[name, UNIT]) for (name, what), seconds in times.items()]
+                        costs.setdefault((name, what), []).append(cost)
+    rows = [row(name, what, each, costs[name, UNIT]) for (name, what), each in costs.items()]
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary:
         temporary.write_text(format_rows(rows, COLUMNS, "csv"))
     click.echo(format_rows(rows, COLUMNS, "table"), nl=False)
 
 
-def row(checkout: str, what: str, seconds: list[float], unit: list[float]) -> Row:
-    """A line of the table, from the times of a command and those of the unit in the same rounds."""
-    ratio = statistics.median(a / b for a, b in zip(seconds, unit, strict=True))
-    return {"checkout": checkout, "what": what, "seconds": statistics.median(seconds), "ratio": ratio}
+def row(checkout: str, what: str, costs: list[Cost], unit: list[Cost]) -> Row:
+    """A line of the table, from the costs of a command and those of the unit in the same rounds."""
+    return {
+        "checkout": checkout,
+        "what": what,
+        "seconds": statistics.median(cost.seconds for cost in costs),
+        "goal": GOALS.get(what),
+        "cpu": statistics.median(cost.cpu for cost in costs),
+        "megabytes": max(cost.megabytes for cost in costs),
+        "ratio": statistics.median(a.cpu / b.cpu for a, b in zip(costs, unit, strict=True)),
+    }
 
 
-def time_once(what: str, root: Path, out: Path) -> float:
-    """Processor seconds (user) of a statement, or of a command on the photograph, in a process of its own."""
+def run_once(what: str, root: Path, out: Path) -> Cost:
+    """The cost of a statement, or of a command on the photograph, in a process of its own."""
     arguments = ["-c", what] if what in IMPORTS else ["-m", "gmae_tools", what, str(PHOTO), "-o", str(out)]
+    return cost_of(arguments, root, out.parent)
+
+
+def cost_of(arguments: list[str], root: Path, folder: Path) -> Cost:
+    """The cost of Python with these arguments, the package of a checkout, and one thread.
+
+    Raises:
+        RuntimeError: it fails; the message is what it said.
+    """
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    subprocess.run([sys.executable, *arguments], env=environment, cwd=out.parent, capture_output=True, check=True)
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    with tempfile.TemporaryFile("w+") as said:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *arguments], env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=said
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(said.read())
+    return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)
 
 
 if __name__ == "__main__":

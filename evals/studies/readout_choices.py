@@ -28,7 +28,7 @@ from gmae_tools.benchmarks.figure_methods import centre_prior
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.datasets.saliency import Saliency, read_mask
 from gmae_tools.images import read_image
-from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryScores, count_boundaries
+from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryResult, BoundaryScores, count_boundaries
 from gmae_tools.metrics.regions import RegionScores
 from gmae_tools.model import GMAE
 from gmae_tools.report.tables import Row, format_rows
@@ -130,7 +130,7 @@ def edge_rows(model: GMAE, data: BSDS500, groups: list[str], every: int, thresho
             levels = np.rint(detect(views).clip(0, 1) * 255) / 255  # as they are written
             score.add(path.stem, count_boundaries(levels, truths, protocol))
         click.echo(path.stem, err=True)
-    first = {}
+    first: dict[str, BoundaryResult] = {}
     for (group, name, _), score in zip(choices, scores, strict=True):
         result = score.compute()
         difference, deviation = ods_difference(result, first.setdefault(group, result))
@@ -150,6 +150,10 @@ def blurred(scene: Scene, sigma: float) -> Array:
     return calibrate((smooth - smooth.min()) / max(1e-6, float(np.ptp(smooth))))
 
 
+def tilted(scene: Scene, *, weight: float, sigma: float) -> Array:
+    return calibrate(near_and_central(nearness(scene), weight=weight, sigma=sigma))
+
+
 def depth_alone() -> Iterator[tuple[str, FigureChoice]]:
     yield "centre prior", lambda scene: centre_prior(np.zeros((scene.height, scene.width, 3), np.uint8))
     for sigma in (0.0, 0.02, 0.04, 0.08):
@@ -158,10 +162,7 @@ def depth_alone() -> Iterator[tuple[str, FigureChoice]]:
         (NEAR_WEIGHT, NEAR_SIGMA), (0.15, NEAR_SIGMA), (0.25, NEAR_SIGMA), (0.5, NEAR_SIGMA), (1.0, NEAR_SIGMA),
         (NEAR_WEIGHT, 0.0), (NEAR_WEIGHT, 0.02), (NEAR_WEIGHT, 0.06),
     ):  # fmt: skip
-        yield (
-            f"the middle times exp({weight:g} nearness), blur {sigma:g}",
-            lambda scene, w=weight, s=sigma: calibrate(near_and_central(nearness(scene), weight=w, sigma=s)),
-        )
+        yield f"the middle times exp({weight:g} nearness), blur {sigma:g}", partial(tilted, weight=weight, sigma=sigma)
 
 
 def grouped(scene: Scene, *, rounds: int, sigma: float = figure_ground.MODEL_SIGMA, tilt: float = 0.0) -> Array:
@@ -221,7 +222,7 @@ def figure_rows(model: GMAE, data: Saliency, groups: list[str], every: int) -> I
         yield blank(group, name) | figures | {"difference": float(gain.mean()), "deviation": within}
 
 
-def blank(group: str, name: str) -> Row:
+def blank(group: str, name: str) -> dict[str, str | int | float | None]:
     return {**dict.fromkeys(COLUMNS), "group": group, "choice": name}
 
 

@@ -152,7 +152,7 @@ class RunOptions:
     """How a benchmark is run; its results do not depend on it.
 
     Attributes:
-        jobs: photographs that are worked on at a time, by default one a core.
+        jobs: photographs that are worked on at a time, by default one a core; by anyone's function, one.
         every: only every Nth photograph is taken.
         overwrite: whether maps of other settings are removed instead of refused.
         max_pixels: pixels of a photograph above which it is refused; see `read_image`.
@@ -214,8 +214,9 @@ def predict(methods: Mapping[Path, Method], photos: Sequence[Path], options: Run
         (folder / MAPS).mkdir(exist_ok=True)
     own = share(photos)
     one = partial(predict_photo, methods, max_pixels=options.max_pixels, watch=options.watch)
-    jobs = min(options.jobs or cores(), len(own))
-    with torch_threads(len(photos)), closing(in_threads(one, own, jobs)) as done:
+    alone = any(method.function for method in methods.values())  # anyone's need not bear several threads
+    jobs = 1 if alone else min(options.jobs or cores(), len(own))
+    with torch_threads(1 if alone else len(photos)), closing(in_threads(one, own, jobs)) as done:
         for outcome in options.progress(done, len(own), "maps"):
             outcome.result()
     wait()

@@ -208,7 +208,7 @@ def segment_one(
             shown["cut-out"] = pictures["cutout"]
         else:
             pictures[f"probability-{method.name}"] = grey
-            shown[f"by {method.name} alone"] = overlay(photo, mask, box)
+            shown[f"by {method.name}"] = overlay(photo, mask, box)
         records.append(
             {
                 "image": str(path),

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-STRIP_PIXELS = 1 << 14  # of a strip of rows, which then stays in the cache: large pictures take a quarter of the time
-STRIP_MIN_ROWS = 16  # of a strip; strips of SSIM overlap by 6 rows
+STRIP_PIXELS = 1 << 14  # of a strip of rows, which then stays in the cache
 SSIM_WINDOW = 7  # px; as C1 and C2 the default of skimage and of Wang et al. (2004) at data range 1
 C1 = 0.01**2
 C2 = 0.03**2
+_SSIM_PIXELS = 1 << 18  # of a strip of SSIM; strips overlap by 6 rows
+_LEVELS = 255.0  # the peak of 8-bit pictures
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -25,7 +26,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """
     _check(a, b)
     squares = 0.0
-    for rows in _strips(a.shape[0], a.shape[1]):
+    for rows in _strips(a.shape[0], a.shape[1], STRIP_PIXELS):
         difference = a[rows].astype(np.float64) - b[rows]
         squares += float(np.vdot(difference, difference))
     return math.inf if squares == 0.0 else -10.0 * math.log10(squares / a.size)
@@ -49,11 +50,11 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     window = _window_side(height, width)
     if window < 3:
         return math.nan
-    total: float = 0.0
-    for rows in _strips(height - window + 1, width):
-        overlapping = slice(rows.start, rows.stop + window - 1)
-        total += float(_ssim_map(a[overlapping], b[overlapping], window).sum())
     windows = (height - window + 1) * (width - window + 1) * math.prod(a.shape[2:])
+    total = 0.0
+    for rows in _strips(height - window + 1, width, _SSIM_PIXELS):
+        overlapping = slice(rows.start, rows.stop + window - 1)
+        total += _similarity_sum(a[overlapping], b[overlapping], window, 1.0)
     return total / windows
 
 
@@ -70,26 +71,26 @@ class StreamingSimilarity:
         self._window = _window_side(height, width)
         self._tail: tuple[np.ndarray, np.ndarray] | None = None  # last rows, in which windows of the next strip begin
         self._squares, self._samples = 0.0, 0
-        self._ssim, self._window_rows = 0.0, 0
+        self._ssim, self._windows = 0.0, 0
 
     def update(self, a: np.ndarray, b: np.ndarray) -> None:
         """Add the next rows of both pictures, uint8 `[h, W, 3]`; the first strip has at least 7 rows or all rows."""
-        pair = tuple(rows.astype(np.float32) / np.float32(255) for rows in (a, b))
-        self._squares += 10 ** (-psnr(*pair) / 10) * a.size
+        difference = np.subtract(a, b, dtype=np.float32).ravel()
+        self._squares += float(np.vdot(difference, difference.astype(np.float64))) / _LEVELS**2
         self._samples += a.size
-        if self._window < 3:  # SSIM is NaN
+        if self._window < 3:  # no structure to compare
             return
         if self._tail is not None:
-            pair = tuple(np.concatenate(both) for both in zip(self._tail, pair, strict=True))
-        rows = len(pair[0]) - self._window + 1
-        self._ssim += ssim(*pair) * rows
-        self._window_rows += rows
-        self._tail = (pair[0][rows:], pair[1][rows:])
+            a, b = (np.concatenate(both) for both in zip(self._tail, (a, b), strict=True))
+        rows = len(a) - self._window + 1
+        self._ssim += _similarity_sum(a, b, self._window, _LEVELS)
+        self._windows += rows * (a.shape[1] - self._window + 1) * a.shape[2]
+        self._tail = (a[rows:], b[rows:])
 
     def compute(self) -> tuple[float, float]:
         """PSNR in dB (`inf` for equal pictures) and SSIM (NaN if a side is shorter than 3 px)."""
         peak_ratio = math.inf if self._squares == 0 else -10 * math.log10(self._squares / self._samples)
-        return peak_ratio, self._ssim / self._window_rows if self._window_rows else math.nan
+        return peak_ratio, self._ssim / self._windows if self._windows else math.nan
 
 
 def _window_side(height: int, width: int) -> int:
@@ -98,36 +99,20 @@ def _window_side(height: int, width: int) -> int:
     return side - 1 + side % 2
 
 
-def _ssim_map(a: np.ndarray, b: np.ndarray, window: int) -> np.ndarray:
-    """SSIM of every window, `[H - window + 1, W - window + 1, ...]` (Wang et al. 2004, eq. 13)."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    mean_a, mean_b = _window_means(a, window), _window_means(b, window)
-    squares_of_means, product_of_means = mean_a**2 + mean_b**2, mean_a * mean_b
-    unbiased = window**2 / (window**2 - 1)  # sample rather than population (co)variances
-    variances = unbiased * (_window_means(a * a + b * b, window) - squares_of_means)
-    covariance = unbiased * (_window_means(a * b, window) - product_of_means)
-    luminance = (2 * product_of_means + C1) / (squares_of_means + C1)
-    contrast_and_structure = (2 * covariance + C2) / (variances + C2)
-    similarity: np.ndarray = luminance * contrast_and_structure
-    return similarity
+def _similarity_sum(a: np.ndarray, b: np.ndarray, window: int, peak: float) -> float:
+    """Sum of SSIM over all windows that fit, of pictures in [0, peak]."""
+    from gmae_tools.metrics.windows import similarity_sum  # needs numba, without which much else works
+
+    if a.dtype == np.float16 or b.dtype == np.float16:  # which kernels do not take
+        a, b = a.astype(np.float32), b.astype(np.float32)
+    first, second = (np.ascontiguousarray(picture).reshape(len(picture), -1) for picture in (a, b))
+    channels = math.prod(a.shape[2:])
+    return float(similarity_sum(first, second, channels, window, C1 * peak**2, C2 * peak**2))
 
 
-def _window_means(x: np.ndarray, window: int) -> np.ndarray:
-    """Means over all windows, `[H - window + 1, W - window + 1, ...]`, of `x` `[H, W, ...]`."""
-    height, width = x.shape[0] - window + 1, x.shape[1] - window + 1
-    columns = x[:height].copy()
-    for shift in range(1, window):
-        columns += x[shift : shift + height]
-    sums = columns[:, :width].copy()
-    for shift in range(1, window):
-        sums += columns[:, shift : shift + width]
-    sums /= window**2
-    return sums
-
-
-def _strips(height: int, width: int) -> Iterator[slice]:
-    """Slices of rows that cover `height` rows of `width` pixels, each of about `STRIP_PIXELS`."""
-    rows = max(STRIP_MIN_ROWS, STRIP_PIXELS // width)
+def _strips(height: int, width: int, pixels: int) -> Iterator[slice]:
+    """Slices of rows that cover `height` rows of `width` pixels, each of about `pixels`."""
+    rows = max(1, pixels // width)
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 

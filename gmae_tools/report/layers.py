@@ -128,12 +128,14 @@ def write_layers(
         scene.resized(*_panel_size(scene.height, scene.width)), ks, request.layers, backend=request.backend
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    threads = torch.get_num_threads()
+    with ExitStack() as files, ThreadPoolExecutor(threads) as pool:
         output = _Output(files, scene, request, folder, depth_range(*_depth_and_alpha(small)))
         strips = layer_strips(scene, ks, request.layers, backend=request.backend)
         for rows, strip in progress(strips):
-            for done in [pool.submit(job) for job in output.jobs(rows, strip)]:
-                done.result()
+            jobs = output.jobs(rows, strip)
+            for _ in pool.map(_call, jobs) if threads > 1 else map(_call, jobs):
+                pass
         scores = dict(zip(request.ks, output.scores.compute(), strict=True))
         table: list[Row] = [{"image": image, "k": int(k) if k.isdigit() else k, **vars(s)} for k, s in scores.items()]
         if before is not None:
@@ -191,6 +193,10 @@ class _Output:
         files = zip([*self.pictures, self.depth], [*visible[0], *visible[1], depth], strict=True)
         writing = [partial(file.write, picture) for file, picture in files]
         return [*writing, *self.scores.jobs(rows, firsts, strip.first_alphas)]
+
+
+def _call(job: Callable[[], None]) -> None:
+    job()
 
 
 def straight_alpha(images: Tensor, alphas: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""PNG files written strip by strip, so that a picture of any size needs the memory of a few rows."""
+"""PNG files written fast, and strip by strip if need be, so that any picture needs the memory of a few rows."""
 
 from __future__ import annotations
 
@@ -60,4 +60,13 @@ def png_writer(path: str | os.PathLike[str], height: int, width: int, channels: 
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         writer = PngWriter(file, height, width, channels)
         yield writer
+        writer.finish()
+
+
+def write_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Write a whole picture, uint8 `[H, W]`, `[H, W, 3]` or `[H, W, 4]`, into a file that need not appear at once."""
+    height, width, channels = (*picture.shape, 1)[:3]
+    with open(path, "wb") as file:
+        writer = PngWriter(file, height, width, channels)
+        writer.write(picture)
         writer.finish()

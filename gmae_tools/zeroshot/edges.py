@@ -52,7 +52,8 @@ RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
 
 _STRETCH_HALF = 0.25  # strength of a crest that stretching makes 0.625
 _REACH = 2  # px between the crests and the contours of one map, at most
-_STRIP_NUMBERS = 1 << 25  # floats in the pictures of all groups of a strip, 128 MB
+_STRIP_NUMBERS = 1 << 21  # floats in the pictures of all groups of a strip, 8 MB: four times as fast as 128 MB
+_TILE = 16  # px; strips begin at rows of the renderer's tiles
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _groups(scene: Scene, layers: int, backend: Backend) -> Iterator[tuple[Tenso
     height, width, splats = scene.height, scene.width, scene.splats()
     order = torch.argsort(splats.depths[0], stable=True)
     splats = Splats(*(getattr(splats, field.name)[:, order] for field in fields(Splats)))
-    rows = max(16, _STRIP_NUMBERS // (4 * layers * width))
+    rows = max(_TILE, _STRIP_NUMBERS // (4 * layers * width) // _TILE * _TILE)
     for part, strip, (sizes,) in strips(splats, height, rows, layer_sizes(scene.k, layers)):
         groups = rasterize_groups(strip, part.stop - part.start, width, sizes, backend=backend)
         yield groups.images[0], groups.alphas[0]

@@ -23,7 +23,7 @@ from gmae_tools.zeroshot.strips import strips
 if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
-STRIP_PIXELS = 1 << 18  # a strip's pictures take about 60 MB with six prefixes and eight layers
+STRIP_PIXELS = 1 << 16  # a strip's pictures take about 15 MB with six prefixes and eight layers; more is slower
 STRIP_ROWS = 16  # strips begin at rows of the renderer's tiles
 
 

@@ -167,7 +167,7 @@ def look(model: GMAE, photo: np.ndarray, looks: Looks, *, backend: Backend = "au
         photo: uint8 RGB `[H, W, 3]`.
         looks: scales and mirroring to average over, and refinement.
         backend: of `splatting.rasterize`, while Gaussians are refined and when they are read out.
-        watch: called with the places of all views, before they are refined.
+        watch: called with the places of all views, one after the other before each is refined.
     """
     height, width = photo.shape[:2]
     places = [
@@ -178,9 +178,10 @@ def look(model: GMAE, photo: np.ndarray, looks: Looks, *, backend: Backend = "au
         for mirrored in (False, True)[: 1 + looks.flip]
     ]
     scenes = predict_scenes(model, [_tile(photo, place) for place in places])
-    if looks.refine:
-        options = RefineOptions(backend=backend)
-        scenes = [refine_scene(scenes[number], looks.refine, options) for number, _ in enumerate(watch(places))]
+    options = RefineOptions(backend=backend)
+    for number, _ in enumerate(watch(places)):
+        if looks.refine:
+            scenes[number] = refine_scene(scenes[number], looks.refine, options)
     return Views(tuple(View(*each, scene) for each, scene in zip(places, scenes, strict=True)), height, width, backend)
 
 

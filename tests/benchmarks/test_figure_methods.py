@@ -117,7 +117,7 @@ def test_methods_of_one_model_share_its_predictions(checkpoint: Path) -> None:
     photo, _ = disk()
     source = ModelSource(str(checkpoint))
     calls: list[int] = []
-    source.model.register_forward_hook(lambda *_: calls.append(1))
+    source.model.register_forward_hook(lambda _, inputs, __: calls.extend([1] * len(inputs[0])))  # one a tile
     grouped, depth = maps([RegionMethod(method, source, Looks((1, 2), flip=True)) for method in METHODS], photo)
     assert len(calls) == 10
     assert all(probability.shape == SHAPE and np.ptp(probability) > 0.2 for probability in (grouped, depth))

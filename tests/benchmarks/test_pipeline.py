@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from gmae_tools.benchmarks.predictions import MAPS, weights_of
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.system.files import file_sha256
-from gmae_tools.zeroshot.views import Looks, Place
+from gmae_tools.zeroshot.views import Looks
 
 
 @pytest.fixture
@@ -127,14 +126,10 @@ def test_methods_share_what_the_model_sees(checkpoint: Path) -> None:
     source, photo = ModelSource(str(checkpoint)), np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     looks = (Looks((1,)), Looks((2,), flip=True), Looks((1, 2)), Looks((1,), refine=1))
     methods = [EdgeMethod.named("regions", source, each) for each in looks]
-    places: list[Place] = []
-
-    def watch(some: Sequence[Place]) -> Sequence[Place]:
-        places.extend(some)
-        return some
-
-    together = list(maps([*methods, EdgeMethod("sobel")], photo, watch))
-    assert len(set(map(str, places[:10]))) == 10 and len(places) == 11, "1 + 2 x 2 tiles, mirrored too; one refined"
+    tiles: list[bytes] = []
+    source.model.register_forward_hook(lambda _, inputs, __: tiles.extend(each.numpy().tobytes() for each in inputs[0]))
+    together = list(maps([*methods, EdgeMethod("sobel")], photo))
+    assert len(tiles) == 11 and len(set(tiles)) == 10, "1 + 2 x 2 tiles, mirrored too; the whole again to be refined"
     np.testing.assert_array_equal(together.pop(), EdgeMethod("sobel").of_photo(photo))
     for method, shared in zip(methods, together, strict=True):
         np.testing.assert_array_equal(shared, next(maps([method], photo)))

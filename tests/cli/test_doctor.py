@@ -26,7 +26,15 @@ def test_all_is_well_here() -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[-1].startswith("by default: gmae-tiny on ") and lines[-1].endswith(": works")
-    for expected in ("torch ", "numba ", "gsplat ", "cpu ", "dense ", "compiled CPU kernels", "checkpoints: gmae-tiny"):
+    for expected in (
+        "torch ",
+        "numba ",
+        "gsplat ",
+        "cpu ",
+        "dense ",
+        "compiled CPU kernels",
+        "checkpoints: gmae-nano, gmae-tiny",
+    ):
         assert any(line.startswith(expected) for line in lines), expected
     assert f"torch          {torch.__version__}" in lines
     assert sum(line.endswith("as the reference") for line in lines) >= 1

@@ -26,7 +26,6 @@ from gmae_tools.report import contact_sheet
 from gmae_tools.report.edges import ink
 from gmae_tools.splatting import Renderer, choose_backend
 from gmae_tools.zeroshot.names import EDGE_READOUTS
-from gmae_tools.zeroshot.views import Looks, Views, look
 from tests.launches import launch
 
 SHAPE = (48, 64)
@@ -89,24 +88,22 @@ def test_without_ground_truth_and_with_several_readouts(checkpoint: Path, tmp_pa
     assert sorted(path.name for path in (tmp_path / "out" / "photo").iterdir()) == ["combined.png", "soft-canny.png"]
 
 
-def test_layers_are_of_one_look_and_closed_regions_of_tiles(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_layers_are_of_one_look_and_closed_regions_of_tiles(checkpoint: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)).save(photo)
-    looks: list[tuple[int, ...]] = []
 
-    def count(model: object, photo: object, wanted: Looks, **options: object) -> Views:
-        looks.append(wanted.scales)
-        return look(model, photo, wanted, **options)  # type: ignore[arg-type]
+    def run(folder: str, *options: str) -> dict[str, bytes]:
+        out = tmp_path / folder
+        common = (photo, "-o", out, "--layers", "8", "--checkpoint", checkpoint)
+        assert edges(*common, *options).exit_code == 0
+        return {path.name: path.read_bytes() for path in (out / "photo").iterdir()}
 
-    monkeypatch.setattr(pipeline, "look", count)
-    common = (photo, "-o", tmp_path / "out", "--layers", "8", "--checkpoint", checkpoint)
-    assert edges(*common).exit_code == 0
-    assert sorted(path.name for path in (tmp_path / "out" / "photo").iterdir()) == ["closed-regions.png", "l8.png"]
-    assert looks == [(1,), (3, 4)]
-    assert edges(*common, "--readout", "layers", "--scales", "2").exit_code == 0
-    assert looks[2:] == [(2,)]
+    found = run("both")
+    assert sorted(found) == ["closed-regions.png", "l8.png"]
+    layers, regions = ("--readout", "layers", "--scales"), ("--readout", "closed-regions", "--scales")
+    assert found["l8.png"] == run("layers", *layers, "1")["l8.png"] != run("tiled", *layers, "2")["l8.png"]
+    expected, other = run("regions", *regions, "3,4"), run("whole", *regions, "1")
+    assert found["closed-regions.png"] == expected["closed-regions.png"] != other["closed-regions.png"]
 
 
 @pytest.mark.parametrize("readout", EDGE_READOUTS)

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from evals import readme_table
 from evals.common import RESULTS
-from evals.quoted import TABLES, summary
+from evals.quoted import EDGES, FIGURES, TABLES, summary
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.zeroshot.names import EDGE_READOUTS, FOREGROUND_METHODS
 
 
 def test_readme_has_the_table_that_the_script_makes(repository: Path) -> None:
@@ -50,6 +51,16 @@ def test_the_script_follows_the_results(tmp_path: Path) -> None:
     text = readme.read_text(encoding="utf-8")
     assert "**31.4 dB**" in text and "OF BEFORE" not in text
     assert text.startswith("# Title\n\n<!-- results -->\n\n|") and text.endswith("|\n\n<!-- /results -->\n\nThe end.\n")
+
+
+def test_every_readout_has_a_label_and_stands_in_its_guide(repository: Path) -> None:
+    for names, labels, guide in (
+        (EDGE_READOUTS, EDGES, "edges"),
+        (FOREGROUND_METHODS, FIGURES, "figure-and-ground"),
+    ):
+        assert set(names) <= set(labels)
+        text = (repository / "docs" / f"{guide}.md").read_text(encoding="utf-8")
+        assert [name for name in names if f"`{name}`" not in text and f"--method {name}`" not in text] == []
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -29,8 +29,7 @@ def pair(height: int, width: int, *channels: int, seed: int = 0, noise: float = 
 def test_as_scikit_image(
     monkeypatch: pytest.MonkeyPatch, strip_rows: int, shape: tuple[int, ...], noise: float
 ) -> None:
-    monkeypatch.setattr(pictures, "STRIP_PIXELS", 1)
-    monkeypatch.setattr(pictures, "STRIP_MIN_ROWS", strip_rows)
+    monkeypatch.setattr(pictures, "STRIP_PIXELS", strip_rows * 60)
     a, b = pair(*shape, noise=noise)
     axis = -1 if a.ndim == 3 else None
     assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-9)

@@ -6,11 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system import processes
@@ -83,6 +87,80 @@ def test_processes_divide_and_exchange_and_a_failure_is_said_once(tmp_path: Path
 
 def test_a_process_that_vanishes_ends_the_others() -> None:
     assert launch(2, vanish) == ["another process of this launch has ended before its work was done", None]
+
+
+# --- threads ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_results_and_exceptions_come_in_the_order_of_the_items(count: int) -> None:
+    def invert(number: int) -> float:
+        time.sleep(0.02 if number == -2 else 0)  # the first ones end last
+        return 1 / number
+
+    with closing(processes.in_threads(invert, range(-2, 3), count)) as outcomes:
+        found = [each.exception() or each.result() for each in outcomes]
+    assert found[:2] == [-0.5, -1.0] and found[3:] == [1.0, 0.5]
+    assert isinstance(found[2], ZeroDivisionError)
+
+
+def test_no_more_than_twice_as_many_are_begun_as_there_are_threads() -> None:
+    begun: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(50):
+            begun.append(number)
+            yield number
+
+    with closing(processes.in_threads(abs, numbers(), 2)) as outcomes:
+        for taken, outcome in enumerate(outcomes):
+            assert outcome.result() == taken
+            assert len(begun) <= taken + 5
+
+
+def test_large_files_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_MOST_AT_ONCE", 10)
+    lock, at_work, most = threading.Lock(), set[int](), [0]
+
+    def weigh(size: int) -> None:
+        with lock:
+            at_work.add(size)
+            most[0] = max(most[0], sum(at_work))
+        time.sleep(0.01)
+        with lock:
+            at_work.remove(size)
+
+    with closing(processes.in_threads(weigh, [6, 5, 4, 30, 3], 4, size=int)) as outcomes:
+        assert len(list(outcomes)) == 5
+    assert most == [30]  # the large one alone, the others ten at most
+
+
+def test_what_is_begun_ends_early_and_the_rest_is_dropped() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        while number:
+            processes.go_on()
+            time.sleep(0.001)
+
+    assert not processes.is_helper()
+    processes.go_on()  # elsewhere it does nothing
+    with closing(processes.in_threads(work, range(20), 2)) as outcomes:
+        next(outcomes).result()
+    assert len(begun) <= 3
+
+
+def test_torchs_threads_are_divided_and_given_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for items, expected in ((1, 4), (2, 2), (3, 1), (40, 1), (0, 4)):
+            with processes.torch_threads(items):
+                assert torch.get_num_threads() == expected
+            assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- processes of one's own ------------------------------------------------------------------------------
