@@ -96,7 +96,7 @@ class Scene:
         Args:
             height, width: in pixels.
             background: RGB in [0, 1] behind the Gaussians.
-            backend: of `splatting.rasterize`.
+            backend: renderer, as for `splatting.rasterize`.
         """
         height, width = self._size(height, width)
         if isinstance(background, str) or not isinstance(background, Sequence) or len(background) != 3:
@@ -118,7 +118,7 @@ class Scene:
             k: numbers of nearest Gaussians to render together, 1..K; by default powers of 2 from 32 to 512
                 (1, 3, 10 and 30 per cent of more than 4,096), and all.
             n: number of equal depth groups to render, each alone, 1..K.
-            backend: of `splatting.rasterize`.
+            backend: renderer, as for `splatting.rasterize`.
 
         Example:
             >>> scene.layers(k=[32, 64], n=8).sheet().save("layers.png")
@@ -137,7 +137,7 @@ class Scene:
         Args:
             readout: one of `zeroshot.names.EDGE_READOUTS`; `layers` is l@N.
             layers: the number N of depth groups of l@N, or several, whose maps are averaged; 16 by default.
-            backend: of `splatting.rasterize`.
+            backend: renderer, as for `splatting.rasterize`.
 
         Example:
             >>> scene.edges("closed-regions").strength.shape
@@ -152,7 +152,7 @@ class Scene:
 
         Args:
             method: one of `zeroshot.names.FOREGROUND_METHODS`.
-            backend: of `splatting.rasterize`.
+            backend: renderer, as for `splatting.rasterize`.
         """
         from gmae_tools import results
 
@@ -177,7 +177,7 @@ class Scene:
         Args:
             steps: how many at most.
             progress: called after each step with the steps done and the best PSNR so far in dB.
-            backend: of `splatting.rasterize`.
+            backend: renderer, as for `splatting.rasterize`.
 
         Raises:
             GmaeToolsError: the scene has no photograph.

@@ -29,7 +29,7 @@ def simplify(scene: Scene, count: int, *, backend: Backend = "auto") -> Scene:
 
     Args:
         count: 1 or more.
-        backend: of `splatting.rasterize`.
+        backend: renderer, as for `splatting.rasterize`.
 
     Returns:
         The scene itself if it has no more than `count` Gaussians.

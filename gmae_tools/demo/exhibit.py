@@ -48,7 +48,7 @@ class Workshop:
         model: in evaluation mode.
         checkpoint: its name, for captions.
         refine: steps by which a prediction is fitted to its photograph.
-        backend: of `splatting.rasterize`.
+        backend: renderer, as for `splatting.rasterize`.
         max_pixels: pixels of a photograph above which it is refused.
     """
 
