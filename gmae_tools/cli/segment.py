@@ -65,8 +65,8 @@ class MaskOptions:
         "--dataset",
         metavar="NAME|DIR",
         help="Data set that is scored, in place of IMG. With masks: ecssd, pascal-s, duts-te, voc07-seg, voc12-seg, or"
-        " a folder with images/ and masks/. With boxes: voc07, voc12, coco, coco20k. For PASCAL VOC and COCO the name can"
-        " have a split, such as voc12:val.",
+        " a folder with images/ and masks/. With boxes: voc07, voc12, coco, coco20k. For PASCAL VOC and COCO the name"
+        " can have a split, such as voc12:val.",
     ),
     click.option(
         "--split",
