@@ -1,4 +1,4 @@
-"""What callers from a notebook may pass for a number, a size or a path; anything else gets one sentence."""
+"""Check the numbers, sizes and paths that callers pass, and refuse others with an error of one sentence."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from gmae_tools.errors import GmaeToolsError
 
 
 def path_name(given: object, what: str) -> str:
-    """A path as text.
+    """Return a path as text.
 
     Args:
-        what: What it is of, such as `a file of Gaussians`.
+        given: What the caller passed.
+        what: What the path is of, such as `a file of Gaussians`.
 
     Raises:
-        GmaeToolsError: It is none, or empty.
+        GmaeToolsError: It is not a path, or it is empty.
     """
     if not isinstance(given, (str, os.PathLike)) or not isinstance(text := os.fspath(given), str):
         raise GmaeToolsError(f"{type(given).__name__} is no path: give that of {what}")
@@ -27,14 +28,15 @@ def path_name(given: object, what: str) -> str:
 
 
 def whole_number(given: object, what: str, least: int = 1) -> int:
-    """A whole number of Python or NumPy, not a bool.
+    """Return a whole number of Python or NumPy, which is not a bool.
 
     Args:
-        what: What the number is called in the message.
-        least: The least that it may be.
+        given: What the caller passed.
+        what: Name of the number in the message.
+        least: Smallest number that is allowed.
 
     Raises:
-        GmaeToolsError: It is none, or less than `least`.
+        GmaeToolsError: It is not a whole number, or less than `least`.
     """
     try:
         number = operator.index(given)  # type: ignore[arg-type]  # which is what this finds out
@@ -46,17 +48,17 @@ def whole_number(given: object, what: str, least: int = 1) -> int:
 
 
 def whole_numbers(given: object, what: str) -> tuple[int, ...]:
-    """One whole number of 1 or more, or several; arguments and errors as for `whole_number`."""
+    """Return one whole number of 1 or more, or several, as a tuple; arguments and errors as for `whole_number`."""
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         return (whole_number(given, what),)
     return tuple(whole_number(each, what) for each in given)
 
 
 def picture_size(given: object, what: str = "size") -> tuple[int, int]:
-    """Height and width of a picture in pixels.
+    """Return the height and width of a picture in pixels. There is no upper limit.
 
     Raises:
-        GmaeToolsError: They are not two whole numbers of 1 or more. What is too large is for the caller to say.
+        GmaeToolsError: They are not two whole numbers of 1 or more.
     """
     try:
         height, width = (whole_number(each, what) for each in given)  # type: ignore[attr-defined]
@@ -66,10 +68,10 @@ def picture_size(given: object, what: str = "size") -> tuple[int, int]:
 
 
 def positive_number(given: object, what: str) -> float:
-    """A finite number above 0.
+    """Return a finite number above 0.
 
     Raises:
-        GmaeToolsError: It is none.
+        GmaeToolsError: It is not such a number.
     """
     try:
         number = math.nan if isinstance(given, (bool, str)) else float(given)  # type: ignore[arg-type]

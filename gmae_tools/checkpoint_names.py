@@ -1,4 +1,4 @@
-"""What the name of a checkpoint stands for, without importing torch, so that commands refuse a wrong name at once."""
+"""The names of checkpoints. This does not import torch, so that commands refuse a wrong name at once."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pathlib import Path
 
 from gmae_tools.errors import GmaeToolsError
 
-DEFAULT = "gmae-tiny"  # the checkpoint where none is named
+DEFAULT = "gmae-tiny"  # the default checkpoint
 HUB_PREFIX, RANDOM_PREFIX, TIMM_PREFIX = "hf://", "random:", "timm:"
 CONFIG_FILE = "config.json"
-OFFICIAL_SUFFIXES, AUTHORS_SUFFIX = (".pth", ".pt"), ".ckpt"  # of MAE's authors, and of GMAE's
+OFFICIAL_SUFFIXES, AUTHORS_SUFFIX = (".pth", ".pt"), ".ckpt"  # files of the authors of MAE and of GMAE
 FILE_SUFFIXES = (*OFFICIAL_SUFFIXES, AUTHORS_SUFFIX)
 LARGEST_JSON = 1 << 24  # bytes
 _PACKAGE = Path(__file__).parent
-EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # of a wheel, of a clone
+EMBEDDED_ROOTS = (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints")  # in a wheel, in a clone
 
 
 def embedded() -> list[str]:
-    """Names of the checkpoints that come with the package."""
+    """Return the names of the checkpoints that come with the package."""
     return sorted(_embedded())
 
 
 def _embedded() -> dict[str, Path]:
-    # What the package brings along comes before a neighbour of its folder.
+    # A checkpoint in the package has priority over one beside the package's folder.
     files = [file for root in reversed(EMBEDDED_ROOTS) for file in root.glob(f"*/{CONFIG_FILE}")]
     return {file.parent.name: file.parent for file in files}
 
 
 def local_path(name: str | os.PathLike[str]) -> Path:
-    """Where a checkpoint lies that is not on the hub: the folder of an embedded one, or the path that was given.
+    """Return the path of a checkpoint that is not on the hub: the folder of an embedded one, or the given path.
 
     Raises:
-        GmaeToolsError: there is nothing of that name.
+        GmaeToolsError: there is no checkpoint of this name.
     """
     text = os.fspath(name)
     path = _embedded().get(text, Path(os.path.expanduser(text)))
@@ -46,13 +46,13 @@ def local_path(name: str | os.PathLike[str]) -> Path:
 
 
 def check(name: str) -> None:
-    """Make sure that there is a model of this name, as far as can be told without loading it or asking a hub.
+    """Make sure that there is a model of this name, without loading it. Names on a hub are not checked.
 
     Args:
         name: as for `checkpoints.load_any`, `features.load_autoencoder` or `features.open_extractor`.
 
     Raises:
-        GmaeToolsError: there is nothing of that name.
+        GmaeToolsError: there is no model of this name.
     """
     name = name.removeprefix(RANDOM_PREFIX)
     if not name.startswith((HUB_PREFIX, TIMM_PREFIX)):
@@ -60,11 +60,11 @@ def check(name: str) -> None:
 
 
 def number_of_gaussians(name: str) -> int | None:
-    """K of a checkpoint by its configuration alone; None where only loading the model can tell."""
+    """Return K of a checkpoint from its configuration; None if only the loaded model can tell."""
     if name.startswith(HUB_PREFIX):
         return None
     path = local_path(name) / CONFIG_FILE
-    if not path.is_file() or path.stat().st_size > LARGEST_JSON:  # nor a pipe, which might never end
+    if not path.is_file() or path.stat().st_size > LARGEST_JSON:  # a pipe is refused, because it might never end
         return None
     try:
         model = json.loads(path.read_text(encoding="utf-8"))["model"]

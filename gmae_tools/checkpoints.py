@@ -1,15 +1,15 @@
 """Checkpoints: a folder with `config.json` and `model.safetensors`, encoder and decoder together.
 
-`config.json` says which model it is: a GMAE (as it is where nothing is said) or one of those that it is compared with.
+`config.json` says which model it is: a GMAE, which is the default, or one of the models that it is compared with.
 
-Weights may also come in pieces, `model-00001-of-00003.safetensors` and so on, beside `model.safetensors.index.json`,
-which says what is where: the layout of Hugging Face's libraries.
-They are read by safetensors, which runs no code, and are made a model only if names and shapes are those of the
-configuration, and all numbers finite: nothing that a file claims is trusted before.
+Weights may also be in several files, `model-00001-of-00003.safetensors` and so on, with an index
+`model.safetensors.index.json` that names the file of each tensor; this is the layout of Hugging Face's libraries.
+Safetensors reads the weights without running code. They become a model only if their names and shapes are those of the
+configuration and all numbers are finite.
 
-They are named by the name of an embedded one (`gmae-tiny`), by the path of a folder, or as `hf://ORG/NAME[@REVISION]`
-on the Hugging Face hub. A checkpoint of GMAE's authors, or an official one of MAE, is the path of its `.ckpt` or
-`.pth`, of which nothing but tensors and numbers is read.
+The name of a checkpoint is that of an embedded one (`gmae-tiny`), the path of a folder, or `hf://ORG/NAME[@REVISION]`
+on the Hugging Face hub. The name of a checkpoint of GMAE's authors, or of an official one of MAE, is the path of its
+`.ckpt` or `.pth` file, of which only tensors and numbers are read.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ FORMAT = "gmae-tools/1"
 _SHARDS, _SHARD = "model-*-of-*.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, _SHARDS]
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")  # ORG/NAME[@REVISION]
-_HEADER_BYTES = 256  # of a tensor in the header of a safetensors file, at most
+_HEADER_BYTES = 256  # largest entry of a tensor in the header of a safetensors file
 
 Model = TypeVar("Model", bound=Autoencoder)
 
-# By the name under which `config.json` has them.
+# The classes of models by their names in `config.json`.
 _ARCHITECTURES: dict[str, tuple[type[Autoencoder], type[AutoencoderConfig]]] = {
     "gmae": (GMAE, GMAEConfig),
     "mae": (MAE, MAEConfig),
@@ -80,7 +80,7 @@ def load(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> GM
     Args:
         name: an embedded checkpoint, a folder, `hf://ORG/NAME[@REVISION]` (downloaded once, then cached), or a file of
             the authors' code, `*.ckpt`.
-        device: for it; `auto` is a GPU where there is one.
+        device: device of the model; `auto` is a GPU if there is one, else the CPU.
 
     Raises:
         GmaeToolsError: there is no such checkpoint, it cannot be fetched, it is damaged, or it is of another model; or
@@ -98,9 +98,10 @@ def load_any(name: str | os.PathLike[str], device: str | torch.device = "cpu") -
 
     Args:
         name: as for `load`, or the path of an official MAE checkpoint, `*.pth`.
+        device: as for `load`.
 
     Raises:
-        GmaeToolsError: as for `load`, but no model is refused.
+        GmaeToolsError: as for `load`, but other models are not refused.
     """
     name, where = path_name(name, "a checkpoint, or its name"), resolve_device(device)
     if (path := file_of_others(name)) is not None:
@@ -109,7 +110,7 @@ def load_any(name: str | os.PathLike[str], device: str | torch.device = "cpu") -
 
 
 def file_of_others(name: str | os.PathLike[str]) -> Path | None:
-    """The path that a name stands for, if it is that of a single file of another program."""
+    """Return the path that a name stands for if it is a single file of another program, else None."""
     path = Path(os.path.expanduser(name))
     return path if path.name.endswith(FILE_SUFFIXES) and not path.is_dir() else None
 
@@ -119,7 +120,7 @@ def _architecture(model: Autoencoder) -> str:
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """The folder of a checkpoint, fetched from the hub if need be; arguments and errors as for `load`."""
+    """Return the folder of a checkpoint, which may be fetched from the hub; arguments and errors as for `load`."""
     text = os.fspath(name)
     if text.startswith(HUB_PREFIX):
         return fetch(text.removeprefix(HUB_PREFIX))
@@ -130,15 +131,15 @@ def find(name: str | os.PathLike[str]) -> Path:
 
 
 def is_local(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is of an embedded checkpoint, a folder or a file, and not of a repository."""
+    """Return whether a name is that of an embedded checkpoint, a folder or a file, and not of a repository."""
     text = os.fspath(name)
     return text in embedded() or file_of_others(text) is not None or os.path.isdir(os.path.expanduser(text))
 
 
 def push(folder: str | os.PathLike[str], repository: str, *, private: bool = False) -> str:
-    """Upload a checkpoint folder to the hub as `ORG/NAME`; returns its address for `load`.
+    """Upload a checkpoint folder to the hub as `ORG/NAME`, and return its address for `load`.
 
-    A folder without a `README.md` gets a model card there.
+    If the folder has no `README.md`, a model card is uploaded, too.
 
     Raises:
         GmaeToolsError: the folder is no valid checkpoint, or the hub refuses.
@@ -157,10 +158,11 @@ def push(folder: str | os.PathLike[str], repository: str, *, private: bool = Fal
 
 
 def fetch(address: str, **options: Any) -> Path:
-    """The folder of a repository on the hub, `ORG/NAME[@REVISION]`, downloaded unless the cache has it.
+    """Return the folder of a repository on the hub, which is downloaded unless the cache has it.
 
     Args:
-        options: of `huggingface_hub.snapshot_download`, such as `cache_dir`.
+        address: `ORG/NAME[@REVISION]`.
+        options: options of `huggingface_hub.snapshot_download`, such as `cache_dir`.
 
     Raises:
         GmaeToolsError: it cannot be fetched.
@@ -184,24 +186,24 @@ def fetch(address: str, **options: Any) -> Path:
 
 
 def _fetched_revisions(repository: str, cache: str | os.PathLike[str]) -> list[str]:
-    """Names of the revisions of which there is a copy in a cache."""
+    """Return the names of the revisions in a cache."""
     refs = Path(cache) / f"models--{repository.replace('/', '--')}" / "refs"
     return sorted(path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file())
 
 
 @contextmanager
 def hub_errors(problem: str) -> Iterator[None]:
-    """Have whatever goes wrong with the hub end in one line, which begins with `problem`."""
+    """Turn all errors of the hub into a `GmaeToolsError` of one line that begins with `problem`."""
     try:
         yield
     except GmaeToolsError:
         raise
-    except Exception as error:  # of the hub, its client, or the HTTP library below, another from version to version
+    except Exception as error:  # the errors of the hub's client and its HTTP library differ between versions
         raise GmaeToolsError(f"{problem}: {_hub_problem(error)}") from None
 
 
 def _hub_problem(error: Exception) -> str:
-    """Why the hub did not do it, in a few words where the hub itself takes several lines."""
+    """Say in a few words why the hub refused, where its own message takes several lines."""
     if isinstance(error, GatedRepoError):
         return "access must be granted on its page first; then log in with `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
@@ -224,13 +226,15 @@ def save(
     """Write a checkpoint folder.
 
     Args:
-        folder: made if missing; existing files are replaced whole, weights before configuration.
-        half: store weights as float16, half the size; loading turns them back into float32.
-        training: how the weights came to be (recipe, samples, figures), kept in `config.json` under `training`.
-        max_shard_mb: write the weights in pieces of at most so many megabytes (of 1,000,000 bytes).
+        model: the model to save.
+        folder: folder of the checkpoint, made if it is missing. Existing files are replaced whole, the weights before
+            the configuration.
+        half: whether weights are stored as float16, in half the space; loading converts them to float32.
+        training: how the weights were made (recipe, samples, scores), for the entry `training` of `config.json`.
+        max_shard_mb: largest size of a file of weights in megabytes (1,000,000 bytes); None for a single file.
 
     Raises:
-        GmaeToolsError: a single tensor is larger than a piece may be.
+        GmaeToolsError: a single tensor is larger than a file may be.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -252,14 +256,14 @@ def save(
 
 
 def _write_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
-    with atomic_path(path) as temporary:  # `save_file` makes files that nobody else may read
-        temporary.write_bytes(to_bytes(weights, metadata={"format": "pt"}))  # Hugging Face's word for torch
+    with atomic_path(path) as temporary:  # `save_file` makes files that other users cannot read
+        temporary.write_bytes(to_bytes(weights, metadata={"format": "pt"}))  # Hugging Face's name for torch
 
 
 def _write_shards(folder: Path, weights: dict[str, torch.Tensor], limit: int) -> None:
     """Write weights in files of at most `limit` bytes and their index.
 
-    Older shards go first: some of them beside some new ones would be no model at all. Without the index they are none.
+    Older shards and their index are removed first, so that an interruption never leaves a mixture of old and new ones.
     """
     room = limit - _HEADER_BYTES * (len(weights) + 1)
     name, largest = max(weights.items(), key=lambda item: item[1].nbytes)
@@ -285,7 +289,7 @@ def _remove_shards(folder: Path) -> None:
 
 
 def load_folder(folder: str | os.PathLike[str]) -> Autoencoder:
-    """Read a checkpoint folder into the model it is of, in evaluation mode, float32, on the CPU.
+    """Load the model of a checkpoint folder, in evaluation mode, as float32 on the CPU.
 
     Raises:
         GmaeToolsError: a file is missing, damaged, or does not fit the configuration beside it.
@@ -306,7 +310,7 @@ def load_folder(folder: str | os.PathLike[str]) -> Autoencoder:
 
 
 def training_of(name: str | os.PathLike[str]) -> dict[str, Any]:
-    """How the weights of a checkpoint came to be, as `save` was told; nothing where nothing is said.
+    """Return how the weights of a checkpoint were made, as given to `save`; an empty dict if it does not say.
 
     Args:
         name: as for `load_any`.
@@ -325,7 +329,7 @@ def _training(folder: Path) -> dict[str, Any]:
 
 
 def weights_files(folder: Path) -> list[Path]:
-    """The one file of weights, or all pieces that the index names."""
+    """Return the single file of weights, or all files that the index names."""
     whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if os.path.lexists(whole) or not index.exists():
         return [whole]
@@ -348,7 +352,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_config(path: Path) -> tuple[type[Autoencoder], AutoencoderConfig]:
-    """The model that a configuration is of."""
+    """Read the class and the configuration of a model."""
     document = _read_json(path)
     written, architecture, values = document.get("format"), document.get("architecture", "gmae"), document.get("model")
     try:
@@ -360,14 +364,14 @@ def _read_config(path: Path) -> tuple[type[Autoencoder], AutoencoderConfig]:
             raise GmaeToolsError("damaged (no configuration of a model); fetch the checkpoint again")
         model, config = _ARCHITECTURES[architecture]
         return model, config.from_dict(values)
-    except (GmaeToolsError, RecursionError) as error:  # the latter of values too nested to be shown
+    except (GmaeToolsError, RecursionError) as error:  # RecursionError if values are nested too deeply to be printed
         raise GmaeToolsError(f"{path}: {one_line(error)}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """An object of JSON, which both a configuration and an index are."""
+    """Read a JSON file with an object, such as a configuration or an index."""
     try:
-        if not path.is_file():  # nor a pipe, which might never end
+        if not path.is_file():  # a pipe is refused, because it might never end
             raise GmaeToolsError(f"{path}: missing; is this the folder of a checkpoint?")
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError("too large")
@@ -383,7 +387,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def load_file(path: str | os.PathLike[str]) -> Autoencoder:
-    """A model in evaluation mode from a file of GMAE's authors, or an official one of MAE; the weights tell which.
+    """Load a model in evaluation mode from a file of GMAE's authors or of the official MAE; the weights tell which.
 
     Raises:
         GmaeToolsError: the file cannot be read, or holds another model.
@@ -408,10 +412,10 @@ def _load_authors(document: object, path: str | os.PathLike[str]) -> GMAE:
 
 
 def _load_official(document: object, path: str | os.PathLike[str]) -> MAE:
-    """The MAE of an official checkpoint, encoder and decoder.
+    """Load the MAE of an official checkpoint, encoder and decoder.
 
-    Whether its targets were normalised follows from the settings saved beside the weights (`norm_pix_loss`). Without
-    settings they were not, as in the published `mae_visualize_*.pth`.
+    The settings beside the weights say whether the targets were normalised (`norm_pix_loss`). Without settings they
+    were not, as in the published `mae_visualize_*.pth`.
     """
     weights, settings = official_mae.parts(document, path)
     normalised = getattr(settings, "norm_pix_loss", False) is True
@@ -432,14 +436,17 @@ def _build(
     path: Path,
     origins: Mapping[str, Path] | None = None,
 ) -> Model:
-    """The model of a configuration with these weights, in evaluation mode.
+    """Make the model of a configuration with the given weights, in evaluation mode.
 
     Args:
-        path: of the file or the index, for errors.
+        kind: class of the model.
+        config: configuration of the model.
+        weights: all tensors of its state dict.
+        path: path of the file or of the index, for errors.
         origins: the file of each tensor, if there are several.
 
     Raises:
-        GmaeToolsError: the weights are not those of the configuration, all of them, finite.
+        GmaeToolsError: tensors are missing or unknown, or one has a wrong shape or a number that is not finite.
     """
     with torch.device("meta"):  # takes no memory, whatever the configuration claims
         wanted = kind(config).state_dict()  # type: ignore[call-arg]  # each has its own decoder
@@ -458,10 +465,11 @@ def _build(
 
 
 def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """Weights as float32.
+    """Convert weights to float32.
 
     Raises:
-        GmaeToolsError: one is no number, not finite, or beyond float32; the error begins with `name`.
+        GmaeToolsError: they are not floating-point numbers, or one is not finite as float32; the error begins with
+            `name`.
     """
     if not tensor.is_floating_point():
         raise GmaeToolsError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, no floating-point numbers")

@@ -1,4 +1,4 @@
-"""From photographs to the scenes that a model predicts for them."""
+"""Predict the scenes of photographs with a model."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gmae_tools.images import MAX_PIXELS, resize, to_tensor
 from gmae_tools.model import GMAE
 from gmae_tools.photographs import Photograph, is_batch, photograph
 from gmae_tools.scene import Scene
-from gmae_tools.system.devices import has_bf16 as has_bf16  # those who predict ask for them here
+from gmae_tools.system.devices import has_bf16 as has_bf16  # for callers that import both from here
 from gmae_tools.system.devices import resolve_device as resolve_device
 
-_BATCH = 16  # photographs that a model sees at once
+_BATCH = 16  # number of photographs in a batch
 
 
 @torch.inference_mode()
 def _see(model: GMAE, pictures: Sequence[np.ndarray], size: tuple[int, int] | None) -> Gaussians:
-    """Gaussians of pictures that may differ in size, one set each."""
+    """Predict one set of Gaussians for each picture; the pictures may differ in size."""
     height, width = _size(model, size)
     images = torch.cat([to_tensor(resize(picture, height, width)) for picture in pictures])
     gaussians: Gaussians = model(images.to(next(model.parameters()).device))
@@ -36,41 +36,41 @@ def _see(model: GMAE, pictures: Sequence[np.ndarray], size: tuple[int, int] | No
 
 
 def predict_gaussians(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = None) -> Gaussians:
-    """Gaussians of a photograph.
+    """Predict the Gaussians of a photograph.
 
     Args:
-        model: on any device, in evaluation mode.
+        model: a model on any device, in evaluation mode.
         picture: uint8 RGB `[H, W, 3]` of any size and aspect ratio.
-        size: height and width in pixels at which the model sees it, multiples of the patch size. By default the
-            square that the model was trained on, into which the photograph is squeezed: that rebuilds 3:2
-            photographs better than a grid of patches of their own shape (measured by `evals/studies/input_shape.py`).
+        size: height and width in pixels to which the photograph is resized for the model, multiples of the patch size.
+            The default is the square of its training, whatever the aspect ratio: this reconstructs 3:2 photographs
+            better than a grid of patches of their own shape (`evals/studies/input_shape.py` measures it).
 
     Returns:
-        One set `[1, K, ...]` on the model's device, in units of the picture's half width and half height: it can be
-        rendered at any size, the photograph's own first of all.
+        One set `[1, K, ...]` on the device of the model, in units of half the width and half the height of the picture,
+        so that it can be rendered at any size.
     """
     return _see(model, [picture], size)
 
 
 def predict_scene(model: GMAE, photo: np.ndarray, size: tuple[int, int] | None = None) -> Scene:
-    """The scene of a photograph: what `predict_gaussians` says, the model's camera, and the photograph in its own size.
+    """Predict the scene of a photograph: its Gaussians, the camera of the model, and the photograph in its own size.
 
     Args:
-        model, size: of `predict_gaussians`.
+        model, size: as for `predict_gaussians`.
         photo: uint8 RGB `[H, W, 3]`.
     """
     return _scene(model, predict_gaussians(model, photo, size), photo)
 
 
 def predict_scenes(model: GMAE, photos: Sequence[Photograph], size: tuple[int, int] | None = None) -> list[Scene]:
-    """The scenes of photographs of any sizes; the model sees several at once.
+    """Predict the scenes of photographs of any sizes, in batches.
 
     Args:
-        model, size: of `predict_gaussians`.
-        photos: each of them as `photographs.photograph` takes it.
+        model, size: as for `predict_gaussians`.
+        photos: photographs in any form that `photographs.photograph` takes.
 
     Raises:
-        GmaeToolsError: one cannot be read; if there are several, the message says which.
+        GmaeToolsError: a photograph cannot be read; if there are several, the message says which one.
     """
     scenes = []
     for start in range(0, len(photos), _BATCH):
@@ -111,21 +111,21 @@ def predict(
 def predict(
     photos: Any, model: GMAE | str | os.PathLike[str] = DEFAULT, *, size: tuple[int, int] | None = None
 ) -> Scene | list[Scene]:
-    """The scene of a photograph, or those of several.
+    """Predict the scene of a photograph, or the scenes of several photographs.
 
     Args:
-        photos: a photograph as a path, a PIL picture, an array `[H, W, 3]` or a tensor `[3, H, W]`
-            (`photographs.photograph` says which); or several: a list of any of these, which may differ in size, an
+        photos: one photograph, as a path, a PIL picture, an array `[H, W, 3]` or a tensor `[3, H, W]` (see
+            `photographs.photograph` for their types); or several, as a list of these, which may differ in size, an
             array `[B, H, W, 3]`, or a tensor `[B, 3, H, W]`.
-        model: that sees them, in evaluation mode, or the name of a checkpoint, as for `load`. A name loads the model
-            anew each time, so load it once for many calls.
-        size: of `predict_gaussians`.
+        model: a model in evaluation mode, or the name of a checkpoint, as for `load`. A name loads the model in each
+            call, so load it once if there are many calls.
+        size: as for `predict_gaussians`.
 
     Returns:
-        A `Scene` of one photograph, a list of them, in the same order, of several.
+        The `Scene` of one photograph; for several a list of scenes in the same order.
 
     Raises:
-        GmaeToolsError: a photograph cannot be read, or is none; or there is no such checkpoint.
+        GmaeToolsError: a photograph cannot be read or is not a picture, or there is no such checkpoint.
 
     Example:
         >>> predict("photo.jpg")
@@ -143,7 +143,7 @@ def _scene(model: GMAE, gaussians: Gaussians, photo: np.ndarray) -> Scene:
 
 
 def _size(model: GMAE, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width at which the model sees photographs, checked before any is resized."""
+    """Return the height and width of pictures for the model, checked before any photograph is resized."""
     if size is None:
         return model.config.image_size, model.config.image_size
     height, width = picture_size(size)

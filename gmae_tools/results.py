@@ -1,4 +1,4 @@
-"""What the methods of a `Scene` return: arrays, and figures of them that a notebook shows by itself."""
+"""What the methods of a `Scene` return: arrays, with pictures of them that a notebook shows."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
 _SIDE = 264  # px, longest side of a picture on a sheet
-_PAGES = "gmae-tools-page-"  # begins the names of the folders of `show`
-_KEPT = 24 * 60 * 60  # seconds for which they are kept at least
+_PAGES = "gmae-tools-page-"  # prefix of the names of the folders that `show` makes
+_KEPT = 24 * 60 * 60  # seconds for which these folders are kept at least
 
 
 class Shown(ABC):
@@ -50,7 +50,7 @@ class Shown(ABC):
 
     @abstractmethod
     def sheet(self) -> Image.Image:
-        """The result as a picture; `sheet().save("sheet.png")` writes it."""
+        """Return the result as a picture; `sheet().save("sheet.png")` writes it."""
 
     def _repr_html_(self) -> str:
         return _html(self.sheet(), str(self))
@@ -61,10 +61,10 @@ class Layers(Shown):
     """A scene taken apart into depth layers.
 
     Attributes:
-        scene: its Gaussians nearest first.
-        ks: numbers of nearest Gaussians rendered together.
-        pictures: the rendered pictures, in the scene's size.
-        scores: one for each of `ks`, of the pictures on white.
+        scene: the scene, with its Gaussians sorted, the nearest first.
+        ks: numbers of nearest Gaussians that are rendered together.
+        pictures: the rendered pictures, in the size of the scene.
+        scores: the scores of the picture on white for each of `ks`.
     """
 
     scene: Scene
@@ -76,7 +76,7 @@ class Layers(Shown):
         return f"Layers(k={list(self.ks)}, n={len(self.pictures.layers)}, {self.scene.width} x {self.scene.height} px)"
 
     def sheet(self) -> Image.Image:
-        """The contact sheet that `gmae-tools layers` writes."""
+        """Return the contact sheet that `gmae-tools layers` writes."""
         small = self.scene.resized(*panel_size(self.scene.height, self.scene.width, side=_SIDE))
         pictures = render_layers(small, self.ks, len(self.pictures.layers))
         scores = {str(k): score for k, score in zip(self.ks, self.scores, strict=True)}
@@ -97,7 +97,7 @@ def layers(scene: Scene, ks: Sequence[int] | None, count: int, backend: Backend)
 
 
 def _prefixes(count: int) -> list[int]:
-    """Numbers of nearest Gaussians to show by default, besides all."""
+    """Return the default numbers of nearest Gaussians, without the number of all."""
     if count > MANY:
         return [round(count * share / 100) for share in PREFIX_SHARES]
     return [k for k in PREFIXES if k < count]
@@ -109,7 +109,7 @@ class EdgeMap(Shown):
 
     Attributes:
         strength: float32 `[H, W]` in [0, 1], thinned to crests.
-        readout: its name, such as `l@16` or `regions`.
+        readout: name of the readout, such as `l@16` or `regions`.
     """
 
     strength: np.ndarray
@@ -122,7 +122,7 @@ class EdgeMap(Shown):
         return np.array(self.strength, dtype, copy=copy is not False)
 
     def sheet(self) -> Image.Image:
-        """Dark lines on white, in the map's own size."""
+        """Return the edges as dark lines on white, in the size of the map."""
         return Image.fromarray(ink(self.strength, *self.strength.shape))
 
 
@@ -135,11 +135,11 @@ def edges(scene: Scene, readout: str, layers: Sequence[int] | None, backend: Bac
 
 @dataclass(frozen=True, repr=False)
 class Foreground(Shown):
-    """Figure and ground of a scene; `numpy.asarray` gives the mask.
+    """Foreground and background of a scene; `numpy.asarray` gives the mask.
 
     Attributes:
-        scene: that they are of.
-        probability: of foreground, float32 `[H, W]` in [0, 1].
+        scene: the scene.
+        probability: probability of foreground, float32 `[H, W]` in [0, 1].
     """
 
     scene: Scene
@@ -151,16 +151,16 @@ class Foreground(Shown):
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """Where the probability is above 0.5, bool `[H, W]`."""
+        """The foreground, bool `[H, W]`: where the probability is above 0.5."""
         return foreground_mask(self.probability)
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """Boxes of the mask's pieces, largest first, int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open."""
+        """The boxes of the mask's pieces, largest first, int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open."""
         return boxes_module.boxes(self.mask)
 
     def to_supervision(self) -> Detections:
-        """The pieces of the mask as `supervision.Detections`; needs the extra `supervision`."""
+        """Return the pieces of the mask as `supervision.Detections`; this needs the extra `supervision`."""
         from gmae_tools.adapters.supervision import detections
 
         return detections(self.mask, self.probability)
@@ -169,12 +169,12 @@ class Foreground(Shown):
         return np.array(self.mask, dtype, copy=copy is not False)
 
     def sheet(self) -> Image.Image:
-        """The picture with its ground faded, the foreground outlined, and the largest box."""
+        """Return the picture with the background faded, the foreground outlined, and the largest box."""
         return Image.fromarray(overlay(self.scene.picture(), self.mask, self.boxes[0] if len(self.boxes) else None))
 
 
 def foreground(scene: Scene, method: str, backend: Backend) -> Foreground:
-    """Tell figure from ground; `Scene.mask` documents it."""
+    """Tell the foreground from the background; `Scene.mask` documents it."""
     return Foreground(scene, Views.of(scene, backend=backend).foreground(method))
 
 
@@ -183,8 +183,8 @@ class Density(Shown):
     """Where the Gaussians of a scene lie, and how large they are.
 
     Attributes:
-        scene: that they are of.
-        points: what the figures show of each Gaussian.
+        scene: the scene.
+        points: centre, scale and opacity of each Gaussian.
     """
 
     scene: Scene
@@ -195,27 +195,27 @@ class Density(Shown):
 
     @cached_property
     def map(self) -> np.ndarray:
-        """Opacity in each cell of the picture over that of an even spread, `[cells, cells]`."""
+        """The opacity in each cell of the picture, relative to the mean of all cells, `[cells, cells]`."""
         return density_map(self.points)
 
     @cached_property
     def scales(self) -> ScaleByDepth:
-        """Scales within groups of neighbouring depths."""
+        """The scales within groups of neighbouring depths."""
         return scale_by_depth(self.points)
 
     @cached_property
     def summary(self) -> dict[str, float]:
-        """Mean opacity, weighted medians of scale and depth, and their rank correlation."""
+        """The mean opacity, the weighted medians of scale and depth, and their rank correlation."""
         return summary(self.points)
 
     def figures(self) -> tuple[Figure, Figure]:
-        """Matplotlib figures of the centres on the picture and of the scales against depth."""
+        """Return matplotlib figures of the centres on the picture and of the scales against depth."""
         caption = f"K = {self.scene.k:,} Gaussians"
         centres = plot_centres(self.points, self.scene.picture(), caption)
         return centres, plot_scales(self.points, self.scales, caption, dots=True)
 
     def sheet(self) -> Image.Image:
-        """Both figures side by side."""
+        """Return both figures side by side."""
         pictures = [_as_picture(figure) for figure in self.figures()]
         page = Image.new("RGB", (sum(one.width for one in pictures), max(one.height for one in pictures)), "white")
         left = 0
@@ -235,15 +235,15 @@ def show(scene: Scene, backend: Backend) -> Path:
 
 
 def _remove_old_pages() -> None:
-    """Browsers may read a page after the process that wrote it has ended, so that a later one has to remove it."""
+    """Remove old pages. Browsers may read a page after its process has ended, so that a later process removes it."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PAGES}*"):
-        with suppress(OSError):  # of another user, or gone by now
+        with suppress(OSError):  # the folder belongs to another user, or has been removed
             if time.time() - folder.stat().st_mtime > _KEPT:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def scene_html(scene: Scene) -> str:
-    """The rendered picture of a scene, beside the photograph if there is one, as a notebook shows it."""
+    """Return the HTML that a notebook shows: the rendered picture, beside the photograph if there is one."""
     height, width = panel_size(scene.height, scene.width, side=_SIDE)
     small = scene.resized(height, width)
     pictures = [small.photo] if small.photo is not None else []

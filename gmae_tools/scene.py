@@ -1,6 +1,6 @@
-"""`Scene`: Gaussians, and how to look at them. Whatever comes in becomes one; every analysis is a function of it.
+"""`Scene`: Gaussians, the camera that sees them, and the size of the picture. Every analysis is a function of a scene.
 
-The methods are one-line calls into the modules that do the work, imported when they are first called.
+The methods call the modules that do the work, which are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Scene:
     Attributes:
         gaussians: a batch of one, in the units of `camera`.
         camera: the camera through which they are seen.
-        height, width: of the picture in pixels; `render` takes any other size, too.
+        height, width: size of the picture in pixels; `render` also takes other sizes.
         photo: the photograph that they reconstruct, uint8 RGB `[H, W, 3]`; None if there is none.
 
     Raises:
-        GmaeToolsError: there is not exactly one set, the picture has no pixels, or the photograph another shape.
+        GmaeToolsError: there is not exactly one set, the picture has no pixels, or the photograph has another shape.
     """
 
     gaussians: Gaussians
@@ -74,11 +74,11 @@ class Scene:
         return f"Scene({self.k:,} Gaussians, {self.camera.kind} camera, {self.width} x {self.height} px{photo})"
 
     def splats(self, height: int | None = None, width: int | None = None) -> Splats:
-        """The Gaussians projected onto the picture, of `height` x `width` pixels instead of its own if given."""
+        """Project the Gaussians onto the picture, in the scene's own size unless `height` or `width` is given."""
         return project(self.gaussians, self.camera, *self._size(height, width))
 
     def resized(self, height: int, width: int) -> Scene:
-        """The same view as a picture of another size in pixels, the photograph made smaller or larger with it."""
+        """Return the same view with another size of the picture in pixels, and the photograph resized to it."""
         height, width = self._size(height, width)
         photo = None if self.photo is None else resize(self.photo, height, width)
         return replace(self, height=height, width=width, photo=photo)
@@ -91,12 +91,12 @@ class Scene:
         background: tuple[float, float, float] = (1.0, 1.0, 1.0),
         backend: Backend = "auto",
     ) -> Tensor:
-        """The picture, RGB `[1, 3, H, W]`, in the scene's own size unless another is given; differentiable.
+        """Render the picture, differentiably, in the scene's own size unless another is given.
 
         Args:
-            height, width: in pixels.
+            height, width: size of the picture in pixels.
             background: RGB in [0, 1] behind the Gaussians.
-            backend: of `splatting.rasterize`.
+            backend: renderer, as for `splatting.rasterize`.
         """
         height, width = self._size(height, width)
         if isinstance(background, str) or not isinstance(background, Sequence) or len(background) != 3:
@@ -105,7 +105,7 @@ class Scene:
         return rasterize(self.splats(height, width), height, width, background=color, backend=backend).image
 
     def picture(self, *, backend: Backend = "auto") -> np.ndarray:
-        """The photograph, or the rendered picture on white if there is none, uint8 RGB `[H, W, 3]`."""
+        """Return the photograph, or the rendered picture on white if there is none, uint8 RGB `[H, W, 3]`."""
         if self.photo is not None:
             return self.photo
         rendered = self.render(backend=backend)[0].detach().movedim(0, -1).clamp(0, 1)
@@ -115,10 +115,10 @@ class Scene:
         """Take the scene apart into depth layers.
 
         Args:
-            k: numbers of nearest Gaussians to render together, 1..K; by default powers of 2 from 32 to 512
-                (1, 3, 10 and 30 per cent of more than 4,096), and all.
-            n: number of equal depth groups to render, each alone, 1..K.
-            backend: of `splatting.rasterize`.
+            k: numbers of nearest Gaussians to render together, 1 to K. The default is the powers of 2 from 32 to 512,
+                or 1, 3, 10 and 30 per cent if there are more than 4,096 Gaussians, and all Gaussians.
+            n: number of equal depth groups, each rendered alone, 1 to K.
+            backend: renderer, as for `splatting.rasterize`.
 
         Example:
             >>> scene.layers(k=[32, 64], n=8).sheet().save("layers.png")
@@ -137,7 +137,7 @@ class Scene:
         Args:
             readout: one of `zeroshot.names.EDGE_READOUTS`; `layers` is l@N.
             layers: the number N of depth groups of l@N, or several, whose maps are averaged; 16 by default.
-            backend: of `splatting.rasterize`.
+            backend: renderer, as for `splatting.rasterize`.
 
         Example:
             >>> scene.edges("closed-regions").strength.shape
@@ -148,22 +148,29 @@ class Scene:
         return results.edges(self, readout, _several(layers, "layers"), backend)
 
     def mask(self, method: str = "grouped", *, backend: Backend = "auto") -> Foreground:
-        """Tell figure from ground.
+        """Tell the foreground from the background.
 
         Args:
             method: one of `zeroshot.names.FOREGROUND_METHODS`.
-            backend: of `splatting.rasterize`.
+            backend: renderer, as for `splatting.rasterize`.
         """
         from gmae_tools import results
 
         return results.foreground(self, method, backend)
 
     def boxes(self, method: str = "grouped", *, backend: Backend = "auto") -> np.ndarray:
-        """Boxes around the pieces of `mask`, largest first, int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open."""
+        """Return boxes around the pieces of `mask`, the largest piece first.
+
+        Args:
+            method, backend: as for `mask`.
+
+        Returns:
+            int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open.
+        """
         return self.mask(method, backend=backend).boxes
 
     def density(self) -> Density:
-        """Where the Gaussians lie, and how large they are at which depth."""
+        """Measure where the Gaussians lie, and how large they are at which depth."""
         from gmae_tools.results import Density
         from gmae_tools.zeroshot.density import Points
 
@@ -172,12 +179,12 @@ class Scene:
     def refine(
         self, steps: int, *, progress: Callable[[int, float], None] | None = None, backend: Backend = "auto"
     ) -> Scene:
-        """Fit the Gaussians to the photograph by gradient descent; a few dozen steps make a prediction sharp.
+        """Fit the Gaussians to the photograph by gradient descent. A few dozen steps make a prediction sharp.
 
         Args:
-            steps: how many at most.
-            progress: called after each step with the steps done and the best PSNR so far in dB.
-            backend: of `splatting.rasterize`.
+            steps: largest number of steps, 0 or more.
+            progress: function that is called after each step with the number of steps and the best PSNR so far in dB.
+            backend: renderer, as for `splatting.rasterize`.
 
         Raises:
             GmaeToolsError: the scene has no photograph.
@@ -187,15 +194,15 @@ class Scene:
         return refine_scene(self, whole_number(steps, "steps", 0), RefineOptions(backend=backend), progress=progress)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a `.ply`, `.splat`, `.npz` or `.svg`, as `formats.write` does."""
+        """Write the scene as a `.ply`, `.splat`, `.npz` or `.svg` file, as `formats.write` does."""
         from gmae_tools import formats
 
         formats.write(path, self)
 
     def show(self, *, backend: Backend = "auto") -> Path:
-        """Open a page in the browser on which the scene can be taken apart by hand; returns the path of the page.
+        """Open an interactive page that takes the scene apart in the browser, and return the path of the page.
 
-        It lies in the folder for temporary files, where a later call removes it after a day: copy it to keep it.
+        The page lies in the folder for temporary files, where a later call removes it after a day. Copy it to keep it.
         """
         from gmae_tools import results
 

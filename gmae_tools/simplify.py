@@ -1,4 +1,4 @@
-"""A scene of fewer Gaussians that looks about the same, for what cannot show a million of them."""
+"""Reduce a scene to fewer Gaussians that look about the same, for pages that cannot show a million of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend, rasterize
 
-_PIXELS = 1 << 19  # of the picture on which the visible shares of the Gaussians are measured
-_DEPTHS = 32  # groups of depth with equal visible shares, within which Gaussians are joined
-_DENSE = 0.95  # the most opacity of a joined Gaussian; one that would need more becomes larger
-_LARGER = 3.0  # factor of its area, at most, which leaves no gaps between full cells of the grid
+_PIXELS = 1 << 19  # size of the picture on which the visible shares of the Gaussians are measured
+_DEPTHS = 32  # number of depth groups with equal visible shares, within which Gaussians are joined
+_DENSE = 0.95  # largest opacity of a joined Gaussian; one that would need more becomes larger
+_LARGER = 3.0  # largest factor of its area; it is enough to leave no gaps between full cells of the grid
 _FINER = 1.1  # ratio of one cell size of the grid to the next
 
 
@@ -28,11 +28,12 @@ def simplify(scene: Scene, count: int, *, backend: Backend = "auto") -> Scene:
     covariance and colour, weighted by their visible shares of the picture. Invisible Gaussians are left out.
 
     Args:
-        count: 1 or more.
-        backend: of `splatting.rasterize`.
+        scene: the scene.
+        count: largest number of Gaussians, 1 or more.
+        backend: renderer, as for `splatting.rasterize`.
 
     Returns:
-        The scene itself if it has no more than `count` Gaussians.
+        The new scene; `scene` itself if it has no more than `count` Gaussians.
     """
     if scene.k <= count:
         return scene
@@ -57,13 +58,13 @@ def simplify(scene: Scene, count: int, *, backend: Backend = "auto") -> Scene:
 
 
 def _peak(splats: Splats) -> Tensor:
-    """Density at its centre of each splat if its integral is one pixel, float64 `[K]`."""
+    """Compute the density of each splat at its centre, if its integral over the picture is 1, float64 `[K]`."""
     a, b, c = splats.conics[0].double().unbind(-1)
     return (a * c - b * b).clamp_min(1e-30).sqrt() / (2 * math.pi)
 
 
 def _visible_shares(splats: Splats, height: int, width: int, backend: Backend) -> Tensor:
-    """The visible share of each splat in pixels, float64 `[K]`: the gradient of the picture's sum in its colour."""
+    """Compute the visible area of each splat in pixels, float64 `[K]`, as the gradient of the picture's sum."""
     with torch.inference_mode(False), torch.enable_grad():
         copy = Splats(
             *(tensor.clone() for tensor in vars(splats).values())
@@ -75,7 +76,7 @@ def _visible_shares(splats: Splats, height: int, width: int, backend: Backend) -
 
 
 def _groups(means: Tensor, depths: Tensor, weights: Tensor, count: int, height: int, width: int) -> Tensor:
-    """The number of the group of each splat, 0 to `count` - 1 at most, int64 `[K]`."""
+    """Return the number of the group of each splat, at most `count` - 1, int64 `[K]`."""
     order = depths.argsort(stable=True)
     depth = torch.empty_like(order)
     share = weights[order].cumsum(0) / weights.sum()
@@ -93,7 +94,7 @@ def _groups(means: Tensor, depths: Tensor, weights: Tensor, count: int, height: 
 
 
 def _join(gaussians: Gaussians, weights: Tensor, group: Tensor) -> Gaussians:
-    """One Gaussian for each group, with opacity 1."""
+    """Join the Gaussians of each group to one Gaussian with opacity 1."""
     totals = torch.zeros(int(group.max()) + 1, dtype=weights.dtype, device=weights.device).index_add_(0, group, weights)
 
     def mean(values: Tensor) -> Tensor:

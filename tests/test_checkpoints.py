@@ -151,7 +151,7 @@ def test_official_files_that_will_not_do(published: OfficialMAE, tmp_path: Path)
     whole = published.state_dict()
     encoder = {name: tensor for name, tensor in whole.items() if "decoder" not in name and name != "mask_token"}
     for content, message in (
-        ({"model": encoder}, "no weights of a whole MAE .*'mask_token'.*; an encoder alone draws nothing"),
+        ({"model": encoder}, "no weights of a whole MAE .*'mask_token'.*; an encoder alone makes no pictures"),
         ({"model": {**whole, "norm.bias": torch.full((128,), torch.nan)}}, "NaN or infinite"),
         ({"model": {name: whole[name] for name in whole if name != "decoder_pred.bias"}}, "lacks 1 tensors"),
         ({"model": 3}, "holds no state dict"),

@@ -1,4 +1,4 @@
-"""Masks and boxes for `supervision`, which draws, filters, counts and saves detections."""
+"""Masks and boxes for `supervision`, a library that shows, filters, counts and saves detections."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ except ImportError:
 
 
 def detections(mask: np.ndarray, probability: np.ndarray | None = None) -> Detections:
-    """The pieces of a mask, largest first.
+    """Turn the pieces of a mask into detections, the largest piece first.
 
     Args:
         mask: bool `[H, W]`.
-        probability: of foreground, `[H, W]` in [0, 1]; its mean over a piece is the confidence in it.
+        probability: probability of foreground, `[H, W]` in [0, 1]; its mean over a piece is the confidence.
 
     Returns:
-        One detection a piece, of class 0: its mask, and its box, whose right and lower ends lie behind its last
-        pixels.
+        One detection of class 0 for each piece, with its mask and its box. Boxes are half-open: x1 and y1 are one more
+        than the last column and row of the piece.
 
     Example:
         >>> supervision.MaskAnnotator().annotate(photo, scene.mask().to_supervision())

@@ -1,4 +1,4 @@
-"""The scores of boundaries and regions as metrics of `torchmetrics`, which gathers them over batches and processes."""
+"""The scores of boundaries and regions as metrics of `torchmetrics`, which joins batches and processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Maps = Tensor | Sequence[Tensor]
 
 
 class _ByImage(Metric):
-    """A metric whose state is one row of numbers an image."""
+    """A metric whose state has one row of numbers for each image."""
 
     is_differentiable = False
     higher_is_better = True
@@ -51,8 +51,8 @@ class BoundaryMetric(_ByImage):
     """ODS, OIS, AP and R50 of soft boundary maps, as `metrics.boundaries` computes them.
 
     Args:
-        protocol: of the scores.
-        options: of `torchmetrics.Metric`.
+        protocol: how the scores are computed.
+        options: options of `torchmetrics.Metric`.
 
     Example:
         >>> metric = BoundaryMetric()
@@ -66,12 +66,12 @@ class BoundaryMetric(_ByImage):
         self.protocol = protocol or BoundaryProtocol()
 
     def update(self, preds: Maps, target: Tensor | Sequence[Tensor | Sequence[Tensor]]) -> None:
-        """Count images.
+        """Count the matched pixels of images.
 
         Args:
             preds: maps in [0, 1]: `[B, H, W]`, `[B, 1, H, W]`, or a list of `[H, W]`.
-            target: for each of them the boundary maps of its annotators, bool `[A, H, W]`, a list of `[H, W]`, or, of
-                a single annotator, `[H, W]`.
+            target: for each map the boundary maps of its annotators, bool `[A, H, W]`, a list of `[H, W]`, or `[H, W]`
+                for a single annotator.
 
         Raises:
             GmaeToolsError: there are not as many targets as maps, shapes differ, or a map is not in [0, 1].
@@ -82,7 +82,7 @@ class BoundaryMetric(_ByImage):
             self._add(np.stack(counts.arrays()))
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores of all images so far, each in [0, 1].
+        """Return the scores of all images so far, each in [0, 1].
 
         Raises:
             GmaeToolsError: there is no image.
@@ -98,8 +98,8 @@ class RegionMetric(_ByImage):
     """F-beta, S-measure, E-measure, IoU, accuracy and MAE of foreground maps, as `metrics.regions` computes them.
 
     Args:
-        protocol: of the scores.
-        options: of `torchmetrics.Metric`.
+        protocol: how the scores are computed.
+        options: options of `torchmetrics.Metric`.
     """
 
     def __init__(self, protocol: RegionProtocol | None = None, **options: Any) -> None:
@@ -111,7 +111,7 @@ class RegionMetric(_ByImage):
 
         Args:
             preds: probabilities of foreground in [0, 1]: `[B, H, W]`, `[B, 1, H, W]`, or a list of `[H, W]`.
-            target: their masks, bool, in the same form.
+            target: masks of the maps, bool, in the same form.
 
         Raises:
             GmaeToolsError: there are not as many masks as maps, shapes differ, or a map is not in [0, 1].
@@ -121,7 +121,7 @@ class RegionMetric(_ByImage):
             self._add(np.concatenate([np.atleast_1d(getattr(found, name)) for name in (*_CURVES, *_NUMBERS)]))
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores of all images so far, each in [0, 1]; all but `mae` are better if higher.
+        """Return the scores of all images so far, each in [0, 1]; all but `mae` are better if higher.
 
         Raises:
             GmaeToolsError: there is no image.
@@ -142,7 +142,7 @@ def _pairs(preds: Sequence[Any] | Tensor, target: Sequence[Any] | Tensor) -> lis
 
 
 def _plane(values: Tensor) -> np.ndarray:
-    """`[H, W]` or `[1, H, W]` as an array `[H, W]`."""
+    """Turn a tensor `[H, W]` or `[1, H, W]` into an array `[H, W]`."""
     values = torch.as_tensor(values).detach().cpu()
     values = values[0] if values.ndim == 3 and len(values) == 1 else values
     array: np.ndarray = (values.double() if values.is_floating_point() else values).numpy()

@@ -1,10 +1,11 @@
 """Segmenters on a data set with boxes: single-object discovery and class-agnostic detection.
 
-A threshold makes each soft map a mask. The box of its largest piece is the one found for discovery; those of all pieces
-are detections without classes, surer the higher the map's mean inside (`zeroshot.boxes`, `metrics.detection`).
+A threshold turns each soft map into a mask. For discovery, the box of the mask's largest piece is used; for detection,
+the boxes of all pieces, without classes, with the mean of the map inside a box as its confidence (`zeroshot.boxes`,
+`metrics.detection`).
 
-CorLoc: share of the photographs with an object on which that one box has an IoU of 0.5 or more with any object's, as in
-LOST (arXiv 2109.14279) and TokenCut (arXiv 2202.11539).
+CorLoc is the share of the photographs with an object whose one box has an IoU of 0.5 or more with the box of any
+object, as in LOST (arXiv 2109.14279) and TokenCut (arXiv 2202.11539).
 """
 
 from __future__ import annotations
@@ -36,17 +37,21 @@ from gmae_tools.zeroshot.boxes import boxes
 if TYPE_CHECKING:
     import pandas as pd
 
-_CHUNK = 16  # images that a process is given at a time
+_CHUNK = 16  # number of images that a process takes at a time
 
 
 @dataclass(frozen=True, repr=False)
 class BoxResults(ShownTable):
-    """The scores of several segmenters on a data set with boxes: `scores` by the names that `run` was given."""
+    """The scores of several segmenters on a data set with boxes.
+
+    Attributes:
+        scores: content of `scores.json` for each name that `run` was given.
+    """
 
     scores: Mapping[str, dict[str, Any]]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a segmenter with its scores, without the protocol."""
+        """Return a table with one row for each segmenter: its scores, without the protocol."""
         import pandas as pd
 
         rows = [{**each, "method": name or each["method"]} for name, each in self.scores.items()]
@@ -65,11 +70,15 @@ def run(
     """Predict the maps of every segmenter, and score the boxes that are found in them.
 
     Args:
-        data: a data set that has boxes; see `regions.run` for those that have masks, and for the other arguments.
+        data: a data set that has boxes.
+        split, methods, out, rules, options: as for `regions.run`, which scores data sets that have masks.
+
+    Raises:
+        GmaeToolsError: as for `regions.run`, or no photograph has an object.
     """
     rules, options = rules or MaskRules(), options or RunOptions()
     if rules.detection:
-        detection([])  # says now, not at the end, if something has to be installed
+        detection([])  # reports a missing package now, and not at the end
     photos: list[Any] = data.pairs(split)[:: options.every]
     folders = predict_all(data.name, split, methods, out, [each.photo for each in photos], rules, options)
     scores: dict[str, dict[str, Any]] = {}
@@ -79,8 +88,11 @@ def run(
         found = gather(list(options.progress(boxes_of_maps, len(own), "boxes")))
         about = {"dataset": data.name, "split": split, "method": method.name, "checkpoint": method.checkpoint}
         protocol = {
-            "threshold": threshold, "min_max": rules.min_max, "box": "of the mask's largest piece", "hit": "IoU >= 0.5",
-        }  # fmt: skip
+            "threshold": threshold,
+            "min_max": rules.min_max,
+            "box": "of the mask's largest piece",
+            "hit": "IoU >= 0.5",
+        }
         scores[name] = {**box_scores(found, detection=rules.detection), **about, "protocol": protocol}
         if is_main():
             with atomic_path(folders[name] / "scores.json") as temporary:
@@ -89,12 +101,12 @@ def run(
 
 
 class FoundBoxes(NamedTuple):
-    """What was found in an image.
+    """The boxes of one image.
 
     Attributes:
-        name: of the image.
-        found: its boxes, the largest piece's first.
-        wanted: those of its objects `[n, 4]`.
+        name: name of the image.
+        found: boxes that were found, that of the largest piece first.
+        wanted: true boxes of the objects, `[n, 4]` in pixels: x0, y0, x1, y1.
     """
 
     name: str
@@ -103,7 +115,7 @@ class FoundBoxes(NamedTuple):
 
     @property
     def iou(self) -> float | None:
-        """IoU of the first box with the object that it fits best; None where there is no object."""
+        """The largest IoU of the first box with an object, 0 without a box; None if the image has no object."""
         if not len(self.wanted):
             return None
         return float(box_iou(self.found.boxes[0], self.wanted).max()) if len(self.found.boxes) else 0.0
@@ -112,12 +124,17 @@ class FoundBoxes(NamedTuple):
 def find_boxes(
     photos: Sequence[BoxedPhoto], folder: Path, threshold: Threshold, min_max: bool = False, jobs: int | None = None
 ) -> Iterable[FoundBoxes]:
-    """Find the boxes in the maps of photographs, which lie in a folder as `pipeline.predict` leaves them.
+    """Find the boxes in the maps of photographs.
 
     Args:
-        threshold: makes a map a mask; see `metrics.regions.binarize`.
-        min_max: stretch each map to span 0 to 1 before.
-        jobs: processes, by default one a core.
+        photos: photographs with the boxes of their objects.
+        folder: folder in which `pipeline.predict` wrote the maps.
+        threshold: threshold that turns a map into a mask; see `metrics.regions.binarize`.
+        min_max: whether each map is first stretched to span 0 to 1.
+        jobs: number of processes, by default one for each core.
+
+    Returns:
+        The boxes of each photograph, in order.
 
     Raises:
         GmaeToolsError: a map is missing or cannot be read.
@@ -128,7 +145,7 @@ def find_boxes(
 
 
 def find_in_map(photo: BoxedPhoto, folder: Path, threshold: Threshold, min_max: bool = False) -> FoundBoxes:
-    """Find the boxes in the map of one photograph."""
+    """Find the boxes in the map of one photograph; arguments and errors are those of `find_boxes`."""
     path = folder / MAPS / f"{photo.photo.stem}.png"
     soft = read_map(path)
     try:
@@ -141,7 +158,11 @@ def find_in_map(photo: BoxedPhoto, folder: Path, threshold: Threshold, min_max: 
 
 
 def box_scores(found: Sequence[FoundBoxes], detection: bool = True) -> dict[str, Any]:
-    """CorLoc, the numbers of images and objects and, with `detection`, class-agnostic AP, AP50 and AR100.
+    """Score the boxes of all images.
+
+    Returns:
+        `corloc`, the numbers of images and objects and, with `detection`, the class-agnostic AP, AP50 and AR100; all
+        scores are in [0, 1].
 
     Raises:
         GmaeToolsError: no photograph has an object, or AP is asked for without faster-coco-eval.
@@ -155,5 +176,7 @@ def box_scores(found: Sequence[FoundBoxes], detection: bool = True) -> dict[str,
         wanted = {name: each.wanted for name, each in by_name.items()}
         scores |= detection_scores({name: each.found for name, each in by_name.items()}, wanted)
     return scores | {
-        "images": len(found), "images_with_objects": len(overlaps), "objects": sum(len(each.wanted) for each in found),
-    }  # fmt: skip
+        "images": len(found),
+        "images_with_objects": len(overlaps),
+        "objects": sum(len(each.wanted) for each in found),
+    }

@@ -1,4 +1,4 @@
-"""Edge detectors, as methods of the benchmark: readouts of a model's Gaussians, and classical ones to compare with.
+"""Edge detectors as methods of the benchmark: readouts of a model's Gaussians, and classical ones for comparison.
 
 A classical detector is a function from a photograph, uint8 RGB `[H, W, 3]`, to a soft map `[H, W]` in [0, 1].
 """
@@ -17,19 +17,21 @@ from gmae_tools.zeroshot.edges import RIDGE_SIGMA
 from gmae_tools.zeroshot.names import EDGE_READOUTS, LAYERS
 from gmae_tools.zeroshot.views import Looks, Views
 
-_CANNY_SIGMA, _CANNY_LOW, _CANNY_FULL = 1.4, 0.4, 500.0  # px, low / high threshold, high threshold at strength 1
+_CANNY_SIGMA = 1.4  # px
+_CANNY_LOW = 0.4  # the low threshold as a share of the high one
+_CANNY_FULL = 500.0  # the high threshold at strength 1
 _CANNY_LEVELS = np.arange(1, THRESHOLDS + 1) / (THRESHOLDS + 1)  # the thresholds of the benchmark
 
 
 def sobel(photo: np.ndarray) -> np.ndarray:
-    """Sobel magnitude of the grey picture (scikit-image) times 2, without non-maximum suppression."""
+    """Compute twice the Sobel magnitude of the grey picture (scikit-image), without non-maximum suppression."""
     from skimage.filters import sobel as magnitude
 
     return _unit(2 * magnitude(_grey(photo)))
 
 
 def sobel_nms(photo: np.ndarray) -> np.ndarray:
-    """Sobel magnitude as in `sobel`, with non-maximum suppression along the gradient."""
+    """Compute the Sobel magnitude as `sobel` does, with non-maximum suppression along the gradient."""
     from skimage.filters import sobel_h, sobel_v
 
     down, across = sobel_h(_grey(photo)), sobel_v(_grey(photo))
@@ -38,12 +40,14 @@ def sobel_nms(photo: np.ndarray) -> np.ndarray:
 
 
 def soft_canny(photo: np.ndarray) -> np.ndarray:
-    """Magnitude of Gaussian derivatives (sigma 2 px) of the grey picture times 5, with non-maximum suppression."""
+    """Compute 5 times the Gaussian gradient (sigma 2 px) of the grey picture, with non-maximum suppression."""
     return _unit(5 * suppress_nonmaxima(gradient(_grey(photo), 2.0)))
 
 
 def canny(photo: np.ndarray) -> np.ndarray:
-    """OpenCV's Canny, swept: a pixel holds the highest t at which it is an edge (sigma 1.4 px, high 500 t, low 200 t).
+    """Run OpenCV's Canny at all thresholds of the benchmark, and keep the highest at which a pixel is an edge.
+
+    At the threshold t, the high threshold of Canny is 500 t and the low one 200 t, after a blur of 1.4 px.
 
     Raises:
         GmaeToolsError: OpenCV is not installed.
@@ -56,7 +60,7 @@ def canny(photo: np.ndarray) -> np.ndarray:
     strength = np.zeros(photo.shape[:2], np.float32)
     for level in _CANNY_LEVELS:  # edges at a higher threshold are edges at the lower ones too
         high = _CANNY_FULL * level
-        strength[cv2.Canny(smooth, _CANNY_LOW * high, high) > 0] = level + 0.002  # passes `>= level` when rounded
+        strength[cv2.Canny(smooth, _CANNY_LOW * high, high) > 0] = level + 0.002  # stays `>= level` after rounding
     return strength
 
 
@@ -74,10 +78,10 @@ SUPPRESSION = {
 
 @dataclass(frozen=True)
 class EdgeMethod(Method):
-    """A detector of edges by its name, one of `names.EDGES`, or anyone's function under a name of its own.
+    """An edge detector: one of `names.EDGES`, or the user's function under another name.
 
     Attributes:
-        layers: numbers N of depth groups, for the readout `layers`; the maps l@N of several are averaged.
+        layers: numbers N of depth groups for the readout `layers`, whose maps l@N are averaged; else None.
     """
 
     layers: tuple[int, ...] | None = None
@@ -86,19 +90,26 @@ class EdgeMethod(Method):
     def named(
         cls, name: str, model: ModelSource | None, looks: Looks, layers: tuple[int, ...] = (LAYERS,)
     ) -> EdgeMethod:
-        """The detector of a name; a classical one leaves out the model, and other readouts than `layers` the layers."""
+        """Make the detector of a name.
+
+        Args:
+            name: one of `names.EDGES`.
+            model: the model whose Gaussians are read out; classical detectors ignore it.
+            looks: which views the model is shown; classical detectors ignore it.
+            layers: numbers N of depth groups; all readouts but `layers` ignore them.
+        """
         if name in EDGE_DETECTORS:
             return cls(name)
         return cls(name, model, looks, layers=layers if name == "layers" else None)
 
     @property
     def label(self) -> str:
-        """Its name in tables, files and sheets: `l@16` for the readout `layers` with 16 groups, else `name`."""
+        """The name in tables, files and sheets: `l@16` for the readout `layers` with 16 groups, else `name`."""
         return f"l@{','.join(map(str, self.layers))}" if self.layers else self.name
 
     @property
     def suppression(self) -> str | None:
-        """How its maps are thinned before they are scored; None for anyone's function, which is scored as it is."""
+        """How the maps are thinned before they are scored; None for a user's function, whose maps are not changed."""
         return None if self.function else SUPPRESSION[self.name]
 
     def settings(self) -> dict[str, object]:

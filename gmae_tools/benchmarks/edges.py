@@ -1,12 +1,12 @@
-"""Edge detectors on BSDS500, in two stages: a soft map of each photograph, then the scores of the maps.
+"""Score edge detectors on BSDS500 in two stages: predict a soft map of each photograph, then score the maps.
 
     source = ModelSource("gmae-tiny")
     methods = {"regions": EdgeMethod("regions", source, Looks()), "canny": EdgeMethod("canny")}
     results = run(BSDS500("data"), "val", methods, Path("edges"))
     results.to_pandas()
 
-Either stage goes on where it stopped. Processes that were launched together (`gmae_tools.system.processes`) share the
-photographs and the counts, and all of them know the scores.
+An interrupted run continues in either stage. Processes that were launched together (`gmae_tools.system.processes`)
+share the photographs and the counts, and all of them return the scores.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-COUNTS, HUMAN = "counts", "human"  # folders: what is matched in each map, and among the annotators
+COUNTS, HUMAN = "counts", "human"  # folders of the counts of matched pixels: in each map, and between annotators
 SCORES = ("scores.json", "images.csv", "curve.csv", "curve.png", "human.json")
 
 
@@ -44,9 +44,9 @@ class EdgeResults(ShownTable):
     """The scores of several detectors on a split, and how well the annotators agree on it.
 
     Attributes:
-        split: of BSDS500.
-        methods, results: by the names that `run` was given.
-        human: agreement of the annotators; None if it was not asked for.
+        split: split of BSDS500.
+        methods, results: the detectors and their scores, by the names that `run` was given.
+        human: agreement of the annotators; None if `run` was not asked for it.
     """
 
     split: str
@@ -55,19 +55,19 @@ class EdgeResults(ShownTable):
     human: BoundaryResult | None = None
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a detector with its scores, without the protocol."""
+        """Return a table with one row for each detector: its scores, without the protocol."""
         import pandas as pd
 
         rows = [{"method": name or self.methods[name].label, **each.to_dict()} for name, each in self.results.items()]
         return pd.DataFrame(rows).drop(columns="protocol")
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """The precision-recall curves of all detectors in one figure, which is also written if there is a path."""
+        """Plot the precision-recall curves of all detectors in a matplotlib figure; write it to `path` if given."""
         curves = [curve_of(name or self.methods[name].label, each) for name, each in self.results.items()]
         return plot_pr_curves(path, curves, _human_point(self.human), self.caption(*self.results))
 
     def caption(self, *names: str) -> str:
-        """What a figure of these detectors says about itself."""
+        """Return the caption of a plot of these detectors: the data set, the protocol and the models."""
         first = self.results[names[0]]
         models = dict.fromkeys(model for name in names if (model := self.methods[name].model))
         parts = [f"BSDS500 {self.split}: {first.images} images, {first.thresholds} thresholds"]
@@ -87,10 +87,14 @@ def run(
     """Predict the maps of every detector, and score them.
 
     Args:
+        data: the data set.
         split: `train`, `val` or `test`.
-        methods: by the folder below `out` that receives maps, counts, scores and settings; `""` is `out` itself.
-        thresholds: of the benchmark. When they change, the maps that are there are scored anew.
-        human: whether the agreement of the annotators is taken, too.
+        methods: detectors by the name of the folder below `out` that receives their maps, counts, scores and settings;
+            `""` is `out` itself.
+        out: folder of the results.
+        thresholds: number of thresholds of the benchmark. If it changes, existing maps are scored again.
+        human: whether the agreement of the annotators is measured, too.
+        options: how the benchmark is run.
 
     Raises:
         GmaeToolsError: a folder holds maps of other settings, a photograph cannot be read, or a map has no ground
@@ -134,14 +138,22 @@ def run(
 def score_maps(
     pairs: Sequence[MapAndTruth], thresholds: int, cache: Path, options: RunOptions, label: str = "scoring"
 ) -> BoundaryResult:
-    """Score maps against their ground truth; the counts of each image are kept in the folder `cache`."""
+    """Score maps against their ground truth.
+
+    Args:
+        pairs: the maps and their ground truth.
+        thresholds: number of thresholds of the benchmark.
+        cache: folder in which the counts of each image are kept.
+        options: how the benchmark is run.
+        label: name of this step for `options.progress`.
+    """
     protocol, own = BoundaryProtocol(thresholds), share(pairs)
     counts = count_files(own, protocol, jobs=options.jobs, cache=cache)
     return score(gather(list(options.progress(counts, len(own), label))), protocol)
 
 
 def score_annotators(pairs: Sequence[MapAndTruth], cache: Path, options: RunOptions) -> BoundaryResult:
-    """How well the annotators agree on the images of these pairs."""
+    """Measure how well the annotators of the images of these pairs agree; arguments as for `score_maps`."""
     protocol, own = BoundaryProtocol(1), share(pairs)
     counts = count_human(own, protocol, jobs=options.jobs, cache=cache)
     return score(gather(list(options.progress(counts, len(own), "annotators"))), protocol)
@@ -150,10 +162,14 @@ def score_annotators(pairs: Sequence[MapAndTruth], cache: Path, options: RunOpti
 def write_scores(
     folder: Path, name: str, result: BoundaryResult, human: BoundaryResult | None, caption: str = ""
 ) -> None:
-    """Write the scores, the table of the images, the curve and, if given, the human agreement into `folder`.
+    """Write the scores, a table of the images, the precision-recall curve and the agreement of the annotators.
 
     Args:
-        name: of what was scored, for the legend of the figure.
+        folder: folder that receives the files.
+        name: name of the detector, for the legend of the plot.
+        result: scores of the detector.
+        human: agreement of the annotators; None if it was not measured.
+        caption: caption of the plot.
     """
     texts = {
         "scores.json": json.dumps(result.to_dict(), indent=2) + "\n",
@@ -170,7 +186,7 @@ def write_scores(
 
 
 def curve_of(name: str, result: BoundaryResult) -> PrecisionRecallCurve:
-    """A result as a curve of the figure."""
+    """Turn a result into a curve of the plot, with the point of its ODS."""
     total = result.total
     return PrecisionRecallCurve(name, total.recall, total.precision, (result.ods_recall, result.ods_precision))
 

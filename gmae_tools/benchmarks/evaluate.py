@@ -1,4 +1,4 @@
-"""Score anyone's detector of edges, or anyone's segmenter, on the data sets of the benchmarks: one call each.
+"""Score your own edge detector or segmenter on the data sets of the benchmarks, with one call.
 
 results = evaluate_edges(my_detector, "bsds500", split="val")
 results.to_pandas()
@@ -28,7 +28,7 @@ from gmae_tools.errors import GmaeToolsError
 
 Folder = str | os.PathLike[str]
 
-EVALUATIONS = Path("evaluations")  # where maps are kept unless another folder is given
+EVALUATIONS = Path("evaluations")  # default folder of maps and scores
 _log = logging.getLogger(__name__)
 
 
@@ -43,23 +43,24 @@ def evaluate_edges(
     thresholds: int = THRESHOLDS,
     options: RunOptions | None = None,
 ) -> edges.EdgeResults:
-    """Score a detector of edges with the boundary benchmark: ODS, OIS, AP and R50.
+    """Score an edge detector with the boundary benchmark: ODS, OIS, AP and R50.
 
-    The maps are kept, so that an interrupted call goes on where it stopped, and a later one only scores. A detector
-    that has changed therefore needs another name, or `RunOptions(overwrite=True)`.
+    The maps are kept, so that an interrupted call continues where it stopped, and a later call only scores. If the
+    detector has changed, use another name or `RunOptions(overwrite=True)`.
 
     Args:
-        detector: from a photograph, uint8 RGB `[H, W, 3]`, to a soft map `[H, W]` in [0, 1], thinned if it should be.
-        dataset: `bsds500`.
+        detector: function from a photograph, uint8 RGB `[H, W, 3]`, to a soft map `[H, W]` in [0, 1]. Maps are scored
+            as they are, without non-maximum suppression.
+        dataset: name of the data set; only `bsds500`.
         split: `train`, `val` or `test`.
-        root: folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
+        root: folder of the data sets, by default that in the environment variable GMAE_TOOLS_DATA.
         out: folder of maps and scores, by default `evaluations/<dataset>-<split>/<name>`.
-        name: of the detector, by default that of the function.
-        thresholds: of the benchmark.
-        options: of the run, such as `RunOptions(every=10)` for a first impression.
+        name: name of the detector, by default that of the function.
+        thresholds: number of thresholds of the benchmark.
+        options: how the benchmark is run, such as `RunOptions(every=10)` for a first impression.
 
     Raises:
-        GmaeToolsError: the data set is not there, or the detector makes something else than a map.
+        GmaeToolsError: the data set is missing, or the detector returns something other than a map.
     """
     _check_predictor(detector, "detector")
     if dataset != "bsds500":
@@ -82,21 +83,22 @@ def evaluate_masks(
 ) -> regions.RegionResults | boxes.BoxResults:
     """Score a segmenter on a data set with masks (F-beta, IoU, ...) or with boxes (CorLoc).
 
-    The maps are kept, so that an interrupted call goes on where it stopped, and a later one only scores. A segmenter
-    that has changed therefore needs another name, or `RunOptions(overwrite=True)`.
+    The maps are kept, so that an interrupted call continues where it stopped, and a later call only scores. If the
+    segmenter has changed, use another name or `RunOptions(overwrite=True)`.
 
     Args:
-        segmenter: from a photograph, uint8 RGB `[H, W, 3]`, to the probability `[H, W]` in [0, 1] of foreground.
+        segmenter: function from a photograph, uint8 RGB `[H, W, 3]`, to the probability of foreground `[H, W]` in
+            [0, 1].
         dataset: name of a data set, such as `ecssd` or `voc07`, or a folder with images/ and masks/.
-        split: `odd`, `even` or `all` of the photographs' numbers.
-        root: folder of the data sets, by default the environment variable GMAE_TOOLS_DATA.
+        split: photographs with `odd` numbers, with `even` numbers, or `all`.
+        root: folder of the data sets, by default that in the environment variable GMAE_TOOLS_DATA.
         out: folder of maps and scores, by default `evaluations/<dataset>-<split>/<name>`.
-        name: of the segmenter, by default that of the function.
-        rules: what makes the maps masks, and how they are scored.
-        options: of the run, such as `RunOptions(every=10)` for a first impression.
+        name: name of the segmenter, by default that of the function.
+        rules: how maps become masks, and how they are scored.
+        options: how the benchmark is run, such as `RunOptions(every=10)` for a first impression.
 
     Raises:
-        GmaeToolsError: the data set is not there, or the segmenter makes something else than a map.
+        GmaeToolsError: the data set is missing, or the segmenter returns something other than a map.
     """
     _check_predictor(segmenter, "segmenter")
     dataset = path_name(dataset, "a folder with images/ and masks/, or the name of a data set, such as ecssd")
@@ -123,7 +125,7 @@ def _name(function: Callable[..., Any], given: str | None) -> str:
 
 
 def _prepare(out: Folder | None, benchmark: str, name: str, options: RunOptions | None) -> tuple[Path, RunOptions]:
-    """The folder of an evaluation, and its options; old maps are removed, or reported."""
+    """Return the folder of an evaluation and its options, after removing old maps, or reporting that they are used."""
     folder = Path(out) if out is not None else EVALUATIONS / benchmark / name
     options = options or RunOptions()
     if (folder / MAPS).is_dir():

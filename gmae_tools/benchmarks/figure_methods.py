@@ -1,7 +1,7 @@
-"""Segmenters, as methods of the benchmark: readouts of a model's Gaussians, and classical ones to compare them with.
+"""Segmenters as methods of the benchmark: readouts of a model's Gaussians, and classical ones for comparison.
 
 A classical segmenter is a function from a photograph, uint8 RGB `[H, W, 3]`, to the probability `[H, W]` in [0, 1] that
-a pixel belongs to the foreground. No method has ever seen a mask.
+a pixel belongs to the foreground. No method is trained with masks.
 """
 
 from __future__ import annotations
@@ -18,40 +18,48 @@ from gmae_tools.images import resize
 from gmae_tools.metrics.regions import Threshold, binarize
 from gmae_tools.zeroshot.views import Looks, Views
 
-PRIOR_SIGMA = 0.25  # of the centre prior, in widths and heights of the picture
-GRABCUT_MARGIN, _GRABCUT_ROUNDS = 0.1, 5  # of each side (0.05 to 0.25 tried on ECSSD-dev, odd ids); iterations
-_SPECTRUM_SIDE, _SPECTRUM_SIGMA = 64, 2.5  # px of the picture whose spectrum is taken, and of the final blur there
-_LEAST_SIDE = 8  # px; below that GrabCut has too few pixels for its mixtures of colours
+PRIOR_SIGMA = 0.25  # standard deviation of the centre prior, in widths and heights of the picture
+GRABCUT_MARGIN = 0.1  # share of each side outside of the first box; 0.05 to 0.25 were tried on ECSSD-dev, odd ids
+_GRABCUT_ROUNDS = 5  # iterations
+_SPECTRUM_SIDE, _SPECTRUM_SIGMA = (
+    64,
+    2.5,
+)  # px, shorter side of the picture whose spectrum is taken, and blur at the end
+_LEAST_SIDE = 8  # px, below which GrabCut has too few pixels for its mixtures of colours
 
 
 def centre_prior(photo: np.ndarray) -> np.ndarray:
-    """A Gaussian blob in the middle, whatever the picture: sigma a quarter of its width and height."""
+    """Return a Gaussian blob in the middle of every picture, with a sigma of a quarter of its width and height."""
     y, x = (np.exp(-((((np.arange(side) + 0.5) / side - 0.5) / PRIOR_SIGMA) ** 2) / 2) for side in photo.shape[:2])
     return np.outer(y, x).astype(np.float32)
 
 
 def everything(photo: np.ndarray) -> np.ndarray:
-    """Every pixel is foreground."""
+    """Take every pixel for foreground."""
     return np.ones(photo.shape[:2], np.float32)
 
 
 def otsu(photo: np.ndarray) -> np.ndarray:
-    """Otsu's threshold on luminance; the bright side is the foreground."""
+    """Apply Otsu's threshold to luminance, and take the bright side for foreground."""
     return _bright_side(photo).astype(np.float32)
 
 
 def otsu_border(photo: np.ndarray) -> np.ndarray:
-    """Otsu's threshold on luminance; the side with less of the border is the foreground, of equal ones the bright."""
+    """Apply Otsu's threshold to luminance, and take the side with less of the picture's border for foreground.
+
+    If both sides have an equal part of the border, the bright one is foreground.
+    """
     bright = _bright_side(photo)
     border = np.concatenate([bright[0], bright[-1], bright[1:-1, 0], bright[1:-1, -1]])
     return np.asarray(bright if border.mean() <= 0.5 else ~bright, np.float32)
 
 
 def spectral_residual(photo: np.ndarray) -> np.ndarray:
-    """Where the picture's spectrum departs from its own smooth course.
+    """Compute where the spectrum of the picture differs from its own local mean.
 
-    Hou and Zhang, "Saliency detection: a spectral residual approach", CVPR 2007: log amplitudes less their 3 x 3 means,
-    transformed back with the old phases, squared and blurred; then stretched to span 0 to 1.
+    Source: Hou and Zhang, "Saliency detection: a spectral residual approach" (CVPR 2007). The 3 x 3 means of the log
+    amplitudes are subtracted from them; the result is transformed back with the original phases, squared, blurred and
+    stretched to span 0 to 1.
     """
     height, width = photo.shape[:2]
     scale = _SPECTRUM_SIDE / min(height, width)
@@ -64,7 +72,9 @@ def spectral_residual(photo: np.ndarray) -> np.ndarray:
 
 
 def grabcut(photo: np.ndarray) -> np.ndarray:
-    """OpenCV's GrabCut (Rother, Kolmogorov and Blake, 2004), started from a centred box; the box where it cannot start.
+    """Run OpenCV's GrabCut (Rother, Kolmogorov and Blake, 2004) from a centred box.
+
+    For pictures that are too small for it, the box itself is returned.
 
     Raises:
         GmaeToolsError: OpenCV is not installed.
@@ -78,10 +88,10 @@ def grabcut(photo: np.ndarray) -> np.ndarray:
     labels = np.full((height, width), cv2.GC_BGD, np.uint8)
     labels[top : height - top, left : width - left] = cv2.GC_PR_FGD
     if min(height, width) >= _LEAST_SIDE:
-        cv2.setRNGSeed(0)  # its clusters of colours begin at random
-        ground, figure = np.zeros((1, 65)), np.zeros((1, 65))  # mixtures of colours, made anew
-        no_box = (0, 0, 0, 0)  # the labels have it
-        cv2.grabCut(photo[..., ::-1].copy(), labels, no_box, ground, figure, _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+        cv2.setRNGSeed(0)  # GrabCut initialises its clusters of colours at random
+        back, front = np.zeros((1, 65)), np.zeros((1, 65))  # mixtures of colours, which GrabCut overwrites
+        no_box = (0, 0, 0, 0)  # the labels contain the box
+        cv2.grabCut(photo[..., ::-1].copy(), labels, no_box, back, front, _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
 
 
@@ -92,16 +102,22 @@ CLASSICAL: dict[str, Predictor] = dict(
 
 @dataclass(frozen=True)
 class RegionMethod(Method):
-    """A segmenter by its name, one of `names.MASKS`, or anyone's function under a name of its own."""
+    """A segmenter: one of `names.MASKS`, or the user's function under another name."""
 
     @classmethod
     def named(cls, name: str, model: ModelSource | None, looks: Looks) -> RegionMethod:
-        """The segmenter of a name; a classical one leaves out the model."""
+        """Make the segmenter of a name.
+
+        Args:
+            name: one of `names.MASKS`.
+            model: the model whose Gaussians are read out; classical segmenters ignore it.
+            looks: which views the model is shown; classical segmenters ignore it.
+        """
         return cls(name) if name in SEGMENTERS else cls(name, model, looks)
 
     @property
     def threshold(self) -> Threshold:
-        """What makes its map a mask unless another threshold is asked for; 0.5 for anyone's function."""
+        """The default threshold that turns the map into a mask; 0.5 for a user's function."""
         return 0.5 if self.function else MASK_THRESHOLDS[self.name]
 
     def settings(self) -> dict[str, object]:
@@ -115,7 +131,7 @@ class RegionMethod(Method):
 
 
 def _grey(photo: np.ndarray) -> np.ndarray:
-    """Luminance, uint8 `[H, W]`."""
+    """Compute the luminance of a photograph, uint8 `[H, W]`."""
     from skimage.color import rgb2gray
 
     return np.rint(rgb2gray(photo) * 255).astype(np.uint8)
@@ -126,7 +142,7 @@ def _bright_side(photo: np.ndarray) -> np.ndarray:
 
 
 def _enlarge(small: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A map stretched to [0, 1], float32 `[height, width]`, bilinear."""
+    """Stretch a map to [0, 1], and resize it bilinearly to float32 `[height, width]`."""
     from PIL import Image
 
     span = np.ptp(small)

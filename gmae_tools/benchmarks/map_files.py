@@ -1,4 +1,6 @@
-"""Score a folder of soft maps, one an image, against BSDS-style ground truth: on several cores, resumable by image.
+"""Score a folder of soft maps, one for each image, against ground truth in the format of BSDS500.
+
+Images are scored on several cores, and an interrupted run continues with the images that are left.
 
 pairs = pair_files("predictions", "groundTruth/test")
 result = score(count_files(pairs, protocol, cache="counts"), protocol)
@@ -39,7 +41,13 @@ _CACHE_VERSION = 1  # raise it whenever the same input may give other counts
 
 @dataclass(frozen=True)
 class MapAndTruth:
-    """The files of one image: its ground truth, and its soft map (None: only the annotators are compared)."""
+    """The files of one image.
+
+    Attributes:
+        name: name of the image.
+        prediction: file of the soft map; None if only the annotators are compared.
+        truth: file of the ground truth.
+    """
 
     name: str
     prediction: Path | None
@@ -75,7 +83,7 @@ def read_soft_map(path: str | os.PathLike[str]) -> np.ndarray:
 
 def _read_png(path: Path) -> np.ndarray:
     with open_image(path) as image:
-        deep = image.mode.startswith("I")  # 16 bits; some versions of Pillow hold them in 32
+        deep = image.mode.startswith("I")  # 16 bits, which some versions of Pillow store in 32
         values = np.asarray(image.convert("L") if image.mode in ("P", "LA", "1") else image)
     if deep:
         return values.astype(np.uint16)
@@ -109,13 +117,19 @@ def _read_soft_mat(path: Path) -> np.ndarray:
 def pair_files(
     predictions: str | os.PathLike[str], truths: str | os.PathLike[str], *, subset: bool = False
 ) -> list[MapAndTruth]:
-    """Match the soft maps of one folder with the ground-truth files (`.mat`) of another, sorted by their stems.
+    """Match the soft maps of one folder with the ground-truth files (`.mat`) of another by their stems.
 
     Args:
-        subset: take the images that have both, instead of refusing a file without its counterpart.
+        predictions: folder of soft maps, as `read_soft_map` reads them.
+        truths: folder of ground-truth files.
+        subset: whether to use only the images that have both files, instead of refusing a file without a counterpart.
+
+    Returns:
+        The files of each image, sorted by its name.
 
     Raises:
-        GmaeToolsError: a file has no counterpart, or two files have one stem.
+        GmaeToolsError: a folder is missing or has no such files, a file has no counterpart, or two files have the same
+            stem.
     """
     ours = _by_stem(Path(predictions), SOFT_MAP_SUFFIXES)
     theirs = _by_stem(Path(truths), (".mat",))
@@ -158,7 +172,7 @@ def _refuse(names: list[str], what: str, folder: str | os.PathLike[str]) -> None
 
 
 def read_levels(pairs: Sequence[MapAndTruth]) -> Iterator[tuple[str, MapLevels]]:
-    """The levels of every soft map, by the names of the images, for `metrics.map_levels.check_levels`."""
+    """Read the levels of every soft map, with the name of its image, for `metrics.map_levels.check_levels`."""
     for pair in pairs:
         if pair.prediction is not None and (soft := read_soft_map(pair.prediction)).size:
             yield pair.name, MapLevels.of(soft)
@@ -174,17 +188,23 @@ def count_files(
     jobs: int | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, BoundaryCounts]]:
-    """Count the matches of every image on several threads, as the kernels run without the interpreter's lock.
+    """Count the matched pixels of every image, in several threads.
 
     Args:
-        jobs: how many images are counted at a time, by default one a core.
-        cache: a folder for the counts of each image, which are used again while its files and the protocol are equal.
+        pairs: the files of each image.
+        protocol: how pixels are matched and counted.
+        jobs: number of images that are counted at the same time, by default one for each core.
+        cache: folder for the counts of each image, which are reused as long as its files and the protocol do not
+            change; its parent folder exists.
 
     Yields:
-        The name and the counts of each image.
+        The name and the counts of each image, in order.
+
+    Raises:
+        GmaeToolsError: a file cannot be read, or a map does not fit its ground truth.
     """
     if cache is not None:
-        Path(cache).mkdir(exist_ok=True)  # in a folder that is there: one that has vanished is not made again
+        Path(cache).mkdir(exist_ok=True)  # fails if its parent folder has been removed
     with closing(in_threads(lambda pair: _cached(pair, protocol, cache), pairs, jobs or cores())) as counted:
         for pair, counts in zip(pairs, counted, strict=True):
             yield pair.name, counts.result()
@@ -197,14 +217,14 @@ def count_human(
     jobs: int | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, BoundaryCounts]]:
-    """Count the annotators of every image, each against the others (`count_agreement`), at a single threshold."""
+    """Count how well the annotators of every image agree (`count_agreement`); arguments as for `count_files`."""
     yield from count_files(
         [MapAndTruth(pair.name, None, pair.truth) for pair in pairs], protocol, jobs=jobs, cache=cache
     )
 
 
 def score(counts: Iterable[tuple[str, BoundaryCounts]], protocol: BoundaryProtocol) -> BoundaryResult:
-    """The scores of images, by their names and counts."""
+    """Compute the scores of all images from the name and the counts of each."""
     scores = BoundaryScores(protocol)
     for name, each in counts:
         scores.add(name, each)
@@ -237,7 +257,7 @@ def _count(pair: MapAndTruth, protocol: BoundaryProtocol) -> BoundaryCounts:
 
 
 def _key(pair: MapAndTruth, protocol: BoundaryProtocol) -> str:
-    """Digest of everything that the counts depend on: the protocol and the content of both files."""
+    """Compute a digest of all that the counts depend on: the protocol and the content of both files."""
     digest = hashlib.sha256(repr((_CACHE_VERSION, astuple(protocol))).encode())
     for path in (pair.prediction, pair.truth):
         content = path.read_bytes() if path else b""
@@ -247,11 +267,11 @@ def _key(pair: MapAndTruth, protocol: BoundaryProtocol) -> str:
 
 
 def _load(path: Path, key: str) -> BoundaryCounts | None:
-    """The counts in a file of the cache; None if it is missing, damaged or has another key."""
+    """Read the counts from a file of the cache; None if it is missing, damaged or has another key."""
     try:
         stored = json.loads(path.read_text())
         if stored.pop("key") != key:
             return None
         return BoundaryCounts(**{name: np.array(values) for name, values in stored.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # no file, or not one of ours: count anew
+        return None  # the file is missing or invalid, so that the image is counted again

@@ -1,11 +1,11 @@
-"""The first stage of every benchmark: each method makes a soft map of each photograph, and the maps lie in folders.
+"""The first stage of every benchmark: each method predicts a soft map of each photograph and writes it to a folder.
 
     source = ModelSource("gmae-tiny")
     methods = {Path("maps-of-regions"): EdgeMethod("regions", source, Looks())}
     predict(methods, photos, RunOptions(jobs=4))
 
-An interrupted run goes on where it stopped. Processes that were launched together (`gmae_tools.system.processes`) share
-the photographs; they must see the same folders.
+An interrupted run continues where it stopped. Processes that were launched together (`gmae_tools.system.processes`)
+share the photographs, and must have access to the same folders.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from gmae_tools.system.files import check_writable
 from gmae_tools.system.processes import cores, in_threads, share, torch_threads, wait
 from gmae_tools.zeroshot.views import Looks, Views, Watch, look
 
-Predictor = Callable[[np.ndarray], np.ndarray]  # photograph, uint8 RGB [H, W, 3] -> soft map [H, W] in [0, 1]
-Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]  # items, how many, what is done to them -> the items
+Predictor = Callable[[np.ndarray], np.ndarray]  # from a photograph, uint8 RGB [H, W, 3], to a map [H, W] in [0, 1]
+Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]  # from items, their number and a label to the items
 
 
 def no_progress(items: Iterable[Any], _total: int, _label: str) -> Iterator[Any]:
-    """Pass the items on and show nothing."""
+    """Return the items without showing any progress."""
     return iter(items)
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A checkpoint, and where its Gaussians are predicted and rendered.
+    """A checkpoint, and the device and the renderer of its Gaussians.
 
-    The model is loaded once, when it is needed first. A copy in another process loads its own.
+    The model is loaded when it is first used. A copy in another process loads its own model.
 
     Attributes:
-        checkpoint: name, path or address, as `checkpoints.load` takes it.
+        checkpoint: name, path or address of the checkpoint, as for `checkpoints.load`.
         device: name of a torch device, or `auto`.
-        backend: renders the Gaussians; see `splatting.rasterize`.
+        backend: renderer, as for `splatting.rasterize`.
     """
 
     checkpoint: str
@@ -65,7 +65,7 @@ class ModelSource:
 
     @cached_property
     def weights(self) -> str:
-        """SHA-256 of the weights; see `weights_of`."""
+        """The SHA-256 of the weights; see `weights_of`."""
         return weights_of(self.checkpoint)
 
     @cached_property
@@ -81,7 +81,7 @@ class ModelSource:
 
     @property
     def k(self) -> int:
-        """K, the number of Gaussians of one look."""
+        """K, the number of Gaussians that the model predicts for one view."""
         return number_of_gaussians(self.checkpoint) or self.model.config.k
 
     def __reduce__(self) -> tuple[type[ModelSource], tuple[str, str, str]]:
@@ -90,14 +90,14 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Makes the soft map of a photograph: a readout of a model's Gaussians, a classical method or anyone's function.
+    """Makes the soft map of a photograph: a readout of a model's Gaussians, a classical method or a user's function.
 
     Attributes:
-        name: of the readout or of the classical method; what anyone's function is called.
-        model: whose Gaussians are read; None for what looks at the photograph itself.
-        looks: how the photograph is shown to the model; given together with `model`.
-        function: anyone's, from a photograph, uint8 RGB `[H, W, 3]`, to a map `[H, W]` in [0, 1]; None for the method
-            of that name.
+        name: name of the readout, of the classical method or of the user's function.
+        model: the model whose Gaussians are read out; None for methods that look at the photograph itself.
+        looks: which views the model is shown; given together with `model`.
+        function: the user's function from a photograph, uint8 RGB `[H, W, 3]`, to a map `[H, W]` in [0, 1]; None for
+            the other methods.
     """
 
     name: str
@@ -107,11 +107,11 @@ class Method(ABC):
 
     @property
     def checkpoint(self) -> str | None:
-        """Name of the model's checkpoint; None without a model."""
+        """The name of the model's checkpoint; None without a model."""
         return self.model.name if self.model else None
 
     def settings(self) -> dict[str, object]:
-        """Everything that the maps depend on beside the photographs, as JSON has them; None if it does not apply."""
+        """Return all settings that the maps depend on, for JSON; those that do not apply are None."""
         looks = self.looks
         return {
             "checkpoint": self.checkpoint,
@@ -123,17 +123,17 @@ class Method(ABC):
 
     @abstractmethod
     def of_views(self, views: Views) -> np.ndarray:
-        """Read the map from what a model saw of a photograph, float32 `[H, W]` in [0, 1]."""
+        """Read out the map, float32 `[H, W]` in [0, 1], from a model's views of a photograph."""
 
     @abstractmethod
     def classical(self) -> Predictor:
-        """The method of this name that looks at the photograph itself."""
+        """Return the classical method of this name."""
 
     def of_photo(self, photo: np.ndarray) -> np.ndarray:
-        """The map of a photograph, uint8 RGB `[H, W, 3]`, by a method that needs no model.
+        """Make the map `[H, W]` in [0, 1] of a photograph, uint8 RGB `[H, W, 3]`, by a method without a model.
 
         Raises:
-            GmaeToolsError: anyone's function makes something else than a map `[H, W]` in [0, 1].
+            GmaeToolsError: the user's function returns something other than a map `[H, W]` in [0, 1].
         """
         if self.function is None:
             return self.classical()(photo)
@@ -149,15 +149,17 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a benchmark is run; its results do not depend on it.
+    """How a benchmark is run. Apart from `every`, the results do not depend on it.
 
     Attributes:
-        jobs: photographs that are worked on at a time, by default one a core; by anyone's function, one.
-        every: only every Nth photograph is taken.
+        jobs: number of photographs that are worked on at the same time, by default one for each core. For a user's
+            function it is always one.
+        every: use only every Nth photograph.
         overwrite: whether maps of other settings are removed instead of refused.
-        max_pixels: pixels of a photograph above which it is refused; see `read_image`.
-        progress: passes on the items of a stage, and may show how far it is.
-        watch: passes on the places where a model looks; see `views.look`.
+        max_pixels: number of pixels above which a photograph is refused; see `read_image`.
+        progress: function that returns the items of a stage unchanged, and may show progress.
+        watch: function that returns the places of a photograph's views unchanged, and may show progress; see
+            `views.look`.
     """
 
     jobs: int | None = None
@@ -169,9 +171,17 @@ class RunOptions:
 
 
 def maps(methods: Iterable[Method], photo: np.ndarray, watch: Watch = iter) -> Iterator[np.ndarray]:
-    """The map of a photograph, uint8 RGB `[H, W, 3]`, by each method, `[H, W]` in [0, 1].
+    """Make the map of a photograph by each method.
 
-    Methods of one model share what it predicts: every tile is looked at once.
+    Methods with the same model share its predictions, so that it is shown each tile once.
+
+    Args:
+        methods: the methods.
+        photo: uint8 RGB `[H, W, 3]`.
+        watch: as for `views.look`.
+
+    Yields:
+        The map of each method, `[H, W]` in [0, 1].
     """
     methods = list(methods)
     widest: dict[tuple[ModelSource, int], Looks] = {}
@@ -196,19 +206,20 @@ def maps(methods: Iterable[Method], photo: np.ndarray, watch: Watch = iter) -> I
 
 
 def _look_of(method: Method) -> tuple[ModelSource, Looks] | None:
-    """The model of a method and how it is shown a photograph; None without a model."""
+    """Return the model of a method and which views it is shown; None without a model."""
     return (method.model, method.looks or Looks((1,))) if method.model else None
 
 
 def predict(methods: Mapping[Path, Method], photos: Sequence[Path], options: RunOptions) -> None:
-    """Write the map of each photograph by each method as `<folder>/maps/<stem>.png` (8 bits), unless it is there.
+    """Write the map of each photograph by each method as `<folder>/maps/<stem>.png` (8 bits), unless it exists.
 
     Args:
-        methods: by the folder of their results, which exists.
-        photos: of different stems, the same in every process of a launch.
+        methods: methods by the folder of their results, which exists.
+        photos: files with different stems, the same in every process of a launch.
+        options: how the benchmark is run.
 
     Raises:
-        GmaeToolsError: a photograph cannot be read, or nothing can be written any more.
+        GmaeToolsError: a photograph cannot be read, or a map cannot be written.
     """
     for folder in methods:
         (folder / MAPS).mkdir(exist_ok=True)
@@ -225,12 +236,12 @@ def predict(methods: Mapping[Path, Method], photos: Sequence[Path], options: Run
 def predict_photo(
     methods: Mapping[Path, Method], path: Path, max_pixels: int | None = None, watch: Watch = iter
 ) -> None:
-    """Write the maps of one photograph that are not there yet."""
+    """Write the missing maps of one photograph; arguments and errors are those of `predict`."""
     targets = {folder / MAPS / f"{path.stem}.png": method for folder, method in methods.items()}
     missing = {target: method for target, method in targets.items() if not target.exists()}
     if not missing:
         return
     photo = read_image(path, max_pixels=max_pixels)
     for target, soft in zip(missing, maps(missing.values(), photo, watch), strict=True):
-        check_writable(target.parent)  # a folder that has vanished is not made again: it would lack its other maps
+        check_writable(target.parent)  # if the folder was removed, making it again would hide that its maps are lost
         write_image(target, soft)

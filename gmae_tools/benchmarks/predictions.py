@@ -12,12 +12,15 @@ MAPS = "maps"  # folder of the maps
 
 
 def weights_of(checkpoint: str) -> str:
-    """SHA-256 of a checkpoint's weights; of weights in several files, that of the files' own digests.
+    """Compute the SHA-256 of a checkpoint's weights; for weights in several files, the digest of the files' digests.
+
+    Args:
+        checkpoint: name, path or address, as for `checkpoints.load_any`.
 
     Raises:
-        GmaeToolsError: there is no such checkpoint, or a piece is missing.
+        GmaeToolsError: there is no such checkpoint, or a file is missing.
     """
-    from gmae_tools.checkpoints import file_of_others, find, weights_files  # loads torch, which nothing else here needs
+    from gmae_tools.checkpoints import file_of_others, find, weights_files  # loads torch, so it is imported here
 
     file = file_of_others(checkpoint)
     try:

@@ -1,12 +1,13 @@
-"""Segmenters on a data set with masks, in two stages: a soft map of each photograph, then the scores of the maps.
+"""Score segmenters on a data set with masks in two stages: predict a soft map of each photograph, then score the maps.
 
     source = ModelSource("gmae-tiny")
     methods = {"grouped": RegionMethod("grouped", source, Looks((1,))), "otsu": RegionMethod("otsu")}
     results = run(Saliency("ecssd", "data"), "odd", methods, Path("masks"))
     results.to_pandas()
 
-The first stage goes on where it stopped; the second is quick, and serves for anyone's maps. Processes that were
-launched together (`gmae_tools.system.processes`) share the photographs, and all of them know the scores.
+An interrupted first stage continues where it stopped. The second stage is quick, and also scores maps from other
+programs. Processes that were launched together (`gmae_tools.system.processes`) share the photographs, and all of them
+return the scores.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 MAP_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 SCORES = ("scores.json", "images.csv", "curve.csv")
 
-_CHUNK = 16  # images that a process is given at a time; fewer are not worth starting one
+_CHUNK = 16  # number of images that a process takes at a time; starting a process does not pay for fewer
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,10 @@ class MaskRules:
     """How probabilities of foreground become masks and are scored.
 
     Attributes:
-        threshold: makes a map a mask: a level, or `otsu` for each map's own; None for that of each method.
+        threshold: threshold that turns a map into a mask: a number in [0, 1], or `otsu` for Otsu's threshold of each
+            map; None for the default of each method.
         min_max: whether every map is stretched to span 0 to 1 before it is scored.
-        detection: whether all boxes are scored as detections, too, which needs faster-coco-eval.
+        detection: whether all boxes are also scored as detections, which needs faster-coco-eval.
     """
 
     threshold: Threshold | None = None
@@ -72,7 +74,7 @@ class MaskRules:
     detection: bool = False
 
     def threshold_of(self, method: RegionMethod) -> Threshold:
-        """The threshold for the maps of a method."""
+        """Return the threshold for the maps of a method."""
         return method.threshold if self.threshold is None else self.threshold
 
 
@@ -81,8 +83,8 @@ class RegionResults(ShownTable):
     """The scores of several segmenters on a data set.
 
     Attributes:
-        methods, results: by the names that `run` was given.
-        scores: what `scores.json` holds for each of them.
+        methods, results: the segmenters and their scores, by the names that `run` was given.
+        scores: content of `scores.json` for each of them.
     """
 
     methods: Mapping[str, RegionMethod]
@@ -90,14 +92,14 @@ class RegionResults(ShownTable):
     scores: Mapping[str, dict[str, Any]]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a segmenter with its scores, without the protocol."""
+        """Return a table with one row for each segmenter: its scores, without the protocol."""
         import pandas as pd
 
         rows = [{**each, "method": name or self.methods[name].name} for name, each in self.scores.items()]
         return pd.DataFrame(rows).drop(columns="protocol").set_index("method").reset_index()
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """F-beta over the thresholds of all segmenters in one figure, which is also written if there is a path."""
+        """Plot F-beta against the threshold for all segmenters in a matplotlib figure; write it to `path` if given."""
         from gmae_tools.report.region_curve import plot_f_beta
 
         curves = {name or self.methods[name].name: each.curve() for name, each in self.results.items()}
@@ -117,10 +119,13 @@ def run(
     """Predict the maps of every segmenter, and score them against masks.
 
     Args:
-        data: a data set that has masks; see `boxes.run` for those that have boxes.
-        split: `odd`, `even` or `all` of the photographs' numbers.
-        methods: by the folder below `out` that receives maps, scores and settings; `""` is `out` itself.
-        rules: of the scores. When they change, the maps that are there are scored anew.
+        data: a data set that has masks; `boxes.run` takes those that have boxes.
+        split: photographs with `odd` numbers, with `even` numbers, or `all`.
+        methods: segmenters by the name of the folder below `out` that receives their maps, scores and settings; `""` is
+            `out` itself.
+        out: folder of the results.
+        rules: how maps become masks and are scored. If they change, existing maps are scored again.
+        options: how the benchmark is run.
 
     Raises:
         GmaeToolsError: a folder holds maps of other settings, a photograph or a mask cannot be read, or AP is asked for
@@ -128,7 +133,7 @@ def run(
     """
     rules, options = rules or MaskRules(), options or RunOptions()
     if rules.detection:
-        detection([])  # says now, not at the end, if something has to be installed
+        detection([])  # reports a missing package now, and not at the end
     pairs: list[Any] = data.pairs(split)[:: options.every]
     folders = predict_all(data.name, split, methods, out, [pair.photo for pair in pairs], rules, options)
     results: dict[str, RegionResult] = {}
@@ -158,7 +163,16 @@ def predict_all(
     rules: MaskRules,
     options: RunOptions,
 ) -> dict[str, Path]:
-    """The first stage: maps and settings of every segmenter, in folders that are returned by the methods' names."""
+    """Run the first stage: write the maps and the settings of every segmenter.
+
+    Args:
+        dataset: name of the data set, for the settings.
+        photos: photographs of the split.
+        split, methods, out, rules, options: as for `run`.
+
+    Returns:
+        The folder of each segmenter, by the names in `methods`.
+    """
     join()
     folders = {name: out / name for name in methods}
     for name, method in methods.items():
@@ -175,7 +189,7 @@ def predict_all(
 
 
 def write_scores(folder: Path, result: RegionResult, scores: Mapping[str, Any]) -> None:
-    """Write the scores of a segmenter, its curves over the thresholds and the table of the images into a folder."""
+    """Write the scores of a segmenter, its curves over the thresholds and a table of the images to a folder."""
     texts = {
         "images.csv": result.to_pandas().to_csv(index=False),
         "curve.csv": result.curve().to_csv(index=False),
@@ -187,13 +201,14 @@ def write_scores(folder: Path, result: RegionResult, scores: Mapping[str, Any]) 
 
 
 class ScoredPair(NamedTuple):
-    """What one image adds to the scores.
+    """The scores of one image.
 
     Attributes:
-        name: of the image.
+        name: name of the image.
         figures: its scores.
-        found, wanted: the boxes of the map's mask, surest by the map's mean inside, and those of the true mask.
-        levels: of the map, and how it stands out on the mask.
+        found: boxes of the map's mask; the confidence in a box is the mean of the map inside.
+        wanted: boxes of the true mask, `[n, 4]` in pixels: x0, y0, x1, y1.
+        levels: levels of the map, inside and outside of the true mask.
         resized: whether the map had another size than the mask.
     """
 
@@ -206,7 +221,7 @@ class ScoredPair(NamedTuple):
 
 
 def read_map(path: Path) -> np.ndarray:
-    """A map of foreground `[H, W]` in [0, 1]: a grey picture of any format, at 8 bits, or an array in `.npy`."""
+    """Read a map of foreground `[H, W]` in [0, 1]: a grey picture in any format, with 8 bits, or an array in `.npy`."""
     if path.suffix.lower() != ".npy":
         return read_grey(path)
     from gmae_tools.benchmarks.map_files import read_soft_map
@@ -215,24 +230,27 @@ def read_map(path: Path) -> np.ndarray:
 
 
 def pair_maps(maps: Path, masks: Path) -> list[PhotoAndMask]:
-    """The files of a folder of maps (as `photo`) and of a folder of masks, by stem.
+    """Match the files of a folder of maps with those of a folder of masks by their stems.
+
+    Returns:
+        The files of each image, where `photo` is the map.
 
     Raises:
-        GmaeToolsError: a map has no mask, or the other way round; the message names them.
+        GmaeToolsError: a map has no mask, or a mask has no map; the message names them.
     """
     ours, theirs = pair_by_stem(maps, masks, ("map", "mask"), MAP_SUFFIXES)
     return [PhotoAndMask(name, ours[name], theirs[name]) for name in ours]
 
 
 def maps_of(folder: Path, pairs: Sequence[PhotoAndMask]) -> list[PhotoAndMask]:
-    """The maps that a segmenter left in a folder (as `photo`), with the masks of a data set."""
+    """Return the maps that a segmenter wrote to a folder, as `photo`, with the masks of a data set."""
     return [replace(pair, photo=folder / MAPS / f"{pair.name}.png") for pair in pairs]
 
 
 def score_pairs(
     pairs: Sequence[PhotoAndMask], protocol: RegionProtocol, jobs: int | None = None
 ) -> Iterator[ScoredPair]:
-    """Score the map `photo` of each pair against its mask, in `jobs` processes (by default one a core)."""
+    """Score the map `photo` of each pair against its mask, in `jobs` processes (by default one for each core)."""
     score_one = partial(score_pair, protocol=protocol)
     jobs = min(jobs or cores(), -(-len(pairs) // _CHUNK))
     if jobs <= 1:
@@ -245,7 +263,7 @@ def score_pair(pair: PhotoAndMask, protocol: RegionProtocol) -> ScoredPair:
     """Score one map at the size of its mask, and the box of the largest region of its binary mask.
 
     Raises:
-        GmaeToolsError: a file cannot be read, or holds neither a map nor a mask.
+        GmaeToolsError: a file cannot be read, or does not hold a map or a mask.
     """
     truth, given = pair.truth(), read_map(pair.photo)
     try:
@@ -264,7 +282,7 @@ def score_pair(pair: PhotoAndMask, protocol: RegionProtocol) -> ScoredPair:
 
 
 def fit(soft: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A map `[H, W]` resized to `height` x `width`, bilinear (antialiased where it shrinks)."""
+    """Resize a map `[H, W]` bilinearly to `[height, width]`, with antialiasing if it becomes smaller."""
     if soft.shape == (height, width):
         return soft
     from PIL import Image
@@ -274,10 +292,12 @@ def fit(soft: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def summarize(scored: Sequence[ScoredPair], protocol: RegionProtocol) -> RegionResult:
-    """The scores of all images; the protocol says how many maps had to be resized, and how many masks are empty.
+    """Compute the scores of all images. The protocol has the number of resized maps and of empty masks.
+
+    Suspicious maps, such as inverted ones, are logged as warnings.
 
     Raises:
-        GmaeToolsError: no image, or maps of 0 and 1 where 0 and 255 are meant; what else may be a mistake is logged.
+        GmaeToolsError: there is no image, or the maps hold 0 and 1 instead of 0 and 255.
     """
     check_levels({each.name: each.levels for each in scored}, stretched=protocol.min_max)
     scores = RegionScores(protocol)
@@ -291,6 +311,6 @@ def summarize(scored: Sequence[ScoredPair], protocol: RegionProtocol) -> RegionR
 
 
 def detection(scored: Iterable[ScoredPair]) -> dict[str, float | None]:
-    """AP, AP50 and AR100 of all boxes; see `metrics.detection`."""
+    """Compute AP, AP50 and AR100 of all boxes; see `metrics.detection`."""
     scored = list(scored)
     return detection_scores({each.name: each.found for each in scored}, {each.name: each.wanted for each in scored})

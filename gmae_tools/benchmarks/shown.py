@@ -1,4 +1,4 @@
-"""How results of benchmarks show themselves."""
+"""How terminals and notebooks display the results of benchmarks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class ShownTable(ABC):
-    """Results that a terminal and a notebook show as their table."""
+    """Results that terminals and notebooks display as a table."""
 
     @abstractmethod
     def to_pandas(self) -> pd.DataFrame:
-        """The results as a table."""
+        """Return the results as a table."""
 
     def __repr__(self) -> str:
         return self.to_pandas().to_string(index=False, float_format="{:.3f}".format)

@@ -21,39 +21,50 @@ STDIN = Path("/dev/stdin")  # what `-` stands for; a file of that name is ./-
 
 @dataclass(frozen=True)
 class Inputs:
-    """The pictures that a command is given: files, folders, globs or `-`; and whether subfolders are entered."""
+    """The inputs of a command.
+
+    Attributes:
+        images: files, folders, globs, or `-` for a pipe.
+        recursive: whether the subfolders of folders are searched, too.
+    """
 
     images: tuple[str, ...]
     recursive: bool
 
     def find(self, out: str | None = None) -> tuple[list[Path], int]:
-        """Return the pictures, and how many inputs name none; see `find_inputs`."""
+        """Return the pictures, and the number of inputs without any picture; see `find_inputs`."""
         return find_inputs(self.images, recursive=self.recursive, out=out)
 
 
 def image_options(*, required: bool = True) -> tuple[Decorator, Decorator]:
-    """The argument IMG and the option --recursive."""
+    """Make the argument IMG and the option --recursive."""
     return (
         click.argument("images", metavar="IMG..." if required else "[IMG]...", nargs=-1, required=required),
-        click.option("-r", "--recursive", is_flag=True, help="Also take the pictures in the subfolders of folders."),
+        click.option("-r", "--recursive", is_flag=True, help="Also use the pictures in the subfolders of folders."),
     )
 
 
 def input_options(*, required: bool = True) -> Decorator:
-    """The argument IMG and the option --recursive as one argument `inputs`, an `Inputs`."""
+    """Make the argument IMG and the option --recursive one argument `inputs`, an `Inputs`."""
     return gathered("inputs", Inputs, *image_options(required=required))
 
 
 @dataclass(frozen=True)
 class LabelledInputs:
-    """Photographs with labels: where they are, what their labels are, and how many of them to use."""
+    """Photographs with labels.
+
+    Attributes:
+        data: files, folders or globs of photographs.
+        labelling: where the label of a photograph comes from.
+        limit: how many photographs to use; None for all.
+    """
 
     data: tuple[str, ...]
     labelling: Labelling
     limit: int | None
 
     def describe(self) -> dict[str, object]:
-        """Name the photographs and the kind of their labels in the protocol of a result."""
+        """Return the names of the inputs and the kind of the labels, for the protocol of a result."""
         return {"data": [Path(each).name for each in self.data], "labels": self.labelling}
 
     def find(self) -> LabelledPhotos:
@@ -68,30 +79,36 @@ labelled_options = gathered(
     LabelledInputs,
     click.argument("data", nargs=-1, required=True),
     click.option(
-        "--labels", "labelling", type=click.Choice(["folder", "prefix"]), default="folder", show_default=True,
-        help="What a photograph's label is: the folder that it lies in, or its name up to the last dash.",
+        "--labels",
+        "labelling",
+        type=click.Choice(["folder", "prefix"]),
+        default="folder",
+        help="Where the label of a photograph comes from: its folder, or its file name up to the last dash.",
     ),
     click.option(
-        "--limit", type=click.IntRange(1), metavar="N", help="Use N photographs, chosen by their names' digests."
+        "--limit", type=click.IntRange(1), metavar="N", help="Use only N photographs, chosen by digests of their names."
     ),
-)  # fmt: skip
+)
 
 
 def input_path(text: str) -> Path:
-    """The file that an argument names; `-` stands for what comes through a pipe."""
+    """Return the path of the file that an argument names; `-` is what comes through a pipe."""
     return STDIN if text == "-" else Path(text).expanduser()
 
 
 def find_inputs(
     inputs: tuple[str, ...], *, recursive: bool = False, out: str | None = None, others: tuple[str, ...] = ()
 ) -> tuple[list[Path], int]:
-    """The pictures that `inputs` name, each once, and how many inputs name none (reported on stderr).
+    """Find the pictures that inputs name, each once. Inputs without any picture are reported on stderr.
 
     Args:
         inputs: files, folders, globs, or `-`.
         recursive: whether the subfolders of folders are searched, too.
         out: the folder of the results, which is never searched.
-        others: suffixes of other files that are taken like pictures.
+        others: suffixes of other files that count as pictures.
+
+    Returns:
+        The paths of the pictures, and the number of inputs without any picture.
 
     Raises:
         SystemExit: there is no picture at all.
@@ -114,10 +131,10 @@ def find_inputs(
 
 
 def check_sources(inputs: tuple[str, ...]) -> None:
-    """Make sure that every folder, photograph, shard or glob of a data set is there, before anything is loaded.
+    """Make sure that every folder, photograph, shard or glob of a data set exists, before anything is loaded.
 
     Raises:
-        GmaeToolsError: one is not.
+        GmaeToolsError: one of them does not exist.
     """
     from gmae_tools.datasets.photos import expand
 

@@ -1,4 +1,4 @@
-"""What commands take apart: photographs, whose Gaussians a model predicts, and files of anyone's Gaussians."""
+"""The inputs of commands: photographs, whose Gaussians a model predicts, and files of Gaussians from any program."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
 ONE_LOOK = "Gaussians read from files: one look"  # for captions
-_FROM_FILE = "read from the file"  # where captions have the name of a model
-_SAME_SHAPE = 0.02  # relative difference up to which a photograph may be wider or higher than what a camera sees
+_FROM_FILE = "read from the file"  # stands in captions in place of the name of a model
+_SAME_SHAPE = 0.02  # largest relative difference of the aspect ratios of a photograph and a camera's picture
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """`640x480`, width and height in pixels, as the tuple (height, width)."""
+    """Parses `640x480`, width and height in pixels, into the tuple (height, width)."""
 
     name = "size"
 
@@ -47,12 +47,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 
 @dataclass(frozen=True)
 class SceneInputs(Inputs):
-    """Photographs and files of Gaussians, and how to look at Gaussians whose file does not say it.
+    """Photographs and files of Gaussians, with the camera and the picture size for files that do not have them.
 
     Attributes:
-        camera: kind of the camera; None for what the file says.
-        size: height and width of the picture in pixels; None for what the file says.
-        focal: focal length in pixels; None for what the file says.
+        camera: kind of the camera; None for that of the file.
+        size: height and width of the picture in pixels; None for those of the file.
+        focal: focal length in pixels; None for that of the file.
         photo: the photograph that the Gaussians of the only input show; None if there is none.
     """
 
@@ -62,25 +62,25 @@ class SceneInputs(Inputs):
     photo: str | None
 
     def find(self, out: str | None = None) -> tuple[list[Path], int]:
-        """Return photographs and files of Gaussians, and how many inputs name none; see `find_inputs`."""
+        """Return the photographs and files of Gaussians, and the number of inputs without any; see `find_inputs`."""
         return find_inputs(self.images, recursive=self.recursive, out=out, others=READABLE)
 
     def refuse_views(self, reason: str) -> None:
-        """Refuse the options that say how to look at Gaussians.
+        """Refuse the options for files of Gaussians.
 
         Raises:
-            GmaeToolsError: one of them is given; `reason` says why it must not be.
+            GmaeToolsError: one of them is given; the message ends with `reason`.
         """
         for name in ("camera", "size", "focal", "photo"):
             if getattr(self, name) is not None:
                 raise GmaeToolsError(f"--{name}: {reason}")
 
     def check(self, paths: Sequence[Path], refine: int) -> None:
-        """Refuse options that do not fit the inputs that are found, without loading torch.
+        """Refuse options that do not fit the inputs, without loading torch.
 
         Raises:
-            GmaeToolsError: an option for Gaussians is given without a file of them, --photo does not fit, or Gaussians
-                are to be refined without it.
+            GmaeToolsError: there is an option for Gaussians but no file of them, --photo does not fit, or Gaussians are
+                to be refined without it.
         """
         files = [path for path in paths if is_gaussians_name(path.name)]
         if not files:
@@ -100,7 +100,7 @@ class SceneInputs(Inputs):
             )
 
     def open(self, paths: Sequence[Path], model: ModelOptions, *, needed: bool = True) -> Scenes:
-        """Load the model if one of the inputs is a photograph and if it is `needed`, after `check`."""
+        """Call `check`, and load the model if it is `needed` and one of the inputs is a photograph."""
         self.check(paths, model.refine)
         photographs = not all(is_gaussians_name(path.name) for path in paths)
         return Scenes(self, model, model.open() if photographs and needed else None)
@@ -108,29 +108,36 @@ class SceneInputs(Inputs):
 
 _VIEW = (
     click.option(
-        "--camera", type=click.Choice(CAMERAS),
-        help="Of a file of Gaussians: a pinhole at the origin that looks along +z with y down, or one of Gaussians in"
-        " [-1, 1]^3.  [default: as the file or the JSON file beside it says; gmae for .npz, else pinhole]",
+        "--camera",
+        type=click.Choice(CAMERAS),
+        help="Camera for files of Gaussians: a pinhole at the origin that looks along +z with y down, or a camera for"
+        " Gaussians in [-1, 1]^3.  [default: that of the file or of the JSON file beside it, else gmae for .npz and"
+        " pinhole for other files]",
     ),
     click.option(
-        "--size", type=Size(), metavar="WxH",
-        help="Of the picture of a file of Gaussians: width and height in pixels, such as 640x480."
-        "  [default: as the file says, or that of --photo]",
+        "--size",
+        type=Size(),
+        metavar="WxH",
+        help="Width and height of the picture in pixels for files of Gaussians, such as 640x480."
+        "  [default: that of the file or of --photo]",
     ),
     click.option(
-        "--focal", type=click.FloatRange(0, min_open=True), metavar="PX",
-        help="Of the camera of a file of Gaussians: focal length in pixels."
-        "  [default: as the file says; of a pinhole, the longer side]",
+        "--focal",
+        type=click.FloatRange(0, min_open=True),
+        metavar="PX",
+        help="Focal length of the camera in pixels for files of Gaussians."
+        "  [default: that of the file, or for a pinhole the longer side of the picture]",
     ),
     click.option(
-        "--photo", metavar="IMG",
-        help="The photograph that the only input, a file of Gaussians, shows: to compare with, and to refine to.",
+        "--photo",
+        metavar="IMG",
+        help="Photograph that the Gaussians show, for scores and for --refine. IMG must be one file of Gaussians.",
     ),
-)  # fmt: skip
+)
 
 
 def scene_options(*, required: bool = True) -> Decorator:
-    """IMG, --recursive and how to look at files of Gaussians as one argument `inputs`, a `SceneInputs`."""
+    """Make IMG, --recursive and the options for files of Gaussians one argument `inputs`, a `SceneInputs`."""
     return gathered("inputs", SceneInputs, *image_options(required=required), *_VIEW)
 
 
@@ -143,12 +150,12 @@ one_scene_options = gathered("inputs", _one_scene, click.argument("image", metav
 
 @dataclass(frozen=True)
 class Scenes:
-    """Makes scenes of inputs.
+    """Makes scenes from inputs.
 
     Attributes:
-        inputs: how to look at Gaussians.
-        options: of the model, and where Gaussians are rendered.
-        opened: the model; None if there is no photograph.
+        inputs: the inputs, and the camera and picture size for files of Gaussians.
+        options: options of the model and of the renderer.
+        opened: the model; None if no input is a photograph.
     """
 
     inputs: SceneInputs
@@ -156,22 +163,23 @@ class Scenes:
     opened: OpenModel | None
 
     def maker(self, path: Path) -> str:
-        """Who made the Gaussians of an input, for captions: the model's name, or that they come from a file."""
+        """Return the source of an input's Gaussians for captions: the name of the model, or `read from the file`."""
         return _FROM_FILE if is_gaussians_name(path.name) else self.options.name
 
     def makers(self, paths: Sequence[Path]) -> str:
-        """Who made the Gaussians of several inputs, for captions."""
+        """Return the sources of the Gaussians of several inputs for captions."""
         return " and ".join(dict.fromkeys(map(self.maker, paths))).replace(_FROM_FILE, "read from files")
 
     def any_file(self, paths: Sequence[Path]) -> bool:
-        """Whether one of the inputs is a file of Gaussians."""
+        """Return whether one of the inputs is a file of Gaussians."""
         return any(is_gaussians_name(path.name) for path in paths)
 
     def initial(self, path: Path, photo: np.ndarray | None = None) -> Scene:
-        """The scene of an input before it is refined: predicted from a photograph, or read from a file.
+        """Return the scene of an input before refinement: predicted from a photograph, or read from a file.
 
         Args:
-            photo: the photograph of that path if it is read already, uint8 RGB `[H, W, 3]`.
+            path: path of the input.
+            photo: the photograph at that path if it has been read before, uint8 RGB `[H, W, 3]`.
         """
         if is_gaussians_name(path.name):
             return self._read(path)
@@ -184,21 +192,21 @@ class Scenes:
         return predict_scene(self.opened.model, photo)
 
     def refine(self, scene: Scene, name: str, *, background: float = 1.0) -> Scene:
-        """Refine a scene as the options ask, over a grey background, with a bar if that takes long."""
+        """Refine a scene as the options say, over a grey background in [0, 1], with a progress bar if that is slow."""
         steps, backend = self.options.refine, self.options.backend
         if not steps:
             return scene
         return refine_with_progress(scene, steps, name=name, background=background, backend=backend)
 
     def scene(self, path: Path, photo: np.ndarray | None = None) -> Scene:
-        """The scene of an input, refined if the options ask for it; the arguments are those of `initial`."""
+        """Return the scene of an input, refined as the options say; the arguments are those of `initial`."""
         return self.refine(self.initial(path, photo), path.name)
 
     def maps(self, path: Path, methods: Sequence[Method]) -> tuple[np.ndarray, bool, Iterator[np.ndarray]]:
-        """Read an input out in several ways.
+        """Make the maps of an input by several methods.
 
-        Gaussians of a file are seen in one look, whatever the methods' own looks are. Methods that look at a photograph
-        see the picture of the Gaussians if there is no photograph.
+        Gaussians from a file are one view, whatever views the methods ask for. Methods that look at a photograph get
+        the rendered picture if there is no photograph.
 
         Returns:
             The photograph or the rendered picture, uint8 RGB `[H, W, 3]`; whether it is rendered; and the map of each
@@ -238,7 +246,7 @@ class Scenes:
 
 
 def _square_pixels(scene: Scene) -> bool:
-    """Whether the pixels of a pinhole camera are about square, as they are in a picture of its own shape."""
+    """Return whether the pixels of a pinhole camera are about square, as in a picture of the right shape."""
     camera = scene.camera
     across, down = camera.focal * scene.width, (camera.focal_y or camera.focal) * scene.height
     return camera.kind != "pinhole" or abs(across - down) <= _SAME_SHAPE * down

@@ -1,4 +1,4 @@
-"""Commands that do the same with each of many pictures: several at a time, reported and counted in order."""
+"""Work on many pictures in parallel, and report results and failures in the order of the inputs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Work:
     """The pictures, or files of Gaussians, that a command works through.
 
     Args:
-        paths: of the inputs.
-        folder: of the results.
-        jobs: how many are worked on at a time; None for one a core.
-        failures: inputs that have failed before.
+        paths: paths of the inputs.
+        folder: folder of the results.
+        jobs: number of inputs that are worked on at the same time; None for one for each core.
+        failures: number of inputs that have failed before.
 
     Attributes:
-        failures: inputs that have failed by now.
+        failures: number of inputs that have failed so far.
     """
 
     def __init__(self, paths: Sequence[Path], folder: Path, jobs: int | None, failures: int = 0) -> None:
@@ -34,13 +34,18 @@ class Work:
         self._jobs = min(jobs or cores(), len(paths))
 
     def each(self, function: Callable[[Path, str], Result]) -> Iterator[tuple[Path, Result]]:
-        """The results of `function`, a path and the name of its results to anything, in the order of the paths.
+        """Call a function for every input in several threads.
 
-        It runs in several threads. An input that fails is reported on stderr and left out. Results are the same for
-        any number of jobs.
+        An input that fails is reported on stderr and left out. The results are the same for any number of jobs.
+
+        Args:
+            function: function of the path of an input and the name for its results.
+
+        Yields:
+            The path of each input and the result of the function, in the order of the paths.
 
         Raises:
-            CannotWriteError: nothing can be written any more.
+            CannotWriteError: results cannot be written any more.
         """
         with (
             torch_threads(len(self._items)),
@@ -58,7 +63,7 @@ class Work:
 
 
 def _size(item: tuple[Path, str]) -> int:
-    """Bytes of a file; 0 for what is none, which fails later or is a pipe."""
+    """Return the size of a file in bytes; 0 for a pipe, or for a missing file, which fails later."""
     try:
         return item[0].stat().st_size
     except OSError:

@@ -27,7 +27,7 @@ def command() -> None:
 @click.argument("checkpoints", nargs=-1, callback=check_checkpoints)
 @format_option
 def list_command(checkpoints: tuple[str, ...], form: str) -> None:
-    """Say what CHECKPOINTS are; by default those that come with the package."""
+    """List models and sizes of CHECKPOINTS, by default of those that come with the package."""
     from gmae_tools.checkpoint_names import embedded
     from gmae_tools.report.tables import format_rows
 
@@ -37,18 +37,20 @@ def list_command(checkpoints: tuple[str, ...], form: str) -> None:
 
 
 def describe(name: str) -> Row:
-    """Its row of the table."""
+    """Return the row of a checkpoint in the table."""
     from gmae_tools.checkpoints import load_any, training_of
 
     model = load_any(name)
     config = model.config
     samples = training_of(name).get("samples")
     return {
-        "name": name, "model": type(model).__name__, "image_size": config.image_size,
+        "name": name,
+        "model": type(model).__name__,
+        "image_size": config.image_size,
         "encoder": f"{config.depth} x {config.width}, patch {config.patch_size}",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "samples": samples if isinstance(samples, int) else None,
-    }  # fmt: skip
+    }
 
 
 @command.command("import")
@@ -56,11 +58,11 @@ def describe(name: str) -> Row:
 @click.option("--half", is_flag=True, help="Store weights as float16.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder of the new checkpoint.")
 def import_command(file: str, half: bool, out: str) -> None:
-    """Write FILE, a checkpoint of another program, as a folder in our format.
+    """Convert FILE, a checkpoint of another program, to a checkpoint folder of gmae-tools.
 
-    FILE is of the code of GMAE's authors (Lightning's .ckpt, or the bare state dict of their image model as .pth), or
-    an official MAE checkpoint (.pth). Nothing in it is run. Every --checkpoint option also takes FILE itself; the
-    folder is smaller, as it lacks the state of the optimizer, and can be pushed to the hub.
+    FILE comes from the code of GMAE's authors (a .ckpt of Lightning, or the bare state dict of their image model as
+    .pth), or is an official MAE checkpoint (.pth). No code in it is run. Every --checkpoint option also takes FILE
+    itself; the folder is smaller, because it lacks the state of the optimizer, and can be pushed to the hub.
     """
     from gmae_tools.checkpoint_names import FILE_SUFFIXES
     from gmae_tools.checkpoints import file_of_others, load_file, save
@@ -82,9 +84,10 @@ def import_command(file: str, half: bool, out: str) -> None:
 @click.option("--half", is_flag=True, help="Store weights as float16.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder of the new checkpoint.")
 def average(checkpoints: tuple[str, ...], half: bool, out: str) -> None:
-    """Write the mean of the weights of CHECKPOINTS, runs from the same warm start (a model soup).
+    """Average the weights of CHECKPOINTS, of training runs from the same initial weights (a model soup).
 
-    Often a little better than each of them, at no cost later; worthless if they were not trained from the same weights.
+    The average is often a little better than each of them, and costs the same to use. It does not work if the training
+    runs began from different weights.
     """
     from gmae_tools.checkpoints import load_any, save, training_of
     from gmae_tools.pretrain.soup import average as mean_of
@@ -97,14 +100,20 @@ def average(checkpoints: tuple[str, ...], half: bool, out: str) -> None:
 
 @command.command()
 @click.argument("checkpoint", callback=check_checkpoints)
-@click.option("--timm", is_flag=True, required=True, help="As a plain vision transformer of timm (and official MAE).")
-@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="To be seen by it.  [default: as trained]")
-@click.option("-o", "--out", required=True, metavar="FILE", help=".safetensors, or .pth in the layout of MAE's files.")
+@click.option(
+    "--timm", is_flag=True, required=True, help="Write a plain vision transformer of timm or of the official MAE."
+)
+@click.option(
+    "--image-size", type=click.IntRange(1), metavar="PX", help="Side of its square pictures.  [default: as in training]"
+)
+@click.option(
+    "-o", "--out", required=True, metavar="FILE", help="New file: .safetensors, or .pth as in the official MAE."
+)
 def export(checkpoint: str, timm: bool, image_size: int | None, out: str) -> None:
-    """Write the encoder of CHECKPOINT for other programs, and print the Python that loads it.
+    """Write the encoder of CHECKPOINT for other programs, and print a Python program that loads it.
 
-    Its features are those of `encode`, if pictures are normalised by the mean and standard deviation that are printed
-    (our model does that itself). See docs/using-the-encoder.md.
+    Its features are those of `encode` if pictures are normalised by the mean and standard deviation in that program;
+    the models of gmae-tools normalise pictures themselves. See docs/using-the-encoder.md.
     """
     from gmae_tools.checkpoints import load_any
     from gmae_tools.formats.timm import export_timm, loading_code
@@ -117,11 +126,11 @@ def export(checkpoint: str, timm: bool, image_size: int | None, out: str) -> Non
 @command.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @click.argument("repository", metavar="ORG/NAME")
-@click.option("--private", is_flag=True, help="Make the repository private, if it is made.")
+@click.option("--private", is_flag=True, help="Make the repository private if it is new.")
 def push(folder: str, repository: str, private: bool) -> None:
-    """Upload the checkpoint in FOLDER to the Hugging Face hub, and print the name by which it is loaded.
+    """Upload the checkpoint in FOLDER to the Hugging Face hub, and print the name that loads it.
 
-    Log in first: hf auth login. Weights, configuration and README.md are uploaded.
+    Log in first with hf auth login. The weights, the configuration and README.md are uploaded.
     """
     with busy(f"uploading {folder}"):
         from gmae_tools.checkpoints import push as push_folder

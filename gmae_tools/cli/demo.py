@@ -1,4 +1,4 @@
-"""`gmae-tools demo`: a page on which visitors take their own photographs apart."""
+"""`gmae-tools demo`: serve a page that takes the photographs of its visitors apart."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from gmae_tools.system.ports import check_free
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="To listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=7860, help="Port of the page.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True,
-    help="Whose visitors are served; 0.0.0.0 lets in other machines.",
-)  # fmt: skip
+    "--host",
+    default="127.0.0.1",
+    help="Address on which the page is served; 0.0.0.0 lets other machines connect.",
+)
 @model_options
 def command(port: int, host: str, model: ModelOptions) -> None:
-    """Serve a page on which photographs can be dropped and taken apart, in a browser.
+    """Serve a page in the browser that takes a photograph apart when it is dropped there.
 
-    The address is printed. The page shows the nearest K Gaussians of a photograph, its depth, its layers, its edges,
-    figure and ground, and hands out the Gaussians (.ply) and the page that gmae-tools view writes. Photographs stay in
-    memory, each visitor's own, and nothing is fetched from elsewhere. Ctrl-C ends it. Needs gradio: pip install
-    'gmae-tools[demo]'.
+    The address of the page is printed. The page shows the nearest K Gaussians of a photograph, its depth, layers and
+    edges, and its foreground; the Gaussians (.ply) and the page of gmae-tools view can be downloaded. Photographs stay
+    in memory, visitors only see their own, and nothing is loaded from other servers. Ctrl-C ends the command. It needs
+    gradio: pip install 'gmae-tools[demo]'.
     """
     require_gradio()
     check_free(host, port)

@@ -32,13 +32,14 @@ COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scal
 def command(inputs: SceneInputs, jobs: int | None, output: OutputOptions, model: ModelOptions) -> None:
     """Show where a model puts its Gaussians, and how large it makes them at which depth.
 
-    IMG is a picture, a file of Gaussians (.ply, .splat, .npz), a folder of them, a glob, or - for a pipe; all are taken
-    together. DIR receives two figures, as PNG, PDF and SVG: centres (of one picture: each Gaussian, as opaque as it is;
-    of several: the density of opacity) and scales (against depth: medians and bands weighted by opacity). It also
-    receives their numbers: gaussians.csv (a line for each), density.csv and scales.csv.
+    IMG is a picture, a file of Gaussians (.ply, .splat, .npz), a folder of them, a glob, or - for a pipe. Several
+    inputs are analysed together. DIR receives two plots, as PNG, PDF and SVG: centres (each Gaussian of a single
+    picture with its opacity, or the density of opacity of several pictures) and scales (against depth: medians and
+    bands weighted by opacity). It also receives their numbers: gaussians.csv (a line for each Gaussian), density.csv
+    and scales.csv.
 
-    The table on stdout has a row for each picture: mean opacity, median scale and depth weighted by opacity, and
-    Spearman's rank correlation of scale and depth (scale_depth), positive where the large lie behind.
+    The table on stdout has a row for each picture: the mean opacity, the median scale and depth weighted by opacity,
+    and Spearman's rank correlation of scale and depth (scale_depth), which is positive if large Gaussians lie behind.
     """
     paths, failures = inputs.find(output.out)
     scenes = inputs.open(paths, model)
@@ -69,7 +70,7 @@ def command(inputs: SceneInputs, jobs: int | None, output: OutputOptions, model:
 
 
 def read_one(scenes: Scenes, path: Path) -> tuple[Scene, Points]:
-    """The scene of an input, and its points."""
+    """Return the scene of an input and its points."""
     from gmae_tools.zeroshot.density import Points
 
     scene = scenes.scene(path)
@@ -77,7 +78,7 @@ def read_one(scenes: Scenes, path: Path) -> tuple[Scene, Points]:
 
 
 def write_figures(points: Points, photo: np.ndarray | None, caption: str, folder: Path) -> None:
-    """Both figures; a single picture is shown by its Gaussians on the photograph."""
+    """Write both plots; for a single picture the first one shows its Gaussians on the photograph."""
     from gmae_tools.report.density import plot_centres, plot_density, plot_scales, write_figure
     from gmae_tools.zeroshot.density import density_map, scale_by_depth
 
@@ -87,7 +88,7 @@ def write_figures(points: Points, photo: np.ndarray | None, caption: str, folder
 
 
 def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path) -> None:
-    """The numbers behind the figures."""
+    """Write the numbers of the plots as CSV files."""
     import numpy as np
 
     from gmae_tools.report.tables import write_csv, write_csv_columns
@@ -115,7 +116,7 @@ def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path)
 
 
 def write_table(rows: Iterable[Row], path: Path, columns: Sequence[str]) -> None:
-    """A CSV file, whole or not at all."""
+    """Write a CSV file, whole or not at all."""
     from gmae_tools.report.tables import write_csv
 
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:

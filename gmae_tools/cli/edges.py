@@ -37,32 +37,39 @@ if TYPE_CHECKING:
     from gmae_tools.report.edges import EdgeRow
 
 SHEET = "sheet.png"
-TILES = "tiles"  # folder of l@N of tiles, beside that of one look
+TILES = "tiles"  # folder of the results of l@N from tiles, within that of l@N from the whole photograph
 
 
 @click.command()
 @scene_options(required=False)
 @data_options(
     click.option(
-        "--dataset", type=click.Choice(["bsds500"]), help="Score the maps of a data set instead of writing pictures."
+        "--dataset", type=click.Choice(["bsds500"]), help="Data set whose edge maps are scored, in place of IMG."
     ),
-    click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True),
+    click.option("--split", type=click.Choice(["train", "val", "test"]), default="val"),
 )
 @click.option(
-    "--readout", "readouts", type=click.Choice(EDGES), multiple=True,
-    help="How edges are read out; for pictures, more than once for several."
+    "--readout",
+    "readouts",
+    type=click.Choice(EDGES),
+    multiple=True,
+    help="Readout or detector of the edges; give the option several times for several maps of each picture."
     f"  [default: {' and '.join(FIRST_EDGES)}; with --dataset {FIRST_EDGES[0]}]",
-)  # fmt: skip
+)
 @click.option(
-    "--layers", type=Numbers(), metavar="N,N,...",
-    help="Numbers of depth groups. With --dataset several make one map of what persists."
+    "--layers",
+    type=Numbers(),
+    metavar="N,N,...",
+    help="Numbers N of depth groups for l@N. With --dataset the maps of several numbers are averaged."
     f"  [default: {','.join(map(str, HIERARCHY))}; with --dataset {LAYERS}]",
-)  # fmt: skip
+)
 @looks_options(f"1 for layers, for other readouts {','.join(map(str, EDGE_SCALES))}")
 @click.option(
-    "--thresholds", type=click.IntRange(1), default=THRESHOLDS, show_default=True,
+    "--thresholds",
+    type=click.IntRange(1),
+    default=THRESHOLDS,
     help="Number of thresholds of the benchmark.",
-)  # fmt: skip
+)
 @run_options
 @output_options("edges")
 @optional_model_options
@@ -77,25 +84,26 @@ def command(
     output: OutputOptions,
     model: ModelOptions,
 ) -> None:
-    """Find edges without training for it.
+    """Find edges without training for edges.
 
     With IMG (pictures, files of Gaussians, folders, globs, or - for a pipe) DIR/<name>/ receives a soft map for each
-    readout and number of layers (white is strong), and DIR/sheet.png a row for each of the first 50: photograph, ground
-    truth if the picture lies in a copy of BSDS500, maps. l@N is read from one look at the whole photograph, as
-    published; --scales 3,4 reads it from tiles, as the other readouts are. Files of Gaussians (.ply, .splat, .npz) are
-    read in one look.
+    readout and number of layers, in which strong edges are white. DIR/sheet.png has a row for each of the first 50
+    pictures: the photograph, the ground truth if the picture lies in a copy of BSDS500, and the maps. l@N is read from
+    one look at the whole photograph, as published; with --scales 3,4 it is read from tiles, as the other readouts are.
+    Files of Gaussians (.ply, .splat, .npz) are always read in one look.
 
-    With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ what the benchmark counts in it, and DIR
-    the scores, the precision-recall curve, a table of the images and the settings. An interrupted run goes on where it
-    stopped. Maps of other settings are refused without --overwrite; with other --thresholds the maps that are there are
-    scored anew. The scores also go to stdout. l@N is scored as published, from one look; unless --scales is given, what
-    tiles change is scored beside it, with maps in DIR/tiles. Several processes share the photographs:
+    With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ the counts of matched pixels, and DIR the
+    scores, the precision-recall curve, a table of the images and the settings. The scores also go to stdout. l@N is
+    scored as published, from one look; unless --scales is given, it is also scored from tiles, with maps in DIR/tiles.
+    An interrupted run continues where it stopped. Maps of other settings are refused without --overwrite; with another
+    --thresholds existing maps are scored again. Several processes can share the photographs:
     torchrun --nproc-per-node N -m gmae_tools edges --dataset ...
 
-    Readouts of the Gaussians: layers (l@N), layer-changes (where depth groups begin to change the picture),
-    expected-depth, regions (of the strongest Gaussian, merged step by step), render-gradient (the baseline without
-    depth), combined (the last two), closed-regions (regions, weaker where they do not close around anything). On the
-    photograph: sobel, sobel-nms, canny, soft-canny.
+    Readouts of the Gaussians are layers (l@N), layer-changes (where depth groups begin to change the picture),
+    expected-depth (the gradient of the expected depth), regions (regions of the strongest Gaussian, merged step by
+    step), render-gradient (the gradient of the rendered picture, without depth), combined (the mean of the last two)
+    and closed-regions (regions whose borders are weaker if they do not close). Detectors on the photograph are sobel,
+    sobel-nms, canny and soft-canny.
     """
     if bool(inputs.images) == bool(data.dataset):
         raise click.UsageError("give pictures, or --dataset")
@@ -135,7 +143,7 @@ def command(
 
 
 def in_words(methods: Sequence[EdgeMethod]) -> str:
-    """How the methods look at a photograph, such as `l@N: one look, regions: tiles 3 x 3 and 4 x 4`."""
+    """Describe which views the methods use, such as `l@N: one look, regions: tiles 3 x 3 and 4 x 4`."""
     words = {}
     for method in methods:
         if method.looks:
@@ -146,7 +154,7 @@ def in_words(methods: Sequence[EdgeMethod]) -> str:
 
 
 def write_pictures(work: Work, methods: Sequence[EdgeMethod], about: str, folder: Path, scenes: Scenes) -> None:
-    """Write maps and a contact sheet."""
+    """Write the maps of all pictures and a contact sheet."""
     from gmae_tools.images import write_image
     from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
     from gmae_tools.report.edges import edge_sheet
@@ -162,7 +170,7 @@ def write_pictures(work: Work, methods: Sequence[EdgeMethod], about: str, folder
 
 
 def find_edges(path: Path, methods: Sequence[EdgeMethod], folder: Path, scenes: Scenes) -> EdgeRow:
-    """The maps of one picture, written to `folder` (l@16 as `l16.png`), as a row of the sheet."""
+    """Write the maps of one picture to `folder` (l@16 as `l16.png`), and return its row of the sheet."""
     import numpy as np
 
     from gmae_tools.datasets.bsds500 import read_boundaries
@@ -181,7 +189,7 @@ def find_edges(path: Path, methods: Sequence[EdgeMethod], folder: Path, scenes: 
 
 
 def truth_beside(path: Path) -> Path | None:
-    """The ground truth of a photograph in the layout of BSDS500: `groundTruth/<split>/<id>.mat`, if it is there."""
+    """Return the ground truth of a photograph in the layout of BSDS500 (`groundTruth/<split>/<id>.mat`), or None."""
     place = path.resolve()
     truth = (
         place.parents[2] / "groundTruth" / place.parent.name / f"{place.stem}.mat" if len(place.parents) > 2 else None
@@ -199,11 +207,11 @@ def benchmark(
     output: OutputOptions,
     model: ModelOptions,
 ) -> None:
-    """Both stages for one readout, in DIR, and for l@N of tiles beside one look in DIR/tiles; prints the scores."""
+    """Run both stages for one readout in DIR, and for l@N from tiles in DIR/tiles, and print the scores."""
     from gmae_tools.datasets.bsds500 import BSDS500
 
     photos = BSDS500(data.root)
-    photos.images(data.split)  # before torch is loaded, in case they are not there
+    photos.images(data.split)  # reports missing photographs before torch is loaded
     with busy("loading torch"):
         from gmae_tools.benchmarks import edges
         from gmae_tools.benchmarks.edge_methods import EdgeMethod
@@ -226,7 +234,7 @@ def benchmark(
 
 
 def scores_of(found: EdgeResults, part: str) -> dict[str, Any]:
-    """The scores of the method in this part of the folder; the protocol says how it looks at the photographs."""
+    """Return the scores of the method in this part of the folder, with its views in the protocol."""
     method, scores = found.methods[part], found.results[part].to_dict()
     if method.looks:
         scores["protocol"] |= {"looks": in_words([method])}

@@ -22,9 +22,13 @@ FORMATS = ("ply", "splat", "npz", "svg")
 @click.command()
 @scene_options()
 @click.option(
-    "--format", "forms", type=click.Choice(FORMATS), multiple=True, default=("ply",), show_default=True,
-    help="Of the files; more than once for several.",
-)  # fmt: skip
+    "--format",
+    "forms",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    default=("ply",),
+    help="Format of the files; give the option several times for several formats.",
+)
 @fov_option
 @jobs_option
 @out_option("export", "Folder of the files.")
@@ -35,18 +39,18 @@ def command(
     """Write the Gaussians of photographs, or of other files, for other programs.
 
     For each picture or file of Gaussians (.ply, .splat, .npz; a folder, a glob, or - for a pipe) DIR/<name>.<format> is
-    written, and DIR/<name>.json, which says how. The paths go to stdout. Formats:
+    written, and DIR/<name>.json with the camera and the settings. The paths go to stdout. The formats are
 
     \b
-    ply    3-D Gaussian splatting, binary, as most viewers of Gaussians read it
-    splat  32 bytes a Gaussian: antimatter15/splat, and what reads its files
-    npz    NumPy arrays of the Gaussians as predicted: gmae_tools.gaussians.Gaussians.load
-    svg    the splats as ellipses with gradients: browsers, Inkscape
+    ply    3-D Gaussian splatting, binary, for most viewers of Gaussians
+    splat  32 bytes for each Gaussian, for antimatter15/splat and programs that read its files
+    npz    NumPy arrays of the Gaussians as predicted, for gmae_tools.read
+    svg    the splats as ellipses with gradients, for browsers and Inkscape
 
-    The model's own camera is not a perspective one. In ply and splat files the Gaussians are moved and reshaped so that
-    a perspective camera sees the same picture: at (0, 0, -1 / tan(fov / 2)), looking along +z at the origin, x to the
-    right and y downwards. The JSON file gives it in full. From elsewhere, one looks into the picture from the side.
-    Gaussians that a perspective camera sees already are written as they are.
+    The camera of the models is not a perspective camera. In ply and splat files the Gaussians are moved and reshaped so
+    that a perspective camera sees the same picture. It stands at (0, 0, -1 / tan(fov / 2)) and looks along +z at the
+    origin, with x to the right and y downwards; the JSON file describes it. From other places the Gaussians are seen
+    from the side. Gaussians from files whose camera is a pinhole are written unchanged.
     """
     paths, failures = inputs.find(out)
     scenes = inputs.open(paths, model)

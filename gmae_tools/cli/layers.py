@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
 
 DEFAULT_KS = ",".join([*map(str, PREFIXES), "all"])
-DEFAULT_SHARES = ",".join([*(f"{share}%" for share in PREFIX_SHARES), "all"])  # of more than `MANY` Gaussians
+DEFAULT_SHARES = ",".join([*(f"{share}%" for share in PREFIX_SHARES), "all"])  # for more than `MANY` Gaussians
 TABLE = "layers.csv"
 _SHARE = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?%")
 
@@ -33,16 +33,20 @@ _SHARE = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?%")
 @click.command()
 @scene_options()
 @click.option(
-    "--k", "ks", metavar="K|P%,...",
-    help="How many nearest Gaussians to show, or what share of them."
-    f"  [default: {DEFAULT_KS}; of more than {MANY:,}: {DEFAULT_SHARES}]",
-)  # fmt: skip
-@click.option("--layers", metavar="N", type=int, default=8, show_default=True, help="How many depth groups to show.")
-@click.option("--html", is_flag=True, help="Also write view.html, a page to take the photograph apart by hand.")
+    "--k",
+    "ks",
+    metavar="K|P%,...",
+    help="Numbers or shares of the nearest Gaussians to render together."
+    f"  [default: {DEFAULT_KS}; for more than {MANY:,} Gaussians {DEFAULT_SHARES}]",
+)
+@click.option("--layers", metavar="N", type=int, default=8, help="Number of depth groups.")
+@click.option("--html", is_flag=True, help="Also write view.html, the interactive page of gmae-tools view.")
 @click.option(
-    "--background", type=click.Choice(["white", "black", "transparent"]), default="white", show_default=True,
-    help="Behind the Gaussians.",
-)  # fmt: skip
+    "--background",
+    type=click.Choice(["white", "black", "transparent"]),
+    default="white",
+    help="Background behind the Gaussians.",
+)
 @jobs_option
 @output_options("layers")
 @model_options
@@ -56,17 +60,18 @@ def command(
     output: OutputOptions,
     model: ModelOptions,
 ) -> None:
-    """Take photographs, or anyone's Gaussians, apart into depth layers.
+    """Take photographs, or Gaussians from any program, apart into depth layers.
 
     IMG is a picture, a file of Gaussians (.ply, .splat, .npz), a folder of them, a glob, or - for a picture that comes
-    through a pipe. For each, DIR/<name>/ receives first_<K>.png (the nearest K Gaussians), layer_<n>.png (each of N
-    equal depth groups alone, 1 is the nearest), depth.png (near is bright), sheet.png (all of these on one page) and
-    gaussians.npz; with --html also view.html, the page that gmae-tools view writes. The table (for each K: PSNR and
-    SSIM against the photograph, which files of Gaussians have only with --photo, and coverage) goes to stdout and to
-    DIR/layers.csv; with --refine it also has the PSNR before refinement (psnr_before). Refinement leaves the order of
-    depths as it is.
+    through a pipe. For each input, DIR/<name>/ receives first_<K>.png (the nearest K Gaussians), layer_<n>.png (each of
+    N equal depth groups alone, 1 is the nearest), depth.png (near is bright), sheet.png (all of these on one page) and
+    gaussians.npz, and with --html also view.html, the page that gmae-tools view writes.
 
-    An input that cannot be read is reported on stderr, the others are done, and the exit code is 1.
+    A table goes to stdout and to DIR/layers.csv. For each K it has the coverage, and the PSNR and the SSIM against the
+    photograph, which files of Gaussians only have with --photo. With --refine it also has the PSNR before refinement
+    (psnr_before). Refinement does not change the order of depths.
+
+    An input that cannot be read is reported on stderr, the other inputs are processed, and the exit code is 1.
     """
     wanted = parse_ks(ks) if ks is not None else None
     if layers < 1:
@@ -105,7 +110,7 @@ def command(
 def write_one(
     scenes: Scenes, path: Path, wanted: tuple[str, ...] | None, request: LayersRequest, folder: Path
 ) -> list[Row]:
-    """Everything about one input: read, predict, refine, render, write; returns its rows of the table."""
+    """Read, predict, refine, render and write one input, and return its rows of the table."""
     from gmae_tools.report.layers import BACKGROUNDS, write_layers
 
     before = scenes.initial(path)
@@ -117,7 +122,7 @@ def write_one(
 
 
 def parse_ks(text: str) -> tuple[str, ...]:
-    """`32,10%,all` as names of numbers of Gaussians, each once.
+    """Split `32,10%,all` into names of numbers of Gaussians, each once.
 
     Raises:
         GmaeToolsError: an entry is neither a number of 1 or more, nor a share above 0 % up to 100 %, nor `all`.
@@ -134,13 +139,14 @@ def parse_ks(text: str) -> tuple[str, ...]:
 
 
 def fit_ks(names: tuple[str, ...] | None, count: int) -> dict[str, int]:
-    """Numbers by name for `count` Gaussians, in rising order.
+    """Turn names into numbers of Gaussians, in rising order.
 
     Args:
-        names: as `parse_ks` has them; None for the default, whose numbers beyond `count` are left out.
+        names: names as `parse_ks` returns them; None for the default, whose numbers above `count` are left out.
+        count: number of all Gaussians.
 
     Raises:
-        GmaeToolsError: a number is beyond `count`.
+        GmaeToolsError: a number is larger than `count`.
     """
     default = parse_ks(DEFAULT_SHARES if count > MANY else DEFAULT_KS)
     ks = {}

@@ -51,7 +51,7 @@ COLUMNS = {"image": None, "method": None, "x0": 0, "y0": 0, "x1": 0, "y1": 0, "a
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """What makes a probability a mask, and how masks are scored; see `benchmarks.regions.MaskRules`."""
+    """How probabilities become masks, and how masks are scored; see `benchmarks.regions.MaskRules`."""
 
     threshold: Threshold | None
     min_max: bool
@@ -62,32 +62,40 @@ class MaskOptions:
 @scene_options(required=False)
 @data_options(
     click.option(
-        "--dataset", metavar="NAME|DIR",
-        help="Score the maps of a data set instead of writing pictures: ecssd, pascal-s, duts-te, voc07-seg, voc12-seg,"
-        " or a folder with images/ and masks/; or their boxes: voc07, voc12, coco, coco20k. Those of PASCAL VOC and"
-        " COCO have splits: voc12:val.",
+        "--dataset",
+        metavar="NAME|DIR",
+        help="Data set that is scored, in place of IMG. With masks: ecssd, pascal-s, duts-te, voc07-seg, voc12-seg, or"
+        " a folder with images/ and masks/. With boxes: voc07, voc12, coco, coco20k. For PASCAL VOC and COCO the name"
+        " can have a split, such as voc12:val.",
     ),
     click.option(
-        "--split", type=click.Choice(["odd", "even", "all"]), default="all", show_default=True,
-        help="Of the data set: photographs with odd numbers (to develop on), with even ones (to report), or all.",
+        "--split",
+        type=click.Choice(["odd", "even", "all"]),
+        default="all",
+        help="Photographs of the data set to use: those with odd numbers (to develop on), with even numbers (to"
+        " report), or all.",
     ),
-)  # fmt: skip
+)
 @click.option(
-    "--method", type=click.Choice(MASKS),
-    help=f"How figure is told from ground.  [default: {FOREGROUND_METHODS[0]}, and {FOREGROUND_METHODS[1]} beside it]",
-)  # fmt: skip
+    "--method",
+    type=click.Choice(MASKS),
+    help="Method that tells the foreground from the background."
+    f"  [default: {FOREGROUND_METHODS[0]}, with {FOREGROUND_METHODS[1]} for comparison]",
+)
 @gathered(
     "masks",
     MaskOptions,
     click.option(
-        "--threshold", type=MaskThreshold(), metavar="otsu|FLOAT",
-        help="Makes the probability of figure a mask.  [default: the method's own]",
+        "--threshold",
+        type=MaskThreshold(),
+        metavar="otsu|FLOAT",
+        help="Threshold that turns the probability of foreground into a mask.  [default: that of the method]",
     ),
     min_max_option,
     click.option(
-        "--ap", is_flag=True, help="With --dataset, score all boxes as detections, too (needs faster-coco-eval)."
+        "--ap", is_flag=True, help="With --dataset, also score all boxes as detections (needs faster-coco-eval)."
     ),
-)  # fmt: skip
+)
 @looks_options("1")
 @run_options
 @output_options("segment")
@@ -102,26 +110,27 @@ def command(
     output: OutputOptions,
     model: ModelOptions,
 ) -> None:
-    """Tell figure from ground without training for it.
+    """Tell foreground from background (figure and ground) without training for it.
 
     With IMG (pictures, files of Gaussians, folders, globs, or - for a pipe) DIR/<name>/ receives probability.png,
-    mask.png, cutout.png (the figure on transparent ground), overlay.png (figure outlined, ground faded, box) and
-    segment.json (box and area in pixels), and DIR/sheet.png a row for each of the first 50. The box is that of the
-    mask's largest region. Boxes and areas also go to stdout. Unless a --method is named, all these are of grouped; the
-    plain readout of depth stands beside it: in probability-depth.png, on the sheet and in the table.
+    mask.png, cutout.png (the foreground on a transparent background), overlay.png (the foreground outlined, the
+    background faded, and the box) and segment.json (box and area in pixels). DIR/sheet.png has a row for each of the
+    first 50 pictures. The box is that of the mask's largest region. Boxes and areas also go to stdout. Unless --method
+    is given, all these files come from grouped, and the results of depth are added for comparison: in
+    probability-depth.png, on the sheet and in the table.
 
-    With --dataset DIR/maps/ receives the probability of figure of each photograph, and DIR the scores, the curves over
-    thresholds, a table of the images and the settings. Where a data set has boxes the score is CorLoc, the share of the
-    photographs whose one box finds an object (IoU of 0.5 or more), with --ap also AP without classes. An interrupted
-    run goes on where it stopped. Maps of other settings are refused without --overwrite; with another --threshold or
-    with --min-max the maps that are there are scored anew. Results of depth, beside those of grouped, are in DIR/depth.
-    The scores also go to stdout. Several processes share the
-    photographs: torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
+    With --dataset DIR/maps/ receives the probability of foreground of each photograph, and DIR the scores, the curves
+    over thresholds, a table of the images and the settings; DIR/depth receives the same for depth. The scores also go
+    to stdout. For a data set with boxes the score is CorLoc, the share of the photographs whose one box has an IoU of
+    0.5 or more with an object, and with --ap also AP without classes. An interrupted run continues where it stopped.
+    Maps of other settings are refused without --overwrite; with another --threshold or with --min-max existing maps are
+    scored again. Several processes can share the photographs:
+    torchrun --nproc-per-node N -m gmae_tools segment --dataset ...
 
-    Methods on the Gaussians: grouped (into a figure and a ground), depth (the plain readout); files of
-    Gaussians (.ply, .splat, .npz) are read in one look. On the photograph:
-    centre-prior (a fixed blob), everything, otsu (the bright side), otsu-border (the side with less of the border),
-    spectral-residual, grabcut (from a centred box).
+    Methods on the Gaussians are grouped (into foreground and background, by colour and place) and depth (what is near
+    is foreground). Files of Gaussians (.ply, .splat, .npz) are always read in one look. Methods on the photograph are
+    centre-prior (a fixed blob), everything, otsu (the bright side), otsu-border (the side with less of the picture's
+    border), spectral-residual and grabcut (from a centred box).
     """
     if bool(inputs.images) == bool(data.dataset):
         raise click.UsageError("give pictures, or --dataset")
@@ -160,7 +169,7 @@ def command(
 def write_pictures(
     work: Work, segment: Callable[[Path, str], tuple[ForegroundRow, list[dict[str, Any]]]], about: str, folder: Path
 ) -> list[dict[str, Any]]:
-    """Write pictures and a contact sheet; returns what was found in each, by each method."""
+    """Write the pictures and a contact sheet, and return a record of each picture and method."""
     from gmae_tools.images import write_image
     from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
     from gmae_tools.report.segment import foreground_sheet
@@ -182,9 +191,9 @@ def write_pictures(
 def segment_one(
     path: Path, methods: Sequence[RegionMethod], threshold: Threshold | None, folder: Path, scenes: Scenes
 ) -> tuple[ForegroundRow, list[dict[str, Any]]]:
-    """Everything about one picture, written to `folder`; its row of the sheet, and a record of what each method found.
+    """Segment one picture, write the results to `folder`, and return its row of the sheet and a record of each method.
 
-    The pictures and the JSON file are those of the first method. Of every other there is its probability.
+    The pictures and the JSON file are those of the first method; for the other methods only the probability is written.
     """
     import numpy as np
 
@@ -229,7 +238,7 @@ def segment_one(
 
 
 def render(records: list[dict[str, Any]], form: str) -> str:
-    """What was found in the pictures, as text; a picture without figure has no box."""
+    """Format the records as text; a picture without any foreground has no box."""
     from gmae_tools.report.tables import format_rows
 
     if form == "json":
@@ -248,11 +257,11 @@ def benchmark(
     output: OutputOptions,
     model: ModelOptions,
 ) -> None:
-    """Both stages for each method, the first one's in DIR and another's in DIR/<method>; prints the scores."""
+    """Run both stages for the first method in DIR and for another one in DIR/<method>, and print the scores."""
     from gmae_tools.datasets.named import ListedSet, open_dataset
 
     source = open_dataset(str(data.dataset), data.root)
-    source.pairs(data.split)  # before torch is loaded, in case they are not there
+    source.pairs(data.split)  # reports missing files before torch is loaded
     with busy("loading torch"):
         from gmae_tools.benchmarks import boxes, regions
         from gmae_tools.benchmarks.figure_methods import RegionMethod
@@ -261,7 +270,7 @@ def benchmark(
 
     processes.join()
     if masks.ap:
-        regions.detection([])  # says now, not at the end, if something has to be installed
+        regions.detection([])  # reports a missing package now, and not at the end
     opened: OpenModel | None = model.open() if names[0] in FOREGROUND_METHODS else None
     views, opened_source = looks.looks(model.refine, WHOLE), opened.source if opened else None
     methods = {

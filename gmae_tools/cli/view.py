@@ -1,4 +1,4 @@
-"""`gmae-tools view`: pages on which people take photographs apart."""
+"""`gmae-tools view`: interactive pages that take photographs apart."""
 
 from __future__ import annotations
 
@@ -26,28 +26,35 @@ COLUMNS = {"image": None, "k": 0, "kilobytes": 0, "page": None}
 @click.command()
 @scene_options()
 @click.option(
-    "--layers", metavar="N", type=click.IntRange(1), default=8, show_default=True,
-    help="How many depth groups to begin with; the page can change it.",
-)  # fmt: skip
+    "--layers",
+    metavar="N",
+    type=click.IntRange(1),
+    default=8,
+    help="Number of depth groups when the page is opened; it can be changed on the page.",
+)
 @click.option(
-    "--side", metavar="PX", type=click.IntRange(16, 1000), default=800, show_default=True,
-    help="Longest side of the pictures; smaller photographs keep their size.",
-)  # fmt: skip
+    "--side",
+    metavar="PX",
+    type=click.IntRange(16, 1000),
+    default=800,
+    help="Longest side of the pictures in pixels; smaller photographs keep their size.",
+)
 @jobs_option
 @output_options("view", "Folder of the pages.")
 @model_options
 def command(
     inputs: SceneInputs, layers: int, side: int, jobs: int | None, output: OutputOptions, model: ModelOptions
 ) -> None:
-    """Write pages on which photographs, or anyone's Gaussians, can be taken apart by hand.
+    """Write interactive pages that take photographs, or Gaussians from any program, apart.
 
     IMG is a picture, a file of Gaussians (.ply, .splat, .npz), a folder of them, a glob, or - for a pipe.
-    DIR/<name>.html is a page that needs nothing but a browser: choose the nearest K Gaussians, a slab of depths or one
-    of N layers, see render, photograph or expected depth, lay edges (l@N), figure and ground or the Gaussians' centres
-    on top, and point at a pixel to learn which Gaussian it belongs to. A page holds 20,000 Gaussians at most; of a
-    larger set it shows fewer that look about the same, and says so. The names of the pages go to stdout.
+    DIR/<name>.html is a page that only needs a browser. It shows the nearest K Gaussians, a range of depths or one of N
+    layers, as the rendered picture, the photograph or the expected depth, with edges (l@N), the foreground or the
+    centres of the Gaussians on top, and names the Gaussian of the pixel under the pointer. A page has at most 20,000
+    Gaussians; a larger set is joined to fewer Gaussians that look about the same, which is reported. The names of the
+    pages go to stdout.
 
-    An input that cannot be read is reported on stderr, the others are done, and the exit code is 1.
+    An input that cannot be read is reported on stderr, the other inputs are processed, and the exit code is 1.
     """
     paths, failures = inputs.find(output.out)
     if not all(is_gaussians_name(path.name) for path in paths):
@@ -69,7 +76,7 @@ def command(
 
 
 def write_one(scenes: Scenes, path: Path, request: PageRequest, page: Path) -> Row:
-    """Everything about one input: read, predict, refine, write; returns its row of the table."""
+    """Read, predict, refine and write one input, and return its row of the table."""
     from gmae_tools.report.page import MOST_SPLATS, write_page
 
     scene = scenes.scene(path)

@@ -18,20 +18,21 @@ from gmae_tools.report.viser_there import MOST_SPLATS, require_viser
 
 @click.command()
 @one_scene_options
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="To listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, help="Port of the page.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True,
-    help="Whose visitors are served; 0.0.0.0 lets in other machines.",
-)  # fmt: skip
+    "--host",
+    default="127.0.0.1",
+    help="Address on which the page is served; 0.0.0.0 lets other machines connect.",
+)
 @fov_option
 @model_options
 def command(inputs: SceneInputs, port: int, host: str, fov: float, model: ModelOptions) -> None:
-    """Show the Gaussians of a photograph, or of a .ply, .splat or .npz, in 3-D, in a browser.
+    """Show the Gaussians of a photograph, or of a .ply, .splat or .npz file, in 3-D in a browser.
 
-    The address is printed. IMG is a file, or - for a pipe. The first view is the picture; drag to turn the scene,
-    scroll to come nearer, move the slider to see the nearest Gaussians alone. Of more than 200,000 Gaussians fewer are
-    shown that look about the same from there, and that is said. Ctrl-C ends it. Needs viser: pip install
-    'gmae-tools[view3d]'.
+    IMG is a file, or - for a pipe. The address of the page is printed. The first view is the picture: drag to turn the
+    scene, scroll to come nearer, and move the slider to see only the nearest Gaussians. More than 200,000 Gaussians are
+    joined to fewer that look about the same from the first view, which is reported. Ctrl-C ends the command. It needs
+    viser: pip install 'gmae-tools[view3d]'.
     """
     require_viser()
     path = input_path(inputs.images[0])

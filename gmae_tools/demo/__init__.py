@@ -1,5 +1,5 @@
-"""A page in the browser on which visitors take their photographs apart: `gmae-tools demo`, and a Hugging Face Space.
+"""A page in the browser that takes the photographs of visitors apart: `gmae-tools demo`, and a Hugging Face Space.
 
-Photographs and what is made of them stay in the memory of a visitor's session; nothing is written to disk, and the page
-fetches nothing from anywhere else.
+Photographs and results stay in the memory of a visitor's session. Nothing is written to disk, and the page loads
+nothing from other servers.
 """

@@ -1,4 +1,4 @@
-"""What a visitor of the demo looks at: one photograph taken apart, and the pictures of it, in memory alone."""
+"""The pictures that a visitor of the demo sees of one photograph; all of them stay in memory."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from gmae_tools.zeroshot.layers import over, pixels, render_layers
 from gmae_tools.zeroshot.names import EDGE_READOUTS, HIERARCHY
 
 SIDE = 800  # px, longest side of a photograph that is kept; the page to download shows no more
-MOST_BYTES = 20_000_000  # of a file that is dropped
-LAYERS = 8  # depth groups on the strip
+MOST_BYTES = 20_000_000  # largest file that is accepted
+LAYERS = 8  # number of depth groups on the strip
 _LAYER_SIDE = 320  # px, longest side of a picture of one layer, and of the depth map
 
 # The edge maps that can be chosen: l@N of each number of layers, and the other readouts.
@@ -42,14 +42,14 @@ EDGES = (*(name for name in reversed(EDGE_READOUTS) if name != "layers"), *(f"l@
 
 @dataclass(frozen=True)
 class Workshop:
-    """What takes photographs apart.
+    """Takes photographs apart.
 
     Attributes:
-        model: in evaluation mode.
-        checkpoint: its name, for captions.
-        refine: steps by which a prediction is fitted to its photograph.
-        backend: of `splatting.rasterize`.
-        max_pixels: pixels of a photograph above which it is refused.
+        model: the model, in evaluation mode.
+        checkpoint: name of the model, for captions.
+        refine: number of steps of refinement after a prediction.
+        backend: renderer, as for `splatting.rasterize`.
+        max_pixels: number of pixels above which a photograph is refused.
     """
 
     model: GMAE
@@ -72,14 +72,14 @@ class Workshop:
 
 @dataclass(frozen=True, eq=False)
 class Exhibit:
-    """One photograph taken apart; pictures are made of it when they are asked for.
+    """One photograph taken apart. Its pictures are rendered when they are needed.
 
     Attributes:
-        scene: with the photograph, its Gaussians nearest first.
-        name: of the photograph's file, one line.
-        size: height and width of the file's picture in pixels.
-        seconds: that the prediction took.
-        workshop: which made it.
+        scene: the scene with its photograph; the Gaussians are sorted, the nearest first.
+        name: name of the photograph's file, in one line.
+        size: height and width of the original picture in pixels.
+        seconds: duration of the prediction in seconds.
+        workshop: the workshop that made the exhibit.
     """
 
     scene: Scene
@@ -89,42 +89,42 @@ class Exhibit:
     workshop: Workshop
 
     def nearest(self, k: int) -> tuple[np.ndarray, float]:
-        """The picture of the nearest `k` Gaussians on white, uint8 RGB `[H, W, 3]`, and its PSNR in dB."""
+        """Render the nearest `k` Gaussians on white, uint8 RGB `[H, W, 3]`, and return also the PSNR in dB."""
         part = replace(self.scene, gaussians=self.scene.gaussians.select(slice(k)), photo=None)
         picture = part.picture(backend=self.workshop.backend)
         assert self.scene.photo is not None
         return picture, psnr(picture.astype(np.float32) / 255, self.scene.photo.astype(np.float32) / 255)
 
     def edges(self, name: str) -> np.ndarray:
-        """One of `EDGES` as dark lines on white, uint8 RGB `[H, W, 3]`."""
+        """Return one of `EDGES` as dark lines on white, uint8 RGB `[H, W, 3]`."""
         readout, _, count = name.partition("@")
         layers = [int(count)] if count else None
         found = self.scene.edges("layers" if count else readout, layers=layers, backend=self.workshop.backend)
         return ink(found.strength, self.scene.height, self.scene.width)
 
     def figure(self) -> tuple[np.ndarray, float]:
-        """The photograph with its ground faded, uint8 RGB `[H, W, 3]`, and the figure's share of the picture."""
+        """Return the photograph with its background faded, uint8 RGB `[H, W, 3]`, and the share of the foreground."""
         mask = self.scene.mask(backend=self.workshop.backend).mask
         return overlay(self.scene.picture(), mask), float(mask.mean())
 
     def layers(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """Small pictures of the depth groups, nearest first, each alone on white, and the depth map, in colours."""
+        """Render small pictures of the depth groups alone on white, nearest first, and the depth map in colours."""
         small = self.scene.resized(*panel_size(self.scene.height, self.scene.width, side=_LAYER_SIDE))
         count = min(LAYERS, self.scene.k)
-        drawn = render_layers(small, [], count, backend=self.workshop.backend)
-        depth, alpha = drawn.depth.cpu().numpy(), drawn.alpha.cpu().numpy()
-        alone = pixels(over(drawn.layers, drawn.layer_alphas, torch.ones(3)))
+        rendered = render_layers(small, [], count, backend=self.workshop.backend)
+        depth, alpha = rendered.depth.cpu().numpy(), rendered.alpha.cpu().numpy()
+        alone = pixels(over(rendered.layers, rendered.layer_alphas, torch.ones(3)))
         return list(alone), depth_colors(depth, alpha, *depth_range(depth, alpha))
 
     def ply(self) -> bytes:
-        """The Gaussians as a `.ply` for 3-D viewers; the file that it is written to is gone when this returns."""
+        """Return the content of a `.ply` file of the Gaussians for 3-D viewers; its temporary file is removed."""
         with TemporaryDirectory(prefix="gmae-tools-") as folder:
             path = Path(folder) / "scene.ply"
             write(path, self.scene)
             return path.read_bytes()
 
     def page(self) -> bytes:
-        """The page that `gmae-tools view` writes, UTF-8."""
+        """Return the page that `gmae-tools view` writes, in UTF-8."""
         request = PageRequest(
             self.workshop.checkpoint, min(LAYERS, self.scene.k), self.workshop.refine, self.workshop.backend
         )
@@ -132,11 +132,11 @@ class Exhibit:
 
 
 def read_dropped(data: str, name: str, max_pixels: int | None = None) -> np.ndarray:
-    """A photograph that a visitor dropped, uint8 RGB `[H, W, 3]`.
+    """Decode a photograph from a visitor, uint8 RGB `[H, W, 3]`.
 
     Args:
-        data: the file, in base 64.
-        name: of the file, with which errors begin.
+        data: content of the file in base 64.
+        name: name of the file, with which errors begin.
         max_pixels: as for `images.open_image`.
 
     Raises:
@@ -158,12 +158,12 @@ def read_dropped(data: str, name: str, max_pixels: int | None = None) -> np.ndar
 
 
 def jpeg(picture: np.ndarray) -> bytes:
-    """A picture, uint8 RGB `[H, W, 3]`, for the browser; a few milliseconds."""
+    """Encode a picture, uint8 RGB `[H, W, 3]`, as JPEG for the browser in a few milliseconds."""
     return _encoded(picture, "jpeg", quality=90)
 
 
 def png(picture: np.ndarray) -> bytes:
-    """The same without loss, for lines on white."""
+    """Encode a picture, uint8 RGB `[H, W, 3]`, as PNG for the browser, without loss, for lines on white."""
     return _encoded(picture, "png", compress_level=3)
 
 

@@ -1,4 +1,4 @@
-"""Whether gradio, which serves the demo, is installed; found out without loading torch."""
+"""Check whether gradio, which serves the demo, is installed, without loading torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import importlib.util
 
 from gmae_tools.errors import GmaeToolsError
 
-LEAST = (6, 31)  # the version that the page is tried with; those below 6.0 lack components that it needs
+LEAST = (6, 31)  # the version with which the page is tested; versions below 6.0 lack components that it needs
 
 
 def require_gradio() -> None:
-    """Make sure that gradio is there, before any work.
+    """Make sure that gradio is installed, before any work.
 
     Raises:
-        GmaeToolsError: it is not, or too old.
+        GmaeToolsError: gradio is missing or too old.
     """
     if importlib.util.find_spec("gradio") is None:
         raise GmaeToolsError("the demo needs gradio: pip install 'gmae-tools[demo]'")

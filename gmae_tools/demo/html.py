@@ -1,4 +1,4 @@
-"""The parts of the demo's page that change, as HTML. All text is escaped, and pictures are part of it: no files."""
+"""The parts of the demo's page that change, as HTML. All text is escaped, and pictures are embedded in it."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ def figure(shown: Shown) -> str:
 
 
 def nearest(exhibit: Exhibit, k: int) -> str:
-    """What the nearest `k` Gaussians draw."""
+    """Show the picture of the nearest `k` Gaussians."""
     k = min(max(1, k), exhibit.scene.k)
     picture, quality = exhibit.nearest(k)
     return figure(Shown(picture, f"Nearest {k:,} of {exhibit.scene.k:,}", f"{quality:.1f} dB"))
 
 
 def edges(exhibit: Exhibit, name: str) -> str:
-    """One of the edge maps."""
+    """Show one of the edge maps."""
     return figure(Shown(exhibit.edges(name), "Edges", name, lines=True))
 
 
 def depth_and_layers(exhibit: Exhibit) -> tuple[str, str]:
-    """The depth map, and the strip of depth groups."""
+    """Show the depth map, and the strip of depth groups."""
     pictures, depth = exhibit.layers()
     last = len(pictures) - 1
     ends = {0: "nearest", last: "farthest"} if last else {}
@@ -87,19 +87,19 @@ def depth_and_layers(exhibit: Exhibit) -> tuple[str, str]:
 
 
 def figure_and_ground(exhibit: Exhibit) -> str:
-    """The figure, its ground faded."""
+    """Show the foreground, with the background faded."""
     picture, share = exhibit.figure()
     return figure(Shown(picture, "Figure and ground", f"{share:.0%} figure"))
 
 
 def photograph(exhibit: Exhibit) -> str:
-    """The photograph itself."""
+    """Show the photograph."""
     height, width = exhibit.size
     return figure(Shown(exhibit.scene.picture(), "Photograph", f"{width:,} × {height:,} px"))
 
 
 def facts(exhibit: Exhibit) -> str:
-    """What was done, in a table of two columns."""
+    """List the photograph, the model and the time in a table of two columns."""
     steps = exhibit.workshop.refine
     rows: Sequence[tuple[str, str]] = [
         ("Photograph", exhibit.name),
@@ -111,5 +111,5 @@ def facts(exhibit: Exhibit) -> str:
 
 
 def status(problem: str = "") -> str:
-    """What went wrong, in a sentence that screen readers speak; nothing if nothing did."""
+    """Show what went wrong, in a sentence that screen readers speak; empty if there is no problem."""
     return f'<p id="status" role="status"{" class=problem" * bool(problem)}>{escape(problem)}</p>'

@@ -1,7 +1,7 @@
 """The demo's page: gradio's components, and what happens when they are used.
 
-Gradio is imported when the page is built, because the package does without it. It reads the annotations of functions
-that want an event, so that they must not be strings: no `from __future__ import annotations` here.
+Gradio is imported when the page is built, because it is optional. It reads the annotations of functions that take an
+event, which must not be strings. Therefore this module has no `from __future__ import annotations`.
 """
 
 import logging
@@ -15,9 +15,9 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import read_image
 from gmae_tools.report.web import asset, to_base64
 
-KEPT = 3600  # seconds for which a photograph is kept that nobody looks at; closing the page ends it at once
-FIRST_K = 256  # with which the slider begins
-FONTS = ("system-ui", "sans-serif")  # of the visitor's own machine: nothing is fetched
+KEPT = 3600  # seconds for which an unused photograph is kept; it is removed at once when the page is closed
+FIRST_K = 256  # first value of the slider
+FONTS = ("system-ui", "sans-serif")  # fonts of the visitor's own machine, so that none is downloaded
 EXAMPLE = "demo.jpg"
 
 _log = logging.getLogger(__name__)

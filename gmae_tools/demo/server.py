@@ -1,4 +1,4 @@
-"""Serving the demo's page: on one address, from memory, to visitors whose browsers fetch nothing else."""
+"""Serve the demo's page from memory, at one address; browsers load nothing from other servers."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ VISITORS = 200  # whose photographs are kept at a time, some 3 MB each; the one 
 
 @contextmanager
 def serve(workshop: Workshop, *, host: str, port: int) -> Iterator[str]:
-    """Serve the page, in threads of its own.
+    """Serve the page in threads of its own until the context ends.
 
-    What gradio or Python might put aside for a moment goes into one folder, which is removed when the context ends.
+    Temporary files of gradio and Python go into one folder, which is removed when the context ends.
 
     Args:
-        workshop: takes the visitors' photographs apart.
-        host, port: to listen on.
+        workshop: takes the photographs of visitors apart.
+        host, port: address and port of the page.
 
     Yields:
-        The address.
+        The URL of the page.
 
     Raises:
         GmaeToolsError: gradio is not installed, or the port is taken.
@@ -56,11 +56,23 @@ def serve(workshop: Workshop, *, host: str, port: int) -> Iterator[str]:
         page = build(workshop)
         stack.callback(page.close, verbose=False)
         page.launch(
-            server_name=host, server_port=port, share=False, quiet=True, inline=False, prevent_thread_lock=True,
-            theme=theme(), head=head(), footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
-            pwa=False, mcp_server=False, state_session_capacity=VISITORS,
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            inline=False,
+            prevent_thread_lock=True,
+            theme=theme(),
+            head=head(),
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            state_session_capacity=VISITORS,
             app_kwargs={"middleware": [Middleware(Guard)]},
-        )  # fmt: skip
+        )
         yield f"http://{host}:{port}"
 
 
@@ -82,9 +94,9 @@ def _temporary_files_in(folder: str) -> Iterator[None]:
 
 
 class Guard:
-    """What stands before gradio (an ASGI middleware): it takes no files, and browsers fetch from nowhere else.
+    """An ASGI middleware in front of gradio that refuses uploads and keeps browsers from loading other servers.
 
-    Photographs come as events, which stay in memory; uploads would be files, so that they are refused, as are requests
+    Photographs arrive as events, which stay in memory. Uploads would become files and are refused, and so are requests
     that are larger than any photograph.
     """
 
@@ -114,7 +126,7 @@ class Guard:
 
 
 def _refusal(scope: Message) -> int:
-    """The status with which a request is refused, or 0."""
+    """Return the HTTP status with which a request is refused, or 0."""
     if scope["method"] != "POST":
         return 0
     if scope["path"].rstrip("/").endswith("/upload"):

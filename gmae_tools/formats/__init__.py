@@ -1,6 +1,7 @@
-"""Files of Gaussians: one module a format, which reads and writes it; `read` and `write` choose by the file.
+"""Files of Gaussians. Each format has a module that reads and writes it; `read` and `write` choose the module.
 
-`ply` and `splat` hold Gaussians as a perspective viewer wants them, `npz` as they are, `svg` the splats of a picture.
+`ply` and `splat` files hold Gaussians for perspective viewers, `npz` files hold them unchanged, and `svg` files hold
+the splats of a picture.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
     from gmae_tools.camera import Camera, CameraKind
     from gmae_tools.scene import Scene
 
-READABLE = (".ply", ".splat", ".npz")  # suffixes of `read`
-WRITABLE = (*READABLE, ".svg")  # of `write`
-CAMERAS = ("pinhole", "gmae", "orthographic")  # the kinds of `camera.CameraKind`, for who does not load torch
+READABLE = (".ply", ".splat", ".npz")  # suffixes that `read` takes
+WRITABLE = (*READABLE, ".svg")  # suffixes that `write` takes
+CAMERAS = ("pinhole", "gmae", "orthographic")  # the kinds of `camera.CameraKind`, for code that does not load torch
 
 
 def is_gaussians_name(name: str) -> bool:
-    """Whether the last part of a path looks like a file of Gaussians; hidden files do not."""
+    """Return whether a path has the suffix of a file of Gaussians; hidden files do not count."""
     base = os.path.basename(name)
     return not base.startswith(".") and os.path.splitext(base)[1].lower() in READABLE
 
@@ -31,22 +32,24 @@ def read(
     size: tuple[int, int] | None = None,
     focal: float | None = None,
 ) -> Scene:
-    """Read anyone's Gaussians: `.ply` (3-D Gaussian splatting, ml-sharp), `.splat`, or `.npz`.
+    """Read Gaussians from any program: `.ply` (3-D Gaussian splatting, ml-sharp), `.splat`, or `.npz`.
 
-    How they are seen is what the caller says, or else the file, or else the JSON file that `gmae-tools export` wrote
-    beside it. Larger or smaller pictures of the same view come from `Scene.render`.
+    The camera and the size of the picture come from the arguments. Without them they come from the file, or else from
+    the JSON file that `gmae-tools export` wrote beside it. `Scene.render` makes larger or smaller pictures of the same
+    view.
 
     Args:
-        path: the file; its content decides the format, and the suffix that of `.splat`, which has no mark.
-        camera: a kind, or a camera in full: of a `pinhole` that stands at the origin and looks along +z, x to the right
-            and y downwards, or of Gaussians in [-1, 1]^3. Without it, and if nothing else says how they are seen, the
-            kind is `pinhole`, and `gmae` for `.npz`.
+        path: the file. Its content decides the format; only `.splat` files are recognised by their suffix.
+        camera: a `Camera`, or the kind of a camera. A `pinhole` stands at the origin and looks along +z, with x to the
+            right and y downwards; the other kinds see Gaussians in [-1, 1]^3. If neither the argument nor a file gives
+            a camera, the kind is `gmae` for `.npz` and `pinhole` for all others.
         size: height and width of the picture in pixels.
-        focal: focal length in pixels, for a kind of camera; by default as long as the longer side, for a `pinhole`.
+        focal: focal length in pixels, if `camera` is a kind. The default for a `pinhole` is the longer side of the
+            picture.
 
     Raises:
-        GmaeToolsError: the file is missing, damaged or not of Gaussians, nothing says how they are seen, or the
-            arguments do not fit together.
+        GmaeToolsError: the file is missing, damaged or does not hold Gaussians, the size of the picture is not known,
+            or the arguments do not fit together.
 
     Example:
         >>> read("sharp.ply")
@@ -80,7 +83,7 @@ def read(
     if found is None and (camera is None or size is None):
         found = beside(path)
     if isinstance(camera, Camera) and focal is not None:
-        raise GmaeToolsError("a camera in full has a focal length; give a kind of camera with another")
+        raise GmaeToolsError("a Camera has its own focal length; give focal only with a kind, such as 'pinhole'")
     height, width = size or ((found.height, found.width) if found else (0, 0))
     if camera is None and focal is None and found:
         view = Viewpoint(found.camera, height, width)
@@ -94,17 +97,21 @@ def read(
 
 
 def write(path: str | os.PathLike[str], scene: Scene, *, fov: float = 50.0, title: str = "") -> None:
-    """Write a scene as the suffix says, whole or not at all.
+    """Write a scene in the format of the suffix. The file is written whole or not at all.
 
-    `.npz` keeps all as it is. `.ply` and `.splat` are for perspective viewers: what a `pinhole` camera sees is written
-    as it is, all else as `perspective.in_perspective` reshapes it. A `.ply` says how it is seen.
+    An `.npz` file holds the Gaussians unchanged. Files of `.ply` and `.splat` are for perspective viewers: the
+    Gaussians of a `pinhole` camera are written unchanged, and all others as `perspective.in_perspective` reshapes them.
+    Files of `.npz` and `.ply` also hold the camera and the size of the picture.
 
     Args:
-        fov: of the perspective camera, in degrees along the longer side, unless the scene has one already.
-        title: of an `.svg`.
+        path: the file to write: `.ply`, `.splat`, `.npz` or `.svg`.
+        scene: the scene; its photograph is not written.
+        fov: field of view of the perspective camera along the longer side, in degrees, above 0 and below 90; ignored if
+            the scene has a `pinhole` camera.
+        title: title of an `.svg`; ignored for other formats.
 
     Raises:
-        GmaeToolsError: no such format, or the Gaussians lie too near for `fov`.
+        GmaeToolsError: there is no such format, or the Gaussians lie too near for this field of view.
     """
     from gmae_tools.arguments import path_name
     from gmae_tools.errors import GmaeToolsError

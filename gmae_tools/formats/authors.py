@@ -1,16 +1,16 @@
-"""Image checkpoints of the authors' code: Lightning's `.ckpt`, or the bare state dict.
+"""Read image checkpoints of the GMAE authors' code: a `.ckpt` of Lightning, or the bare state dict.
 
-The same architecture under other names, and with other conventions, which `GMAEConfig` and `Camera` can express:
+The architecture is the same. Names and conventions differ, and `GMAEConfig` and `Camera` can express them:
 
-- The decoder's positions are read from a table whose first row is the class token's, without skipping it, so that every
-  patch has the position of the one before it.
-- Rotations are Shoemake's map of three sigmoids; the Gaussians of one slot come side by side; the head has no bias, and
-  its queries are a mask token plus an embedding of their own.
-- The camera shears footprints, and its renderer (gsplat 0.1.0) draws one pixel of the pictures trained on farther to
-  the right and down. Its background is white.
+- The decoder reads its positions from a table whose first row belongs to the class token, without skipping that row, so
+  that every patch has the position of the patch before it.
+- Rotations are Shoemake's map of three sigmoids. The Gaussians of one query lie side by side. The head has no bias, and
+  its queries are the sum of a mask token and an embedding.
+- The camera shears footprints, and its renderer (gsplat 0.1.0) shifts the picture to the right and down, by one pixel
+  of the pictures in training. The background is white.
 
-The settings beside the weights are a pickled configuration of OmegaConf, of which only numbers are wanted. Every class
-that it may name is replaced by one that does nothing; a file that names others is refused.
+The settings beside the weights are a pickled configuration of OmegaConf, of which only a number is used. Every class
+that it may name is replaced by one that does nothing; a file that names other classes is refused.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from gmae_tools.images import printable
 from gmae_tools.model import GMAEConfig
 from gmae_tools.vit import patch_positions
 
-_WRAPPERS = ("_orig_mod", "_forward_module", "module")  # of torch.compile, Lightning's strategies, and DDP
-_MODEL = "encoder."  # what the training module calls the whole autoencoder
-_IGNORED = ("linear_layer.", "test_rfid.", "decoder_pred.")  # a probe, a measure, and what MAE would have predicted
+_WRAPPERS = ("_orig_mod", "_forward_module", "module")  # added by torch.compile, Lightning's strategies, and DDP
+_MODEL = "encoder."  # the name of the whole autoencoder in the training module
+_IGNORED = ("linear_layer.", "test_rfid.", "decoder_pred.")  # a probe, a metric, and the head of MAE, which is not used
 _TABLES = {"pos_embed": "width", "decoder_pos_embed": "decoder_width"}
 _QUERIES, _MASK_TOKEN, _HEAD = "decoder_pos_embed_gaussian", "mask_token", "linear_gaussian.weight"
 _NAMES = {
@@ -40,14 +40,14 @@ _NAMES = {
     "decoder_blocks.": "decoder.blocks.",
     "decoder_norm.": "decoder.norm.",
     _HEAD: "decoder.head.weight",
-}  # all others are the encoder's, whose names are ours
+}  # all other parameters belong to the encoder, and have the same names here
 _VIDEO = "pos_embed_t"
 _HEAD_WIDTH, _DECODER_HEAD_WIDTH = 64, 32
-_ROUNDING = 1e-2  # of a table of sines in bfloat16
+_ROUNDING = 1e-2  # largest rounding error of a table of sines in bfloat16
 
 
 class _Inert:
-    """Stands in for a class of the settings: takes whatever a pickle gives it, and does nothing."""
+    """Replaces a class of the settings: it takes any arguments from a pickle and does nothing."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -57,7 +57,7 @@ class _Inert:
 
 
 def _empty(*_: object) -> dict[object, object]:
-    """Stands in for a `defaultdict`, which a pickle fills after it was made."""
+    """Replaces `defaultdict`, whose instances a pickle fills after making them."""
     return {}
 
 
@@ -75,22 +75,22 @@ KNOWN: list[tuple[Any, str]] = [
     (_Inert, "pytorch_lightning.utilities.parsing.AttributeDict"),
     (_empty, "collections.defaultdict"),
 ]  # fmt: skip
-"""What the settings may name, for `read_torch`."""
+"""What `read_torch` accepts in the settings: pairs of a replacement and the name of a class."""
 
 
 def is_authors(document: object) -> bool:
-    """Whether what a file holds are weights of the authors' code, be it of their video model."""
+    """Return whether the content of a file is weights of the authors' code, for images or for video."""
     return any(name == _HEAD or _VIDEO in name for name in _state_dict(document))
 
 
 def from_authors(document: object) -> tuple[GMAEConfig, dict[str, Tensor]]:
-    """Configuration and state dict of a `GMAE` that computes what the authors' model does.
+    """Return the configuration and the state dict of a `GMAE` that computes the same as the authors' model.
 
     Args:
-        document: what the file holds, as `read_torch` returns it; its tensors are plain.
+        document: content of the file, as `read_torch` returns it; its tensors are plain.
 
     Raises:
-        GmaeToolsError: it holds another model, or a part of this one.
+        GmaeToolsError: the file holds another model, or only a part of this one.
     """
     weights = _state_dict(document)
     _check_layout(weights)
@@ -102,18 +102,18 @@ def from_authors(document: object) -> tuple[GMAEConfig, dict[str, Tensor]]:
         _check_table(weights[name], config, getattr(config, width), name)
     others = (*_TABLES, _QUERIES, _MASK_TOKEN)
     result = {our_name(name, _NAMES): tensor for name, tensor in weights.items() if name not in others}
-    result["decoder.bias"] = torch.zeros(PACKED)  # which theirs does without
+    result["decoder.bias"] = torch.zeros(PACKED)  # the authors' model has no bias
     result["decoder.queries"] = weights[_MASK_TOKEN].float() + weights[_QUERIES].float()
     return config, result
 
 
 def state_tensors(document: object) -> list[object]:
-    """The weights that `from_authors` would use, whatever they are."""
+    """Return the weights that `from_authors` would use, of any type."""
     return list(_state_dict(document).values())
 
 
 def _state_dict(document: object) -> dict[str, Any]:
-    """Weights by the names that the model itself gives them, without those of other modules; {} if there are none."""
+    """Return the model's weights by their names in the model, without other modules; an empty dict if it has none."""
     found = document.get("state_dict", document) if isinstance(document, Mapping) else {}
     if not isinstance(found, Mapping):
         return {}
@@ -123,7 +123,7 @@ def _state_dict(document: object) -> dict[str, Any]:
 
 
 def _check_layout(weights: Mapping[str, Any]) -> None:
-    """Refuse other models by name."""
+    """Refuse the weights of other models, with an error that says what they are."""
     expected = "only the authors' image model can be read"
     if not weights:
         raise GmaeToolsError(f"holds no state dict; {expected}")
@@ -138,11 +138,13 @@ def _check_layout(weights: Mapping[str, Any]) -> None:
 
 
 def _config(weights: Mapping[str, Tensor], max_scale: float) -> GMAEConfig:
-    """From the shapes of the weights. They tell no number of heads, but theirs are 64 wide, and the decoder's 32.
+    """Derive the configuration from the shapes of the weights.
+
+    They do not tell the number of heads. The encoder's heads in the authors' code are 64 wide, the decoder's 32.
 
     Raises:
-        GmaeToolsError: it would be impossible.
-        KeyError, IndexError, ValueError, ZeroDivisionError: they are not shapes of such a model.
+        GmaeToolsError: the configuration would be invalid.
+        KeyError, IndexError, ValueError, ZeroDivisionError: the shapes are not those of such a model.
     """
     _, tokens, width = weights["pos_embed"].shape
     _, queries, decoder_width = weights[_QUERIES].shape
@@ -165,35 +167,35 @@ def _config(weights: Mapping[str, Tensor], max_scale: float) -> GMAEConfig:
 
 
 def _scale(document: object) -> float:
-    """The largest scale, c, out of the settings; the authors' own is 1.
+    """Return the largest scale, c, from the settings; the default of the authors is 1.
 
     Raises:
-        GmaeToolsError: it is no number.
+        GmaeToolsError: the setting is not a number.
     """
     settings = _inside(document).get("hyper_parameters")
     value = 1.0
     for place in (settings, _inside(settings).get("cfg")):
         value = _inside(place).get("scale_factor", value)
-    value = getattr(value, "_val", value)  # of a node
+    value = getattr(value, "_val", value)  # unwraps a node of OmegaConf
     if type(value) not in (int, float):
         raise GmaeToolsError(f"its setting scale_factor is {printable(str(value))}, no number")
     return float(value)
 
 
 def _inside(container: Any) -> Mapping[str, Any]:
-    """The entries of a dict or of a container of OmegaConf; none of anything else."""
+    """Return the entries of a dict or of a container of OmegaConf; no entries for anything else."""
     entries = getattr(container, "_content", container)
     return entries if isinstance(entries, Mapping) else {}
 
 
 def _check_table(table: Tensor, config: GMAEConfig, width: int, name: str) -> None:
-    """Make sure that positions are those that ours computes.
+    """Make sure that a table of positions is the one that `GMAE` computes.
 
     Raises:
-        GmaeToolsError: they are of another shape, or were learned.
+        GmaeToolsError: the table has another shape, or was learned.
     """
     side = config.image_size // config.patch_size
-    if table.shape == (1, 1 + side * side, width):  # else it might take any amount of memory to compute
+    if table.shape == (1, 1 + side * side, width):  # a wrong shape could demand any amount of memory
         positions = patch_positions((side, side), side, width)
         expected = torch.cat([torch.zeros_like(positions[:1]), positions])[None]
     if table.shape != (1, 1 + side * side, width) or not torch.allclose(

@@ -1,21 +1,22 @@
-"""NumPy archives (`.npz`) of Gaussians: as a model predicts them, or 2-D ones without depth.
+"""NumPy archives (`.npz`) of Gaussians: 3-D Gaussians as a model predicts them, or 2-D Gaussians without depth.
 
-Of 3-D Gaussians an archive has the arrays of `Gaussians`, with or without the leading 1:
+An archive of 3-D Gaussians has the arrays of `Gaussians`, with or without the leading 1:
 
 - `means` `[K, 3]`, `scales` `[K, 3]`, `quats` (w, x, y, z) `[K, 4]`, `colors` RGB in [0, 1] `[K, 3]`, `opacities` in
   [0, 1] `[K]`;
-- perhaps `camera`, a text of JSON with the fields of `Camera`, and `height` and `width` in pixels.
+- optionally `camera`, a string of JSON with the fields of `Camera`, and `height` and `width` in pixels.
 
-Of 2-D Gaussians, such as those of GaussianImage (Zhang et al. 2024) or Image-GS (Zhang et al. 2025), whose order in the
-file stands for depth, the nearest first:
+An archive of 2-D Gaussians, such as those of GaussianImage (Zhang et al. 2024) or Image-GS (Zhang et al. 2025), has the
+following arrays. The order in the file stands for depth, the nearest first.
 
 - `means` `[K, 2]`: centres in pixels, x to the right and y downwards; the middle of the first pixel is (0.5, 0.5);
-- `covariances` `[K, 2, 2]` in px^2, or `scales` `[K, 2]`, standard deviations in pixels, with `angles` `[K]` in radians
-  by which the first axis is turned from x towards y (0 without);
-- `colors` RGB in [0, 1] `[K, 3]`, and perhaps `opacities` in [0, 1] `[K]` (1 without);
+- `covariances` `[K, 2, 2]` in px^2, or `scales` `[K, 2]`, standard deviations in pixels, with optional `angles` `[K]`
+  in radians by which the first axis is turned from x towards y (default 0);
+- `colors` RGB in [0, 1] `[K, 3]`, and optional `opacities` in [0, 1] `[K]` (default 1);
 - `height` and `width` of the picture in pixels.
 
-Here they cover each other, while those two methods add them up: a picture of many that overlap will be another.
+Gaussians cover each other here, while those two methods add their colours up. Where many of them overlap, the picture
+therefore differs from that of the method.
 """
 
 from __future__ import annotations
@@ -39,13 +40,22 @@ from gmae_tools.images import one_line
 from gmae_tools.system.files import atomic_path
 
 MAGIC = b"PK\x03\x04"
-_LONGEST_TEXT = 4096  # characters of a camera
-_THIN = 1e-6  # scene units, of 2-D Gaussians along the line of sight
-_FLAT = Camera("orthographic", 2.0, 2.0, 0.0)  # sees footprints as they are
+_LONGEST_TEXT = 4096  # characters of the JSON of a camera
+_THIN = 1e-6  # scene units, scale of 2-D Gaussians along the line of sight
+_FLAT = Camera("orthographic", 2.0, 2.0, 0.0)  # renders 2-D Gaussians in their own size
 
 
 def write(path: str | os.PathLike[str], gaussians: Gaussians, viewpoint: Viewpoint | None = None) -> None:
-    """Write what `Gaussians.save` writes, and how the Gaussians are seen."""
+    """Write one set of Gaussians, as `Gaussians.save` does, with the camera and the size of the picture.
+
+    Args:
+        path: the file to write.
+        gaussians: one set.
+        viewpoint: camera and size of the picture; None to leave them out.
+
+    Raises:
+        GmaeToolsError: there is not exactly one set.
+    """
     if gaussians.batch_size != 1:
         raise GmaeToolsError(f"a file holds one set of Gaussians, not {gaussians.batch_size}")
     arrays: dict[str, Any] = {
@@ -59,14 +69,14 @@ def write(path: str | os.PathLike[str], gaussians: Gaussians, viewpoint: Viewpoi
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Gaussians, Viewpoint | None]:
-    """Read an archive of 3-D or 2-D Gaussians; nothing in it is executed.
+    """Read an archive of 3-D or 2-D Gaussians. Nothing in it is executed.
 
     Returns:
-        One set `[1, K]`, and how it is seen, if the archive says so. 2-D Gaussians lie in [-1, 1]^3 before an
-        orthographic camera without blur.
+        One set `[1, K]`, and the camera and the size of the picture, None if the archive does not have them. 2-D
+        Gaussians lie in [-1, 1]^3, in front of an orthographic camera without blur.
 
     Raises:
-        GmaeToolsError: the file is missing, damaged, or not of Gaussians.
+        GmaeToolsError: the file is missing, damaged, or does not hold Gaussians.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -106,7 +116,7 @@ def _read_flat(arrays: _Arrays) -> tuple[Gaussians, Viewpoint]:
         cos, sin = np.cos(angles), np.sin(angles)
         axes = np.stack([cos, -sin, sin, cos], -1).reshape(k, 2, 2) * _positive(arrays.get("scales", k, 2))[:, None]
         covariances = axes @ axes.transpose(0, 2, 1)
-    # In half widths and half heights, where a turned ellipse is another one.
+    # The axes are those of the ellipse in half widths and half heights, which are not its axes in pixels.
     variances, axes = np.linalg.eigh(covariances * (2 / size)[:, None] * (2 / size))
     if variances.min() < -1e-6 * np.abs(variances).max():
         raise ValueError("covariances that are not positive")
@@ -130,7 +140,7 @@ def _positive(scales: np.ndarray) -> np.ndarray:
 
 
 def _gaussians(*arrays: np.ndarray) -> Gaussians:
-    """From the arrays in the order of `Gaussians`' fields, each `[K, ...]`."""
+    """Make Gaussians from arrays `[K, ...]` in the order of the fields of `Gaussians`."""
     _, scales, _, colors, opacities = arrays
     _positive(scales)
     for name, values in (("colors", colors), ("opacities", opacities)):
@@ -140,22 +150,22 @@ def _gaussians(*arrays: np.ndarray) -> Gaussians:
 
 
 class _Arrays:
-    """The arrays of an archive, whose shapes are known before any memory is set aside for them."""
+    """The arrays of an archive. Their shapes are checked before memory is allocated for their values."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         self.names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """As the array says.
+        """Return the shape of an array.
 
         Raises:
-            ValueError: there is no such array, or it is not of numbers or text.
+            ValueError: there is no such array, or it does not hold numbers or a string.
         """
         return self._open(name)[0]
 
     def get(self, name: str, k: int, *last: int) -> np.ndarray:
-        """Finite numbers of shape `[k, *last]`, with or without a leading 1 in the file."""
+        """Read finite numbers of shape `[k, *last]`, which may have a leading 1 in the file."""
         _, values = self._open(name, f"[{', '.join(map(str, (k, *last)))}]", ((k, *last), (1, k, *last)))
         with np.errstate(over="ignore"):
             numbers = values.reshape(k, *last).astype(np.float32 if values.dtype.itemsize < 8 else np.float64)
@@ -165,20 +175,20 @@ class _Arrays:
         return numbers
 
     def count(self, name: str) -> int:
-        """A single whole number."""
+        """Read a single whole number."""
         value = float(self._open(name, "a single number", ((), (1,)))[1].reshape(()))
         if value != int(value):
             raise ValueError(f"{name} is {value:g}")
         return int(value)
 
     def text(self, name: str) -> str:
-        """A single text."""
+        """Read a single string."""
         return str(self._open(name, "a text", ((),))[1])
 
     def _open(
         self, name: str, wanted: str = "", shapes: tuple[tuple[int, ...], ...] | None = None
     ) -> tuple[tuple[int, ...], np.ndarray]:
-        """The shape of an array; its values only if the shape is one of `shapes`, and empty without them."""
+        """Read the shape of an array, and its values if the shape is one of `shapes`; no values if that is None."""
         if name not in self.names:
             raise ValueError(f"no array {name!r}")
         with self._archive.open(f"{name}.npy") as file:

@@ -1,7 +1,7 @@
-"""The official checkpoints of MAE: `.pth` files with an encoder and, in those named `mae_visualize_*`, a decoder.
+"""Read the official checkpoints of MAE: `.pth` files with an encoder and, in `mae_visualize_*`, also a decoder.
 
-A file is a dict with the state dict under `model` and perhaps the settings of its training under `args`, or the bare
-state dict. It is read without running code. The encoder's parameters have our names.
+A file is a dict with the state dict under `model` and sometimes the settings of its training under `args`, or the bare
+state dict. It is read without running code. The parameters of the encoder have the same names here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gmae_tools.formats.torch_files import check_plain, read_torch
 from gmae_tools.mae import MAEConfig
 
 KNOWN = [argparse.Namespace]
-"""The classes that the settings may name, for `read_torch`."""
+"""The classes that `read_torch` accepts in the settings."""
 
 _COMPUTED = ("pos_embed", "decoder_pos_embed")
 _NAMES = {
@@ -28,21 +28,21 @@ _NAMES = {
     "decoder_norm.": "decoder.norm.",
     "decoder_pred.": "decoder.head.",
 }
-_HEADS, _HEAD_WIDTH, _DECODER_HEADS = {1280: 16}, 64, 16  # heads of ViT-H, by its width; of all others, by theirs
+_HEADS, _HEAD_WIDTH, _DECODER_HEADS = {1280: 16}, 64, 16  # ViT-H, 1280 wide, has 16 heads; all others are 64 wide
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], argparse.Namespace]:
-    """The state dict of an official checkpoint, and the settings of its training, which are often empty.
+    """Read the state dict of an official checkpoint and the settings of its training, which are often empty.
 
     Raises:
-        GmaeToolsError: the file is missing, holds more than plain weights, or no state dict; or this version of torch
-            could be made to run code.
+        GmaeToolsError: the file is missing, holds other objects than plain weights, or has no state dict; or this
+            version of torch does not read such files safely.
     """
     return parts(read_torch(path, KNOWN), path)
 
 
 def parts(document: object, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], argparse.Namespace]:
-    """State dict and settings in what `read_torch` returned for a file.
+    """Find the state dict and the settings in the content of a file, as `read_torch` returns it.
 
     Raises:
         GmaeToolsError: there is no state dict.
@@ -56,7 +56,7 @@ def parts(document: object, path: str | os.PathLike[str]) -> tuple[dict[str, Ten
 
 
 def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a `MAE`, encoder and decoder, from that of an official checkpoint.
+    """Turn the state dict of an official checkpoint into that of a `MAE`, encoder and decoder.
 
     The position embeddings are left out, because `MAE` computes them.
     """
@@ -64,14 +64,15 @@ def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def official_config(weights: Mapping[str, Tensor], *, normalise_targets: bool = False) -> MAEConfig:
-    """The configuration of an official checkpoint's model, from the shapes of its weights.
+    """Derive the configuration of an official checkpoint's model from the shapes of its weights.
 
-    Shapes do not tell the number of heads. In the official models the encoder's heads are 64 wide, those of ViT-H 80,
-    and the decoder has 16 heads; the same is assumed here.
+    The shapes do not tell the number of heads. In the official models the heads of the encoder are 64 wide, those of
+    ViT-H 80 wide, and the decoder has 16 heads; the same is assumed here.
 
     Args:
-        normalise_targets: whether the model predicts normalised patches, which no weight tells; False fits the
-            published `mae_visualize_*.pth`.
+        weights: the state dict of an official checkpoint.
+        normalise_targets: whether the model predicts normalised patches, which the weights do not tell. It is False for
+            the published `mae_visualize_*.pth`.
 
     Raises:
         GmaeToolsError: these are not the weights of an encoder and a decoder.
@@ -81,26 +82,32 @@ def official_config(weights: Mapping[str, Tensor], *, normalise_targets: bool = 
         patch = weights["patch_embed.proj.weight"].shape[-1]
         grid = math.isqrt(weights["pos_embed"].shape[1] - 1)
     except (KeyError, IndexError, ValueError) as error:
-        problem = f"no weights of a whole MAE ({error}); an encoder alone draws nothing, take a mae_visualize_*.pth"
+        problem = f"no weights of a whole MAE ({error}); an encoder alone makes no pictures: take a mae_visualize_*.pth"
         raise GmaeToolsError(problem) from None
     return MAEConfig(
-        image_size=grid * patch, patch_size=patch, width=width, depth=count_blocks(weights, "blocks"),
-        heads=_HEADS.get(width, max(1, width // _HEAD_WIDTH)), decoder_width=decoder_width,
-        decoder_depth=count_blocks(weights, "decoder_blocks"), decoder_heads=_DECODER_HEADS,
+        image_size=grid * patch,
+        patch_size=patch,
+        width=width,
+        depth=count_blocks(weights, "blocks"),
+        heads=_HEADS.get(width, max(1, width // _HEAD_WIDTH)),
+        decoder_width=decoder_width,
+        decoder_depth=count_blocks(weights, "decoder_blocks"),
+        decoder_heads=_DECODER_HEADS,
         normalise_targets=normalise_targets,
-    )  # fmt: skip
+    )
 
 
 def count_blocks(weights: Mapping[str, Tensor], blocks: str) -> int:
-    """The number of transformer blocks whose names begin with `blocks`."""
+    """Count the transformer blocks whose names begin with `blocks`."""
     return sum(name.startswith(f"{blocks}.") and name.endswith(".norm1.weight") for name in weights)
 
 
 def our_name(name: str, names: Mapping[str, str]) -> str:
-    """Our name of a parameter, by the beginnings of names that differ; all others are the encoder's.
+    """Translate the name of a parameter of another program. Names without a translation belong to the encoder.
 
     Args:
-        names: our beginning for each of theirs.
+        name: name of the parameter in the other program.
+        names: for each prefix in the other program the prefix here.
     """
     for theirs, ours in names.items():
         if name.startswith(theirs):

@@ -1,15 +1,16 @@
-"""Gaussians for perspective viewers: moved and reshaped so that an ordinary camera sees the model's own picture.
+"""Gaussians for perspective viewers: moved and reshaped so that a perspective camera sees the model's own picture.
 
 The model's camera (`Camera`) does not move centres with depth, and its pixels are square only on square pictures; no
-viewer of Gaussians has such a camera. Let it see a Gaussian of axes a at the depth z, with its centre at c and its axes
-as G on the picture plane (`project_vectors`), and let S = diag(W, H) / max(W, H) make pixels square. A pinhole of focal
-length F at the distance F before the origin shows a centre (P, Z) at F P / Z, and axes A at F / Z (A_xy - P A_z / Z),
-the affine approximation with which all splatting is done (Zwicker et al. 2001). So with Z = F + z - distance,
+viewer of Gaussians has such a camera. Let a Gaussian have the axes a and the depth z. On the picture plane
+(`project_vectors`) the model's camera sees its centre at c and its axes as G. S = diag(W, H) / max(W, H) makes pixels
+square. A pinhole camera of focal length F, which stands at the distance F in front of the origin, sees a centre (P, Z)
+at F P / Z, and axes A as F / Z (A_xy - P A_z / Z). This is the affine approximation that all splatting uses (Zwicker et
+al. 2001). With Z = F + z - distance,
 
     P = Z / F S c,    A_xy = Z / F S G + P A_z / Z
 
-make it see the same splats, at the same depths, whatever A_z is, since extent along the line of sight is invisible.
-A_z = (Z / F) (focal / z) a_z keeps the proportions of a Gaussian in the middle of a square picture.
+it sees the same splats at the same depths. This holds for any A_z, because the extent along the line of sight is not
+visible. A_z = (Z / F) (focal / z) a_z keeps the proportions of a Gaussian in the middle of a square picture.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from gmae_tools.gaussians import Gaussians
 if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
-DEFAULT_FOV = 50.0  # degrees; about what viewers begin with
-_NEAREST = 0.05  # scene units in front of the camera
+DEFAULT_FOV = 50.0  # degrees, about the default of most viewers
+_NEAREST = 0.05  # scene units, smallest depth in front of the camera
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ class PerspectiveView:
     """The camera from which exported Gaussians look like the picture.
 
     It stands at (0, 0, -distance) and looks along +z at the origin, with x to the right and y downwards (OpenCV's
-    axes). A scene unit is half the longer side of the picture, which it sees full size at the origin.
+    axes). A scene unit is half the longer side of the picture that it sees at the origin.
 
-    Args:
-        height, width: of the picture in pixels.
-        fov: field of view along the longer side in degrees.
+    Attributes:
+        height, width: size of the picture in pixels.
+        fov: field of view along the longer side in degrees, above 0 and below 90.
+
+    Raises:
+        GmaeToolsError: the field of view is out of range, or the picture has no pixels.
     """
 
     height: int
@@ -57,28 +61,28 @@ class PerspectiveView:
 
     @property
     def distance(self) -> float:
-        """Distance from the origin, which is the focal length, too, in scene units."""
+        """The distance from the origin, which is also the focal length, in scene units."""
         return 1 / math.tan(math.radians(self.fov) / 2)
 
     @property
     def sides(self) -> tuple[float, float]:
-        """Width and height of the picture over its longer side."""
+        """The width and the height of the picture, both divided by its longer side."""
         longer = max(self.height, self.width)
         return self.width / longer, self.height / longer
 
     @property
     def fovs(self) -> tuple[float, float]:
-        """Fields of view across and down in degrees."""
+        """The horizontal and the vertical field of view in degrees."""
         across, down = (math.degrees(2 * math.atan(side / self.distance)) for side in self.sides)
         return across, down
 
     def camera(self, blur: float = 0.3) -> Camera:
-        """The camera of this view, with `blur` as `Camera` has it."""
+        """Return the camera of this view, with the `blur` of `Camera`."""
         across, down = (self.distance / side for side in self.sides)
         return Camera("pinhole", self.distance, across, blur, focal_y=down)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain types, for JSON."""
+        """Return the view as plain types for JSON."""
         return {
             "width": self.width,
             "height": self.height,
@@ -91,13 +95,14 @@ class PerspectiveView:
 
 
 def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
-    """The scene whose picture through the camera of `view` is that of `scene`, as the head of this module derives.
+    """Reshape a scene so that the camera of `view` sees the same picture. The module's docstring derives how.
 
     Args:
-        view: of the scene's own height and width.
+        scene: a scene with any camera.
+        view: a view with the height and width of the scene.
 
     Returns:
-        A scene with as many Gaussians in scene units of the view, in the same order, with unit quaternions.
+        A scene with as many Gaussians, in scene units of the view, in the same order, with unit quaternions.
 
     Raises:
         GmaeToolsError: a Gaussian lies behind one of the cameras, or a parameter is not finite.
@@ -125,11 +130,14 @@ def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
 
 
 def describe_view(scene: Scene, fov: float) -> dict[str, object]:
-    """The perspective camera for which `formats.write` writes a scene, as plain types for JSON.
+    """Describe the perspective camera for which `formats.write` writes a scene, as plain types for JSON.
+
+    If the principal point of a `pinhole` camera is not in the middle of the picture, the fields of view are those of
+    the same camera with its principal point in the middle.
 
     Args:
-        fov: in degrees along the longer side, unless the scene has a `pinhole` camera. Where its principal point is not
-            in the middle, the fields of view are those of a camera whose point is.
+        scene: the scene.
+        fov: field of view along the longer side in degrees; ignored if the scene has a `pinhole` camera.
     """
     if scene.camera.kind != "pinhole":
         return PerspectiveView(scene.height, scene.width, fov).to_dict()
@@ -146,17 +154,21 @@ def describe_view(scene: Scene, fov: float) -> dict[str, object]:
 
 
 def for_viewers(scene: Scene, fov: float = DEFAULT_FOV) -> tuple[Scene, PerspectiveView]:
-    """The scene for perspective viewers, and the view through which it looks like its picture.
+    """Prepare a scene for perspective viewers.
 
-    The scene of a pinhole camera with square pixels keeps its shape: it is only moved and scaled, so that the median
-    depth in front of the camera comes to the origin, and the view has the camera's own field of view. Other scenes
-    are reshaped by `in_perspective`.
+    The scene of a `pinhole` camera with square pixels keeps its shape: it is only moved and scaled, so that its median
+    depth in front of the camera becomes that of the origin, and the view has the field of view of this camera. Other
+    scenes are reshaped by `in_perspective`.
 
     Args:
-        fov: of the view in degrees, where the camera does not decide.
+        scene: a scene with any camera.
+        fov: field of view along the longer side in degrees, for scenes that are reshaped.
+
+    Returns:
+        The scene for viewers, and the view from which it looks like the picture of `scene`.
 
     Raises:
-        GmaeToolsError: as `in_perspective`.
+        GmaeToolsError: as for `in_perspective`.
     """
     gaussians, camera, height, width = scene.gaussians, scene.camera, scene.height, scene.width
     focal = camera.focal * width / max(height, width)  # in halves of the longer side
@@ -176,7 +188,14 @@ def for_viewers(scene: Scene, fov: float = DEFAULT_FOV) -> tuple[Scene, Perspect
 
 
 def principal_axes(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales `[..., 3]` and unit quaternions (w, x, y, z) `[..., 4]` of the Gaussians with covariance M M^T."""
+    """Compute the Gaussians whose covariances are M M^T for matrices M.
+
+    Args:
+        matrices: `[..., 3, 3]`.
+
+    Returns:
+        Scales `[..., 3]` and unit quaternions (w, x, y, z) `[..., 4]`.
+    """
     from scipy.spatial.transform import Rotation
 
     rotations, scales, _ = torch.linalg.svd(matrices)

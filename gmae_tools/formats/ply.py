@@ -1,11 +1,12 @@
 """PLY files of 3-D Gaussian splatting (Kerbl et al. 2023): one vertex is one Gaussian.
 
-A vertex has x, y, z; f_dc_0..2, (colour - 1/2) / `SH_0`; opacity as its logit; scale_0..2 as natural logarithms; and
-rot_0..3, a quaternion (w, x, y, z). `read` takes the three encodings of the format, elements and properties of any
-number, type and order, and the elements by which apple/ml-sharp says how its Gaussians are seen: `intrinsic`, a 3 x 3
-matrix in pixels; `extrinsic`, a 4 x 4 matrix from the world to the camera; `image_size`, width and height; and
-`color_space`, 0 for sRGB and 1 for linear RGB. `write` adds `splatting`, the `blur` and the `shear_limit` of `Camera`,
-infinite for none.
+A vertex has x, y, z; f_dc_0 to f_dc_2, which are (colour - 1/2) / `SH_0`; opacity as its logit; scale_0 to scale_2 as
+natural logarithms; and rot_0 to rot_3, a quaternion (w, x, y, z). `read` takes all three encodings of the format, with
+elements and properties of any number, type and order.
+
+The camera is in the elements that apple/ml-sharp writes: `intrinsic`, a 3 x 3 matrix in pixels; `extrinsic`, a 4 x 4
+matrix from the world to the camera; `image_size`, width and height; and `color_space`, 0 for sRGB and 1 for linear RGB.
+`write` adds an element `splatting` with the `blur` and the `shear_limit` of `Camera`, which is infinite for no limit.
 """
 
 from __future__ import annotations
@@ -35,21 +36,22 @@ PROPERTIES = (
     *("rot_0", "rot_1", "rot_2", "rot_3"),
 )
 MAGIC = b"ply"
-MOST_GAUSSIANS = 1 << 25  # read from a file; 2 GB in memory
+MOST_GAUSSIANS = 1 << 25  # largest number of Gaussians that is read from a file; they take 2 GB of memory
 
-_LEAST_OPACITY = 1e-6  # written, also of what opacities lack to 1: the ends have no finite logit
-_LEAST_SCALE = 1e-12  # written, scene units; 0 has no logarithm
+_LEAST_OPACITY = 1e-6  # opacities are written between this and 1 minus this, because 0 and 1 have no finite logit
+_LEAST_SCALE = 1e-12  # scene units, smallest scale that is written, because 0 has no logarithm
 
 # --- writing -----------------------------------------------------------------------------------------
 
 
 def write(path: str | os.PathLike[str], gaussians: Gaussians, viewpoint: Viewpoint | None = None) -> None:
-    """Write a binary little-endian PLY of float32, without further harmonics.
+    """Write a binary little-endian PLY of float32, without higher spherical harmonics.
 
     Args:
+        path: the file to write.
         gaussians: one set, in the units of `viewpoint`; quaternions are written with unit length.
-        viewpoint: written in ml-sharp's elements behind the vertices, where other programs do not look; its camera is
-            a `pinhole`.
+        viewpoint: `pinhole` camera and size of the picture, which are written behind the vertices in the elements of
+            ml-sharp, where they do not disturb other programs; None to leave them out.
 
     Raises:
         GmaeToolsError: there is not exactly one set, or the camera is of another kind.
@@ -82,7 +84,7 @@ def write(path: str | os.PathLike[str], gaussians: Gaussians, viewpoint: Viewpoi
 
 
 def _camera_elements(viewpoint: Viewpoint) -> dict[str, np.ndarray]:
-    """ml-sharp's elements, by name, little-endian."""
+    """Return the elements of ml-sharp by their names, little-endian."""
     camera, height, width = viewpoint.camera, viewpoint.height, viewpoint.width
     if camera.kind != "pinhole":
         raise GmaeToolsError(f"a PLY file says how a pinhole camera sees Gaussians, not one of kind {camera.kind}")
@@ -112,14 +114,14 @@ _NAMES = {kind: name for name, kind in _TYPES.items() if not name[-1].isdigit()}
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 _CAMERA = ("intrinsic", "extrinsic", "image_size", "color_space", "splatting")
 _WANTED = {"vertex": PROPERTIES} | {name: (name,) for name in _CAMERA}
-_MOST_NUMBERS = 16  # in an element of a camera
+_MOST_NUMBERS = 16  # largest number of rows in an element of a camera
 _LONGEST_HEADER, _LONGEST_LINE = 1 << 16, 1 << 20  # bytes
-_ROWS = 1 << 16  # of an element, read at a time
+_ROWS = 1 << 16  # number of rows that are read at a time
 
 
 @dataclass(frozen=True)
 class _Property:
-    """A number of type `kind` (NumPy's name for it), or a list of them that is preceded by its length."""
+    """A number of type `kind` (NumPy's name), or a list of such numbers after its length of type `length_kind`."""
 
     name: str
     kind: str
@@ -128,7 +130,7 @@ class _Property:
 
 @dataclass(frozen=True)
 class _Element:
-    """`count` rows of properties."""
+    """An element of the file: `count` rows of properties."""
 
     name: str
     count: int
@@ -136,7 +138,7 @@ class _Element:
 
     @property
     def precision(self) -> type[np.floating[Any]]:
-        """Of the numbers that are read."""
+        """The type as which numbers of the element are read."""
         return np.float32 if self.name == "vertex" else np.float64
 
     @property
@@ -145,22 +147,23 @@ class _Element:
 
     @property
     def least_bytes(self) -> int:
-        """Of a row in a binary file: exactly so many if it has no lists."""
+        """The size of a row in a binary file in bytes, with empty lists."""
         return sum(np.dtype(each.length_kind or each.kind).itemsize for each in self.properties)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Gaussians, Viewpoint | None]:
-    """Read a PLY of 3-D Gaussians by any program.
+    """Read a PLY of 3-D Gaussians from any program.
 
-    Normals and higher harmonics are left out, so that colours do not depend on the direction of view; they are clipped
-    to [0, 1], and turned into sRGB if the file says that they are linear.
+    Normals and higher spherical harmonics are ignored, so that colours do not depend on the direction of view. Colours
+    are clipped to [0, 1], and converted to sRGB if the file says that they are linear.
 
     Returns:
-        One set `[1, K]`, and how the file says it is seen, None if it does not. Without, the Gaussians are in the
-        units and axes of the file; with, in those of its camera, which looks along +z from the origin.
+        One set `[1, K]`, and the camera and the size of the picture, None if the file does not have them. With a camera
+        the Gaussians are in its axes, at whose origin it stands and looks along +z; without one they are in the units
+        and axes of the file.
 
     Raises:
-        GmaeToolsError: the file is missing, damaged, or not of Gaussians.
+        GmaeToolsError: the file is missing, damaged, or does not hold Gaussians.
     """
     try:
         with open(path, "rb") as file:
@@ -174,10 +177,10 @@ def read(path: str | os.PathLike[str]) -> tuple[Gaussians, Viewpoint | None]:
 
 
 def _assemble(vertices: np.ndarray, extras: dict[str, np.ndarray]) -> tuple[Gaussians, Viewpoint | None]:
-    """Gaussians from `PROPERTIES` float32 `[K, 14]`, and the viewpoint from ml-sharp's elements."""
+    """Make Gaussians from `PROPERTIES`, float32 `[K, 14]`, and the viewpoint from the elements of ml-sharp."""
     means, harmonics, logits, logs, quats = np.split(vertices, [3, 6, 7, 10], axis=1)
     with np.errstate(over="ignore"):
-        from scipy.special import expit  # which takes a sixth of a second to import
+        from scipy.special import expit  # imported here because that takes a sixth of a second
 
         arrays = (means, np.exp(logs), quats, np.clip(0.5 + SH_0 * harmonics, 0, 1), expit(logits[:, 0]))
     bad = ~np.logical_and.reduce([np.isfinite(array).reshape(len(vertices), -1).all(1) for array in arrays])
@@ -204,15 +207,15 @@ def _assemble(vertices: np.ndarray, extras: dict[str, np.ndarray]) -> tuple[Gaus
 
 
 def _to_srgb(linear: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1's curve, in [0, 1]."""
+    """Convert linear RGB in [0, 1] to sRGB, as IEC 61966-2-1 defines it."""
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def _read_elements(file: IO[bytes]) -> dict[str, np.ndarray]:
-    """Those of `_WANTED` that there are, by name, `[count, properties]`; `vertex` is one of them.
+    """Read the elements of `_WANTED` that the file has, by name, `[count, properties]`; `vertex` is one of them.
 
     Raises:
-        ValueError: not such a file; says what is wrong with it.
+        ValueError: this is not such a file; the message says what is wrong with it.
     """
     order, elements = _read_header(file)
     left = [element.name for element in elements if element.name in _WANTED]
@@ -230,7 +233,7 @@ def _read_elements(file: IO[bytes]) -> dict[str, np.ndarray]:
 
 
 def _read_header(file: IO[bytes]) -> tuple[str, list[_Element]]:
-    """NumPy's sign for the byte order, empty for text, and the elements in the order of the file."""
+    """Read NumPy's sign for the byte order, empty for text, and the elements in the order of the file."""
     lines: list[str] = []
     while not lines or lines[-1] != "end_header":
         data = file.readline(_LONGEST_HEADER - file.tell())
@@ -278,7 +281,7 @@ def _check_elements(order: str | None, elements: list[_Element]) -> None:
 
 
 def _read_rows(file: IO[bytes], element: _Element, names: tuple[str, ...], order: str) -> np.ndarray:
-    """Read the rows of an element to their end: the properties `names`, `[count, len(names)]`."""
+    """Read all rows of an element, and return the properties `names`, `[count, len(names)]`."""
     if not order:
         return _read_text(file, element, names)
     left = os.fstat(file.fileno()).st_size - file.tell()
@@ -300,7 +303,7 @@ def _read_rows(file: IO[bytes], element: _Element, names: tuple[str, ...], order
         if len(data) < len(part) * dtype.itemsize:
             raise _ends_early(element)
         rows = np.frombuffer(data, dtype)
-        with np.errstate(over="ignore"):  # of a double beyond float32, which is found later
+        with np.errstate(over="ignore"):  # a double that overflows float32 becomes infinite, which is refused later
             for column, name in enumerate(names):
                 part[:, column] = rows[name]
     return values
@@ -311,7 +314,7 @@ def _ends_early(element: _Element) -> ValueError:
 
 
 def _read_lists(file: IO[bytes], element: _Element, names: tuple[str, ...], order: str) -> np.ndarray:
-    """`_read_rows` of a binary element with lists: where a number lies depends on all lists before."""
+    """Do the same as `_read_rows` for a binary element with lists, where all lists before a number move its place."""
     start = file.tell()
     data = np.frombuffer(file.read(), np.uint8)
     lengths = np.array([np.dtype(each.length_kind).itemsize if each.length_kind else 0 for each in element.properties])
@@ -338,13 +341,19 @@ def _walk(
     data: np.ndarray, count: int, lengths: np.ndarray, sizes: np.ndarray, slots: np.ndarray, big: bool,
     places: np.ndarray,
 ) -> int:  # fmt: skip
-    """Go through `count` rows of lists and numbers; returns where they end, -1 if the data end before.
+    """Find the places of numbers in `count` rows of lists and numbers.
 
     Args:
         data: bytes from the first row on.
-        lengths, sizes, slots: for each property the bytes of a list's length (0: it is a number), the bytes of a
-            number, and the column of `places` (-1: none).
-        places: receives where the numbers lie.
+        count: number of rows.
+        lengths: for each property the bytes of a list's length; 0 if it is a number.
+        sizes: for each property the bytes of a number.
+        slots: for each property its column of `places`; -1 if it is not wanted.
+        big: whether the file is big-endian.
+        places: receives the place of each wanted number, int `[count, columns]`.
+
+    Returns:
+        The place behind the last row; -1 if the data end before.
     """
     place = 0
     for row in range(count):
@@ -366,7 +375,7 @@ def _walk(
 
 
 def _read_text(file: IO[bytes], element: _Element, names: tuple[str, ...]) -> np.ndarray:
-    """`_read_rows` of a text file, in which each row is a line."""
+    """Do the same as `_read_rows` for a text file, in which each row is a line."""
     lines = _lines(file, element)
     if not names:
         for _ in lines:
@@ -378,7 +387,7 @@ def _read_text(file: IO[bytes], element: _Element, names: tuple[str, ...]) -> np
     order = [each.name for each in element.properties]
     columns = [order.index(name) for name in names]
     values = np.loadtxt(lines, element.precision, comments=None, usecols=columns, ndmin=2)
-    if len(values) < element.count:  # it skips empty lines
+    if len(values) < element.count:  # `loadtxt` skips empty lines
         raise _ends_early(element)
     return values
 
@@ -394,7 +403,7 @@ def _lines(file: IO[bytes], element: _Element) -> Iterator[str]:
 
 
 def _numbers(line: str, element: _Element, names: tuple[str, ...]) -> list[float]:
-    """The properties `names` of a row of text that has lists, too."""
+    """Read the properties `names` of a row of text that also has lists."""
     words = iter(line.split())
     found: dict[str, float] = {}
     try:

@@ -1,6 +1,6 @@
-"""`.splat` files as antimatter15/splat defined them: 32 bytes (`RECORD`) for each Gaussian, and nothing else.
+"""`.splat` files as antimatter15/splat defines them: 32 bytes (`RECORD`) for each Gaussian, and nothing else.
 
-Colours and opacities are rounded to 8 bits, and so are unit quaternions (w, x, y, z), as 128 q + 128.
+Colours and opacities are rounded to 8 bits. A unit quaternion q (w, x, y, z) is stored as 128 q + 128, in 8 bits, too.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ RECORD = np.dtype([("position", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 
 def write(path: str | os.PathLike[str], gaussians: Gaussians) -> None:
     """Write one set of Gaussians.
 
-    What matters most, by volume times opacity, comes first, for viewers that draw while they load.
+    They are sorted by volume times opacity, the largest first, for viewers that render while they load.
 
     Args:
-        gaussians: one set, as `perspective.for_viewers` makes them.
+        path: the file to write.
+        gaussians: one set, as `perspective.for_viewers` returns it.
 
     Raises:
         GmaeToolsError: there is not exactly one set.
@@ -53,7 +54,7 @@ def read(path: str | os.PathLike[str]) -> Gaussians:
     """Read one set of Gaussians `[1, K]`, in the order, the units and the axes of the file.
 
     Raises:
-        GmaeToolsError: the file is missing, or not of whole records with finite numbers.
+        GmaeToolsError: the file is missing, or does not consist of whole records with finite numbers.
     """
     try:
         size = Path(path).stat().st_size
@@ -68,7 +69,10 @@ def read(path: str | os.PathLike[str]) -> Gaussians:
         raise GmaeToolsError(f"{path}: not a .splat file of Gaussians (it has NaN or infinite values)")
     color = records["rgba"].astype(np.float32) / 255
     arrays = (
-        records["position"].astype(np.float32), records["scales"].astype(np.float32),
-        (records["rotation"].astype(np.float32) - 128) / 128, color[:, :3], color[:, 3],
-    )  # fmt: skip
+        records["position"].astype(np.float32),
+        records["scales"].astype(np.float32),
+        (records["rotation"].astype(np.float32) - 128) / 128,
+        color[:, :3],
+        color[:, 3],
+    )
     return Gaussians(*(torch.from_numpy(np.ascontiguousarray(array))[None] for array in arrays))

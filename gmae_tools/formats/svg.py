@@ -1,4 +1,4 @@
-"""SVG of ellipses with gradients, for browsers and drawing programs. Written only."""
+"""Write SVG files of ellipses with gradients, for browsers and drawing programs. They cannot be read."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from gmae_tools.camera import Splats
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import atomic_path
 
-_ALPHA_MIN = 1 / 255  # of the renderer: fainter parts of a splat are not drawn
-_REACH = math.sqrt(-2 * math.log(_ALPHA_MIN))  # standard deviations from the centre to there at full opacity
-# Of a gradient, standard deviations; denser where exp(-r^2 / 2) bends, so that the straight lines between them err by
-# less than a grey level of 255.
+_ALPHA_MIN = 1 / 255  # the renderer leaves out parts of a splat below this alpha
+_REACH = math.sqrt(-2 * math.log(_ALPHA_MIN))  # standard deviations at which a splat of opacity 1 has this alpha
+# The stops of a gradient in standard deviations. They are closer where exp(-r^2 / 2) bends more, so that linear
+# interpolation between them is wrong by less than a grey level of 255.
 _STOPS = np.array([0, 0.17, 0.35, 0.55, 0.81, 1.28, 1.56, 1.82, 2.08, 2.37, 2.74, _REACH])
 
 
 def write(path: str | os.PathLike[str], splats: Splats, height: int, width: int, *, title: str = "") -> None:
     """Write the splats of a picture as an SVG of ellipses on white, the farthest first.
 
-    Each has a radial gradient that falls off as the Gaussian does, as far as the renderer draws it. A unit of length is
-    a pixel of the picture.
+    Each ellipse has a radial gradient that falls off like the Gaussian and ends where the renderer leaves it out. A
+    unit of length is a pixel of the picture.
 
     Args:
+        path: the file to write.
         splats: one set, from `project` for a picture of `height` x `width` pixels.
-        title: for readers; any text.
+        height, width: size of the picture in pixels.
+        title: title that browsers show; any text.
 
     Raises:
         GmaeToolsError: there is not exactly one set.
@@ -61,7 +63,7 @@ def write(path: str | os.PathLike[str], splats: Splats, height: int, width: int,
 
 
 def _gradient(index: int, fill: str) -> str:
-    """The fall-off of a Gaussian of one standard deviation around the origin, in one colour."""
+    """Return the element of a radial gradient: a Gaussian around the origin, with deviation 1 and one colour."""
     stops = "".join(
         f'<stop offset="{stop / _REACH:.4g}" stop-color="{fill}" stop-opacity="{math.exp(-0.5 * stop * stop):.4g}"/>'
         for stop in _STOPS
@@ -73,9 +75,11 @@ def _gradient(index: int, fill: str) -> str:
 
 
 def _ellipses(conics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviations along the longer and the shorter axis `[K, 2]` in px, and the longer one's angle in degrees.
+    """Compute the axes of the ellipses of splats.
 
-    Angles `[K]` turn from x to y: clockwise, as y points down.
+    Returns:
+        Standard deviations along the longer and the shorter axis in pixels, `[K, 2]`; and the angle of the longer axis
+        in degrees, `[K]`, from x towards y, which is clockwise because y points down.
     """
     a, b, c = conics.T
     inverse, axes = np.linalg.eigh(np.stack([a, b, b, c], 1).reshape(-1, 2, 2))  # ascending: the longer axis first

@@ -1,8 +1,8 @@
-"""The encoder for other people's engines: a file that timm loads as one of its plain vision transformers.
+"""Write the encoder for other programs, as a file that timm loads as one of its plain vision transformers.
 
-Parameters have timm's names, which are also those of the official MAE files. What we compute is written down: the fixed
-position embeddings, as `pos_embed` with a row of zeros for the class token, which has no place. What our model does
-itself is left to the user: pictures have to be normalised by ImageNet's mean and standard deviation.
+Parameters have timm's names, which are also those of the official MAE files. The position embeddings, which `GMAE`
+computes, are written as `pos_embed`, with a row of zeros for the class token, which has no position. `GMAE` also
+normalises pictures by ImageNet's mean and standard deviation; with the exported encoder the user has to do that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KNOWN = {
 }
 _NAMES = ("embed_dim", "depth", "num_heads", "patch_size", "img_size")
 SUFFIXES = (".safetensors", ".pth")
-_NEEDED = (1, 0)  # version of timm; before, its configurations of data were read by other functions
+_NEEDED = (1, 0)  # version of timm; older ones read the configurations of data by other functions
 
 _SHIM = """\
 # The torchvision that is installed here is not built for its torch, and timm imports it. Elsewhere, leave this out.
@@ -43,7 +43,7 @@ ensure_torchvision()
 
 
 def require_timm() -> None:
-    """Make sure that timm is new enough for its own models and for fine-tuning; nothing else here needs it.
+    """Make sure that timm is new enough for its own models and for fine-tuning.
 
     Raises:
         GmaeToolsError: The installed version is older than 1.0. Other packages may ask for such a version.
@@ -54,10 +54,11 @@ def require_timm() -> None:
 
 
 def timm_arguments(model: Autoencoder, image_size: int | None = None) -> dict[str, Any]:
-    """Arguments of `timm.create_model` for this encoder: the nearest of timm's names, and what differs from it.
+    """Return the arguments of `timm.create_model` for an encoder: the nearest of timm's names, and the differences.
 
     Args:
-        image_size: side of the squares that it is to see; by default that of its training.
+        model: the model with the encoder.
+        image_size: side in pixels of the square pictures that the encoder will get, by default that in training.
     """
     config = model.config
     ours = (config.width, config.depth, config.heads, config.patch_size, image_size or config.image_size)
@@ -69,16 +70,16 @@ def timm_arguments(model: Autoencoder, image_size: int | None = None) -> dict[st
 
 
 def timm_weights(model: Autoencoder, image_size: int | None = None) -> dict[str, Tensor]:
-    """The state dict of that model of timm, float32 on the CPU.
+    """Return the state dict for timm's model, float32 on the CPU; arguments as for `timm_arguments`.
 
     Raises:
-        GmaeToolsError: the side is not a multiple of the patch size.
+        GmaeToolsError: `image_size` is not a multiple of the patch size.
     """
     size = image_size or model.config.image_size
     positions = model.positions(model.grid(torch.empty(1, 3, size, size)), model.config.width)  # [N, D]
     table = torch.cat([torch.zeros_like(positions[:1]), positions])[None]  # [1, 1 + N, D]
     weights = {**model.encoder.state_dict(), "pos_embed": table}
-    weights.pop("mask_token", None)  # nothing is hidden from a plain transformer
+    weights.pop("mask_token", None)  # a plain transformer has no mask tokens
     return {name: tensor.detach().cpu().float().contiguous() for name, tensor in weights.items()}
 
 
@@ -86,15 +87,16 @@ def export_timm(model: Autoencoder, path: str | os.PathLike[str], image_size: in
     """Write the encoder for `timm.create_model(**timm_arguments(model), checkpoint_path=path)`.
 
     Args:
-        path: `.safetensors`, or `.pth` in the layout of the official MAE files (a dict with `model`), for engines that
+        model: the model with the encoder.
+        path: `.safetensors`, or `.pth` in the layout of the official MAE files (a dict with `model`), for programs that
             read those.
-        image_size: side of the squares that it is to see. Our positions are a function of the place, so a table for
-            another size is computed, and not interpolated.
+        image_size: side in pixels of the square pictures that the encoder will get, by default that in training. The
+            table of positions is computed for this size, and not interpolated.
 
     Raises:
-        GmaeToolsError: another suffix, or a side that is not a multiple of the patch size.
+        GmaeToolsError: the file has another suffix, or `image_size` is not a multiple of the patch size.
     """
-    ensure_torchvision()  # for whoever goes on to load the file with timm in this process
+    ensure_torchvision()  # for code that then loads the file with timm in this process
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise GmaeToolsError(f"{path}: name it {' or '.join('*' + suffix for suffix in SUFFIXES)}")
@@ -109,7 +111,10 @@ def export_timm(model: Autoencoder, path: str | os.PathLike[str], image_size: in
 
 
 def loading_code(model: Autoencoder, path: str | os.PathLike[str], image_size: int | None = None) -> str:
-    """A Python program that loads the file as `encoder`. It runs here, and wherever timm can be imported."""
+    """Return a Python program that loads the file as `encoder`, wherever timm can be imported.
+
+    The arguments are those of `export_timm`.
+    """
     arguments = timm_arguments(model, image_size)
     name, rest = repr(arguments.pop("model_name")), [f"{key}={value!r}" for key, value in arguments.items()]
     call = f"timm.create_model({', '.join([name, *rest, f'checkpoint_path={os.fspath(path)!r}'])})"

@@ -1,4 +1,4 @@
-"""Files written by `torch.save`, read without running code: what `.pth`, `.pt` and `.ckpt` of others come in."""
+"""Read files that `torch.save` wrote, such as the `.pth`, `.pt` and `.ckpt` of other programs, without running code."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import torch
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.images import printable
 
-SAFE_TORCH = (2, 10)  # before, a file could run code through `weights_only` (CVE-2025-32434, CVE-2026-24747)
-_FOREIGN = re.compile(r"(?:Unsupported global: GLOBAL|load unsupported GLOBAL) (\S+)")  # in torch's pages of advice
+SAFE_TORCH = (2, 10)  # in older versions a file can run code despite `weights_only` (CVE-2025-32434, CVE-2026-24747)
+_FOREIGN = re.compile(r"(?:Unsupported global: GLOBAL|load unsupported GLOBAL) (\S+)")  # in torch's long messages
 
 
 def reads_safely() -> bool:
-    """Whether this version of torch keeps a file from running code."""
+    """Return whether this version of torch reads files without running code from them."""
     return tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) >= SAFE_TORCH
 
 
 def read_torch(path: str | os.PathLike[str], known: Sequence[Callable[..., Any] | tuple[Any, str]] = ()) -> Any:
-    """What a file holds: tensors on the CPU in plain containers, and what is `known`.
+    """Read a file: tensors on the CPU in plain containers, and objects of the classes in `known`.
 
     Args:
-        known: classes that the file may name besides; or (stand-in, full name), the stand-in being what a class of that
-            name becomes, which then need not be installed.
+        path: the file.
+        known: other classes that the file may name. A pair of a replacement and the full name of a class makes objects
+            of the replacement, so that the class need not be installed.
 
     Raises:
-        GmaeToolsError: the file is missing, damaged, or names anything else; or this version of torch could be made to
-            run code.
+        GmaeToolsError: the file is missing, damaged, or names another class; or this version of torch does not read
+            such files safely.
     """
     if not os.path.exists(path):
         raise GmaeToolsError(f"{path}: no such file")
@@ -47,10 +48,10 @@ def read_torch(path: str | os.PathLike[str], known: Sequence[Callable[..., Any] 
 
 
 def check_plain(tensors: Iterable[object], path: str | os.PathLike[str]) -> bool:
-    """Whether all are tensors whose numbers lie in the memory one by one.
+    """Return whether all objects are plain tensors: dense, not quantised, and on the CPU.
 
     Raises:
-        GmaeToolsError: they are, but claim more numbers than the file holds.
+        GmaeToolsError: they are plain tensors, but together larger than the file.
     """
     tensors = list(tensors)
     if not all(map(_is_plain, tensors)):
@@ -70,7 +71,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file was refused, in a few words."""
+    """Say in a few words why a file was refused."""
     text = str(error).strip()
     if foreign := _FOREIGN.search(text):
         return printable(f"it asks for {foreign[1]}")
@@ -78,7 +79,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_unpacked(path: str | os.PathLike[str]) -> None:
-    """Refuse an archive of more than its size; torch itself compresses nothing."""
+    """Refuse an archive that becomes larger when it is unpacked; torch itself does not compress."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):

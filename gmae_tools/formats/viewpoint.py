@@ -1,4 +1,4 @@
-"""How to look at the Gaussians of a file: as the file says, as a file beside it says, or as the caller says."""
+"""The camera and the picture size for the Gaussians of a file: from the file, a file beside it, or the caller."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.images import one_line
 
-MOST_PIXELS = 1 << 28  # of a picture that a file may ask for; 3 GB of float RGB
+MOST_PIXELS = 1 << 28  # largest picture that a file may ask for; as float RGB it takes 3 GB
 _LONGEST_SIDECAR = 1 << 20  # bytes
 _NATURAL_DISTANCE = {"gmae": 8.0, "pinhole": 0.0, "orthographic": 1.0}  # a pinhole stands at the origin of the scene
 
 
 @dataclass(frozen=True)
 class Viewpoint:
-    """A camera, and the size of the picture that it sees in pixels.
+    """A camera, and the size of the picture that it sees.
+
+    Attributes:
+        camera: the camera.
+        height, width: size of the picture in pixels.
 
     Raises:
         GmaeToolsError: the picture has no pixels, or too many.
@@ -39,37 +43,58 @@ class Viewpoint:
 
     @staticmethod
     def of_pixels(
-        fx: float, fy: float, cx: float, cy: float, height: int, width: int, *,
-        blur: float = 0.3, shear_limit: float | None = 1.3,
-    ) -> Viewpoint:  # fmt: skip
-        """A pinhole at the origin that looks along +z, x to the right and y downwards (OpenCV's axes).
+        fx: float,
+        fy: float,
+        cx: float,
+        cy: float,
+        height: int,
+        width: int,
+        *,
+        blur: float = 0.3,
+        shear_limit: float | None = 1.3,
+    ) -> Viewpoint:
+        """Make a pinhole camera at the origin that looks along +z, with x to the right and y downwards (OpenCV's axes).
 
         Args:
-            fx, fy, cx, cy: focal lengths and principal point in pixels; the middle is (width / 2, height / 2).
-            blur, shear_limit: as `Camera` has them; by default those of gsplat.
+            fx, fy: focal lengths in pixels.
+            cx, cy: principal point in pixels; the middle of the picture is (width / 2, height / 2).
+            height, width: size of the picture in pixels.
+            blur, shear_limit: as for `Camera`; the defaults are those of gsplat.
         """
         _check_size(height, width)
         across, down = 2 * fx / width, 2 * fy / height
         camera = Camera(
-            "pinhole", 0.0, across, blur, cx=2 * cx / width - 1, cy=2 * cy / height - 1, focal_y=down,
+            "pinhole",
+            0.0,
+            across,
+            blur,
+            cx=2 * cx / width - 1,
+            cy=2 * cy / height - 1,
+            focal_y=down,
             shear_limit=shear_limit,
-        )  # fmt: skip
+        )
         return Viewpoint(camera, height, width)
 
 
 def _check_size(height: int, width: int) -> None:
     if min(height, width) < 1 or height * width > MOST_PIXELS:
-        raise GmaeToolsError(f"a picture of {width} x {height} px cannot be drawn")
+        raise GmaeToolsError(f"a picture of {width} x {height} px cannot be rendered")
 
 
 def chosen(kind: CameraKind, height: int, width: int, focal: float | None) -> Viewpoint:
-    """The viewpoint that a caller asks for.
+    """Make the viewpoint that a caller asks for.
 
     Args:
-        kind: `pinhole`: at the origin, looking along +z, x to the right and y downwards. `gmae` and `orthographic`: the
-            picture spans [-1, 1] in x and y, as in what GMAE models predict.
-        focal: in pixels, which are square for a `pinhole`, whose default is the longer side: 53 degrees. The other
-            kinds have a default of their own, at which footprints are as a model's, or as large as the scales say.
+        kind: kind of the camera. A `pinhole` stands at the origin and looks along +z, with x to the right and y
+            downwards. For `gmae` and `orthographic` the picture spans [-1, 1] in x and y, as for the Gaussians that
+            GMAE models predict.
+        height, width: size of the picture in pixels.
+        focal: focal length in pixels. The default of a `pinhole` is the longer side, a field of view of 53 degrees. By
+            default the splats of a `gmae` camera are as large as those of the models, and those of an `orthographic`
+            camera as large as the scales say.
+
+    Raises:
+        GmaeToolsError: the picture has no pixels or too many, or the focal length is not a positive number.
     """
     _check_size(height, width)
     if focal is not None and not 0 < focal < math.inf:
@@ -85,15 +110,15 @@ def chosen(kind: CameraKind, height: int, width: int, focal: float | None) -> Vi
 
 
 def sidecar(path: Path) -> Path:
-    """The JSON file that `gmae-tools export` writes beside `path`."""
+    """Return the path of the JSON file that `gmae-tools export` writes beside `path`."""
     return path.with_suffix(".json")
 
 
 def beside(path: Path) -> Viewpoint | None:
-    """What the JSON file beside an export says; None if there is none, or if it is about something else.
+    """Read the viewpoint from the JSON file beside an exported file; None if there is none, or for another export.
 
     Raises:
-        GmaeToolsError: it says that it is about this file, but not how to look at it.
+        GmaeToolsError: the JSON file names this file, but does not have a valid camera and size.
     """
     try:
         with open(sidecar(path), "rb") as file:
@@ -101,7 +126,7 @@ def beside(path: Path) -> Viewpoint | None:
         if path.name not in record["files"]:
             return None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None  # nothing of ours
+        return None  # not a JSON file of `gmae-tools export`
     try:
         return _viewpoint(record, perspective=path.suffix.lower() != ".npz")
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, GmaeToolsError) as error:
@@ -123,14 +148,14 @@ def _viewpoint(record: dict[str, Any], *, perspective: bool) -> Viewpoint:
 
 
 def moved(gaussians: Gaussians, extrinsic: np.ndarray) -> Gaussians:
-    """Gaussians as a camera sees them that does not stand at the origin.
+    """Move Gaussians from the axes of the world to those of a camera.
 
     Args:
-        gaussians: in the world's axes.
-        extrinsic: from the world to the camera, float64 `[4, 4]`: a rotation and a translation.
+        gaussians: Gaussians in the axes of the world.
+        extrinsic: matrix from the world to the camera, a rotation and a translation, float64 `[4, 4]`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the matrix is not a rotation and a translation.
     """
     rotation, shift = extrinsic[:3, :3], extrinsic[:3, 3]
     rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4) and np.linalg.det(rotation) > 0
@@ -143,13 +168,16 @@ def moved(gaussians: Gaussians, extrinsic: np.ndarray) -> Gaussians:
     turn = torch.from_numpy(np.roll(Rotation.from_matrix(rotation).as_quat(), 1))  # w, x, y, z
     means = gaussians.means.double() @ torch.from_numpy(rotation.T.copy()) + torch.from_numpy(shift.copy())
     return Gaussians(
-        means.float(), gaussians.scales, _multiply(turn, gaussians.quats.double()).float(), gaussians.colors,
+        means.float(),
+        gaussians.scales,
+        _multiply(turn, gaussians.quats.double()).float(),
+        gaussians.colors,
         gaussians.opacities,
-    )  # fmt: skip
+    )
 
 
 def _multiply(first: Tensor, second: Tensor) -> Tensor:
-    """The product of quaternions (w, x, y, z): the rotation `second`, then `first`."""
+    """Multiply quaternions (w, x, y, z); the product is the rotation by `second`, then by `first`."""
     a, b, c, d = first.unbind(-1)
     w, x, y, z = second.unbind(-1)
     product = (

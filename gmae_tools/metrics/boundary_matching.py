@@ -73,12 +73,16 @@ _FAR = np.iinfo(np.int64).max
 
 
 def margin(max_distance: float) -> int:
-    """Pixels of padding a map needs on every side so that no step leaves it."""
+    """Return the number of pixels of padding that a map needs on every side, so that no step leaves it."""
     return int(max_distance) + 1
 
 
 def reach(max_distance: float, stride: int) -> Reach:
-    """The pairs at most `max_distance` px apart (inclusive) in a map with `stride` pixels a row."""
+    """Return the steps between pixels that are at most `max_distance` px apart in a map with `stride` pixels a row.
+
+    Raises:
+        GmaeToolsError: the distance is too large for the range of the costs.
+    """
     outlier_cost = int(np.ceil(OUTLIER_DISTANCE * max_distance * DISTANCE_UNITS))
     if outlier_cost > _MAX_OUTLIER_COST:
         raise GmaeToolsError(f"matching over {max_distance:.0f} px is too far: lower the distance or the image size")
@@ -92,13 +96,13 @@ def reach(max_distance: float, stride: int) -> Reach:
 
 
 def empty_matching(size: int) -> Matching:
-    """A matching of two empty sets in a map of `size` pixels."""
+    """Return a matching of two empty sets in a map of `size` pixels."""
     shape = (2, size)
     return Matching(np.zeros(shape, bool), np.full(shape, -1, np.int32), np.zeros(shape, np.int64))
 
 
 def scratch(size: int) -> Scratch:
-    """Memory for searches in a map of `size` pixels."""
+    """Allocate the memory for searches in a map of `size` pixels."""
     heap, slot, parent, touched = np.full((4, size), -1, np.int32)
     return Scratch(np.full(size, _FAR), parent, heap, slot, touched)
 
@@ -270,9 +274,17 @@ def remove(pixels: Array, side: int, matching: Matching, near: Reach, work: Scra
 
 
 def match(prediction: Array, truth: Array, max_distance: float) -> tuple[Array, Array]:
-    """Match two binary maps [H, W]; pixels at most `max_distance` px apart may be matched, each once.
+    """Match the pixels of two binary maps with the most matches, and among these the shortest distances.
 
-    Returns (matched_prediction, matched_truth), bool [H, W]: the pixels of either map that have a partner.
+    Args:
+        prediction, truth: bool `[H, W]`.
+        max_distance: largest distance of two matched pixels in pixels; each pixel is matched at most once.
+
+    Returns:
+        The matched pixels of the prediction and those of the truth, bool `[H, W]` each.
+
+    Raises:
+        GmaeToolsError: the distance is too large.
     """
     pad = margin(max_distance)
     first, second = (np.pad(np.asarray(binary, bool), pad) for binary in (prediction, truth))

@@ -33,7 +33,7 @@ REMOVABLE: Array = np.array([[_removable(code, second) for code in range(256)] f
 
 
 def neighbour_steps(stride: int) -> Array:
-    """The eight neighbours as steps [8] in a flattened map with `stride` pixels a row."""
+    """Return the steps `[8]` to the eight neighbours in a flattened map with `stride` pixels a row."""
     return np.array([row * stride + column for row, column in NEIGHBOURS], np.int64)
 
 
@@ -89,7 +89,7 @@ def thin_in_place(on: Array, codes: Array, steps: Array) -> None:
 
 
 def thin(binary: Array) -> Array:
-    """Thin a binary map [H, W] to lines one pixel wide, as `bwmorph(binary, 'thin', inf)`: bool [H, W]."""
+    """Thin a binary map `[H, W]` to lines one pixel wide, bool `[H, W]`, as `bwmorph(binary, 'thin', inf)` does."""
     padded = np.pad(np.asarray(binary, bool), 1)
     stride = padded.shape[1]
     on, codes = np.zeros(padded.size, np.bool_), np.zeros(padded.size, np.uint8)

@@ -30,11 +30,13 @@ from gmae_tools.system import untrusted
 T = TypeVar("T")
 Result = TypeVar("Result")
 
-# How long a process waits for slower ones. One that fails ends the others at once, so that none waits in vain.
+# How long a process waits for slower ones. A process that fails ends the others at once.
 _PATIENCE = timedelta(days=7)
-_kept = ExitStack()  # contexts of a worker that last as long as it does
-_MOST_AT_ONCE = 1 << 26  # bytes of files that threads work on at a time, or one file: pictures take 10 to 50 times that
-_thread = threading.local()  # has `stop` in threads of `in_threads`, an event
+_kept = ExitStack()  # contexts that last as long as a worker process
+# Total bytes of the files that threads work on at the same time, or a single larger file. Decoded pictures take 10 to
+# 50 times as much memory.
+_MOST_AT_ONCE = 1 << 26
+_thread = threading.local()  # in threads of `in_threads` it has `stop`, an event
 
 
 def join() -> None:
@@ -54,28 +56,32 @@ def join() -> None:
 
 
 def cores() -> int:
-    """Number of cores for this process: its share of those of the machine."""
+    """Return the number of cores for this process: its share of the cores of the machine."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def is_main() -> bool:
-    """Whether this process prints, and writes the files that the launch writes once."""
+    """Return whether this process prints, and writes the files that the launch writes once."""
     return _rank() == 0
 
 
 def is_first_of_launch() -> bool:
-    """Whether this process will be the main one after `join`."""
+    """Return whether this process will be the main process after `join`."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """The `items` that this process works on. Every item belongs to exactly one process."""
+    """Return the items that this process works on. Every item belongs to exactly one process."""
     return items[_rank() :: _count()]
 
 
 def gather(items: Sequence[T]) -> list[T]:
-    """The items of all processes, in every process, in the order of the processes; so items should carry names."""
+    """Return the items of all processes to every process, in the order of the processes, not in that of `share`.
+
+    Raises:
+        GmaeToolsError: another process has ended.
+    """
     if not _joined():
         return list(items)
     from accelerate.utils import gather_object
@@ -86,7 +92,11 @@ def gather(items: Sequence[T]) -> list[T]:
 
 
 def wait() -> None:
-    """Wait until all processes have called this."""
+    """Wait until all processes have called this function.
+
+    Raises:
+        GmaeToolsError: another process has ended.
+    """
     if _joined():
         from accelerate import PartialState
 
@@ -95,7 +105,7 @@ def wait() -> None:
 
 
 def is_first_to_fail() -> bool:
-    """Whether no other process has called this before, so that a failure that ends all of them is reported once."""
+    """Return whether no other process has called this before, so that a failure of all processes is reported once."""
     if not _joined():
         return True
     from torch.distributed.distributed_c10d import _get_default_store
@@ -107,17 +117,17 @@ def is_first_to_fail() -> bool:
 
 
 class Abandoned(BaseException):
-    """Ends the work on an item whose result nobody will take."""
+    """Raised to end the work on an item whose result is not needed any more."""
 
 
 def in_threads(
     function: Callable[[T], Result], items: Iterable[T], count: int, size: Callable[[T], int] = lambda _: 0
 ) -> Generator[Future[Result], None, None]:
-    """The result of `function` for every item, or its exception, in order, computed by `count` threads.
+    """Compute the result of a function, or its exception, for every item, in `count` threads.
 
-    For functions that spend their time in compiled code without the interpreter's lock. When the iterator is closed
-    (`contextlib.closing`), items not begun are dropped, and those begun end early where `function` calls `go_on`.
-    With a `count` of 1 this thread does everything, each item when it is asked for.
+    This is for functions that spend their time in compiled code without the interpreter's lock. When the iterator is
+    closed (`contextlib.closing`), waiting items are dropped, and the work on others ends where `function` calls
+    `go_on`. With a `count` of 1 the calling thread computes each item when its result is needed.
 
     Args:
         function: may run in several threads at once.
@@ -126,7 +136,7 @@ def in_threads(
         size: of the file behind an item in bytes. Items that are large together are not worked on at once.
 
     Yields:
-        A future for each item, which is done.
+        A finished future for each item, in order.
     """
     if count <= 1:
         yield from (_done(function, item) for item in items)
@@ -162,15 +172,15 @@ def _waited_for(future: Future[Result]) -> Future[Result]:
 
 
 def is_helper() -> bool:
-    """Whether this is a thread of `in_threads`, whose progress is not shown."""
+    """Return whether this is a thread of `in_threads`, whose progress is not shown."""
     return hasattr(_thread, "stop")
 
 
 def go_on() -> None:
-    """Called now and then by long work on one item.
+    """End the work on an item if its result is not needed any more. Long work calls this from time to time.
 
     Raises:
-        Abandoned: nobody waits for its result any more.
+        Abandoned: the result is not needed any more.
     """
     if is_helper() and _thread.stop.is_set():
         raise Abandoned
@@ -200,10 +210,10 @@ def in_processes(
     chunk: int,
     begin: Callable[[], object] | None = None,
 ) -> Iterator[Result]:
-    """The results of `function` for every item, in order, computed by `count` worker processes.
+    """Compute the results of a function for every item, in order, in `count` worker processes.
 
-    The workers end when this process ends, however it ends. They leave Ctrl-C to it; items not begun by then are
-    dropped.
+    The workers end when this process ends, even if it is killed. They ignore Ctrl-C, which this process handles;
+    waiting items are then dropped.
 
     Args:
         function: Function that can be pickled.
@@ -234,7 +244,7 @@ def _begin_work(protected: bool, begin: Callable[[], object] | None) -> None:
 
 
 def end_with_parent() -> None:
-    """Let this worker end when the process that started it ends, because a killed one leaves its workers waiting."""
+    """Let this worker end when its parent process ends, because a killed parent would leave its workers waiting."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -254,7 +264,7 @@ def _lost_processes_refused() -> Iterator[None]:
 
 
 def _joined() -> bool:
-    """Whether there are other processes. Torch is not imported for the answer."""
+    """Return whether there are other processes, without importing torch."""
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_available() and distributed.is_initialized()
 

@@ -10,14 +10,14 @@ SMALL = 0.01  # share of the foreground's pixels; smaller pieces are noise
 
 
 def boxes(mask: np.ndarray, *, small: float = SMALL) -> np.ndarray:
-    """Boxes of the pieces of a mask, largest piece first; of two equal pieces the one that begins higher up.
+    """Compute the bounding boxes of the pieces of a mask, largest piece first.
 
-    Pixels that touch at a side or a corner are one piece.
+    Pixels that touch at a side or a corner belong to one piece. Of two pieces of equal size, the one that begins higher
+    up comes first.
 
     Args:
         mask: bool `[H, W]`.
-        small: pieces with less than this share of the mask's pixels are left out; 0 keeps them all. The largest
-            piece is always kept.
+        small: share of the mask's pixels, in [0, 1]. Smaller pieces are left out, except the largest; 0 keeps them all.
 
     Returns:
         int64 `[n, 4]`: x0, y0, x1, y1 in pixels, half-open (x1 - x0 is the width); n is 0 where the mask is empty.
@@ -27,7 +27,15 @@ def boxes(mask: np.ndarray, *, small: float = SMALL) -> np.ndarray:
 
 
 def pieces(mask: np.ndarray, *, small: float = SMALL) -> np.ndarray:
-    """The pieces of a mask themselves, bool `[n, H, W]`, in the order of their `boxes`."""
+    """Split a mask into its pieces.
+
+    Args:
+        mask: bool `[H, W]`.
+        small: as for `boxes`.
+
+    Returns:
+        bool `[n, H, W]`, in the order of `boxes`.
+    """
     kept = _pieces(mask, small)
     found = np.zeros((len(kept), *mask.shape), bool)
     for own, piece in zip(found, kept, strict=True):
@@ -44,6 +52,6 @@ def _pieces(mask: np.ndarray, small: float) -> list[Any]:
 
 
 def largest_box(mask: np.ndarray) -> np.ndarray | None:
-    """The box `[4]` of the largest piece, for the discovery of a single object; None where the mask is empty."""
+    """Return the box `[4]` of the largest piece of a mask, bool `[H, W]`; None if the mask is empty."""
     found = boxes(mask)
     return found[0] if len(found) else None

@@ -17,7 +17,12 @@ Array = np.ndarray
 
 
 class Gradient(NamedTuple):
-    """Steepest change of a picture: `magnitude` per px and direction, unit vectors (`dx`, `dy`); all `[H, W]`."""
+    """The steepest change of a picture at each pixel.
+
+    Attributes:
+        magnitude: change per pixel, float `[H, W]`, 0 or more.
+        dx, dy: the unit vector in whose direction the picture changes most, float `[H, W]` each.
+    """
 
     magnitude: Array
     dx: Array
@@ -25,14 +30,14 @@ class Gradient(NamedTuple):
 
 
 def gradient(picture: Array, sigma: float) -> Gradient:
-    """Gradient of a picture by Gaussian derivatives.
+    """Compute the gradient of a picture by Gaussian derivatives.
 
     Several channels are joined by their structure tensor: its larger eigenvalue is the squared magnitude, and the
     eigenvector the direction, whose sign has no meaning (Di Zenzo, "A note on the gradient of a multi-image", 1986).
 
     Args:
-        picture: `[H, W]` or `[H, W, C]`.
-        sigma: of the Gaussian in px.
+        picture: `[H, W]` or `[H, W, C]`, in any unit.
+        sigma: standard deviation of the Gaussian in pixels.
     """
     channels = np.atleast_3d(np.asarray(picture, np.float32))
     xx = yy = xy = np.zeros(channels.shape[:2], np.float32)
@@ -46,10 +51,13 @@ def gradient(picture: Array, sigma: float) -> Gradient:
 
 
 def suppress_nonmaxima(slope: Gradient) -> Array:
-    """The magnitude `[H, W]` where it is a maximum along its own direction, 0 elsewhere.
+    """Keep the magnitude of a gradient where it is a maximum along its own direction, and set it to 0 elsewhere.
 
-    Neighbours one pixel away are interpolated bilinearly. Of two equal neighbours the one up the direction is kept, so
-    that plateaus two pixels wide leave one line and a flat region none.
+    The neighbours one pixel ahead and behind are interpolated bilinearly. A pixel must be larger than the one ahead and
+    at least as large as the one behind, so that a plateau two pixels wide leaves one line, and a flat region none.
+
+    Returns:
+        float32 `[H, W]`.
     """
     return _suppress(*(np.ascontiguousarray(array, np.float32) for array in slope))
 
@@ -70,7 +78,7 @@ def _suppress(strength: Array, dx: Array, dy: Array) -> Array:
 
 @kernel()
 def _bilinear(values: Array, y: float, x: float) -> float:
-    """`values` between pixels; beyond the border those of the nearest border pixel."""
+    """Interpolate `values` between pixels. Places beyond the border have the value of the nearest border pixel."""
     height, width = values.shape
     y = min(max(y, 0.0), height - 1.0)
     x = min(max(x, 0.0), width - 1.0)
@@ -83,12 +91,16 @@ def _bilinear(values: Array, y: float, x: float) -> float:
 
 
 def thin_ridges(strength: Array, sigma: float) -> Array:
-    """Blur a soft map `[H, W]` of lines, and keep the crests: lines side by side become one, strong ones stay strong.
+    """Blur a soft map of lines and keep its crests, so that lines side by side become one.
 
     The direction across a ridge is that of the most negative second derivative.
 
     Args:
-        sigma: of the Gaussian in px.
+        strength: `[H, W]`, 0 or more.
+        sigma: standard deviation of the Gaussian in pixels.
+
+    Returns:
+        float32 `[H, W]`: the blurred strength on crests, 0 elsewhere.
     """
     smooth, xx, yy, xy = (
         ndimage.gaussian_filter(strength.astype(np.float32), scale, order=order)
@@ -99,10 +111,12 @@ def thin_ridges(strength: Array, sigma: float) -> Array:
 
 
 def jumps(labels: Array) -> Array:
-    """Size of the jumps of a map of numbers `[H, W]`: lines one pixel wide, 0 where nothing changes.
+    """Measure how much a map of numbers `[H, W]` changes from pixel to pixel.
 
-    A pixel holds the larger difference to its right and lower neighbours (the convention of the BSDS ground truth,
-    `seg2bdry` at image size).
+    Returns:
+        float32 `[H, W]`: the larger of a pixel's absolute differences from its right and its lower neighbour, 0 where
+        nothing changes. Changes become lines one pixel wide. This is the convention of the BSDS ground truth
+        (`seg2bdry` at image size).
     """
     values = np.asarray(labels, np.float32)
     size = np.zeros_like(values)
@@ -112,20 +126,21 @@ def jumps(labels: Array) -> Array:
 
 
 def merge_regions(labels: Array, features: Array, *, barrier: Array | None = None, damping: float = 0.0) -> Array:
-    """Ultrametric contour map of a partition: at which level the regions on both sides of a boundary become one.
+    """Compute the ultrametric contour map of a partition: the level at which each boundary disappears.
 
-    The two neighbouring regions most alike are merged, again and again. Their dissimilarity is the distance of their
-    mean features times sqrt(s / (s + damping)), s the area of the smaller one: small regions go early. The level of a
-    merge is the largest dissimilarity so far, so that thresholds of the map give nested partitions.
+    The two most similar neighbouring regions are merged, again and again. Their dissimilarity is the distance between
+    their mean features times sqrt(s / (s + damping)), where s is the area of the smaller one, so that small regions are
+    merged early. The level of a merge is the largest dissimilarity so far, so that thresholds of the map give nested
+    partitions.
 
     Args:
         labels: int `[H, W]`; pixels of one label that touch at a side are one region.
         features: `[H, W, C]`, such as the colour in a perceptually uniform space.
-        barrier: `[H, W]`, what else keeps regions apart; see `merge_tree`.
-        damping: area in px at which a region's weight is halved (squared); 0 for none.
+        barrier: `[H, W]`, which also keeps regions apart; see `merge_tree`.
+        damping: area in pixels at which a region counts at half its squared dissimilarity; 0 for no damping.
 
     Returns:
-        float32 `[H, W]`, one pixel wide lines as `jumps` makes them; 0 inside regions.
+        float32 `[H, W]`, lines one pixel wide as those of `jumps`; 0 inside regions.
     """
     from skimage.measure import label
 
@@ -135,35 +150,37 @@ def merge_regions(labels: Array, features: Array, *, barrier: Array | None = Non
 
 
 def close_contours(strength: Array, sigma: float, *, damping: float = 0.0) -> Array:
-    """Ultrametric contour map of a soft map of lines: what closes around a region stays strong, what does not fades.
+    """Compute the ultrametric contour map of a soft map of lines.
 
-    The basins of the blurred map merge by its mean along the border between them, as `merge_regions` merges by colour.
-    After Arbelaez et al., "Contour detection and hierarchical image segmentation" (TPAMI 2011), whose strengths
-    also have a direction.
+    Lines that close around a region stay strong, and all others become weak: the basins of the blurred map merge by its
+    mean along the border between them, as `merge_regions` merges by colour. The method follows Arbelaez et al.,
+    "Contour detection and hierarchical image segmentation" (TPAMI 2011), whose strengths also have a direction.
 
     Args:
         strength: `[H, W]`, 0 or more.
-        sigma: of the Gaussian in px.
+        sigma: standard deviation of the Gaussian in pixels.
         damping: as for `merge_regions`.
 
     Returns:
-        float32 `[H, W]`, lines as `merge_regions` makes them.
+        float32 `[H, W]`, lines one pixel wide as those of `merge_regions`.
     """
     from skimage.segmentation import watershed
 
     smooth = ndimage.gaussian_filter(strength.astype(np.float32), sigma)
-    regions = np.maximum(watershed(smooth).astype(np.int64) - 1, 0)  # a plain has no basin, and so no labels
+    regions = np.maximum(watershed(smooth).astype(np.int64) - 1, 0)  # a constant map has no basin, so label 0 only
     tree = merge_tree(regions, np.zeros((*smooth.shape, 0)), barrier=smooth, damping=damping)
     return _paint(regions, tree.parents, tree.levels)
 
 
 class MergeTree(NamedTuple):
-    """The merges of n regions down to one; regions that a merge makes are numbered on from n, in order.
+    """The merges of n regions down to one. The merges in order make the regions n to 2 n - 2.
 
     Attributes:
-        pairs: neighbours among the n regions `[E, 2]`, each pair once, the smaller number first.
-        parents: the region that each becomes part of `[2 n - 1]`; the last is its own.
-        levels: at which each was made `[2 n - 1]`, never falling from merge to merge; 0 for the n regions.
+        pairs: neighbours among the n regions, int `[E, 2]`, each pair once, the smaller number first.
+        parents: for each region the number of the merged region that it becomes part of, int `[2 n - 1]`; the last
+            region is its own parent.
+        levels: level of the merge that made each region, float `[2 n - 1]`, never less than that of the merge before;
+            0 for the first n regions.
     """
 
     pairs: Array
@@ -171,7 +188,7 @@ class MergeTree(NamedTuple):
     levels: Array
 
     def partition(self, count: int) -> Array:
-        """The part, 0..count - 1, that each of the n regions belongs to when `count` are left, int `[n]`."""
+        """Return the part, 0 to count - 1, of each of the n regions when `count` parts are left, int `[n]`."""
         regions = (len(self.parents) + 1) // 2
         made = max(2 * regions - count, regions)
         part = np.where(self.parents[:made] < made, self.parents[:made], np.arange(made))
@@ -184,11 +201,11 @@ def merge_tree(regions: Array, features: Array, *, barrier: Array | None = None,
     """Merge a partition as `merge_regions` does, and keep the tree.
 
     Args:
-        regions: int `[H, W]`, 0..n - 1, each of them somewhere; a region need not be in one piece.
-        features: `[H, W, C]`, C may be 0.
+        regions: int `[H, W]`, the numbers 0 to n - 1, each at least once; a region need not be in one piece.
+        features: `[H, W, C]`; C may be 0.
         barrier: `[H, W]`, 0 or more: its mean along the border between two regions is added to the distance of their
-            features. At each step from pixel to pixel the larger of both counts.
-        damping: area in px.
+            features. Between two pixels, the larger of their values counts.
+        damping: as for `merge_regions`.
     """
     regions = regions.astype(np.int64)
     count = int(regions.max()) + 1
@@ -201,8 +218,12 @@ def merge_tree(regions: Array, features: Array, *, barrier: Array | None = None,
 
 
 class _Borders(NamedTuple):
-    """Pairs of neighbouring regions `[E, 2]`, each once, the smaller number first; of each border the number of steps
-    across, and the sum of the barrier at them, `[E]`.
+    """The borders between neighbouring regions.
+
+    Attributes:
+        pairs: the two regions of each border `[E, 2]`, the smaller number first.
+        lengths: number of pairs of pixels that touch across each border `[E]`.
+        heights: sum of the barrier over these pairs of pixels `[E]`.
     """
 
     pairs: Array
@@ -241,10 +262,10 @@ def _dissimilarity(a: int, b: int, barrier: float, means: Array, areas: Array, d
 def _merge(
     pairs: Array, border_lengths: Array, border_heights: Array, leaf_means: Array, leaf_areas: Array, damping: float
 ) -> tuple[Array, Array]:
-    """Merge to the end. Returns the tree: `parents` [2 n - 1] (n leaves, then the merges in order) and `levels` of all.
+    """Merge n regions until one is left, and return `parents` and `levels` of `MergeTree`.
 
     The neighbours of a region are a linked list: link l leads to region `neighbour[l]` and on to link `following[l]`,
-    and keeps what is known of the border with it.
+    and `lengths[l]` and `heights[l]` describe the border with that region.
     """
     count, channels = leaf_means.shape
     total = 2 * count - 1
@@ -269,7 +290,7 @@ def _merge(
     while heap:
         cheapest, a, b = heapq.heappop(heap)
         if roots[a] != a or roots[b] != b:
-            continue  # one of them is part of something larger by now, for which there is another entry
+            continue  # one of them is part of a larger region by now, for which the heap has another entry
         level = max(level, cheapest)
         parents[a] = parents[b] = roots[a] = roots[b] = node
         levels[node], areas[node] = level, areas[a] + areas[b]
@@ -285,13 +306,21 @@ def _merge(
 
 @kernel()
 def _tidy_links(
-    node: int, head: Array, tail: Array, following: Array, neighbour: Array, lengths: Array, heights: Array,
-    roots: Array, met: Array,
-) -> list[int]:  # fmt: skip
-    """Leave one link from a new region to each beside it, for the whole border; links back into it are taken out.
+    node: int,
+    head: Array,
+    tail: Array,
+    following: Array,
+    neighbour: Array,
+    lengths: Array,
+    heights: Array,
+    roots: Array,
+    met: Array,
+) -> list[int]:
+    """Keep one link from a new region to each of its neighbours, and remove the links to its own parts.
 
-    `roots` leads from a region to the one it is part of by now, with shortcuts; `met`, -1 everywhere before and after,
-    has the link that is left to each region. Returns the links that are left.
+    The link that is kept describes the whole border. `roots` leads from a region to the one it is part of by now, and
+    is shortened on the way. `met`, -1 everywhere before and after the call, has the link that is kept to each region.
+    Returns the links that are kept.
     """
     left = [0 for _ in range(0)]
     before, link = -1, int(head[node])
@@ -322,7 +351,7 @@ def _tidy_links(
 
 @kernel()
 def _paint(regions: Array, parents: Array, levels: Array) -> Array:
-    """At each boundary the level of the lowest common ancestor: a parent's number is always the larger."""
+    """Write the level of the lowest common ancestor at each boundary; a parent's number is larger than a child's."""
     height, width = regions.shape
     contours = np.zeros((height, width), np.float32)
     for y in range(height):

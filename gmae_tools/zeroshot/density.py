@@ -1,8 +1,8 @@
 """Where a model puts its Gaussians, and how large it makes them at which depth.
 
-The centres on the xy-plane with their opacity, and the scale against the depth, are what the GMAE paper (arXiv
-2501.03229) plots in its Figures 11 and 10. Densities and quantiles are weighted by opacity, so that invisible ones do
-not count.
+The GMAE paper (arXiv 2501.03229) plots the centres on the xy-plane with their opacity in its Figure 11, and the scale
+against the depth in its Figure 10. Densities and quantiles are weighted by opacity, so that invisible Gaussians do not
+count.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from gmae_tools.errors import GmaeToolsError
 if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
-CELLS = 24  # of a density map along each side
+CELLS = 24  # number of cells of a density map along each side
 DEPTH_GROUPS = 16
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
 class Points:
-    """What the figures show of each of K Gaussians, float64 `[K]`.
+    """Centre, scale and opacity of each of K Gaussians, float64 `[K]`.
 
     Attributes:
-        x, y: where its centre is seen, [-1, 1] in the picture; y points down.
-        z: of its centre, in scene units away from the viewer.
-        scale: geometric mean of its three scales, in scene units.
-        opacity: in [0, 1].
+        x, y: place of the centre in the picture, which spans [-1, 1] in both; y points down.
+        z: depth of the centre in scene units, larger for what is farther away.
+        scale: geometric mean of the three scales, in scene units.
+        opacity: opacity at the centre, in [0, 1].
     """
 
     x: np.ndarray
@@ -45,14 +45,16 @@ class Points:
 
     @staticmethod
     def of(scene: Scene) -> Points:
-        """The points of a scene; Gaussians beside or behind the picture of a `pinhole` camera have opacity 0.
+        """Return the points of a scene. Gaussians that a `pinhole` camera does not see have opacity 0.
 
         Raises:
             GmaeToolsError: a parameter is not finite, or a scale not positive.
         """
         gaussians = scene.gaussians.detach()
         if scene.camera.kind == "pinhole":
-            splats = project(gaussians, scene.camera, 2, 2)  # of 2 pixels: one is a unit
+            splats = project(
+                gaussians, scene.camera, 2, 2
+            )  # in a picture of 2 x 2 pixels, a pixel is a unit of x and y
             place = splats.means - 1
             seen = splats.opacities * (place.abs() <= 1).all(-1)
             means = torch.cat([place, gaussians.means[..., 2:]], -1)
@@ -67,7 +69,7 @@ class Points:
         return points
 
     def some(self, count: int) -> Points:
-        """A random sample of `count` points, always the same and in their order; all points if there are no more."""
+        """Choose `count` points at random, with a fixed seed and in their order; all points if there are no more."""
         if len(self.x) <= count:
             return self
         chosen = np.sort(np.random.default_rng(0).choice(len(self.x), count, replace=False))
@@ -75,14 +77,17 @@ class Points:
 
     @staticmethod
     def join(parts: Sequence[Points]) -> Points:
-        """The points of several scenes together."""
+        """Join the points of several scenes."""
         return Points(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Points)))
 
 
 def density_map(points: Points, cells: int = CELLS) -> np.ndarray:
-    """Opacity in each cell of the picture over that of an even spread `[cells, cells]`, rows from top to bottom.
+    """Divide the sum of the opacities in each cell of the picture by its mean over all cells.
 
-    The mean is 1. Points outside of the picture count for the cells at its border.
+    Points outside of the picture count in the cells at its border.
+
+    Returns:
+        float64 `[cells, cells]`, rows from top to bottom, with mean 1.
     """
     x, y = np.clip(points.x, -1, 1), np.clip(points.y, -1, 1)
     total, _, _ = np.histogram2d(y, x, bins=cells, range=[[-1, 1], [-1, 1]], weights=points.opacity)
@@ -92,12 +97,12 @@ def density_map(points: Points, cells: int = CELLS) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ScaleByDepth:
-    """Scales within G groups of neighbouring depths, as equal in number as can be, the nearest first.
+    """Scales within G groups of neighbouring depths, the nearest first, with as equal numbers as possible.
 
     Attributes:
-        depth: weighted median of the group's depths `[G]`.
-        quantiles: weighted `QUANTILES` of its scales `[G, 5]`.
-        count: of Gaussians `[G]`.
+        depth: weighted median of the depths of each group, in scene units `[G]`.
+        quantiles: weighted `QUANTILES` of the scales of each group, in scene units `[G, 5]`.
+        count: number of Gaussians of each group `[G]`.
     """
 
     depth: np.ndarray
@@ -115,9 +120,15 @@ def scale_by_depth(points: Points, groups: int = DEPTH_GROUPS) -> ScaleByDepth:
 
 
 def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
-    """Weighted quantiles `[Q]`: the least values at or below which each share of the weight lies.
+    """Compute weighted quantiles.
 
-    Weights that are all 0 count as equal.
+    Args:
+        values: `[n]`, in any order.
+        weights: `[n]`, 0 or more; if all are 0, they count as equal.
+        quantiles: Q shares in [0, 1].
+
+    Returns:
+        `[Q]`: for each quantile, the least of the values at or below which this share of the weight lies.
     """
     order = np.argsort(values, kind="stable")
     weights = weights[order] if weights.any() else np.ones(len(values))
@@ -127,11 +138,11 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: Seque
 
 
 def summary(points: Points) -> dict[str, float]:
-    """What the figures show, in numbers.
+    """Summarise points in four numbers.
 
     Returns:
-        `opacity`: mean. `scale`, `depth`: weighted medians. `scale_depth`: Spearman's rank correlation of scale and
-        depth, positive where large Gaussians lie behind; NaN where one of them does not vary.
+        `opacity`: the mean. `scale` and `depth`: medians weighted by opacity, in scene units. `scale_depth`: Spearman's
+        rank correlation of scale and depth, positive if large Gaussians lie behind; NaN if one of them does not vary.
     """
     varies = np.ptp(points.z) > 0 and np.ptp(points.scale) > 0
     return {

@@ -1,9 +1,9 @@
 """Edges from Gaussians: l@N from depth layers, and the readouts to compare it with.
 
-Each readout is a function of a scene, and gives a soft map `[H, W]` in [0, 1] of lines one pixel wide, whatever its
-size. None of them looks at the photograph. `finish` and `close` make the map that is written and scored.
+Each readout is a function of a scene and returns a soft map `[H, W]` in [0, 1] of lines that are one pixel wide at any
+size of the picture. No readout looks at the photograph. `finish` and `close` make the map that is written and scored.
 
-Source of l@N: GMAE (arXiv 2501.03229); what it calls a significant change is defined by `Significance`.
+Source of l@N: GMAE (arXiv 2501.03229). `Significance` defines what that paper calls a significant change.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ Measure = Literal["color", "alpha", "share"]
 
 # Studies of these choices: evals/studies/edge_choices.py and readout_choices.py.
 CHANGE_LAYERS = 4  # depth groups whose changes of the picture are joined
-CHANGE_SIGMA, DEPTH_SIGMA, RENDER_SIGMA = 1.0, 1.0, 1.0  # of the Gaussian derivatives, px
-# Strengths that become 0.5: CIELAB / 100 a px, scene units a px, RGB a px, and CIELAB / 100.
+CHANGE_SIGMA, DEPTH_SIGMA, RENDER_SIGMA = 1.0, 1.0, 1.0  # px, standard deviations of the Gaussian derivatives
+# Strengths that become 0.5, in CIELAB / 100 per px, scene units per px, RGB per px, and CIELAB / 100.
 CHANGE_HALF, DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.1, 0.01, 0.05, 0.08
 DAMPING = 0.001  # regions of this share of the picture count at half their squared difference
-CLOSED_DAMPING = 0.01  # that share where the joined views are closed
+CLOSED_DAMPING = 0.01  # the same share for the readout `closed-regions`
 RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
 
-_STRETCH_HALF = 0.25  # strength of a crest that stretching makes 0.625
-_REACH = 2  # px between the crests and the contours of one map, at most
-_STRIP_NUMBERS = 1 << 21  # floats in the pictures of all groups of a strip, 8 MB: four times as fast as 128 MB
-_TILE = 16  # px; strips begin at rows of the renderer's tiles
+_STRETCH_HALF = 0.25  # the strength that stretching turns into 0.625
+_REACH = 2  # px, the largest distance between a crest and the contour that belongs to it
+_STRIP_NUMBERS = 1 << 21  # floats in the pictures of all groups of a strip: 8 MB are four times as fast as 128 MB
+_TILE = 16  # px, height of the renderer's tiles, at which strips begin
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,16 @@ class Significance:
     """When a depth group counts as having changed a pixel.
 
     Attributes:
-        measure: what is compared with the threshold. `color`: the largest change of an RGB channel when the
-            group is rendered, over white. `alpha`: the share of the light from behind that the group takes
-            (transmittance lost). `share`: the group's weight in the finished picture (alpha taken).
-        thresholds: each in [0, 1]; a change must be larger. Several make the edges soft: edges at many
-            thresholds are strong.
-        order: in which the groups are rendered. Of all groups that change a pixel, the last one is the nearest
-            (`back-to-front`, as a painter works) or the farthest (`front-to-back`).
+        measure: the change that is compared with the thresholds. `color`: the largest change of an RGB channel when
+            the group is rendered over what is there, at first white. `alpha`: the share of the light from behind that
+            the group absorbs. `share`: the weight of the group in the finished picture.
+        thresholds: numbers in [0, 1]; a change counts if it is larger. With several, an edge is the stronger the more
+            thresholds it appears at.
+        order: the order in which the groups are rendered. Of all groups that change a pixel, the last one is the
+            nearest (`back-to-front`) or the farthest (`front-to-back`).
+
+    Raises:
+        GmaeToolsError: there is no such measure or order, or a threshold lies outside of [0, 1].
     """
 
     measure: Measure = "color"
@@ -87,21 +90,21 @@ DEFAULT_SIGNIFICANCE = Significance()
 def layer_index(
     scene: Scene, layers: int, *, significance: Significance = DEFAULT_SIGNIFICANCE, backend: Backend = "auto"
 ) -> np.ndarray:
-    """Which of `layers` equal depth groups changed each pixel last, for each of T thresholds.
+    """Find which of `layers` equal depth groups changed each pixel last, for each of T thresholds.
 
-    Memory beyond the result does not grow with the height of the picture.
+    Apart from the result, the memory does not grow with the height of the picture.
 
     Args:
-        scene: its Gaussians may be in any order.
-        layers: number N of groups, 1..K.
+        scene: a scene whose Gaussians may be in any order.
+        layers: number N of groups, 1 to K.
         significance: when a group counts as having changed a pixel, with T thresholds.
-        backend: of `splatting.rasterize`.
+        backend: renderer, as for `splatting.rasterize`.
 
     Returns:
-        int16 `[T, H, W]`: 1 is the nearest group, N the farthest, and N + 1 the background, where no group counts.
+        int16 `[T, H, W]`: 1 for the nearest group, N for the farthest, and N + 1 where no group changed the pixel.
 
     Raises:
-        GmaeToolsError: `layers` does not fit, or a parameter is not finite.
+        GmaeToolsError: `layers` is less than 1 or more than K, or a parameter is not finite.
     """
     if not 1 <= layers <= scene.k:
         raise GmaeToolsError(f"cannot cut {scene.k} Gaussians into {layers} layers")
@@ -110,10 +113,10 @@ def layer_index(
 
 
 def _groups(scene: Scene, layers: int, backend: Backend) -> Iterator[tuple[Tensor, Tensor]]:
-    """Strip by strip from top to bottom, what each of N depth groups, nearest first, contributes to the picture.
+    """Render what each of N depth groups, nearest first, contributes to the picture, in strips from top to bottom.
 
     Yields:
-        Colours `[N, 3, h, W]` and coverage `[N, 1, h, W]`.
+        For each strip of h rows the colours `[N, 3, h, W]` and the coverage `[N, 1, h, W]`.
     """
     height, width, splats = scene.height, scene.width, scene.splats()
     order = torch.argsort(splats.depths[0], stable=True)
@@ -125,7 +128,7 @@ def _groups(scene: Scene, layers: int, backend: Backend) -> Iterator[tuple[Tenso
 
 
 def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tensor:
-    """How much each depth group changes each pixel when it is rendered, `[N, H, W]` in [0, 1].
+    """Measure how much each depth group changes each pixel when it is rendered, `[N, H, W]` in [0, 1].
 
     Args:
         images, alphas: what the groups, nearest first, contribute to the finished picture, `[N, 3, H, W]` and
@@ -145,12 +148,12 @@ def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tens
 
 
 def _running_sum(maps: Tensor) -> Tensor:
-    """`cumsum(0)`, an order of magnitude faster where the first axis is short and the others are long."""
+    """Compute `maps.cumsum(0)`, ten times as fast as torch if the first axis is short and the others are long."""
     return torch.stack(list(accumulate(maps)))
 
 
 def _last_changes(changes: np.ndarray, significance: Significance) -> np.ndarray:
-    """Number of the group that changed a pixel last, int16 `[T, H, W]`."""
+    """Return the number of the group that changed each pixel last, int16 `[T, H, W]`; arguments as in `_changes`."""
     layers = len(changes)
     thresholds = np.array(significance.thresholds, changes.dtype)
     if significance.order == "back-to-front":
@@ -161,7 +164,7 @@ def _last_changes(changes: np.ndarray, significance: Significance) -> np.ndarray
 
 @kernel()
 def _first_above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Along the first axis of `values` `[N, H, W]`: where each of T thresholds is first exceeded, N for nowhere."""
+    """Return the first index along `values` `[N, H, W]` at which each of T thresholds is exceeded; N if none is."""
     count, height, width = values.shape
     first = np.full((len(thresholds), height, width), count, np.int16)
     for number in range(count - 1, -1, -1):
@@ -183,13 +186,19 @@ def layer_edges(
     significance: Significance = DEFAULT_SIGNIFICANCE,
     backend: Backend = "auto",
 ) -> np.ndarray:
-    """l@N: jumps of the index map of `layer_index`, which are the stronger the more thresholds they appear at.
+    """Read out l@N: the places where the index map of `layer_index` jumps.
 
     Args:
-        layers: any numbers N of depth groups, 1..K; several are a hierarchy.
+        scene: a scene whose Gaussians may be in any order.
+        layers: numbers N of depth groups, 1 to K each; the maps of several are averaged.
+        significance: when a group counts as having changed a pixel.
+        backend: renderer, as for `splatting.rasterize`.
 
     Returns:
-        float32 `[H, W]`: the share of all pairs of N and threshold at which the index jumps there.
+        float32 `[H, W]`: the share of all pairs of N and threshold at which the index jumps at this pixel.
+
+    Raises:
+        GmaeToolsError: as for `layer_index`.
     """
     counted = np.zeros((scene.height, scene.width), np.float32)
     for count in layers:
@@ -199,9 +208,10 @@ def layer_edges(
 
 
 def change_edges(scene: Scene, layers: Sequence[int] = (), *, backend: Backend = "auto") -> np.ndarray:
-    """Joint gradient of how much each of a few depth groups changes the picture when it is painted over those behind.
+    """Compute the joint gradient of the changes that a few depth groups make when each is rendered over those behind.
 
-    Where l@N asks which group changed a pixel last, this asks where the change that a group makes, in CIELAB, sets in.
+    l@N shows which group changed a pixel last; this readout shows where the change by a group, in CIELAB, begins.
+    Arguments and result are those of `EdgeReadout`.
     """
     count = min(CHANGE_LAYERS, scene.k)
     changes = np.concatenate([_color_changes(*strip) for strip in _groups(scene, count, backend)], 1)
@@ -209,10 +219,13 @@ def change_edges(scene: Scene, layers: Sequence[int] = (), *, backend: Backend =
 
 
 def _color_changes(images: Tensor, alphas: Tensor) -> np.ndarray:
-    """How far each group takes the picture of all groups behind it, on white, CIELAB / 100, float32 `[N, H, W]`.
+    """Measure how much each group changes the picture of all groups behind it, on white.
 
     Args:
         images, alphas: as for `_changes`.
+
+    Returns:
+        Distances in CIELAB / 100, float32 `[N, H, W]`.
     """
     from skimage.color import rgb2lab
 
@@ -224,51 +237,66 @@ def _color_changes(images: Tensor, alphas: Tensor) -> np.ndarray:
 
 
 def depth_edges(scene: Scene, layers: Sequence[int] = (), *, backend: Backend = "auto") -> np.ndarray:
-    """Gradient of the expected depth, the mean of the Gaussians' depths weighted by their shares of the pixel."""
+    """Compute the gradient of the expected depth; arguments and result are those of `EdgeReadout`.
+
+    The expected depth of a pixel is the mean of the Gaussians' depths, weighted by their shares of the pixel.
+    """
     depth = rasterize(scene.splats(), scene.height, scene.width, depth=True, backend=backend).depth
     assert depth is not None
     return _gradient_edges(depth[0].permute(1, 2, 0).cpu().numpy(), DEPTH_SIGMA, DEPTH_HALF)
 
 
 def render_edges(scene: Scene, layers: Sequence[int] = (), *, backend: Backend = "auto") -> np.ndarray:
-    """Gradient of the rendered colours, which takes nothing from depth: the baseline of the others."""
+    """Compute the gradient of the rendered colours; arguments and result are those of `EdgeReadout`.
+
+    It does not use depth, and is the baseline for the other readouts.
+    """
     return _gradient_edges(_render(scene, backend)[0], RENDER_SIGMA, RENDER_HALF)
 
 
 def region_edges(
     scene: Scene, layers: Sequence[int] = (), *, damping: float = DAMPING, backend: Backend = "auto"
 ) -> np.ndarray:
-    """Ultrametric contour map of the regions that the Gaussians own.
+    """Compute the ultrametric contour map of the regions in which one Gaussian is the strongest.
 
-    Each pixel belongs to its strongest Gaussian, which depth order and opacity decide; connected pixels of one owner
-    are a region; neighbouring regions merge by the difference of their rendered colours (CIELAB), small ones first.
-    The strength of a boundary is the level of the merge that removes it.
+    Depth order and opacity decide which Gaussian has the largest share of a pixel. Connected pixels with the same
+    strongest Gaussian are a region. Neighbouring regions are merged by the difference of their rendered colours
+    (CIELAB), small ones first. The strength of a boundary is the level of the merge that removes it.
 
     Args:
-        damping: regions of this share of the picture count at half their squared difference.
+        scene, layers, backend: as for `EdgeReadout`.
+        damping: share of the picture; regions of this size count at half their squared difference.
+
+    Returns:
+        float32 `[H, W]` in [0, 1].
     """
     return _region_edges(*_render(scene, backend), damping)
 
 
 def combined_edges(scene: Scene, layers: Sequence[int] = (), *, backend: Backend = "auto") -> np.ndarray:
-    """Mean of `region_edges` and `render_edges`: where colours change, and which regions these changes keep apart."""
+    """Compute the mean of `region_edges` and `render_edges`; arguments and result are those of `EdgeReadout`."""
     picture, owner = _render(scene, backend)
     return (_region_edges(picture, owner, DAMPING) + _gradient_edges(picture, RENDER_SIGMA, RENDER_HALF)) / 2
 
 
 class EdgeReadout(Protocol):
-    """What turns a scene into a soft map `[H, W]` in [0, 1] of lines one pixel wide."""
+    """A function from a scene to a soft map `[H, W]` in [0, 1] of lines one pixel wide."""
 
     def __call__(self, scene: Scene, layers: Sequence[int] = ..., *, backend: Backend = ...) -> np.ndarray:
-        """Read a scene.
+        """Read the edges of a scene.
 
         Args:
-            layers: numbers of depth groups; only `layer_edges` has a use for them.
-            backend: of `splatting.rasterize`.
+            scene: a scene whose Gaussians may be in any order.
+            layers: numbers of depth groups; all readouts but `layer_edges` ignore them.
+            backend: renderer, as for `splatting.rasterize`.
+
+        Returns:
+            float32 `[H, W]` in [0, 1].
         """
 
 
-# Readouts by their names (`names.EDGE_READOUTS`); the joined views of `CLOSED` are closed, those of the others thinned.
+# Readouts by their names (`names.EDGE_READOUTS`). The joined views of those in `CLOSED` go through `close`, all others
+# through `finish`.
 READOUTS: dict[str, EdgeReadout] = {
     "layers": layer_edges,
     "layer-changes": change_edges,
@@ -281,7 +309,7 @@ CLOSED: dict[str, EdgeReadout] = {"closed-regions": partial(region_edges, dampin
 
 
 def _render(scene: Scene, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
-    """The picture on white, RGB `[H, W, 3]` in [0, 1], and the index of each pixel's strongest Gaussian `[H, W]`."""
+    """Render the picture on white, RGB `[H, W, 3]` in [0, 1], and each pixel's strongest Gaussian, int `[H, W]`."""
     white = torch.ones(3)
     raster = rasterize(scene.splats(), scene.height, scene.width, background=white, owners=True, backend=backend)
     assert raster.owner is not None
@@ -307,23 +335,33 @@ def _soften(strength: np.ndarray, half: float) -> np.ndarray:
 
 
 def finish(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
-    """Thin joined views `[H, W]` in [0, 1] to their crests, and stretch them.
+    """Thin the joined map of several views to its crests, and stretch the strengths.
 
-    Stretching moves weak edges apart, which the benchmark's even thresholds would lump together; 0 and 1 stay.
+    Stretching spreads the strengths of weak edges, because the evenly spaced thresholds of the benchmark would hardly
+    tell them apart; 0 and 1 stay as they are.
 
     Args:
-        sigma: of `contours.thin_ridges` in px.
+        strength: `[H, W]` in [0, 1].
+        sigma: standard deviation of the blur in `contours.thin_ridges`, in pixels.
+
+    Returns:
+        float32 `[H, W]` in [0, 1].
     """
     return _stretch(thin_ridges(strength, sigma))
 
 
 def close(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:
-    """Thin as `finish` does; then each crest is the mean of its own strength and of the closed contours around it.
+    """Thin as `finish` does, and average each crest with the closed contours near it.
 
-    Contours close around regions of the whole photograph, so that edges which keep regions apart in all views gain.
+    The contours close around regions of the whole photograph, so that edges which separate regions in all views become
+    stronger than others.
 
     Args:
-        sigma: of `finish` and of `contours.close_contours` in px.
+        strength: `[H, W]` in [0, 1].
+        sigma: standard deviation of the blur in `finish` and in `contours.close_contours`, in pixels.
+
+    Returns:
+        float32 `[H, W]` in [0, 1].
     """
     crests = finish(strength, sigma)
     contours = _stretch(close_contours(strength, sigma, damping=DAMPING * strength.size))

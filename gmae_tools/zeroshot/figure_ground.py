@@ -1,17 +1,20 @@
-"""Figure and ground from Gaussians, untrained: how likely each pixel belongs to what the picture is of, the foreground.
+"""Foreground and background from Gaussians, without training: how likely each pixel belongs to the foreground.
 
 Both methods are functions of a scene; neither looks at the photograph.
 
-- `depth`: how near the Gaussians lie, composited and blurred, as odds beside the preference for the middle that
-  `grouped` has, too. Colours play no part. Near is foreground, always: in geometry by its meaning, in GMAE models since
-  depth is trained with priors on its side. (In models without these priors the side is chance, and may be wrong.)
-- `grouped`: the Gaussians are the nodes of a graph. They merge by colour into fewer and fewer groups; at several
-  numbers of groups, what lies near the middle and differs from the groups that touch the border is foreground (after
-  Zhu et al., "Saliency optimization from robust background detection", CVPR 2014, which has superpixels as nodes). What
-  this says of each Gaussian is then balanced with the colours of either side, which are learned from it, as GrabCut
-  does with pixels; and composited. Depth decides only which Gaussian covers which: more than that did not help.
+- `depth`: The nearness of the Gaussians is rendered and blurred, and counts as odds of foreground, together with the
+  preference for the middle of the picture that `grouped` has, too. Colours are not used. What is near is always
+  foreground. This holds by definition for measured geometry, and for GMAE models whose depth is trained with priors
+  that prefer this side. In models without these priors either side may be the near one.
+- `grouped`: The Gaussians are the nodes of a graph. They are merged by colour into fewer and fewer groups. At several
+  numbers of groups, those that lie near the middle and differ from the groups at the border are foreground, as in Zhu
+  et al., "Saliency optimization from robust background detection" (CVPR 2014), where the nodes are superpixels. The
+  resulting probability of each Gaussian is then combined with the colours of foreground and background, which are
+  learned from these probabilities, as GrabCut does with pixels. The result is rendered. Depth only decides which
+  Gaussian covers which; using it for more did not help.
 
-Studies of these choices: evals/studies/figure_ground_choices.py, and of nearness evals/studies/readout_choices.py.
+The studies of these choices are evals/studies/figure_ground_choices.py and, for `depth`,
+evals/studies/readout_choices.py.
 """
 
 from __future__ import annotations
@@ -39,30 +42,30 @@ Array = np.ndarray
 
 METHODS = FOREGROUND_METHODS
 
-CENTRE_SIGMA = 0.25  # of the preference for the middle, in widths and heights of the picture
+CENTRE_SIGMA = 0.25  # width of the preference for the middle, in widths and heights of the picture
 SOFTNESS = 0.1  # distance from the threshold at which the odds are e to 1, as a share of the map's span
-GRAPH_PIXELS = 112 * 112  # of the picture on which the graph is built
+GRAPH_PIXELS = 112 * 112  # size of the picture on which the graph is built
 DAMPING = 0.001  # share of the picture; see `build_graph`
-COUNTS = (10, 20, 40, 80)  # of groups; their scores are averaged
-MODEL_SIGMA = 5.0  # CIELAB units within which the colours of foreground and ground count as alike
-ROUNDS = 3  # in which they are learned
+COUNTS = (10, 20, 40, 80)  # numbers of groups, whose scores are averaged
+MODEL_SIGMA = 5.0  # CIELAB units within which colours count as alike
+ROUNDS = 3  # how often the colours of foreground and background are learned
 NEAR_WEIGHT = 0.35  # log odds of foreground for each standard deviation by which a pixel is nearer than the mean
-NEAR_SIGMA = 0.04  # of the blur of nearness, in square roots of the picture's area
+NEAR_SIGMA = 0.04  # standard deviation of the blur of nearness, in square roots of the picture's area
 
 
 def foreground_probability(scene: Scene, *, method: str = "grouped", backend: Backend = "auto") -> Array:
-    """How likely each pixel is foreground, in any size of the picture; 0.5 is the map's own threshold by Otsu's method.
+    """Compute how likely each pixel is foreground. The probability 0.5 is Otsu's threshold of the map.
 
     Args:
-        scene: its Gaussians may be in any order.
-        method: one of `METHODS`; see the head of this module.
-        backend: of `splatting.rasterize`.
+        scene: a scene whose Gaussians may be in any order.
+        method: one of `METHODS`, which the docstring of this module explains.
+        backend: renderer, as for `splatting.rasterize`.
 
     Returns:
-        float32 `[H, W]` in [0, 1]; 0 all over where nothing tells the Gaussians apart.
+        float32 `[H, W]` in [0, 1]; 0 everywhere if the Gaussians do not differ.
 
     Raises:
-        GmaeToolsError: an unknown method, or a parameter that is not finite.
+        GmaeToolsError: there is no such method, or a parameter is not finite.
     """
     if method == "grouped":
         owner, color = render_owners(scene, backend=backend)
@@ -81,12 +84,12 @@ def foreground_probability(scene: Scene, *, method: str = "grouped", backend: Ba
 
 
 def foreground_mask(probability: Array) -> Array:
-    """Foreground, bool `[H, W]`: where `foreground_probability`, or a mean of several looks, is above 0.5."""
+    """Return the foreground, bool `[H, W]`: where a probability of foreground `[H, W]` is above 0.5."""
     return np.asarray(probability > 0.5)
 
 
 def calibrate(saliency: Array) -> Array:
-    """A map `[H, W]` in [0, 1] as probabilities: the logistic function of the distance to Otsu's threshold."""
+    """Turn a map `[H, W]` in [0, 1] into probabilities: the logistic function of the distance to Otsu's threshold."""
     from skimage.filters import threshold_otsu
 
     if saliency.min() == saliency.max():
@@ -95,15 +98,15 @@ def calibrate(saliency: Array) -> Array:
 
 
 def near_and_central(nearness: Array, *, weight: float = NEAR_WEIGHT, sigma: float = NEAR_SIGMA) -> Array:
-    """The preference for the middle times exp(weight x blurred nearness), float32 `[H, W]`, stretched to [0, 1].
+    """Multiply the preference for the middle by exp(weight x blurred nearness), and stretch the map to [0, 1].
 
     Args:
-        nearness: `[H, W]`, in any unit: after blurring only its standard scores count.
-        weight: of one standard deviation, in log odds; 0 leaves the preference for the middle.
-        sigma: of the blur in square roots of the picture's area.
+        nearness: `[H, W]`, in any unit, because the blurred map is standardised to mean 0 and deviation 1.
+        weight: log odds for each standard deviation; with 0 only the preference for the middle is left.
+        sigma: standard deviation of the blur, in square roots of the picture's area.
 
     Returns:
-        0 all over where the nearness is the same everywhere.
+        float32 `[H, W]` in [0, 1]; 0 everywhere if the nearness is the same everywhere.
     """
     height, width = nearness.shape
     smooth = ndimage.gaussian_filter(nearness.astype(np.float64), sigma * np.sqrt(nearness.size), mode="nearest")
@@ -115,17 +118,25 @@ def near_and_central(nearness: Array, *, weight: float = NEAR_WEIGHT, sigma: flo
 
 
 def _enlarge(small: Array, height: int, width: int) -> Array:
-    """A map resized bilinearly, float32 `[height, width]`."""
+    """Resize a map bilinearly to float32 `[height, width]`."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def composite(scene: Scene, scores: Array, *, backend: Backend = "auto") -> Array:
-    """Render a score `[K]` of each Gaussian as its colour, stretched to [0, 1], float32 `[H, W]`.
+    """Render the Gaussians with a score each in place of their colours, and stretch the map to [0, 1].
 
-    A pixel is the mean of the scores, weighted by the Gaussians' shares of it. Gaussians without a score (NaN) are left
-    out, and where there are none the score is the lowest.
+    The value of a pixel is the mean of the scores, weighted by the Gaussians' shares of the pixel. Pixels without any
+    Gaussian have the lowest score.
+
+    Args:
+        scene: a scene with K Gaussians in any order.
+        scores: `[K]`, in any unit; Gaussians whose score is NaN are left out.
+        backend: renderer, as for `splatting.rasterize`.
+
+    Returns:
+        float32 `[H, W]` in [0, 1].
     """
     known = np.isfinite(scores)
     if not known.any():
@@ -140,7 +151,7 @@ def composite(scene: Scene, scores: Array, *, backend: Backend = "auto") -> Arra
 
 
 def _unit(values: Array) -> Array:
-    """Stretched to [0, 1], float32; 0 where nothing differs."""
+    """Stretch values to [0, 1], as float32; all become 0 if they are equal."""
     low, high = values.min(), values.max()
     return ((values - low) / (high - low) if high > low else np.zeros_like(values)).astype(np.float32)
 
@@ -154,10 +165,10 @@ class Groups:
 
     Attributes:
         area: share of the picture, `[n]`.
-        border: length along the picture's border, in sides of the picture (the sum is 4), `[n]`.
+        border: length along the border of the picture, in sides of the picture (the sum over all groups is 4), `[n]`.
         place: mean x and y in widths and heights of the picture, `[n, 2]`.
-        color: mean of the rendered colours in CIELAB, `[n, C]`; C is 3 unless there are further features.
-        beside: which groups touch each other, or both touch the border, bool `[n, n]`; False on the diagonal.
+        color: mean of the rendered colours in CIELAB, `[n, C]`; C is more than 3 if there are further features.
+        beside: whether two groups touch each other, or both touch the border, bool `[n, n]`; False on the diagonal.
     """
 
     area: Array
@@ -169,13 +180,13 @@ class Groups:
 
 @dataclass(frozen=True)
 class Graph:
-    """The visible Gaussians as n nodes; each stands for the pixels in which it is the strongest Gaussian.
+    """The visible Gaussians as n nodes. A node has the pixels in which its Gaussian has the largest share.
 
     Attributes:
-        k: number of Gaussians, visible or not.
-        gaussians: which Gaussian each node is, -1 for the pixels without any, int `[n]`.
-        sums: of area, border, area times place and area times colour, as in `Groups`, `[n, 4 + C]`.
-        tree: how the nodes merge by colour, and which are neighbours.
+        k: number of all Gaussians, visible or not.
+        gaussians: index of the Gaussian of each node, int `[n]`; -1 for the node of the pixels without any Gaussian.
+        sums: area, border, area times place, and area times colour of each node, as in `Groups`, `[n, 4 + C]`.
+        tree: how the nodes merge by colour, and which of them are neighbours.
     """
 
     k: int
@@ -185,23 +196,27 @@ class Graph:
 
     @property
     def n(self) -> int:
-        """Number of nodes."""
+        """The number of nodes."""
         return len(self.gaussians)
 
     def means(self, values: Array, owner: Array) -> Array:
-        """Mean of a map over the pixels of each node, `[n]`; `owner` is the map that the graph was built of."""
+        """Average a map over the pixels of each node, `[n]`; `owner` is the map from which the graph was built."""
         nodes = np.searchsorted(self.gaussians, owner.ravel())
         return np.bincount(nodes, values.ravel()) / np.bincount(nodes)
 
     def spread(self, values: Array) -> Array:
-        """Values of the nodes `[n]` as values of all Gaussians `[K]`; NaN for those that own no pixel."""
+        """Turn values of the nodes `[n]` into values of all Gaussians `[K]`; NaN for Gaussians without a node."""
         seen = self.gaussians >= 0
         spread = np.full(self.k, np.nan)
         spread[self.gaussians[seen]] = values[seen]
         return spread
 
     def groups(self, part: Array) -> Groups:
-        """Join the nodes of each part; `part` is the part of each node, int `[n]`, as `tree.partition` returns it."""
+        """Join the nodes of each part into a group.
+
+        Args:
+            part: number of the part of each node, int `[n]`, as `tree.partition` returns it.
+        """
         sums = np.stack([np.bincount(part, column) for column in self.sums.T], 1)
         means = sums[:, 2:] / sums[:, :1]
         border = sums[:, 1]
@@ -213,13 +228,18 @@ class Graph:
 
 
 def render_owners(scene: Scene, pixels: int = GRAPH_PIXELS, *, backend: Backend = "auto") -> tuple[Array, Array]:
-    """Render the strongest Gaussian of each pixel, `[h, w]`, -1 for none, and the picture on white, CIELAB `[h, w, 3]`.
+    """Render a small picture on white, and find the Gaussian with the largest share of each of its pixels.
 
-    Both are small, in the scene's own aspect ratio, so that the cost does not grow with its size.
+    The picture has the aspect ratio of the scene and a fixed area, so that the cost does not grow with its size.
 
     Args:
-        pixels: about how many they have.
-        backend: of `splatting.rasterize`.
+        scene: a scene whose Gaussians may be in any order.
+        pixels: approximate number of pixels of the picture.
+        backend: renderer, as for `splatting.rasterize`.
+
+    Returns:
+        The index of the strongest Gaussian of each pixel, int `[h, w]`, -1 for none; and the picture in CIELAB,
+        `[h, w, 3]`.
     """
     from skimage.color import rgb2lab
 
@@ -232,18 +252,18 @@ def render_owners(scene: Scene, pixels: int = GRAPH_PIXELS, *, backend: Backend 
 
 
 def _small(scene: Scene, pixels: int = GRAPH_PIXELS) -> tuple[int, int]:
-    """Height and width of about this many pixels, in the scene's own aspect ratio."""
+    """Return the height and width of a picture with about this many pixels and the scene's aspect ratio."""
     shrink = np.sqrt(pixels / (scene.height * scene.width))
     return max(2, round(scene.height * shrink)), max(2, round(scene.width * shrink))
 
 
 def build_graph(k: int, owner: Array, color: Array, damping: float = DAMPING) -> Graph:
-    """Build the graph of the Gaussians: sizes and colours, neighbours, and how they merge.
+    """Build the graph of the Gaussians, with their sizes and colours, their neighbours, and how they merge.
 
     Args:
         k: number of Gaussians.
-        owner, color: as `render_owners` makes them; colours may have any number of channels.
-        damping: groups of this share of the picture count at half their squared difference.
+        owner, color: as `render_owners` returns them; colours may have any number of channels.
+        damping: share of the picture; groups of this size count at half their squared difference.
     """
     numbers, nodes = np.unique(owner, return_inverse=True)
     nodes = nodes.reshape(owner.shape)
@@ -274,23 +294,28 @@ def saliency(
     centre_sigma: float = CENTRE_SIGMA,
     link: float = 0.1,
 ) -> Array:
-    """Score of groups, `[n]` in [0, 1]: Zhu et al. (CVPR 2014), equations 2 to 9, with a preference for the middle.
+    """Score how much groups look like foreground: Zhu et al. (CVPR 2014), equations 2 to 9, and nearness to the middle.
 
     Args:
-        color_sigma: in CIELAB units. Groups whose path from one to the next is longer hardly count as one, and
-            neighbours that differ more are hardly bound to each other.
-        border_sigma: of the border connectivity, which is 1 for a square with one whole side at the border.
-        place_sigma: of the neighbourhood that a group is compared with, in widths and heights of the picture.
-        centre_sigma: of the preference for the middle, in widths and heights of the picture; infinite for none.
+        groups: n groups of Gaussians.
+        color_sigma: difference of colours in CIELAB units within which groups count as alike; a path through
+            neighbouring groups adds their differences up.
+        border_sigma: border connectivity above which a group counts as background. A square that has one of its sides
+            at the border has connectivity 1.
+        place_sigma: distance within which a group is compared with others, in widths and heights of the picture.
+        centre_sigma: width of the preference for the middle, in widths and heights of the picture; infinite for none.
         link: strength of the bond between neighbours of any colour.
+
+    Returns:
+        `[n]` in [0, 1].
     """
     difference = _distances(groups.color)
-    # Ground has much border for its area, both summed over all groups along paths of like colour.
+    # Background has much border for its area. Both are summed over all groups that a path of like colours reaches.
     paths = dijkstra(np.where(groups.beside, difference + 1e-6, 0), directed=False)  # 0 would be no edge
     alike = _gaussian_weight(paths, color_sigma)
     connectivity = (alike @ groups.border) / np.sqrt(alike @ groups.area)
     ground = 1 - _gaussian_weight(connectivity, border_sigma)
-    # Foreground is unlike the ground around it, and near the middle.
+    # Foreground differs from the background around it, and lies near the middle.
     near = _gaussian_weight(_distances(groups.place), place_sigma)
     centre = _gaussian_weight(np.hypot(*(groups.place - 0.5).T), centre_sigma)
     foreground = _unit(centre * ((difference * near) @ (ground * groups.area)))
@@ -302,7 +327,16 @@ def saliency(
 
 
 def group_scores(graph: Graph, counts: Sequence[int] = COUNTS, score: Callable[[Groups], Array] = saliency) -> Array:
-    """Score of each Gaussian `[K]`, averaged over several numbers of groups; NaN for Gaussians that own no pixel."""
+    """Score each Gaussian by its group, averaged over several numbers of groups.
+
+    Args:
+        graph: the graph of K Gaussians.
+        counts: numbers of groups.
+        score: function from n groups to their scores `[n]`.
+
+    Returns:
+        `[K]`; NaN for Gaussians without a node.
+    """
     parts = [graph.tree.partition(count) for count in counts]
     return graph.spread(np.mean([score(graph.groups(part))[part] for part in parts], 0))
 
@@ -310,20 +344,22 @@ def group_scores(graph: Graph, counts: Sequence[int] = COUNTS, score: Callable[[
 def balance_colors(
     groups: Groups, probability: Array, *, rounds: int = ROUNDS, model_sigma: float = MODEL_SIGMA, link: float = 0.1
 ) -> Array:
-    """Balance first probabilities of foreground with the colours of either side, and neighbours of like colour.
+    """Improve probabilities of foreground by the colours of foreground and background.
 
-    In each round the odds of a group are its first ones, times the odds of foreground among all that has its colour,
-    over those in the whole picture: two densities of colours, as in GrabCut (Rother et al., 2004), weighted by
-    probability instead of cut. Least squares then bind neighbours, as in `saliency`.
+    In each round the odds of a group are its first odds, times the odds of foreground among all groups of its colour,
+    divided by the odds of foreground in the whole picture. These are two densities of colours, as in GrabCut (Rother et
+    al., 2004), but weighted by probability instead of cut into two sets. Then neighbours of like colour get similar
+    probabilities by least squares, as in `saliency`.
 
     Args:
-        probability: of each group to be foreground, `[n]`.
-        rounds: how often the colours are learned anew.
-        model_sigma: of the Gaussians that make the densities, in CIELAB units.
+        groups: n groups of Gaussians.
+        probability: first probability of foreground of each group, `[n]` in [0, 1].
+        rounds: how often the colours are learned.
+        model_sigma: standard deviation of the kernels of the densities, in CIELAB units.
         link: strength of the bond between neighbours of any colour.
 
     Returns:
-        `[n]` in [0, 1]; probabilities that are all the same come back as they are.
+        `[n]` in [0, 1]; probabilities that are all equal are returned unchanged.
     """
     if np.ptp(probability) == 0:
         return probability
@@ -341,12 +377,12 @@ def balance_colors(
 
 
 def _log_odds(of: Array, against: Array) -> Array:
-    """With a floor of 1e-4 under both."""
+    """Compute log odds after adding 1e-4 to both numbers, so that neither is 0."""
     return np.asarray(np.log((of + 1e-4) / (against + 1e-4)))
 
 
 def _distances(points: Array) -> Array:
-    """Euclidean distances `[n, n]` of points `[n, D]`."""
+    """Compute the Euclidean distances `[n, n]` between points `[n, D]`."""
     return np.sqrt(((points[:, None] - points) ** 2).sum(-1))
 
 

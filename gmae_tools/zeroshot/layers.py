@@ -1,4 +1,4 @@
-"""Depth layers: the picture of the nearest K Gaussians together, and of each of N depth groups alone.
+"""Depth layers: pictures of the nearest k Gaussians together, and of each of N depth groups alone.
 
 Source: GMAE (arXiv 2501.03229), Figures 6 and 7.
 """
@@ -23,21 +23,21 @@ from gmae_tools.zeroshot.strips import strips
 if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
-STRIP_PIXELS = 1 << 16  # a strip's pictures take about 15 MB with six prefixes and eight layers; more is slower
-STRIP_ROWS = 16  # strips begin at rows of the renderer's tiles
+STRIP_PIXELS = 1 << 16  # with six prefixes and eight layers a strip takes about 15 MB; larger strips are slower
+STRIP_ROWS = 16  # height of the renderer's tiles, at which strips begin
 
 
 @dataclass(frozen=True)
 class LayerPictures:
-    """Pictures of one set of Gaussians, whole or a strip of rows.
+    """Pictures of one set of Gaussians, whole or in a strip of rows.
 
-    Colours are in [0, 1], premultiplied by alpha, without background.
+    Colours are RGB in [0, 1], premultiplied by alpha, without a background; alphas are in [0, 1].
 
     Attributes:
-        firsts, first_alphas: of the nearest k Gaussians for each k, `[S, 3, H, W]` and `[S, 1, H, W]`.
-        layers, layer_alphas: of each depth group alone, nearest first, `[N, 3, H, W]` and `[N, 1, H, W]`.
-        depth: expected distance of all Gaussians from the camera, scene units, 0 where nothing is, `[H, W]`.
-        alpha: coverage by all Gaussians `[H, W]`.
+        firsts, first_alphas: the nearest k Gaussians for each of S numbers k, `[S, 3, H, W]` and `[S, 1, H, W]`.
+        layers, layer_alphas: each of N depth groups alone, nearest first, `[N, 3, H, W]` and `[N, 1, H, W]`.
+        depth: expected distance of all Gaussians from the camera in scene units, 0 where there are none, `[H, W]`.
+        alpha: coverage by all Gaussians, `[H, W]`.
     """
 
     firsts: Tensor
@@ -54,7 +54,7 @@ def over(images: Tensor, alphas: Tensor, background: Tensor) -> Tensor:
 
 
 def pixels(images: Tensor) -> np.ndarray:
-    """Pictures `[n, C, H, W]` in [0, 1] as uint8 `[n, H, W, C]`."""
+    """Turn pictures `[n, C, H, W]` in [0, 1] into uint8 `[n, H, W, C]`."""
     levels = (images * 255 + 0.5).clamp_(0, 255).cpu().numpy()
     found = np.empty((len(levels), *levels.shape[2:], levels.shape[1]), np.uint8)
     for channel in range(levels.shape[1]):  # half the time of torch's permuted copy
@@ -63,12 +63,12 @@ def pixels(images: Tensor) -> np.ndarray:
 
 
 def layer_sizes(k: int, layers: int) -> list[int]:
-    """Sizes of `layers` depth groups of `k` Gaussians, as equal as can be, the larger ones first."""
+    """Return the sizes of `layers` depth groups of `k` Gaussians, as equal as possible, the larger ones first."""
     return [k // layers + (layer < k % layers) for layer in range(layers)]
 
 
 def render_layers(scene: Scene, ks: Sequence[int], layers: int, *, backend: Backend = "auto") -> LayerPictures:
-    """Render all pictures in one piece, in the scene's size; for large ones see `layer_strips`, which says the rest."""
+    """Render all pictures whole, in the size of the scene; arguments and errors are those of `layer_strips`."""
     strips = [strip for _, strip in layer_strips(scene, ks, layers, backend=backend)]
     parts = ([getattr(strip, field.name) for strip in strips] for field in fields(LayerPictures))
     return LayerPictures(*(torch.cat(part, -2) for part in parts))
@@ -77,21 +77,21 @@ def render_layers(scene: Scene, ks: Sequence[int], layers: int, *, backend: Back
 def layer_strips(
     scene: Scene, ks: Sequence[int], layers: int, *, backend: Backend = "auto"
 ) -> Iterator[tuple[slice, LayerPictures]]:
-    """Render from top to bottom in strips, so that memory does not grow with the height of the picture.
+    """Render all pictures in strips from top to bottom, so that memory does not grow with the height of the picture.
 
-    All prefixes and the depth map cost one pass over the Gaussians, all layers another.
+    All prefixes and the depth map together take one pass over the Gaussians; all layers take another.
 
     Args:
-        scene: its Gaussians may be in any order.
-        ks: numbers of nearest Gaussians to render together, 1..K, in any order.
-        layers: number N of depth groups, 1..K.
-        backend: of `splatting.rasterize`.
+        scene: a scene whose Gaussians may be in any order.
+        ks: numbers of nearest Gaussians to render together, 1 to K, in any order.
+        layers: number N of depth groups, 1 to K.
+        backend: renderer, as for `splatting.rasterize`.
 
     Yields:
         The rows of each strip and its pictures, on the Gaussians' device.
 
     Raises:
-        GmaeToolsError: `ks` or `layers` do not fit, or a parameter is not finite.
+        GmaeToolsError: a number is less than 1 or more than K, or a parameter is not finite.
     """
     _check(scene.k, ks, layers)
     height, width = scene.height, scene.width
@@ -118,7 +118,7 @@ def _check(count: int, ks: Sequence[int], layers: int) -> None:
 def _render_prefixes(
     splats: Splats, height: int, width: int, sizes: Sequence[int], wanted: list[int], backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw several numbers of the nearest splats, and all, in one pass.
+    """Render several numbers of the nearest splats, and all splats, in one pass.
 
     Args:
         splats: one set, nearest first.
@@ -137,7 +137,7 @@ def _render_prefixes(
 
 
 def _groups_as_batch(splats: Splats, sizes: Sequence[int]) -> Splats:
-    """Consecutive groups of one set as a batch `[N, M, ...]`, M the largest size; the rest is invisible."""
+    """Turn consecutive groups of one set into a batch `[N, M, ...]`, filled up to the largest size M with opacity 0."""
     lengths = torch.tensor(sizes, device=splats.means.device)[:, None]
     offsets = torch.arange(max(sizes), device=splats.means.device)
     index = (lengths.cumsum(0) - lengths + offsets).clamp_max(splats.means.shape[1] - 1)  # [N, M]
@@ -145,16 +145,16 @@ def _groups_as_batch(splats: Splats, sizes: Sequence[int]) -> Splats:
     return replace(batch, opacities=batch.opacities * (offsets < lengths))
 
 
-# --- how good the pictures of the nearest Gaussians are ------------------------------------------------
+# --- scores of the pictures of the nearest Gaussians ---------------------------------------------------
 
 
 @dataclass(frozen=True)
 class PrefixScore:
-    """What the picture of the nearest k Gaussians is worth.
+    """The scores of the picture of the nearest k Gaussians, rounded to 8 bits.
 
     Attributes:
-        psnr: in dB against the photograph, of 8-bit pictures; None without a photograph.
-        ssim: against the photograph, at most 1; None without a photograph.
+        psnr: PSNR against the photograph in dB; None without a photograph.
+        ssim: SSIM against the photograph, at most 1; None without a photograph.
         coverage: mean alpha, in [0, 1].
     """
 
@@ -164,11 +164,11 @@ class PrefixScore:
 
 
 class PrefixScores:
-    """Collects the scores of S first-K pictures strip by strip, equal to those of the whole pictures.
+    """Computes the scores of S pictures strip by strip, with the same result as for whole pictures.
 
     Args:
-        scene: that they are of, with its photograph if there is one.
-        count: S.
+        scene: the scene of the pictures, with its photograph if there is one.
+        count: S, the number of pictures.
     """
 
     def __init__(self, scene: Scene, count: int) -> None:
@@ -179,12 +179,16 @@ class PrefixScores:
         self._covered = torch.zeros(count, dtype=torch.float64)
 
     def jobs(self, rows: slice, pictures: np.ndarray, alphas: Tensor) -> list[Callable[[], None]]:
-        """Take the next strip; what is left to do are independent pieces of work.
+        """Take the next strip of all pictures.
 
         Args:
-            rows: of the strip.
-            pictures: uint8 `[S, h, W, 3]`.
-            alphas: `[S, 1, h, W]`.
+            rows: rows of the strip in the picture.
+            pictures: the strip of each picture, uint8 RGB `[S, h, W, 3]`.
+            alphas: the strip of each alpha, `[S, 1, h, W]` in [0, 1].
+
+        Returns:
+            Functions that the caller must call before the next strip; they are independent of each other, so that
+            threads may share them.
         """
         self._covered += alphas.double().sum((1, 2, 3)).cpu()
         if self._photo is None:
@@ -193,7 +197,7 @@ class PrefixScores:
         return [partial(each.update, picture, photo) for each, picture in zip(self._similarity, pictures, strict=True)]
 
     def compute(self) -> list[PrefixScore]:
-        """The scores, once all strips are done."""
+        """Return the score of each picture, after all strips."""
         coverage = (self._covered / self._pixels).tolist()
         if self._photo is None:
             return [PrefixScore(None, None, covered) for covered in coverage]
@@ -204,7 +208,17 @@ class PrefixScores:
 def score_prefixes(
     scene: Scene, ks: Sequence[int], background: Tensor, *, backend: Backend = "auto"
 ) -> list[PrefixScore]:
-    """Score the pictures of the nearest k Gaussians, for each k, on a background colour `[3]`."""
+    """Score the pictures of the nearest k Gaussians for several k.
+
+    Args:
+        scene: a scene whose Gaussians may be in any order, with its photograph if there is one.
+        ks: numbers of nearest Gaussians, 1 to K.
+        background: RGB in [0, 1] behind the Gaussians, `[3]`.
+        backend: renderer, as for `splatting.rasterize`.
+
+    Returns:
+        One score for each of `ks`.
+    """
     scores = PrefixScores(scene, len(ks))
     for rows, strip in layer_strips(scene, ks, 1, backend=backend):
         pictures = pixels(over(strip.firsts, strip.first_alphas, background))

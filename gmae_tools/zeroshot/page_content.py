@@ -1,4 +1,4 @@
-"""Everything that a page about a scene shows, as arrays."""
+"""The arrays that the page of `gmae-tools view` shows of a scene."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probab
 if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
-_EDGE_SIGMA = 2.0  # px; lines of one edge lie about so far apart
+_EDGE_SIGMA = 2.0  # px, about the distance between the lines that belong to one edge
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class PageContent:
     """The arrays of a page.
 
     Attributes:
-        gaussians: those on the page, nearest first; fewer than the scene's if that has very many.
-        splats: of these Gaussians, on the page's pictures.
+        gaussians: the Gaussians on the page, nearest first; fewer than the scene has if it has very many.
+        splats: these Gaussians projected onto a picture of the page.
         picture: the photograph, or the rendered picture on white if there is none, uint8 RGB `[H, W, 3]`.
-        depth: expected depth of these Gaussians, in scene units, `[H, W]`.
-        alpha: coverage by these Gaussians, `[H, W]`.
-        edges: crests of l@N of all Gaussians, `[H, W]` in [0, 1], by N.
-        foreground: of all Gaussians, bool `[H, W]`.
+        depth: expected depth of the Gaussians on the page in scene units, `[H, W]`.
+        alpha: coverage by the Gaussians on the page, `[H, W]` in [0, 1].
+        edges: for each N the crests of l@N, from all Gaussians of the scene, `[H, W]` in [0, 1].
+        foreground: the foreground mask, from all Gaussians of the scene, bool `[H, W]`.
     """
 
     gaussians: Gaussians
@@ -46,13 +46,13 @@ class PageContent:
 
 
 def page_content(scene: Scene, layers: Sequence[int], *, most: int, backend: Backend = "auto") -> PageContent:
-    """Read a scene out for a page.
+    """Compute the arrays of a page.
 
     Args:
-        scene: in the size of the page's pictures.
-        layers: the numbers N of l@N; those beyond K are left out.
-        most: Gaussians on the page; a scene of more is simplified.
-        backend: of `splatting.rasterize`.
+        scene: a scene whose size is that of the pictures on the page.
+        layers: numbers N of depth groups for l@N; numbers above K are left out.
+        most: largest number of Gaussians on the page; a scene with more is simplified.
+        backend: renderer, as for `splatting.rasterize`.
     """
     scene = replace(scene, gaussians=scene.gaussians.detach().sort_by_depth())
     shown = simplify(scene, most, backend=backend)

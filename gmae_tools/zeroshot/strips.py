@@ -1,4 +1,4 @@
-"""Rendering a picture in strips of rows, so that memory does not grow with its height."""
+"""Render a picture in strips of rows, so that memory does not grow with its height."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from gmae_tools.camera import Splats
 from gmae_tools.splatting.rules import ALPHA_MIN
 
-_LEAST_DETERMINANT = 1e-12  # of the product of a conic's diagonal, for needles, as in the renderer
-_MARGIN = 1.0  # px, so that rounding leaves out no splat that is visible
+_LEAST_DETERMINANT = 1e-12  # as a share of the product of a conic's diagonal, for needles, as in the renderer
+_MARGIN = 1.0  # px, so that no visible splat is left out because of rounding
 
 
 def strips(
@@ -20,12 +20,14 @@ def strips(
     """Cut a picture into strips of `rows` rows, from top to bottom; the last may have fewer.
 
     Args:
-        splats: one set, nearest first, for a picture of `height` pixels.
-        groupings: sizes of consecutive groups of splats; the sizes of each grouping add up to K.
+        splats: one set of K splats, nearest first, for a picture of `height` pixels.
+        height: height of the picture in pixels.
+        rows: height of a strip in pixels.
+        groupings: for each grouping the sizes of consecutive groups of splats, which add up to K.
 
     Yields:
-        The rows of a strip; the splats that reach into it, in their order, moved up by its first row; and the sizes of
-        each grouping within the strip. Rendered at the height of the strip, they give those rows of the picture.
+        The rows of a strip; the splats that reach into it, in their order; and for each grouping the sizes of its
+        groups among these splats. The splats are moved, so that a picture of the height of the strip shows its rows.
     """
     if rows >= height:
         yield slice(0, height), splats, tuple(map(list, groupings))
@@ -34,7 +36,7 @@ def strips(
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         seen = ~((y + reach < top) | (y - reach > bottom))  # NaN is kept, so that the renderer refuses it
-        seen[0] = True  # there is always one
+        seen[0] = True  # at least one splat is left, because the renderer takes no empty set
         index = seen.nonzero()[:, 0]
         left = tuple([int(part.sum()) for part in seen.split(list(sizes))] for sizes in groupings)
         strip = Splats(*(getattr(splats, field.name)[:, index] for field in fields(Splats)))
@@ -42,8 +44,8 @@ def strips(
 
 
 def _reach(splats: Splats) -> torch.Tensor:
-    """Half the height in px of the ellipse beyond which a splat is too faint to be composited, and a margin, `[K]`."""
+    """Return half the height in px, `[K]`, of the ellipse in which a splat is strong enough to be rendered."""
     a, b, c = splats.conics[0].double().unbind(-1)
-    fall = (splats.opacities[0].double() / ALPHA_MIN).clamp_min(1).log()  # of its logarithm, from the centre on
+    fall = (splats.opacities[0].double() / ALPHA_MIN).clamp_min(1).log()  # of log(alpha), from centre to that ellipse
     determinant = torch.maximum(a * c - b * b, _LEAST_DETERMINANT * a * c)
     return (2 * fall * a / determinant).sqrt() + _MARGIN

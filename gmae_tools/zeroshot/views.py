@@ -1,7 +1,7 @@
-"""Looking at a photograph at several scales and mirrored, and joining the readouts of all looks into one map.
+"""Show a model a photograph at several scales and mirrored, and join the readouts of all views into one map.
 
-A model has a fixed number of Gaussians a picture, so that it shows a part of a photograph more finely than the whole.
-Scale s cuts the photograph into s x s overlapping tiles; scale 1 is the photograph itself.
+A model predicts a fixed number of Gaussians for a picture, so that a tile of a photograph gets finer detail than the
+whole. Scale s cuts the photograph into s x s overlapping tiles; scale 1 is the whole photograph.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
 from gmae_tools.zeroshot.names import EDGE_SCALES, LAYERS
 
-_OVERLAP = 0.5  # of neighbouring tiles, as a fraction of the stride: tiles are 1.5 strides long
-_LEAST_WEIGHT = 0.02  # at a tile's rim, so that no pixel is without any
+_OVERLAP = 0.5  # overlap of neighbouring tiles as a fraction of the stride: tiles are 1.5 strides long
+_LEAST_WEIGHT = 0.02  # weight at the rim of a tile, so that every pixel has some weight
 
-Readout = Callable[[Scene], np.ndarray]  # a scene -> map [H, W]
-Place = tuple[int, slice, slice, bool]  # of a view: scale, rows, columns, mirrored
-Watch = Callable[[Sequence[Place]], Iterable[Place]]  # passes the places on, and may show how far they are
+Readout = Callable[[Scene], np.ndarray]  # from a scene to a map [H, W]
+Place = tuple[int, slice, slice, bool]  # where a view lies: scale, rows, columns, mirrored
+Watch = Callable[[Sequence[Place]], Iterable[Place]]  # returns the places unchanged, and may show progress
 
 
 @dataclass(frozen=True)
 class Looks:
-    """How often and how closely to look.
+    """Which views of a photograph a model is shown.
 
     Attributes:
-        scales: scale s gives s x s tiles; the maps of all scales are averaged.
-        flip: also look at mirrored tiles, and average.
-        refine: steps by which the Gaussians of each tile are fitted to it.
+        scales: different numbers, 1 or more; scale s has s x s tiles, and the maps of all scales are averaged.
+        flip: whether mirrored tiles are shown, too, and their maps averaged with the others.
+        refine: number of steps, 0 or more, in which the Gaussians of each tile are fitted to it.
+
+    Raises:
+        GmaeToolsError: a number is out of range, or a scale is repeated.
     """
 
     scales: tuple[int, ...] = EDGE_SCALES
@@ -54,10 +57,10 @@ class View:
     """One tile of a photograph.
 
     Attributes:
-        scale: of the tile; scale s has s x s tiles.
-        rows, columns: of the photograph, in pixels.
-        mirrored: whether the scene is that of the mirrored tile.
-        scene: what the model predicted from the tile.
+        scale: scale of the tile; scale s has s x s tiles.
+        rows, columns: where the tile lies in the photograph, in pixels.
+        mirrored: whether the model was shown the mirrored tile.
+        scene: the scene that the model predicted from the tile.
     """
 
     scale: int
@@ -69,12 +72,12 @@ class View:
 
 @dataclass(frozen=True)
 class Views:
-    """Everything that a model saw of one photograph: look once, then read it out in several ways.
+    """The scenes that a model predicted from all views of one photograph, to be read out in several ways.
 
     Attributes:
-        views: at least one; they cover the photograph at every scale.
-        height, width: of the photograph in pixels.
-        backend: of `splatting.rasterize`, for `edges` and `foreground`.
+        views: at least one view; the views of each scale cover the photograph.
+        height, width: size of the photograph in pixels.
+        backend: renderer for `edges` and `foreground`, as for `splatting.rasterize`.
     """
 
     views: tuple[View, ...]
@@ -85,7 +88,7 @@ class Views:
 
     @staticmethod
     def of(scene: Scene, *, backend: Backend = "auto") -> Views:
-        """A scene as its own only view, for Gaussians without a model."""
+        """Make a scene the only view, as for Gaussians that do not come from a model."""
         whole = View(1, slice(0, scene.height), slice(0, scene.width), False, scene)
         return Views((whole,), scene.height, scene.width, backend)
 
@@ -96,12 +99,21 @@ class Views:
         return len(self.views)
 
     def only(self, scales: Sequence[int], mirrored: Sequence[bool] = (False, True)) -> Views:
-        """The views of these scales, mirrored or not."""
+        """Return the views of some scales, and of some values of `View.mirrored`."""
         chosen = tuple(view for view in self.views if view.scale in scales and view.mirrored in mirrored)
         return replace(self, views=chosen)
 
     def join(self, readout: Readout) -> np.ndarray:
-        """Read every view and blend the maps, float32 `[H, W]`: tiles by a cross-fade, scales by their mean."""
+        """Read out every view and join the maps.
+
+        Overlapping tiles are cross-faded, and the maps of the scales are averaged.
+
+        Args:
+            readout: function from a scene to a map `[H, W]` in the size of the scene.
+
+        Returns:
+            float32 `[H, W]` in the size of the photograph.
+        """
         total = np.zeros((self.height, self.width))
         scales = sorted({view.scale for view in self.views})
         for scale in scales:
@@ -115,17 +127,17 @@ class Views:
         return (total / len(scales)).astype(np.float32)
 
     def read(self, readout: Readout, name: Hashable) -> np.ndarray:
-        """`join`, once for each `name`, which tells readouts apart."""
+        """Call `join` once for each `name`, which identifies the readout, and return the same map from then on."""
         if name not in self._read:
             self._read[name] = self.join(readout)
         return self._read[name]
 
     def edges(self, readout: str = "layers", layers: Sequence[int] = (LAYERS,)) -> np.ndarray:
-        """The edge map that is written and scored: joined views, thinned to their crests, or closed.
+        """Compute the edge map that is written and scored: the joined views after `edges.finish` or `edges.close`.
 
         Args:
             readout: one of `names.EDGE_READOUTS`.
-            layers: numbers of depth groups, for the readout `layers`; their maps are averaged.
+            layers: numbers of depth groups, 1 to K, for the readout `layers`; their maps are averaged.
 
         Returns:
             float32 `[H, W]` in [0, 1].
@@ -133,7 +145,7 @@ class Views:
         Raises:
             GmaeToolsError: there is no such readout, or `layers` does not fit the Gaussians.
         """
-        from gmae_tools.zeroshot.edges import CLOSED, READOUTS, close, finish  # with scipy, which layers do without
+        from gmae_tools.zeroshot.edges import CLOSED, READOUTS, close, finish  # loads scipy, which layers do not need
 
         known = READOUTS | CLOSED
         if readout not in known:
@@ -148,10 +160,13 @@ class Views:
         return (close if readout in CLOSED else finish)(np.mean(maps, axis=0))
 
     def foreground(self, method: str = "grouped") -> np.ndarray:
-        """The joined probability of foreground, float32 `[H, W]` in [0, 1].
+        """Compute the joined probability of foreground, float32 `[H, W]` in [0, 1].
 
         Args:
             method: one of `names.FOREGROUND_METHODS`.
+
+        Raises:
+            GmaeToolsError: there is no such method.
         """
         from gmae_tools.zeroshot.figure_ground import foreground_probability
 
@@ -160,14 +175,18 @@ class Views:
 
 
 def look(model: GMAE, photo: np.ndarray, looks: Looks, *, backend: Backend = "auto", watch: Watch = iter) -> Views:
-    """Predict, and refine if asked to, the Gaussians of every tile of a photograph.
+    """Predict the Gaussians of every tile of a photograph, and refine them if `looks` says so.
 
     Args:
-        model: in evaluation mode.
+        model: a model in evaluation mode.
         photo: uint8 RGB `[H, W, 3]`.
-        looks: scales and mirroring to average over, and refinement.
-        backend: of `splatting.rasterize`, while Gaussians are refined and when they are read out.
-        watch: called with the places of all views, one after the other before each is refined.
+        looks: which views the model is shown, and how many steps of refinement follow.
+        backend: renderer for refinement and readouts, as for `splatting.rasterize`.
+        watch: called once with the places of all views; what it returns is iterated over, one place for each view that
+            is being refined, so that it can show progress.
+
+    Returns:
+        The views in the order scale, row, column, mirrored.
     """
     height, width = photo.shape[:2]
     places = [
@@ -186,20 +205,23 @@ def look(model: GMAE, photo: np.ndarray, looks: Looks, *, backend: Backend = "au
 
 
 def _tile(photo: np.ndarray, place: Place) -> np.ndarray:
-    """A place of a photograph; a copy, because torch takes no arrays with negative strides."""
+    """Copy a tile of a photograph, because torch takes no arrays with negative strides."""
     _, rows, columns, mirrored = place
     return np.ascontiguousarray(photo[rows, columns][:, :: -1 if mirrored else 1])
 
 
 def tiles(length: int, count: int) -> list[slice]:
-    """`count` overlapping pieces of equal length that cover `length` px."""
+    """Cut `length` pixels into `count` overlapping pieces of equal length."""
     size = min(length, max(1, round(length * (1 + _OVERLAP) / (count + _OVERLAP))))
     starts = np.linspace(0, length - size, count).round().astype(int).tolist() if count > 1 else [0]
     return [slice(start, start + size) for start in starts]
 
 
 def _fade(piece: slice, length: int) -> np.ndarray:
-    """Weights along a side of a tile: 1, falling to nearly 0 where tiles overlap, but not at the picture's border."""
+    """Compute the weights along a side of a tile.
+
+    They are 1, and fall to nearly 0 where the tile overlaps another one, but not at the border of the picture.
+    """
     size = piece.stop - piece.start
     ramp = max(1.0, size * _OVERLAP / (1 + _OVERLAP))
     place = np.arange(size) + 0.5

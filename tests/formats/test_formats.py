@@ -183,10 +183,10 @@ def test_the_caller_has_the_last_word(scene: Scene, tmp_path: Path) -> None:
         ({"camera": Camera()}, "give the size"),
         ({"size": (0, 3)}, "give height and width in pixels"),
         ({"size": (-1, 3)}, "give height and width in pixels"),
-        ({"size": (1 << 20, 1 << 20)}, "cannot be drawn"),
+        ({"size": (1 << 20, 1 << 20)}, "cannot be rendered"),
         ({"size": (4, 3), "focal": 0.0}, "focal length is 0.0: use a number above 0"),
         ({"size": (4, 3), "focal": math.inf}, "focal length is inf: use a number above 0"),
-        ({"size": (4, 3), "focal": 3.0, "camera": Camera()}, "a camera in full has a focal length"),
+        ({"size": (4, 3), "focal": 3.0, "camera": Camera()}, "a Camera has its own focal length"),
         ({"size": (4, 3), "camera": "fisheye"}, "camera kind 'fisheye' is unknown"),
     ],
 )

@@ -140,7 +140,7 @@ def solid(**changes: Any) -> bytes:
         (solid(camera=np.array("{"), height=3, width=3), "not an .npz of Gaussians"),
         (solid(camera=np.array('{"kind": "fisheye"}'), height=3, width=3), "camera kind 'fisheye' is unknown"),
         (solid(camera=np.array('{"lens": 1}'), height=3, width=3), "not an .npz of Gaussians"),
-        (solid(camera=np.array("{}"), height=3, width=0), "cannot be drawn"),
+        (solid(camera=np.array("{}"), height=3, width=0), "cannot be rendered"),
         (solid(camera=np.array("{}"), height=3, width=2.5), "width is 2.5"),
         (saved(**flat(height=None)), "no array 'height'"),
         (saved(**flat(scales=np.full((K, 2), -1.0))), "scales below 0"),

@@ -350,8 +350,8 @@ def test_broken_files_are_refused_in_one_line(tmp_path: Path, data: bytes, messa
     [
         ({"intrinsic": [("float", "intrinsic", [1.0] * 4)]}, "9 intrinsic numbers"),
         ({"image_size": [("uint", "image_size", [8])]}, "image size of 2"),
-        ({"image_size": [("uint", "image_size", [8, 0])]}, "cannot be drawn"),
-        ({"image_size": [("uint", "image_size", [1 << 31, 1 << 31])]}, "cannot be drawn"),
+        ({"image_size": [("uint", "image_size", [8, 0])]}, "cannot be rendered"),
+        ({"image_size": [("uint", "image_size", [1 << 31, 1 << 31])]}, "cannot be rendered"),
         ({"extrinsic": [("float", "extrinsic", [1.0] * 16)]}, "no rotation and translation"),
         ({"extrinsic": [("float", "extrinsic", [1.0] * 17)]}, "more numbers than a camera has"),
         ({"intrinsic": [("float", "intrinsic", [1.0] * 9)]}, "slanted pixels"),
