@@ -23,10 +23,8 @@ def matching_paths(text: str | os.PathLike[str]) -> list[Path]:
     """The existing file or folder `text`, or else the sorted matches of a glob (`**` is recursive).
 
     Raises:
-        GmaeToolsError: There is none, or the name is empty.
+        GmaeToolsError: There is none.
     """
-    if not os.fspath(text):  # which Path takes for the current folder; an unset variable of a shell, as a rule
-        raise GmaeToolsError("an empty name was given in the place of a file or folder; name one")
     path = Path(text).expanduser()
     if os.path.lexists(path):
         return [path]

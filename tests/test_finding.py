@@ -160,8 +160,3 @@ def test_trees_and_shards_say_what_they_skip(tmp_path: Path, caplog: pytest.LogC
 def test_walk_enters_no_folder_twice(knot: Path) -> None:
     places = [folder.resolve() for folder, _ in walk(knot)]
     assert sorted(places) == sorted([knot, knot / "b", knot / "b" / "deep"])
-
-
-def test_an_empty_name_is_not_the_current_folder() -> None:
-    with pytest.raises(GmaeToolsError, match="an empty name"):
-        matching_paths("")

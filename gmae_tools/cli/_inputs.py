@@ -93,6 +93,8 @@ labelled_options = gathered(
 
 def input_path(text: str) -> Path:
     """Return the path of the file that an argument names; `-` is what comes through a pipe."""
+    if not text:  # which Path takes for the current folder; an unset variable of a shell, as a rule
+        raise GmaeToolsError("an empty name was given in the place of a file or folder; name one")
     return STDIN if text == "-" else Path(text).expanduser()
 
 

@@ -134,3 +134,11 @@ def test_a_phones_folder(checkpoint: Path, photo: Path, tmp_path: Path, monkeypa
     assert (result.exit_code, result.stdout.count("all")) == (1, others)
     message = "a HEIC picture; to read it, run pip install 'gmae-tools[heif]'"
     assert result.stderr == f"error: {photo.parent / 'IMG_1.HEIC'}: {message}\n"
+
+
+@pytest.mark.parametrize("command", ["layers", "edges", "reconstruct"])
+def test_an_empty_name_is_not_the_current_folder(command: str, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photo.parent)
+    result = CliRunner().invoke(main, [command, "", "-o", "out"])
+    assert result.exit_code == 1
+    assert "error: an empty name was given in the place of a file or folder; name one" in result.stderr
