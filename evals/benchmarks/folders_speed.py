@@ -18,7 +18,8 @@ import click
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from evals.benchmarks.start_speed import PHOTO, ROOT, Cost, cost_of
+from evals.common import PHOTO, ROOT
+from evals.costs import Cost, cost_of
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores

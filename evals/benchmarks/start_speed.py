@@ -9,35 +9,22 @@ With `--against` another checkout, such as an older version, takes turns with th
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
+from evals.common import PHOTO, ROOT
+from evals.costs import Cost, cost_of
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.system.files import atomic_path
 
-ROOT = Path(__file__).resolve().parents[2]
-PHOTO = ROOT / "gmae_tools" / "assets" / "demo.jpg"
 UNIT = "import torch"
 IMPORTS = (UNIT, "import gmae_tools.model")
 COMMANDS = ("layers", "segment", "edges", "view", "density", "export", "reconstruct")
 GOALS = {"layers": 2.6, "segment": 2.4, "edges": 4.0, "view": 3.0}  # seconds
 COLUMNS = {"checkout": None, "what": None, "seconds": 2, "goal": 1, "cpu": 2, "megabytes": 0, "ratio": 2}
-
-
-class Cost(NamedTuple):
-    """What one process took: seconds by the clock, seconds of processors, and megabytes at its peak."""
-
-    seconds: float
-    cpu: float
-    megabytes: float
 
 
 @click.command()
@@ -81,27 +68,6 @@ def run_once(what: str, root: Path, out: Path) -> Cost:
     """The cost of a statement, or of a command on the photograph, in a process of its own."""
     arguments = ["-c", what] if what in IMPORTS else ["-m", "gmae_tools", what, str(PHOTO), "-o", str(out)]
     return cost_of(arguments, root, out.parent)
-
-
-def cost_of(arguments: list[str], root: Path, folder: Path) -> Cost:
-    """The cost of Python with these arguments, the package of a checkout, and one thread.
-
-    Raises:
-        RuntimeError: it fails; the message is what it said.
-    """
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile("w+") as said:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, *arguments], env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=said
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            raise RuntimeError(said.read())
-    return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)
 
 
 if __name__ == "__main__":

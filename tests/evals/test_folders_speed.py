@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from evals.benchmarks import folders_speed
 from evals.benchmarks.folders_speed import row
-from evals.benchmarks.start_speed import Cost
+from evals.costs import Cost
 
 
 def test_the_benchmark_prints_and_writes_its_table(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from evals.benchmarks import scoreboard
+from evals.common import RESULTS
 from gmae_tools import checkpoints
 from gmae_tools.datasets.photos import PhotoStore, held_out_split
 from gmae_tools.pretrain.held_out import HeldOut
@@ -124,10 +125,10 @@ def test_the_reporting_half_is_apart(root: Path, checkpoint: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_quick_leaves_the_results_alone(root: Path, pieces: Path, tmp_path: Path) -> None:
-    before = sorted((scoreboard.ROOT / "evals" / "results").iterdir())
+    before = sorted(RESULTS.iterdir())
     output = good(run(root, tmp_path, pieces, "--quick"))
     assert "5 thresholds, every 25. image" in output
-    assert sorted((scoreboard.ROOT / "evals" / "results").iterdir()) == before
+    assert sorted(RESULTS.iterdir()) == before
 
 
 def test_a_changed_checkpoint_is_another_candidate(checkpoint: Path, tmp_path: Path) -> None:
