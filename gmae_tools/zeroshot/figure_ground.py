@@ -48,6 +48,7 @@ GRAPH_PIXELS = 112 * 112  # size of the picture on which the graph is built
 DAMPING = 0.001  # share of the picture; see `build_graph`
 COUNTS = (10, 20, 40, 80)  # numbers of groups, whose scores are averaged
 MODEL_SIGMA = 5.0  # CIELAB units within which colours count as alike
+MOST_GROUPS = 2048  # that are balanced, all pairs of them; more nodes of large scenes are joined by colour before
 ROUNDS = 3  # how often the colours of foreground and background are learned
 NEAR_WEIGHT = 0.35  # log odds of foreground for each standard deviation by which a pixel is nearer than the mean
 NEAR_SIGMA = 0.04  # standard deviation of the blur of nearness, in square roots of the picture's area
@@ -72,7 +73,9 @@ def foreground_probability(scene: Scene, *, method: str = "grouped", backend: Ba
         graph = build_graph(scene.k, owner, color)
         small = replace(scene, height=owner.shape[0], width=owner.shape[1], photo=None)
         first = calibrate(composite(small, group_scores(graph), backend=backend))
-        scores = graph.spread(balance_colors(graph.groups(np.arange(graph.n)), graph.means(first, owner)))
+        part, area = graph.tree.partition(MOST_GROUPS), graph.sums[:, 0]  # each node, if there are no more than that
+        probability = np.bincount(part, area * graph.means(first, owner)) / np.bincount(part, area)
+        scores = graph.spread(balance_colors(graph.groups(part), probability)[part])
     elif method == "depth":
         height, width = _small(scene)
         small = replace(scene, height=height, width=width, photo=None)

@@ -13,6 +13,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
+from gmae_tools.zeroshot import figure_ground
 from gmae_tools.zeroshot.figure_ground import (
     GRAPH_PIXELS,
     METHODS,
@@ -82,6 +83,22 @@ def test_depth_asks_what_is_near_and_not_for_colors() -> None:
     grey = replace(front, colors=torch.full_like(front.colors, 0.5))
     same = foreground_probability(Scene(grey, CAMERA, 90, 90), method="depth")
     np.testing.assert_array_equal(foreground_mask(same), found)
+
+
+def test_nodes_of_large_scenes_are_joined_before_they_are_balanced(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def count(groups: Groups, probability: np.ndarray) -> np.ndarray:
+        sizes.append(len(groups.area))
+        return balance_colors(groups, probability)
+
+    monkeypatch.setattr(figure_ground, "balance_colors", count)
+    scene = Scene(disc_on_ground(), CAMERA, 90, 90)
+    every = foreground_mask(foreground_probability(scene))
+    monkeypatch.setattr(figure_ground, "MOST_GROUPS", 12)
+    joined = foreground_mask(foreground_probability(scene))
+    assert sizes[0] > 12 and sizes[1] == 12
+    assert iou(joined, disc(90, 90)) > 0.8 and iou(joined, every) > 0.8
 
 
 @pytest.mark.parametrize("center", [(-0.3, 0.3), (0.45, 0.0)])
