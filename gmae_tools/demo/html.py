@@ -32,7 +32,7 @@ GONE = "What was here is no longer kept: drop the photograph again."
 
 
 @dataclass(frozen=True)
-class Shown:
+class CaptionedPicture:
     """A picture with a caption.
 
     Attributes:
@@ -53,7 +53,7 @@ def escape(text: str) -> str:
     return html.escape(encodable(text))
 
 
-def figure(shown: Shown) -> str:
+def figure(shown: CaptionedPicture) -> str:
     """A picture above its caption."""
     source = data_uri(png(shown.picture), "image/png") if shown.lines else data_uri(jpeg(shown.picture), "image/jpeg")
     height, width = shown.picture.shape[:2]
@@ -68,12 +68,12 @@ def nearest(exhibit: Exhibit, k: int) -> str:
     """Show the picture of the nearest `k` Gaussians."""
     k = min(max(1, k), exhibit.scene.k)
     picture, quality = exhibit.nearest(k)
-    return figure(Shown(picture, f"Nearest {k:,} of {exhibit.scene.k:,}", f"{quality:.1f} dB"))
+    return figure(CaptionedPicture(picture, f"Nearest {k:,} of {exhibit.scene.k:,}", f"{quality:.1f} dB"))
 
 
 def edges(exhibit: Exhibit, name: str) -> str:
     """Show one of the edge maps."""
-    return figure(Shown(exhibit.edges(name), "Edges", name, lines=True))
+    return figure(CaptionedPicture(exhibit.edges(name), "Edges", name, lines=True))
 
 
 def depth_and_layers(exhibit: Exhibit) -> tuple[str, str]:
@@ -81,21 +81,23 @@ def depth_and_layers(exhibit: Exhibit) -> tuple[str, str]:
     pictures, depth = exhibit.layers()
     last = len(pictures) - 1
     ends = {0: "nearest", last: "farthest"} if last else {}
-    strip = "".join(figure(Shown(each, str(n + 1), ends.get(n, ""))) for n, each in enumerate(pictures))
+    strip = "".join(figure(CaptionedPicture(each, str(n + 1), ends.get(n, ""))) for n, each in enumerate(pictures))
     title = f"{len(pictures)} layers of depth, each alone"
-    return figure(Shown(depth, "Depth", "bright is near")), f'<h2>{title}</h2><div class="strip">{strip}</div>'
+    return figure(
+        CaptionedPicture(depth, "Depth", "bright is near")
+    ), f'<h2>{title}</h2><div class="strip">{strip}</div>'
 
 
 def figure_and_ground(exhibit: Exhibit) -> str:
     """Show the foreground, with the background faded."""
     picture, share = exhibit.figure()
-    return figure(Shown(picture, "Figure and ground", f"{share:.0%} figure"))
+    return figure(CaptionedPicture(picture, "Figure and ground", f"{share:.0%} figure"))
 
 
 def photograph(exhibit: Exhibit) -> str:
     """Show the photograph."""
     height, width = exhibit.size
-    return figure(Shown(exhibit.scene.picture(), "Photograph", f"{width:,} × {height:,} px"))
+    return figure(CaptionedPicture(exhibit.scene.picture(), "Photograph", f"{width:,} × {height:,} px"))
 
 
 def facts(exhibit: Exhibit) -> str:
