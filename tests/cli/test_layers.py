@@ -296,7 +296,18 @@ def test_a_folder_that_vanishes_ends_the_run(checkpoint: Path, tmp_path: Path, m
         return original(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(prediction, "predict_gaussians", lose_the_folder)
-    arguments = ["layers", str(tmp_path), "-o", str(out), "--checkpoint", str(checkpoint), "--layers", "1"]
+    arguments = [
+        "layers",
+        str(tmp_path),
+        "-o",
+        str(out),
+        "--checkpoint",
+        str(checkpoint),
+        "--layers",
+        "1",
+        "--jobs",
+        "1",
+    ]
     result = CliRunner().invoke(main, arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"error: {out}: has vanished, and with it what was written before; start again\n"
