@@ -40,7 +40,7 @@ reliability: $(INSTALLED_DEV)  ## try to break what the package guarantees, for 
 wheel: $(INSTALLED_DEV)  ## build the wheel in dist/, and try it in an empty environment
 	rm -f dist/*.whl
 	$(BIN)/python -m hatchling build --target wheel
-	PYTHON=$(BIN)/python bash .github/try-wheel.sh dist/*.whl
+	PYTHON=$(abspath $(BIN)/python) bash .github/try-wheel.sh dist/*.whl
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
