@@ -52,7 +52,7 @@ from gmae_tools.images import one_line, printable
 from gmae_tools.mae import CMAE, MAE, RMAE, CMAEConfig, MAEConfig, RMAEConfig
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
 from gmae_tools.system.devices import resolve_device
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import atomic_path, write_json
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
@@ -251,8 +251,7 @@ def save(
         "model": model.config.to_dict(),
         "training": training or {},
     }
-    with atomic_path(folder / CONFIG_FILE) as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n")
+    write_json(folder / CONFIG_FILE, document)
 
 
 def _write_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -278,8 +277,7 @@ def _write_shards(folder: Path, weights: dict[str, torch.Tensor], limit: int) ->
         _write_weights(folder / file, {tensor: weights[tensor] for tensor in tensors})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        with atomic_path(folder / INDEX_FILE) as temporary:
-            temporary.write_text(json.dumps(index, indent=2) + "\n")
+        write_json(folder / INDEX_FILE, index)
         (folder / WEIGHTS_FILE).unlink(missing_ok=True)
 
 

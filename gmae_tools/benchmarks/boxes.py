@@ -10,7 +10,6 @@ object, as in LOST (arXiv 2109.14279) and TokenCut (arXiv 2202.11539).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +29,7 @@ from gmae_tools.datasets.saliency import Split
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.detection import Detections, detection_scores
 from gmae_tools.metrics.regions import HIT, Threshold, binarize, box_iou, check_map, stretch
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_json
 from gmae_tools.system.processes import cores, gather, in_processes, is_main, share
 from gmae_tools.zeroshot.boxes import boxes
 
@@ -95,8 +94,7 @@ def run(
         }
         scores[name] = {**box_scores(found, detection=rules.detection), **about, "protocol": protocol}
         if is_main():
-            with atomic_path(folders[name] / "scores.json") as temporary:
-                temporary.write_text(json.dumps(scores[name], indent=2) + "\n")
+            write_json(folders[name] / "scores.json", scores[name])
     return BoxResults(scores)
 
 

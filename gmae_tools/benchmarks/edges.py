@@ -27,7 +27,7 @@ from gmae_tools.benchmarks.shown import ShownTable
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryResult
 from gmae_tools.report.pr_curve import PrecisionRecallCurve, plot_pr_curves
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_text
 from gmae_tools.system.processes import gather, is_main, join, share
 from gmae_tools.system.settings import claim
 
@@ -180,8 +180,7 @@ def write_scores(
         agreement = {"f": human.ods, "precision": human.ods_precision, "recall": human.ods_recall}
         texts["human.json"] = json.dumps({**agreement, "images": human.images}, indent=2) + "\n"
     for file, text in texts.items():
-        with atomic_path(folder / file) as temporary:
-            temporary.write_text(text)
+        write_text(folder / file, text)
     plot_pr_curves(folder / "curve.png", [curve_of(name, result)], _human_point(human), caption)
 
 

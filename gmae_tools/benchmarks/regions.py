@@ -43,7 +43,7 @@ from gmae_tools.metrics.regions import (
     score_regions,
     stretch,
 )
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_text
 from gmae_tools.system.processes import cores, gather, in_processes, is_main, join, share
 from gmae_tools.system.settings import claim
 from gmae_tools.zeroshot.boxes import boxes
@@ -196,8 +196,7 @@ def write_scores(folder: Path, result: RegionResult, scores: Mapping[str, Any]) 
         "scores.json": json.dumps(scores, indent=2) + "\n",
     }
     for file, text in texts.items():
-        with atomic_path(folder / file) as temporary:
-            temporary.write_text(text)
+        write_text(folder / file, text)
 
 
 class ScoredPair(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,12 +21,7 @@ STDIN = Path("/dev/stdin")  # what `-` stands for; a file of that name is ./-
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a command.
-
-    Attributes:
-        images: files, folders, globs, or `-` for a pipe.
-        recursive: whether the subfolders of folders are searched, too.
-    """
+    """The inputs of a command: files, folders (with `recursive` also their subfolders), globs, or `-` for a pipe."""
 
     images: tuple[str, ...]
     recursive: bool
@@ -51,21 +46,20 @@ def input_options(*, required: bool = True) -> Decorator:
 
 @dataclass(frozen=True)
 class LabelledInputs:
-    """Photographs with labels.
-
-    Attributes:
-        data: files, folders or globs of photographs.
-        labelling: where the label of a photograph comes from.
-        limit: how many photographs to use; None for all.
-    """
+    """Photographs (files, folders or globs), where their labels come from, and how many to use (None for all)."""
 
     data: tuple[str, ...]
     labelling: Labelling
     limit: int | None
 
-    def describe(self) -> dict[str, object]:
-        """Return the names of the inputs and the kind of the labels, for the protocol of a result."""
-        return {"data": [Path(each).name for each in self.data], "labels": self.labelling}
+    def describe(self, photos: LabelledPhotos) -> dict[str, Any]:
+        """Return what was found, and in what, for the protocol of a result."""
+        validation = int(photos.is_validation.sum())
+        return {
+            "data": [Path(each).name for each in self.data], "labels": self.labelling,
+            "classes": len(photos.classes), "split": photos.split, "to_learn_from": len(photos.photos) - validation,
+            "validation": validation, "largest_class": round(photos.largest_class, 6),
+        }  # fmt: skip
 
     def find(self) -> LabelledPhotos:
         """Return the photographs with their labels; see `find_labelled`."""
@@ -101,16 +95,9 @@ def input_path(text: str) -> Path:
 def find_inputs(
     inputs: tuple[str, ...], *, recursive: bool = False, out: str | None = None, others: tuple[str, ...] = ()
 ) -> tuple[list[Path], int]:
-    """Find the pictures that inputs name, each once. Inputs without any picture are reported on stderr.
+    """Find the pictures that inputs name, each once, and the number of inputs without any, reported on stderr.
 
-    Args:
-        inputs: files, folders, globs, or `-`.
-        recursive: whether the subfolders of folders are searched, too.
-        out: the folder of the results, which is never searched.
-        others: suffixes of other files that count as pictures.
-
-    Returns:
-        The paths of the pictures, and the number of inputs without any picture.
+    The folder `out` of the results is never searched. Files with the suffixes `others` count as pictures.
 
     Raises:
         SystemExit: there is no picture at all.
@@ -133,11 +120,7 @@ def find_inputs(
 
 
 def check_sources(inputs: tuple[str, ...]) -> None:
-    """Make sure that every folder, photograph, shard or glob of a data set exists, before anything is loaded.
-
-    Raises:
-        GmaeToolsError: one of them does not exist.
-    """
+    """Refuse folders, photographs, shards or globs of a data set that do not exist, before anything is loaded."""
     from gmae_tools.datasets.photos import expand
 
     for text in inputs:

@@ -11,13 +11,13 @@ import click
 
 from gmae_tools import checkpoint_names
 from gmae_tools.cli._options import (
-    Numbers,
     backend_option,
     checkpoint_option,
     device_option,
     gathered,
     jobs_option,
     max_pixels_option,
+    numbers,
     overwrite_option,
     refine_option,
     unchecked_checkpoint_option,
@@ -32,20 +32,14 @@ if TYPE_CHECKING:
     from gmae_tools.splatting import Backend
     from gmae_tools.zeroshot.views import Looks
 
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model, the device on which it runs, and what is done to photographs before and after prediction.
+    """The checkpoint (name, path or address), where it runs, and what is done to photographs before and after it.
 
-    Attributes:
-        checkpoint: Name, path or address of the checkpoint.
-        device: Device that predicts Gaussians.
-        backend: Backend of `rasterize`.
-        refine: Number of steps that fit the Gaussians to the photograph.
-        max_pixels: Largest number of pixels of a photograph.
+    `refine` is the number of steps that fit the Gaussians to the photograph.
     """
 
     checkpoint: str
@@ -110,12 +104,7 @@ class LooksOptions:
     flip: bool
 
     def looks(self, refine: int, scales: tuple[int, ...]) -> Looks:
-        """The argument of `views.look`.
-
-        Args:
-            refine: Number of steps that refine each tile.
-            scales: Scales to use without --scales.
-        """
+        """The argument of `views.look`; tiles are refined in `refine` steps, and `scales` are used without --scales."""
         from gmae_tools.zeroshot.views import Looks
 
         return Looks(self.scales or scales, self.flip, refine)
@@ -133,7 +122,7 @@ def looks_options(default: str) -> Decorator:
         LooksOptions,
         click.option(
             "--scales",
-            type=Numbers(),
+            type=numbers,
             metavar="S,S,...",
             help="Show the model S x S overlapping tiles of the photograph, and average over all S; 1 is the whole."
             f"  [default: {default}]",

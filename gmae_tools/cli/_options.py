@@ -62,28 +62,16 @@ def gathered(name: str, kind: Callable[..., Any], *options: Decorator) -> Decora
     return decorate
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """`32,16,8` as a tuple of different whole numbers >= 1."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        entries = [entry.strip() for entry in value.split(",")]
-        if not all(entry.isascii() and entry.isdigit() and int(entry) > 0 for entry in entries):
-            self.fail(f"{value!r} is not a list of numbers of 1 or more, such as 16,8", param, ctx)
-        return tuple(dict.fromkeys(map(int, entries)))
+def numbers(text: str) -> tuple[int, ...]:
+    """`32,16,8` as a tuple of different whole numbers >= 1; type of an option."""
+    entries = [entry.strip() for entry in text.split(",")]
+    if not all(entry.isascii() and entry.isdigit() and int(entry) > 0 for entry in entries):
+        raise click.BadParameter(f"{text!r} is not a list of numbers of 1 or more, such as 16,8")
+    return tuple(dict.fromkeys(map(int, entries)))
 
 
 def check_device(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Check the name of a device as far as possible without loading torch; callback of an option.
-
-    Raises:
-        GmaeToolsError: It is not the name of a device, or this torch is built without CUDA.
-    """
+    """Refuse what is no device, or a GPU for a torch without CUDA, without loading torch; callback of an option."""
     refused = f"--device {value}: device {value!r} is not available here"
     if not _DEVICES.fullmatch(value):
         raise GmaeToolsError(f"{refused}: use auto, cpu or cuda")
@@ -95,22 +83,14 @@ def check_device(ctx: click.Context, parameter: click.Parameter, value: str) -> 
 def check_checkpoints(
     ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
 ) -> str | tuple[str, ...]:
-    """Check that checkpoints exist, without loading torch; callback of an option.
-
-    Raises:
-        GmaeToolsError: There is no checkpoint of a name.
-    """
+    """Refuse checkpoints that do not exist, without loading torch; callback of an option."""
     for name in (value,) if isinstance(value, str) else value:
         checkpoint_names.check(name)
     return value
 
 
 def check_layers(layers: int, count: int | None) -> None:
-    """Check that `count` Gaussians (None if the number is not known yet) can be divided into so many layers.
-
-    Raises:
-        GmaeToolsError: The number of layers is below 1, or above the number of Gaussians.
-    """
+    """Refuse a number of layers below 1, or above the `count` of Gaussians (None if that is not known yet)."""
     if layers < 1 or (count is not None and layers > count):
         most = "the number of Gaussians" if count is None else f"{count}, the number of Gaussians"
         raise GmaeToolsError(f"--layers {layers}: use 1 to {most}")
@@ -226,14 +206,10 @@ def data_options(dataset: Decorator, split: Decorator) -> Decorator:
 
 
 def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path:
-    """Make a folder, lock it for this run, and make sure before any work that files can be written in it.
+    """Make a folder, lock it until the command ends, and make sure before any work that files can be written in it.
 
-    The lock ends with the command. Files that killed runs left unfinished are removed.
-
-    Args:
-        path: The folder.
-        parts: Globs of folders inside in which the command writes files.
-        launched: Whether processes of one launch may share the folder; the first of them holds the lock.
+    Files that killed runs left unfinished are removed, also from folders inside (the globs `parts`). With `launched`
+    the processes of one launch may share the folder; the first of them holds the lock.
 
     Raises:
         GmaeToolsError: The path is a file, there is no permission, the disk is full, or another run holds the lock.

@@ -40,13 +40,7 @@ def bar_size() -> dict[str, int]:
 
 
 class LateBar:
-    """A progress bar that appears after `PATIENCE` seconds, also during the first, long item.
-
-    Args:
-        total: Number of items.
-        unit: Word for an item.
-        label: Description of the work.
-    """
+    """A progress bar that appears after `PATIENCE` seconds, also during the first, long item (a `unit`)."""
 
     def __init__(self, total: int, unit: str, label: str | None = None) -> None:
         self.total, self.unit, self.label = total, unit, label
@@ -127,11 +121,7 @@ def busy(label: str) -> Iterator[None]:
 def chunk_progress(label: str) -> Callable[[Iterable[int], int], Iterable[int]]:
     """A bar on stderr over chunks of photographs while their features are computed."""
 
-    def show(chunks: Iterable[int], count: int) -> Iterable[int]:
-        bar: Iterable[int] = tqdm(chunks, total=count, desc=f"features of {label}", unit="chunk")
-        return bar
-
-    return show
+    return lambda chunks, count: tqdm(chunks, total=count, desc=f"features of {label}", unit="chunk")
 
 
 # --- within one picture; on terminals alone, where a bar inside of another one can be drawn, and not where pictures are

@@ -29,31 +29,19 @@ _FROM_FILE = "read from the file"  # stands in captions in place of the name of 
 _SAME_SHAPE = 0.02  # largest relative difference of the aspect ratios of a photograph and a camera's picture
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """Parses `640x480`, width and height in pixels, into the tuple (height, width)."""
-
-    name = "size"
-
-    def convert(
-        self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        found = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", value.lower())
-        if not found:
-            self.fail(f"{value!r} is not a width and a height in pixels, such as 640x480", param, ctx)
-        return int(found[2]), int(found[1])
+def size_of(text: str) -> tuple[int, int]:
+    """`640x480`, width and height in pixels, as the tuple (height, width); type of an option."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text.lower())
+    if not found:
+        raise click.BadParameter(f"{text!r} is not a width and a height in pixels, such as 640x480")
+    return int(found[2]), int(found[1])
 
 
 @dataclass(frozen=True)
 class SceneInputs(Inputs):
-    """Photographs and files of Gaussians, with the camera and the picture size for files that do not have them.
+    """Photographs and files of Gaussians, and what replaces the camera, picture size and focal length (px) of a file.
 
-    Attributes:
-        camera: kind of the camera; None for that of the file.
-        size: height and width of the picture in pixels; None for those of the file.
-        focal: focal length in pixels; None for that of the file.
-        photo: the photograph that the Gaussians of the only input show; None if there is none.
+    `size` is height and width in pixels; `photo` is the photograph that the Gaussians of the only input show.
     """
 
     camera: CameraKind | None
@@ -66,11 +54,7 @@ class SceneInputs(Inputs):
         return find_inputs(self.images, recursive=self.recursive, out=out, others=READABLE)
 
     def refuse_views(self, reason: str) -> None:
-        """Refuse the options for files of Gaussians.
-
-        Raises:
-            GmaeToolsError: one of them is given; the message ends with `reason`.
-        """
+        """Refuse each of the options for files of Gaussians that is given; the message ends with `reason`."""
         for name in ("camera", "size", "focal", "photo"):
             if getattr(self, name) is not None:
                 raise GmaeToolsError(f"--{name}: {reason}")
@@ -116,7 +100,7 @@ _VIEW = (
     ),
     click.option(
         "--size",
-        type=Size(),
+        type=size_of,
         metavar="WxH",
         help="Width and height of the picture in pixels for files of Gaussians, such as 640x480."
         "  [default: that of the file or of --photo]",
@@ -150,13 +134,7 @@ one_scene_options = gathered("inputs", _one_scene, click.argument("image", metav
 
 @dataclass(frozen=True)
 class Scenes:
-    """Makes scenes from inputs.
-
-    Attributes:
-        inputs: the inputs, and the camera and picture size for files of Gaussians.
-        options: options of the model and of the renderer.
-        opened: the model; None if no input is a photograph.
-    """
+    """Makes scenes from inputs; `opened` is None if no input is a photograph."""
 
     inputs: SceneInputs
     options: ModelOptions
@@ -177,9 +155,7 @@ class Scenes:
     def initial(self, path: Path, photo: np.ndarray | None = None) -> Scene:
         """Return the scene of an input before refinement: predicted from a photograph, or read from a file.
 
-        Args:
-            path: path of the input.
-            photo: the photograph at that path if it has been read before, uint8 RGB `[H, W, 3]`.
+        `photo` is the photograph at that path if it has been read before, uint8 RGB `[H, W, 3]`.
         """
         if is_gaussians_name(path.name):
             return self._read(path)

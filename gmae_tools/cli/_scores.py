@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from gmae_tools.cli._progress import bar_size
+from gmae_tools.system.files import write_json, write_text
 from gmae_tools.system.processes import is_main
 
 if TYPE_CHECKING:
+    from gmae_tools.cli._options import OutputOptions
+    from gmae_tools.encoder.probe import Answers
     from gmae_tools.metrics.regions import Threshold
 
 T = TypeVar("T")
@@ -43,21 +47,14 @@ BOX_SCORES = {
 MASK_KEYS = (*MASK_SCORES, "images", "protocol")
 
 
-class MaskThreshold(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """`otsu`, or a number from 0 to 1."""
-
-    name = "otsu|number"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> Threshold:
-        if value == "otsu":
-            return "otsu"
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not 0 <= number <= 1:
-            self.fail(f"{value!r} is neither otsu nor a number from 0 to 1", param, ctx)
-        return number
+def mask_threshold(value: str | float) -> Threshold:
+    """`otsu`, or a number from 0 to 1; type of an option."""
+    if value == "otsu":
+        return "otsu"
+    with suppress(ValueError):
+        if 0 <= (number := float(value)) <= 1:
+            return number
+    raise click.BadParameter(f"{value!r} is neither otsu nor a number from 0 to 1")
 
 
 min_max_option = click.option(
@@ -70,6 +67,19 @@ def progress(items: Iterable[T], length: int, label: str) -> Iterator[T]:
     from tqdm import tqdm
 
     yield from tqdm(items, total=length, desc=label, unit="image", mininterval=0.5, **bar_size(), disable=not is_main())
+
+
+def report_accuracies(answers: list[Answers], protocol: dict[str, Any], stem: Path, output: OutputOptions) -> None:
+    """Write the accuracies of classifiers to `stem` with .csv and, with their protocol, .json, and print them."""
+    from gmae_tools.report.probe import COLUMNS, probe_rows
+    from gmae_tools.report.tables import format_rows
+
+    rows = probe_rows(answers)
+    write_text(stem.with_suffix(".csv"), format_rows(rows, COLUMNS, "csv"))
+    write_json(stem.with_suffix(".json"), {"protocol": protocol, "results": rows})
+    output.print_rows(rows, COLUMNS)
+    if output.form == "table":
+        click.echo(f"always the largest class: {protocol['largest_class']:.3f} of {protocol['validation']}")
 
 
 def render(scores: dict[str, Any], format_: str) -> str:

@@ -16,16 +16,10 @@ Result = TypeVar("Result")
 
 
 class Work:
-    """The pictures, or files of Gaussians, that a command works through.
+    """The pictures, or files of Gaussians, that a command works through, with results in `folder`.
 
-    Args:
-        paths: paths of the inputs.
-        folder: folder of the results.
-        jobs: number of inputs that are worked on at the same time; None for one for each core.
-        failures: number of inputs that have failed before.
-
-    Attributes:
-        failures: number of inputs that have failed so far.
+    `jobs` are worked on at the same time (None: one for each core); `failures` is the number of inputs that have
+    failed so far.
     """
 
     def __init__(self, paths: Sequence[Path], folder: Path, jobs: int | None, failures: int = 0) -> None:
@@ -34,15 +28,10 @@ class Work:
         self._jobs = min(jobs or cores(), len(paths))
 
     def each(self, function: Callable[[Path, str], Result]) -> Iterator[tuple[Path, Result]]:
-        """Call a function for every input in several threads.
+        """Call a function of path and name for results for every input in several threads; yield paths and results.
 
-        An input that fails is reported on stderr and left out. The results are the same for any number of jobs.
-
-        Args:
-            function: function of the path of an input and the name for its results.
-
-        Yields:
-            The path of each input and the result of the function, in the order of the paths.
+        An input that fails is reported on stderr and left out. Results are in the order of the paths, and the same for
+        any number of jobs.
 
         Raises:
             CannotWriteError: results cannot be written any more.

@@ -70,12 +70,7 @@ def import_command(file: str, half: bool, out: str) -> None:
     if file_of_others(file) is None:
         raise GmaeToolsError(f"{file}: expected a file named {', '.join('*' + suffix for suffix in FILE_SUFFIXES)}")
     model = load_file(file)
-    save(
-        model,
-        output_folder(out),
-        half=half,
-        training={"imported_from": Path(file).name, "sha256": file_sha256(file)},
-    )
+    save(model, output_folder(out), half=half, training={"imported_from": Path(file).name, "sha256": file_sha256(file)})
     click.echo(out)
 
 

@@ -10,7 +10,7 @@ import click
 
 from gmae_tools.cli._models import ModelOptions, model_options
 from gmae_tools.cli._options import OutputOptions, jobs_option, output_options
-from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
+from gmae_tools.cli._scenes import SceneInputs, scene_options
 from gmae_tools.cli._work import Work
 from gmae_tools.system.files import atomic_path
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gmae_tools.report.tables import Row
-    from gmae_tools.scene import Scene
     from gmae_tools.zeroshot.density import Points
 
 COLUMNS = {"image": None, "k": None, "opacity": 3, "scale": 3, "depth": 3, "scale_depth": 3}
@@ -50,8 +49,8 @@ def command(inputs: SceneInputs, jobs: int | None, output: OutputOptions, model:
     work = Work(paths, folder, jobs, failures)
     found: dict[str, Points] = {}
     done: list[Path] = []
-    for path, (scene, points) in work.each(lambda path, _: read_one(scenes, path)):
-        found[str(path)], last = points, scene
+    for path, scene in work.each(lambda path, _: scenes.scene(path)):
+        found[str(path)], last = Points.of(scene), scene
         done.append(path)
     if found:
         everything = Points.join(list(found.values()))
@@ -67,14 +66,6 @@ def command(inputs: SceneInputs, jobs: int | None, output: OutputOptions, model:
         output.print_rows(rows, COLUMNS)
     if work.failures:
         raise SystemExit(1)
-
-
-def read_one(scenes: Scenes, path: Path) -> tuple[Scene, Points]:
-    """Return the scene of an input and its points."""
-    from gmae_tools.zeroshot.density import Points
-
-    scene = scenes.scene(path)
-    return scene, Points.of(scene)
 
 
 def write_figures(points: Points, photo: np.ndarray | None, caption: str, folder: Path) -> None:
@@ -99,11 +90,11 @@ def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path)
         for image, points in found.items():
             write_csv_columns(file, image, list(vars(points).values()))
     density = density_map(everything)
-    middles = (np.arange(len(density)) + 0.5) * (2 / len(density)) - 1
+    middles = ((np.arange(len(density)) + 0.5) * (2 / len(density)) - 1).tolist()
     cells: list[Row] = [
-        {"x": float(x), "y": float(y), "density": float(value)}
-        for y, row in zip(middles, density, strict=True)
-        for x, value in zip(middles, row, strict=True)
+        {"x": x, "y": y, "density": float(density[row, column])}
+        for row, y in enumerate(middles)
+        for column, x in enumerate(middles)
     ]
     write_table(cells, folder / "density.csv", ["x", "y", "density"])
     scales = scale_by_depth(everything)

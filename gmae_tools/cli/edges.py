@@ -18,13 +18,7 @@ from gmae_tools.cli._models import (
     optional_model_options,
     run_options,
 )
-from gmae_tools.cli._options import (
-    DataOptions,
-    Numbers,
-    OutputOptions,
-    data_options,
-    output_options,
-)
+from gmae_tools.cli._options import DataOptions, OutputOptions, data_options, numbers, output_options
 from gmae_tools.cli._progress import busy
 from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
 from gmae_tools.cli._scores import render, render_beside
@@ -58,18 +52,13 @@ TILES = "tiles"  # folder of the results of l@N from tiles, within that of l@N f
 )
 @click.option(
     "--layers",
-    type=Numbers(),
+    type=numbers,
     metavar="N,N,...",
     help="Numbers N of depth groups for l@N. With --dataset the maps of several numbers are averaged."
     f"  [default: {','.join(map(str, HIERARCHY))}; with --dataset {LAYERS}]",
 )
 @looks_options(f"1 for layers, for other readouts {','.join(map(str, EDGE_SCALES))}")
-@click.option(
-    "--thresholds",
-    type=click.IntRange(1),
-    default=THRESHOLDS,
-    help="Number of thresholds of the benchmark.",
-)
+@click.option("--thresholds", type=click.IntRange(1), default=THRESHOLDS, help="Number of thresholds of the benchmark.")
 @run_options
 @output_options("edges")
 @optional_model_options

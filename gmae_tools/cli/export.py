@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -14,7 +13,7 @@ from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
 from gmae_tools.cli._work import Work
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats import is_gaussians_name
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_json
 
 FORMATS = ("ply", "splat", "npz", "svg")
 
@@ -90,6 +89,5 @@ def write_one(scenes: Scenes, path: Path, target: Path, forms: tuple[str, ...], 
         "gmae_tools": __version__,
     }
     sidecar = target.with_name(f"{target.name}.json")
-    with atomic_path(sidecar) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(sidecar, record)
     return [*files, sidecar]

@@ -2,62 +2,45 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from gmae_tools.cli._inputs import LabelledInputs, labelled_options
-from gmae_tools.cli._options import (
-    OutputOptions,
-    checkpoints_option,
-    device_option,
-    output_options,
-    overwrite_option,
-)
+from gmae_tools.cli._options import OutputOptions, checkpoints_option, device_option, output_options, overwrite_option
 from gmae_tools.cli._progress import busy
-from gmae_tools.system.files import atomic_path
+from gmae_tools.cli._scores import report_accuracies
 
-TABLE, RECORD = "finetune.csv", "finetune.json"
 METHOD = "fine-tuned"
 
 
 @click.command()
 @labelled_options
 @checkpoints_option
-@click.option("--epochs", default=100, show_default=True, help="Passes over the photographs to learn from.")
-@click.option("--warmup", default=5, show_default=True, help="Epochs in which the rate rises.")
-@click.option("--batch-size", default=64, show_default=True, help="Pictures of a step, an even number.")
+@click.option("--epochs", default=100, help="Passes over the photographs to learn from.")
+@click.option("--warmup", default=5, help="Epochs in which the rate rises.")
+@click.option("--batch-size", default=64, help="Pictures of a step, an even number.")
+@click.option("--lr", "base_lr", default=1e-3, help="Peak rate of the last layer for 256 pictures a step.")
+@click.option("--layer-decay", default=0.75, help="Factor of the rate from each layer to the one before.")
+@click.option("--weight-decay", default=0.05, help="Decoupled, of matrices only.")
+@click.option("--drop-path", default=0.1, help="Share of the pictures that skip the last block.")
+@click.option("--mixup", default=0.8, help="Parameter of its beta distribution; 0 turns it off.")
+@click.option("--cutmix", default=1.0, help="Parameter of its beta distribution; 0 turns it off.")
+@click.option("--smoothing", default=0.1, help="Label smoothing.")
+@click.option("--augment", default="rand-m9-mmax9-mstd0.5-inc1", help="RandAugment in timm's notation, or none.")
+@click.option("--erase", default=0.25, help="Share of the pictures in which a rectangle is erased.")
 @click.option(
-    "--lr", "base_lr", default=1e-3, show_default=True, help="Peak rate of the last layer for 256 pictures a step."
-)
-@click.option(
-    "--layer-decay", default=0.75, show_default=True, help="Factor of the rate from each layer to the one before."
-)
-@click.option("--weight-decay", default=0.05, show_default=True, help="Decoupled, of matrices only.")
-@click.option("--drop-path", default=0.1, show_default=True, help="Share of the pictures that skip the last block.")
-@click.option("--mixup", default=0.8, show_default=True, help="Parameter of its beta distribution; 0 turns it off.")
-@click.option("--cutmix", default=1.0, show_default=True, help="Parameter of its beta distribution; 0 turns it off.")
-@click.option("--smoothing", default=0.1, show_default=True, help="Label smoothing.")
-@click.option(
-    "--augment",
-    default="rand-m9-mmax9-mstd0.5-inc1",
-    show_default=True,
-    help="RandAugment in timm's notation, or none.",
-)
-@click.option("--erase", default=0.25, show_default=True, help="Share of the pictures in which a rectangle is erased.")
-@click.option(
-    "--crop-scale", nargs=2, type=float, default=(0.08, 1.0), show_default=True,
+    "--crop-scale",
+    nargs=2,
+    type=float,
+    default=(0.08, 1.0),
     help="Smallest and largest share of a photograph in a crop.",
-)  # fmt: skip
-@click.option("--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto", show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Seed of the head and of all random numbers.")
-@click.option(
-    "--workers", type=click.IntRange(0), default=1, show_default=True, help="Number of processes that make pictures."
 )
-@click.option("--save-every", default=60.0, show_default=True, help="Seconds between states to go on from.")
+@click.option("--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto")
+@click.option("--seed", default=0, help="Seed of the head and of all random numbers.")
+@click.option("--workers", type=click.IntRange(0), default=1, help="Number of processes that make pictures.")
+@click.option("--save-every", default=60.0, help="Seconds between states to go on from.")
 @overwrite_option
 @output_options("finetune", "Folder of runs and results.")
 @device_option
@@ -91,8 +74,6 @@ def command(
         from gmae_tools.encoder.finetune import FinetuneConfig, Machine, finetune, open_classifier
         from gmae_tools.encoder.probe import Answers
         from gmae_tools.prediction import resolve_device
-        from gmae_tools.report.probe import COLUMNS, probe_rows
-        from gmae_tools.report.tables import format_rows
 
     config = FinetuneConfig(**options)
     where = resolve_device(device)
@@ -108,29 +89,14 @@ def command(
         machine = Machine(where, workers, save_every=save_every, progress=_bar(name))
         found = finetune(model, photos, config, run, machine, overwrite=overwrite)
         answers.append(Answers(name, "all", METHOD, None, config.lr, truth, found.correct))
-    rows = probe_rows(answers)
-    protocol = {
-        **labelled.describe(), "classes": len(photos.classes),
-        "split": photos.split, "to_learn_from": len(photos.photos) - len(truth), "validation": len(truth),
-        "largest_class": round(photos.largest_class, 6), "settings": asdict(config),
-    }  # fmt: skip
-    for file, text in {
-        TABLE: format_rows(rows, COLUMNS, "csv"),
-        RECORD: json.dumps({"protocol": protocol, "results": rows}, indent=2) + "\n",
-    }.items():
-        with atomic_path(folder / file) as temporary:
-            temporary.write_text(text)
-    output.print_rows(rows, COLUMNS)
-    if output.form == "table":
-        click.echo(f"always the largest class: {photos.largest_class:.3f} of {len(truth)}")
+    report_accuracies(answers, labelled.describe(photos) | {"settings": asdict(config)}, folder / "finetune", output)
 
 
 def _bar(label: str) -> Any:
     """A bar on stderr over the steps that are left."""
 
-    def progress(steps: Sequence[int], done: int) -> Any:
-        from tqdm import tqdm
+    from tqdm import tqdm
 
-        return tqdm(steps, initial=done, total=done + len(steps), desc=f"fine-tuning {label}", unit="step")
-
-    return progress
+    return lambda steps, done: tqdm(
+        steps, initial=done, total=done + len(steps), desc=f"fine-tuning {label}", unit="step"
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+from tqdm import tqdm
 
 from gmae_tools.cli._options import (
     OutputOptions,
@@ -17,34 +18,22 @@ from gmae_tools.cli._options import (
     output_options,
     overwrite_option,
 )
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_json, write_text
 
 if TYPE_CHECKING:
     from gmae_tools.encoder.invariance import InvarianceCurve
-
-T = TypeVar("T")
 
 TABLE, CURVES = "invariance.csv", "curves"
 FIGURES = ("invariance-mean.png", "invariance-shared.png", "invariance-class.png")
 
 
-class Ratios(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """`0.25,0.75` as a tuple of different numbers between 0 and 1."""
-
-    name = "ratios"
-
-    def convert(
-        self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            ratios = tuple(dict.fromkeys(float(entry) for entry in value.split(",")))
-        except ValueError:
-            ratios = ()
-        if not ratios or not all(0 < ratio < 1 for ratio in ratios):
-            self.fail(f"{value!r} is not a list of numbers between 0 and 1, such as 0.25,0.75", param, ctx)
-        return ratios
+def ratios_of(text: str) -> tuple[float, ...]:
+    """`0.25,0.75` as a tuple of different numbers between 0 and 1; type of an option."""
+    with suppress(ValueError):
+        ratios = tuple(dict.fromkeys(map(float, text.split(","))))
+        if all(0 < ratio < 1 for ratio in ratios):
+            return ratios
+    raise click.BadParameter(f"{text!r} is not a list of numbers between 0 and 1, such as 0.25,0.75")
 
 
 @dataclass(frozen=True)
@@ -64,14 +53,12 @@ class InvariancePlan:
     "plan",
     InvariancePlan,
     click.option(
-        "--ratios", type=Ratios(), default="0.25,0.5,0.75,0.9,0.95", show_default=True, metavar="R,R,...",
+        "--ratios", type=ratios_of, default="0.25,0.5,0.75,0.9,0.95", metavar="R,R,...",
         help="Shares of the patches that are hidden.",
     ),
-    click.option("--photographs", type=click.IntRange(4), default=1024, show_default=True, help="How many, at most."),
-    click.option(
-        "--batch-size", type=click.IntRange(8), default=256, show_default=True, help="Of the estimate of CKA."
-    ),
-    click.option("--seed", default=0, show_default=True, help="Of the hidden patches, and of the random weights."),
+    click.option("--photographs", type=click.IntRange(4), default=1024, help="How many, at most."),
+    click.option("--batch-size", type=click.IntRange(8), default=256, help="Of the estimate of CKA."),
+    click.option("--seed", default=0, help="Of the hidden patches, and of the random weights."),
 )  # fmt: skip
 @overwrite_option
 @output_options("invariance")
@@ -115,13 +102,12 @@ def command(
     for name, model in models_of(checkpoints, plan.seed):
         path = folder / CURVES / f"{weights_digest(model.encoder)[:16]}.json"
         if not path.exists():
-            measured = measure(model.to(where), name, photos, bar(batches, name), occlusions(plan.ratios), plan.seed)
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps([curve.to_dict() for curve in measured]) + "\n")
+            bar = tqdm(batches, desc=name, unit="batch")
+            measured = measure(model.to(where), name, photos, bar, occlusions(plan.ratios), plan.seed)
+            write_json(path, [curve.to_dict() for curve in measured], indent=None)
         curves += read_curves(path, name)
     rows = curve_rows(curves)
-    with atomic_path(folder / TABLE) as temporary:
-        temporary.write_text(format_rows(rows, COLUMNS, "csv"))
+    write_text(folder / TABLE, format_rows(rows, COLUMNS, "csv"))
     for tokens, file in zip(TOKENS, FIGURES, strict=True):
         shown = [curve for curve in curves if curve.tokens == tokens]
         plot_invariance(folder / file, shown, f"Whole against occluded pictures: {TOKEN_NAMES[tokens]}")
@@ -139,11 +125,3 @@ def choose_photographs(data: Sequence[str], count: int) -> tuple[list[Any], str]
     sources = find_sources(data)
     photos = sorted(list_photos(sources), key=lambda photo: (name_share("limit", photo.name), photo.name))
     return photos[:count], sources_digest(sources, 0)
-
-
-def bar(items: Sequence[T], label: str) -> Iterable[T]:
-    """The items, with a bar on stderr."""
-    from tqdm import tqdm
-
-    passed_on: Iterable[T] = tqdm(items, desc=label, unit="batch")
-    return passed_on

@@ -17,7 +17,7 @@ from gmae_tools.cli._scenes import SceneInputs, Scenes, scene_options
 from gmae_tools.cli._work import Work
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats import is_gaussians_name
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_text
 from gmae_tools.zeroshot.names import MANY, PREFIX_SHARES, PREFIXES
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def command(
             rows += found
     finally:  # an interrupted run keeps the table of what it has finished
         if rows:
-            with atomic_path(folder / TABLE) as temporary:
-                temporary.write_text(format_rows(rows, request.columns, "csv"), encoding="utf-8")
+            write_text(folder / TABLE, format_rows(rows, request.columns, "csv"))
     if rows:
         output.print_rows(rows, request.columns)
     if work.failures:
@@ -122,11 +121,7 @@ def write_one(
 
 
 def parse_ks(text: str) -> tuple[str, ...]:
-    """Split `32,10%,all` into names of numbers of Gaussians, each once.
-
-    Raises:
-        GmaeToolsError: an entry is neither a number of 1 or more, nor a share above 0 % up to 100 %, nor `all`.
-    """
+    """Split `32,10%,all` into names of numbers of Gaussians, each once; anything else is refused."""
     names = []
     for entry in (entry.strip() for entry in text.split(",")):
         if entry.isascii() and entry.isdigit() and int(entry) > 0:
@@ -139,14 +134,9 @@ def parse_ks(text: str) -> tuple[str, ...]:
 
 
 def fit_ks(names: tuple[str, ...] | None, count: int) -> dict[str, int]:
-    """Turn names into numbers of Gaussians, in rising order.
+    """Turn names as `parse_ks` returns them into numbers of Gaussians, in rising order.
 
-    Args:
-        names: names as `parse_ks` returns them; None for the default, whose numbers above `count` are left out.
-        count: number of all Gaussians.
-
-    Raises:
-        GmaeToolsError: a number is larger than `count`.
+    Numbers above `count`, that of all Gaussians, are refused; those of the default (`names` is None) are left out.
     """
     default = parse_ks(DEFAULT_SHARES if count > MANY else DEFAULT_KS)
     ks = {}

@@ -31,20 +31,12 @@ _RUN_OPTIONS = (
 
 
 class _Setting(NamedTuple):
-    """An option that sets something which only some objectives or their models have.
+    """An option that sets something which only some objectives or their models have."""
 
-    Attributes:
-        flag: The option, such as `--loss-on`; `loss_on` is then the name of the setting.
-        kind: Type of its values; bool for a flag.
-        objectives: Names of the objectives that have the setting.
-        default: Default of the objective, as the help shows it; empty for a flag.
-        help: Meaning.
-    """
-
-    flag: str
-    kind: Any
+    flag: str  # such as `--loss-on`; `loss_on` is then the name of the setting
+    kind: Any  # type of its values; bool for a flag
     objectives: str
-    default: str
+    default: str  # as the help shows it; empty for a flag
     help: str
 
     @property
@@ -104,22 +96,19 @@ def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-class _Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """`0.2,1` as a tuple of numbers of one type."""
+def _numbers(kind: type) -> Callable[[str], tuple[Any, ...]]:
+    """The type of an option such as `0.2,1`, a tuple of numbers of one type."""
 
-    name = "numbers"
-
-    def __init__(self, kind: type) -> None:
-        self.kind = kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+    def numbers(text: str) -> tuple[Any, ...]:
         try:
-            return tuple(self.kind(part) for part in value.split(",") if part)
+            return tuple(kind(part) for part in text.split(",") if part)
         except ValueError:
-            self.fail(f"{value!r}: expected numbers separated by commas", param, ctx)
+            raise click.BadParameter(f"{text!r}: expected numbers separated by commas") from None
+
+    return numbers
 
 
-_SHARES, _SIDES = _Numbers(float), _Numbers(int)
+_SHARES, _SIDES = _numbers(float), _numbers(int)
 
 
 @click.command()
@@ -262,16 +251,7 @@ def command(
 
 
 def _config(changes: dict[str, Any], options: dict[str, Any], **others: Any) -> PretrainConfig:
-    """The configuration of a run.
-
-    Args:
-        changes: Settings of the model that replace those of the preset.
-        options: Options of the command by their names.
-        others: Further settings of `PretrainConfig`.
-
-    Raises:
-        GmaeToolsError: Options are impossible, or do not go together.
-    """
+    """The configuration of a run by the `options` of the command; `changes` replace settings of the model's preset."""
     from gmae_tools.pretrain import paper
     from gmae_tools.pretrain.loop import PretrainConfig
     from gmae_tools.pretrain.objectives import OBJECTIVES
@@ -303,11 +283,7 @@ def _config(changes: dict[str, Any], options: dict[str, Any], **others: Any) -> 
 
 
 def _settings(objective: type[Objective], options: dict[str, Any]) -> dict[str, Any]:
-    """The settings of an objective, and of its model, that the options set.
-
-    Raises:
-        GmaeToolsError: An option is of another objective, or impossible.
-    """
+    """The settings of an objective, and of its model, that the options set; those of other objectives are refused."""
     from gmae_tools.camera import Camera
 
     given = [setting for setting in _SETTINGS if options[setting.name] is not None]

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gmae_tools.cli._inputs import LabelledInputs, labelled_options
-from gmae_tools.cli._options import Numbers, OutputOptions, checkpoints_option, device_option, output_options
+from gmae_tools.cli._options import OutputOptions, checkpoints_option, device_option, numbers, output_options
 from gmae_tools.cli._progress import busy, chunk_progress, progress
-from gmae_tools.system.files import atomic_path
+from gmae_tools.cli._scores import report_accuracies
 
 if TYPE_CHECKING:
     from gmae_tools.encoder.probe import Answers
 
-TABLE, RECORD, FEATURES = "probe.csv", "probe.json", "features"
+FEATURES = "features"
 
 
 @click.command()
 @labelled_options
 @checkpoints_option
 @click.option(
-    "--neighbours", "ks", type=Numbers(), metavar="K,K,...",
+    "--neighbours", "ks", type=numbers, metavar="K,K,...",
     help="Of the k-NN classifiers.  [default: those of 10,20,100,200 that there are photographs for]",
 )  # fmt: skip
-@click.option("--linear/--no-linear", default=True, show_default=True, help="Whether to train a linear classifier.")
+@click.option("--linear/--no-linear", default=True, help="Whether to train a linear classifier.")
 @click.option("--cache", metavar="DIR", help="For features, which later calls use again.  [default: DIR/features]")
 @output_options("probe")
 @device_option
@@ -63,8 +62,6 @@ def command(
         probe,
     )
     from gmae_tools.prediction import resolve_device
-    from gmae_tools.report.probe import COLUMNS, probe_rows
-    from gmae_tools.report.tables import format_rows
 
     where = resolve_device(device)
     folder = output.folder(f"{FEATURES}/*")
@@ -84,20 +81,9 @@ def command(
         asked = probe(extractor, features, photos, ks=fitting, linear=config)
         count = len(extractor.tokens) * (len(fitting) + bool(config))
         answers += progress(asked, count, "classifier", f"classifiers on {extractor.name}")
-    rows = probe_rows(answers)
-    protocol = {
-        **labelled.describe(), "classes": len(photos.classes),
-        "split": photos.split, "to_learn_from": len(photos.photos) - validation, "validation": validation,
-        "read": len(answers[0].labels) if answers else 0, "largest_class": round(photos.largest_class, 6),
-        "preparation": preparations, "temperature": TEMPERATURE, "linear": vars(config) if config else None,
+    protocol = labelled.describe(photos) | {
+        "read": len(answers[0].labels) if answers else 0, "preparation": preparations,
+        "temperature": TEMPERATURE, "linear": vars(config) if config else None,
         "linear_rates": {f"{each.model}, {each.tokens}": each.rate for each in answers if each.rate},
     }  # fmt: skip
-    for name, text in {
-        TABLE: format_rows(rows, COLUMNS, "csv"),
-        RECORD: json.dumps({"protocol": protocol, "results": rows}, indent=2) + "\n",
-    }.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text)
-    output.print_rows(rows, COLUMNS)
-    if output.form == "table":
-        click.echo(f"always the largest class: {photos.largest_class:.3f} of {validation}")
+    report_accuracies(answers, protocol, folder / "probe", output)

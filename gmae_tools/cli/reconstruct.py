@@ -19,7 +19,7 @@ from gmae_tools.cli._options import (
 )
 from gmae_tools.cli._progress import busy, progress_over
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_text
 
 if TYPE_CHECKING:
     from gmae_tools.report.tables import Row
@@ -93,8 +93,7 @@ def command(
                 failures += 1
     finally:  # an interrupted run keeps the table of its finished pictures
         if rows:
-            with atomic_path(folder / TABLE) as temporary:
-                temporary.write_text(format_rows(rows, COLUMNS, "csv"), encoding="utf-8")
+            write_text(folder / TABLE, format_rows(rows, COLUMNS, "csv"))
     if rows:
         output.print_rows(rows, COLUMNS)
     if failures:

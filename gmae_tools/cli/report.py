@@ -19,7 +19,6 @@ from gmae_tools.cli._options import (
 from gmae_tools.errors import GmaeToolsError
 
 if TYPE_CHECKING:
-    from gmae_tools.suite.config import Part
     from gmae_tools.suite.page import Card
     from gmae_tools.suite.runs import Outcome
 
@@ -27,20 +26,12 @@ ALL = Path("evals") / "report.toml"  # in a clone
 COLUMNS = {"part": None, "status": None, "seconds": 1, "reason": None}
 
 
-class Place(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
-    """`NAME=PATH` as a pair."""
-
-    name = "place"
-
-    def convert(
-        self, value: str | tuple[str, Path], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Path]:
-        if isinstance(value, tuple):
-            return value
-        name, equals, path = value.partition("=")
-        if not name or not equals or not path:
-            self.fail(f"{value!r} is not NAME=PATH, such as bsds500=data/bsds500", param, ctx)
-        return name, Path(path).expanduser()
+def place(text: str) -> tuple[str, Path]:
+    """`NAME=PATH` as a pair; type of an option."""
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise click.BadParameter(f"{text!r} is not NAME=PATH, such as bsds500=data/bsds500")
+    return name, Path(path).expanduser()
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ class DataPlaces:
     ),
     click.option(
         "--data",
-        type=Place(),
+        type=place,
         multiple=True,
         metavar="NAME=PATH",
         help="Path of a data set that is elsewhere; may be repeated.",
@@ -111,6 +102,7 @@ def command(
             raise GmaeToolsError(f"part {part.name} {missing[name]}")
 
     from gmae_tools.benchmarks.predictions import weights_of
+    from gmae_tools.diagnosis import devices
     from gmae_tools.suite.page import Report, write_report
     from gmae_tools.suite.runs import RUNS, Request, run_parts
     from gmae_tools.system.files import remove_leftovers, sole_run
@@ -119,12 +111,14 @@ def command(
     card = card_of(checkpoint, weights)
     folder = writable_folder(output.out)
     request = Request(folder, checkpoint, weights, quick, only, again, found, missing)
-    machine = machine_name()
+    machine = "; ".join(device.description for device in devices())
     outcomes: list[Outcome] = []
     with sole_run(folder) as lock:
         remove_leftovers([folder, *folder.glob("*/"), *folder.glob(f"{RUNS}/*/")])
         when_interrupted(f"the same command continues, and {folder} contains the finished parts")
-        for outcomes in run_parts(chosen, request, lock, announce):
+        for outcomes in run_parts(
+            chosen, request, lock, lambda part: click.echo(f"{part.name}: {part.question}", err=True)
+        ):
             page = write_report(Report(chosen.title, card, machine, quick, outcomes), folder)
     output.print_rows([row(outcome) for outcome in outcomes], COLUMNS)
     click.echo(f"{page}", err=True)
@@ -133,11 +127,7 @@ def command(
 
 
 def find_all() -> Path:
-    """The configuration of all benchmarks, in the current folder or in the clone that contains this package.
-
-    Raises:
-        GmaeToolsError: There is none.
-    """
+    """The configuration of all benchmarks, in the current folder or in the clone that contains this package."""
     for folder in (Path(), Path(__file__).resolve().parents[2]):
         if (folder / ALL).is_file():
             return folder / ALL
@@ -162,18 +152,6 @@ def card_of(checkpoint: str, weights: str) -> Card:
         patch_size=shape.patch_size,
         training=checkpoints.training_of(checkpoint),
     )
-
-
-def machine_name() -> str:
-    """A description of the processors and GPUs of this machine."""
-    from gmae_tools.diagnosis import devices
-
-    return "; ".join(device.description for device in devices())
-
-
-def announce(part: Part) -> None:
-    """Print which part is run next."""
-    click.echo(f"{part.name}: {part.question}", err=True)
 
 
 def row(outcome: Outcome) -> dict[str, str | float | None]:

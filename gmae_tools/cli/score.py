@@ -10,7 +10,7 @@ import click
 from gmae_tools.benchmarks.names import THRESHOLDS
 from gmae_tools.cli._options import Decorator, OutputOptions, format_option, gathered, jobs_option, out_option
 from gmae_tools.cli._progress import progress as late_progress
-from gmae_tools.cli._scores import MASK_KEYS, MaskThreshold, min_max_option, progress, render, render_regions
+from gmae_tools.cli._scores import MASK_KEYS, mask_threshold, min_max_option, progress, render, render_regions
 
 if TYPE_CHECKING:
     from gmae_tools.metrics.boundaries import BoundaryProtocol
@@ -108,7 +108,7 @@ def edges(
     _region_protocol,
     click.option(
         "--threshold",
-        type=MaskThreshold(),
+        type=mask_threshold,
         metavar="otsu|FLOAT",
         default=0.5,
         help="Threshold of the mask for IoU and accuracy; otsu computes it for each map.",

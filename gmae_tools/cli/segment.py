@@ -20,24 +20,12 @@ from gmae_tools.cli._models import (
     optional_model_options,
     run_options,
 )
-from gmae_tools.cli._options import (
-    DataOptions,
-    OutputOptions,
-    data_options,
-    gathered,
-    output_options,
-)
+from gmae_tools.cli._options import DataOptions, OutputOptions, data_options, gathered, output_options
 from gmae_tools.cli._progress import busy
 from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
-from gmae_tools.cli._scores import (
-    MaskThreshold,
-    min_max_option,
-    render_beside,
-    render_boxes,
-    render_regions,
-)
+from gmae_tools.cli._scores import mask_threshold, min_max_option, render_beside, render_boxes, render_regions
 from gmae_tools.cli._work import Work
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_json
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 
 if TYPE_CHECKING:
@@ -87,7 +75,7 @@ class MaskOptions:
     MaskOptions,
     click.option(
         "--threshold",
-        type=MaskThreshold(),
+        type=mask_threshold,
         metavar="otsu|FLOAT",
         help="Threshold that turns the probability of foreground into a mask.  [default: that of the method]",
     ),
@@ -232,8 +220,7 @@ def segment_one(
         )
     for name, picture in pictures.items():
         write_image(folder / f"{name}.png", picture)
-    with atomic_path(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(records[0], indent=2) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, records[0])
     return foreground_row(path.name, shown), records
 
 

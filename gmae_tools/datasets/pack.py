@@ -20,7 +20,7 @@ from PIL import Image, features
 from gmae_tools.datasets.photos import Photo, decode_photo, find_sources, list_photos, sources_digest, work_through
 from gmae_tools.datasets.tars import checked_members, open_tar
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import atomic_path, write_json
 
 Kind = Literal["webp", "jpeg"]
 
@@ -111,8 +111,7 @@ def _claim(out: Path, settings: dict[str, object]) -> list[Path]:
         raise GmaeToolsError(f"{out}: a shard is missing between the others; choose another --out")
     for leftover in out.glob(".photos-*.tmp.tar"):  # of a killed call
         leftover.unlink()
-    with atomic_path(manifest) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(manifest, settings)
     return shards
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from gmae_tools.errors import CannotWriteError, GmaeToolsError
-from gmae_tools.system.files import atomic_path, take_turns
+from gmae_tools.system.files import atomic_path, take_turns, write_text
 
 _log = logging.getLogger(__name__)
 
@@ -107,8 +107,7 @@ class PhotoCache:
         with suppress(OSError, GmaeToolsError):
             for leftover in self.folder.glob(f".{state}.*.tmp.known"):  # of a killed process
                 leftover.unlink(missing_ok=True)
-            with atomic_path(self._known(state)) as temporary:
-                temporary.write_text(json.dumps(record))
+            write_text(self._known(state), json.dumps(record))
 
     def _known(self, state: str) -> Path:
         return self.folder / f"{state}.known"

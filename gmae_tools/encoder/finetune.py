@@ -39,7 +39,7 @@ from gmae_tools.formats.timm import require_timm, timm_arguments, timm_weights
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder
 from gmae_tools.prediction import has_bf16
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import atomic_path, write_json, write_text
 from gmae_tools.system.processes import end_with_parent
 from gmae_tools.system.settings import claim
 from gmae_tools.system.torchvision_ops import ensure_torchvision
@@ -402,8 +402,7 @@ def finetune(
         with atomic_path(folder / WEIGHTS) as temporary:
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
             temporary.write_bytes(to_bytes(weights, {"classes": json.dumps(data.classes)}))
-        with atomic_path(folder / ANSWERS) as temporary:
-            temporary.write_text(json.dumps({"steps": len(steps), "predicted": predicted}) + "\n")
+        write_json(folder / ANSWERS, {"steps": len(steps), "predicted": predicted}, indent=None)
         (folder / STATE).unlink(missing_ok=True)
     return _read_answers(folder / ANSWERS, data.labels[asked])
 
@@ -509,8 +508,7 @@ def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     log = folder / LOG
     lines = log.read_text().splitlines() if log.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    with atomic_path(log) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept))
+    write_text(log, "".join(line + "\n" for line in kept))
     return step
 
 

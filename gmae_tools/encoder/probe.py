@@ -22,7 +22,7 @@ from torch.nn import functional
 from gmae_tools.datasets.labelled import LabelledPhotos
 from gmae_tools.encoder.features import Extractor, extract_features
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import atomic_path, write_json
 
 TEMPERATURE = 0.07
 NEIGHBOURS = (10, 20, 100, 200)
@@ -66,8 +66,7 @@ def cached_features(
     folder = cache / hashlib.sha256(text.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "about.json").exists():
-        with atomic_path(folder / "about.json") as temporary:
-            temporary.write_text(json.dumps({"model": extractor.name, **about}, indent=2) + "\n")
+        write_json(folder / "about.json", {"model": extractor.name, **about})
     starts = range(0, len(data.photos), _CHUNK)
     chunks = []
     for start in progress(starts, len(starts)) if progress else starts:

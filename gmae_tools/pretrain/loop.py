@@ -45,7 +45,7 @@ from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.pretrain.sheet import write_sheet
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.splatting import Backend, choose_backend
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import atomic_path, write_text
 from gmae_tools.vit import use_plain_attention
 
 CONFIG_FILE, STATE_FILE, LOG_FILE, MODEL_FOLDER = "pretrain.json", "state.pt", "log.jsonl", "model"
@@ -183,8 +183,7 @@ def pretrain(
         accelerator.wait_for_everyone()
         run = _Run(config, out, accelerator, execution)
         if accelerator.is_main_process:  # only now, so that settings that cannot work leave no file
-            with atomic_path(out / CONFIG_FILE) as temporary:
-                temporary.write_text(config.to_json() + "\n")
+            write_text(out / CONFIG_FILE, config.to_json() + "\n")
         return run.train()
 
 
@@ -515,5 +514,4 @@ def _clear_up(out: Path, step: int) -> None:
     path = out / LOG_FILE
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept))
+    write_text(path, "".join(line + "\n" for line in kept))

@@ -22,7 +22,7 @@ from gmae_tools.report.web import asset, data_uri, encodable, policy
 from gmae_tools.suite.config import Figure, Table
 from gmae_tools.suite.csv_tables import ReadableTable, read_csv, readable_table
 from gmae_tools.suite.runs import Outcome
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import atomic_path, write_text
 
 PAGE, RECORD, TABLES, FIGURES = "report.html", "report.json", "tables", "figures"
 _MEDIA = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -88,8 +88,7 @@ def write_report(report: Report, folder: Path) -> Path:
     earlier = _read_files(folder / RECORD)
     contents = {RECORD: json.dumps(record, indent=2, ensure_ascii=True) + "\n", PAGE: render_report(report)}
     for name, text in contents.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     for name in set(earlier) - {name for names in written.values() for name in names}:
         (folder / name).unlink(missing_ok=True)
     return folder / PAGE

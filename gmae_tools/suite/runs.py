@@ -26,7 +26,7 @@ from gmae_tools import __version__, checkpoints
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.suite import keeper
 from gmae_tools.suite.config import CHECKPOINT, RESULTS, WORK, Config, Part, fill
-from gmae_tools.system.files import atomic_path, file_sha256
+from gmae_tools.system.files import file_sha256, write_json
 
 Status = Literal["done", "failed", "skipped", "pending"]
 
@@ -250,8 +250,7 @@ def _read_state(folder: Path) -> dict[str, Any]:
 
 
 def _write_state(folder: Path, state: Mapping[str, object]) -> None:
-    with atomic_path(folder / STATE) as temporary:
-        temporary.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / STATE, state)
 
 
 def _not_written(part: Part, folder: Path) -> str:

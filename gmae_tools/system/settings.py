@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gmae_tools import __version__
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_json
 from gmae_tools.system.processes import is_main, wait
 
 SETTINGS = "settings.json"
@@ -67,8 +67,7 @@ def _claim(
     else:
         _clear(folder, known, wanted, (*parts, *scores), overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(wanted | rules, indent=2) + "\n")
+    write_json(folder / SETTINGS, wanted | rules)
 
 
 def _clear(
