@@ -177,18 +177,13 @@ def fetch(address: str, **options: Any) -> Path:
                 repository, revision=revision or None, allow_patterns=_FILES, **options
             )
         except LocalEntryNotFoundError:
-            others = _fetched_revisions(repository, options.get("cache_dir") or HF_HUB_CACHE)
+            refs = Path(options.get("cache_dir") or HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "refs")
+            others = sorted(path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file())
             if not others:
                 raise
             why = f"the hub cannot be reached, and of this repository only {', '.join(others)} was fetched before"
             raise GmaeToolsError(f"{problem}: {why}") from None
     return Path(fetched)
-
-
-def _fetched_revisions(repository: str, cache: str | os.PathLike[str]) -> list[str]:
-    """Return the names of the revisions in a cache."""
-    refs = Path(cache) / f"models--{repository.replace('/', '--')}" / "refs"
-    return sorted(path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file())
 
 
 @contextmanager
@@ -245,13 +240,8 @@ def save(
         _remove_shards(folder)
     else:
         _write_shards(folder, weights, int(max_shard_mb * 1e6))
-    document = {
-        "format": FORMAT,
-        "architecture": _architecture(model),
-        "model": model.config.to_dict(),
-        "training": training or {},
-    }
-    write_json(folder / CONFIG_FILE, document)
+    about = {"architecture": _architecture(model), "model": model.config.to_dict(), "training": training or {}}
+    write_json(folder / CONFIG_FILE, {"format": FORMAT, **about})
 
 
 def _write_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -276,8 +266,7 @@ def _write_shards(folder: Path, weights: dict[str, torch.Tensor], limit: int) ->
     for file, tensors in split.filename_to_tensors.items():
         _write_weights(folder / file, {tensor: weights[tensor] for tensor in tensors})
     if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        write_json(folder / INDEX_FILE, index)
+        write_json(folder / INDEX_FILE, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
         (folder / WEIGHTS_FILE).unlink(missing_ok=True)
 
 
@@ -391,37 +380,31 @@ def load_file(path: str | os.PathLike[str]) -> Autoencoder:
         GmaeToolsError: the file cannot be read, or holds another model.
     """
     document = read_torch(path, [*official_mae.KNOWN, *authors.KNOWN])
+    model: Autoencoder
     if os.fspath(path).endswith(AUTHORS_SUFFIX) or authors.is_authors(document):
-        model: Autoencoder = _load_authors(document, path)
+        if not check_plain(authors.state_tensors(document), path):
+            raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the authors' checkpoints")
+        with _named(path):
+            gmae, weights = authors.from_authors(document)
+        model = _build(GMAE, gmae, weights, Path(path))
     else:
-        model = _load_official(document, path)
+        weights, settings = official_mae.parts(document, path)
+        # Without settings the targets were not normalised, as in the published `mae_visualize_*.pth`.
+        normalised = getattr(settings, "norm_pix_loss", False) is True
+        with _named(path):
+            mae = official_mae.official_config(weights, normalise_targets=normalised)
+        model = _build(MAE, mae, official_mae.from_official(weights), Path(path))
     model.provenance = training_of(path)
     return model
 
 
-def _load_authors(document: object, path: str | os.PathLike[str]) -> GMAE:
-    if not check_plain(authors.state_tensors(document), path):
-        raise GmaeToolsError(f"{path}: holds no state dict; expected the layout of the authors' checkpoints")
+@contextmanager
+def _named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let errors begin with the path of the file."""
     try:
-        config, weights = authors.from_authors(document)
+        yield
     except GmaeToolsError as error:
         raise GmaeToolsError(f"{path}: {error}") from None
-    return _build(GMAE, config, weights, Path(path))
-
-
-def _load_official(document: object, path: str | os.PathLike[str]) -> MAE:
-    """Load the MAE of an official checkpoint, encoder and decoder.
-
-    The settings beside the weights say whether the targets were normalised (`norm_pix_loss`). Without settings they
-    were not, as in the published `mae_visualize_*.pth`.
-    """
-    weights, settings = official_mae.parts(document, path)
-    normalised = getattr(settings, "norm_pix_loss", False) is True
-    try:
-        config = official_mae.official_config(weights, normalise_targets=normalised)
-    except GmaeToolsError as error:
-        raise GmaeToolsError(f"{path}: {error}") from None
-    return _build(MAE, config, official_mae.from_official(weights), Path(path))
 
 
 # --- checks ---------------------------------------------------------------------------------------------
@@ -436,15 +419,8 @@ def _build(
 ) -> Model:
     """Make the model of a configuration with the given weights, in evaluation mode.
 
-    Args:
-        kind: class of the model.
-        config: configuration of the model.
-        weights: all tensors of its state dict.
-        path: path of the file or of the index, for errors.
-        origins: the file of each tensor, if there are several.
-
-    Raises:
-        GmaeToolsError: tensors are missing or unknown, or one has a wrong shape or a number that is not finite.
+    Tensors that are missing or unknown, of a wrong shape or not finite are refused. Errors name the `path` of the file
+    or of the index, and the file of a tensor if there are several (`origins`).
     """
     with torch.device("meta"):  # takes no memory, whatever the configuration claims
         wanted = kind(config).state_dict()  # type: ignore[call-arg]  # each has its own decoder

@@ -42,24 +42,15 @@ class Device:
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of rendering a small scene, compared with the dense reference on the same device.
-
-    Attributes:
-        backend, device: What rendered the scene.
-        picture: Largest difference of a value of the picture.
-        gradient: Largest norm of the difference of a gradient, relative to the norm of the gradient.
-        first_seconds: Seconds of the first rendering, including compilation.
-        milliseconds: Milliseconds of a later one, forward and backward.
-        problem: Why it failed, or None.
-    """
+    """The result of rendering a small scene, compared with the dense reference on the same device."""
 
     backend: Renderer
     device: str
-    picture: float = math.nan
-    gradient: float = math.nan
-    first_seconds: float = math.nan
-    milliseconds: float = math.nan
-    problem: str | None = None
+    picture: float = math.nan  # largest difference of a value of the picture
+    gradient: float = math.nan  # largest norm of the difference of a gradient, relative to the norm of the gradient
+    first_seconds: float = math.nan  # of the first rendering, including compilation
+    milliseconds: float = math.nan  # of a later one, forward and backward
+    problem: str | None = None  # why it failed
 
 
 @dataclass(frozen=True)
@@ -73,24 +64,16 @@ class Folder:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The content of the report of `gmae-tools doctor`.
+    """The content of the report of `gmae-tools doctor`."""
 
-    Attributes:
-        versions: Versions by name, or why something cannot be used.
-        devices, backends, trials, folders: See their classes.
-        checkpoints: Names of the embedded checkpoints.
-        default: Default checkpoint, device and backend of commands, in words.
-        problem: Why these do not work here; None if they do.
-    """
-
-    versions: dict[str, str]
+    versions: dict[str, str]  # by name, or why something cannot be used
     devices: list[Device]
     backends: list[BackendStatus]
     trials: list[Trial]
-    checkpoints: list[str]
+    checkpoints: list[str]  # names of the embedded ones
     folders: list[Folder]
-    default: str
-    problem: str | None
+    default: str  # checkpoint, device and backend of commands by default, in words
+    problem: str | None  # why these do not work here
 
     def to_dict(self) -> dict[str, object]:
         """The content in plain types for JSON, which has no NaN."""

@@ -132,27 +132,23 @@ def _piped(path: Path) -> IO[bytes]:
 
 
 def _recognised(encoded: IO[bytes]) -> Image.Image:
-    """The picture in a file, by the format that its first bytes identify. Nothing is decoded yet.
-
-    Raises:
-        GmaeToolsError: The format needs a package that is not installed.
-    """
+    """The picture in a file, by the format that its first bytes identify. Nothing is decoded yet."""
     head = encoded.read(_LONGEST_BRANDS)
     encoded.seek(0)
-    brands = _brands(head)
-    if any(brand in brands for brand in _HEIC_BRANDS):
+    brands: set[bytes] = set()  # of a file in a container of ISO media (HEIC, AVIF, films)
+    if head[4:8] == b"ftyp":
+        end = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = {head[place : place + 4] for place in (8, *range(16, end, 4))}
+    if brands.intersection(_HEIC_BRANDS):
         try:
             from pillow_heif import HeifImageFile
         except ImportError:
             raise GmaeToolsError("a HEIC picture; to read it, run pip install 'gmae-tools[heif]'") from None
         return HeifImageFile(encoded)  # without registering it with Pillow, which would concern the whole process
-    if any(brand in brands for brand in _AVIF_BRANDS) and not _reads_avif():
+    # Pillow before 11.3 does not know the name of the feature, and would warn of it.
+    if brands.intersection(_AVIF_BRANDS) and not ("avif" in features.modules and features.check("avif")):
         raise GmaeToolsError("an AVIF picture, which this Pillow cannot read; run pip install --upgrade pillow")
-    return _identified(encoded, head)
-
-
-def _identified(encoded: IO[bytes], head: bytes) -> Image.Image:
-    """`Image.open` without its bound on the number of pixels, which would be that of the whole process."""
+    # What `Image.open` does, without its bound on the number of pixels, which would be that of the whole process.
     Image.init()
     for image_format in IMAGE_FORMATS:
         opener, accepts = Image.OPEN.get(image_format, (None, None))
@@ -164,19 +160,6 @@ def _identified(encoded: IO[bytes], head: bytes) -> Image.Image:
             except (SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open` does: it is of another format
                 continue
     raise UnidentifiedImageError
-
-
-def _reads_avif() -> bool:
-    # Pillow before 11.3 does not know the name, and would warn of it.
-    return "avif" in features.modules and bool(features.check("avif"))
-
-
-def _brands(head: bytes) -> list[bytes]:
-    """The brands of a file in a container of ISO media (HEIC, AVIF, films), the major one first."""
-    if head[4:8] != b"ftyp":
-        return []
-    end = min(int.from_bytes(head[:4], "big"), len(head))
-    return [head[place : place + 4] for place in (8, *range(16, end, 4))]
 
 
 class _BoundedFile(io.BufferedReader):
@@ -226,10 +209,11 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     """
     image.load()  # completes the metadata
     ImageOps.exif_transpose(image, in_place=True)
-    white = _white(image) if _is_deep(image) else None
+    white = _white(image) if image.mode.startswith(("F", "I")) else None
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top, strip in _strips(image):
-        pixels[top : top + strip.height] = _strip_to_rgb(strip) if white is None else _deep_to_uint8(strip, white)
+        rows = _strip_to_rgb(strip) if white is None else _unit_to_uint8(_deep_samples(strip) / white)
+        pixels[top : top + strip.height] = rows
     return pixels
 
 
@@ -294,10 +278,6 @@ def _strip_to_rgb(strip: Image.Image) -> np.ndarray:
     return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
 
 
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode == "F" or image.mode.startswith("I")
-
-
 def _white(image: Image.Image) -> float:
     """The sample that is white in a deep picture: 1, 255 (both for floats only), 65,535, or else the maximum.
 
@@ -313,15 +293,9 @@ def _deep_samples(strip: Image.Image) -> np.ndarray:
     return np.nan_to_num(np.asarray(strip)[..., None].astype(np.float32), posinf=0.0, neginf=0.0)
 
 
-def _deep_to_uint8(strip: Image.Image, white: float) -> np.ndarray:
-    """Levels of grey `[H, W, 1]`."""
-    return _unit_to_uint8(_deep_samples(strip) / white)
-
-
 def _unit_to_uint8(values: np.ndarray) -> np.ndarray:
     """Floats from 0 (black) to 1 (white), clipped and rounded to uint8; NaN becomes black."""
-    levels: np.ndarray = np.rint(np.clip(np.nan_to_num(values), 0.0, 1.0) * 255.0)
-    return levels.astype(np.uint8)
+    return np.rint(np.clip(np.nan_to_num(values), 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 # --- converting --------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ share the photographs and the counts, and all of them return the scores.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from gmae_tools.benchmarks.shown import ShownTable
 from gmae_tools.datasets.bsds500 import BSDS500
 from gmae_tools.metrics.boundaries import BoundaryProtocol, BoundaryResult
 from gmae_tools.report.pr_curve import PrecisionRecallCurve, plot_pr_curves
-from gmae_tools.system.files import write_text
+from gmae_tools.system.files import write_json, write_text
 from gmae_tools.system.processes import gather, is_main, join, share
 from gmae_tools.system.settings import claim
 
@@ -162,25 +161,16 @@ def score_annotators(pairs: Sequence[MapAndTruth], cache: Path, options: RunOpti
 def write_scores(
     folder: Path, name: str, result: BoundaryResult, human: BoundaryResult | None, caption: str = ""
 ) -> None:
-    """Write the scores, a table of the images, the precision-recall curve and the agreement of the annotators.
+    """Write the scores, a table of the images, the precision-recall curve and the agreement of the annotators, if any.
 
-    Args:
-        folder: folder that receives the files.
-        name: name of the detector, for the legend of the plot.
-        result: scores of the detector.
-        human: agreement of the annotators; None if it was not measured.
-        caption: caption of the plot.
+    The plot of the curve has `name` in its legend, and a caption.
     """
-    texts = {
-        "scores.json": json.dumps(result.to_dict(), indent=2) + "\n",
-        "images.csv": result.to_pandas().to_csv(index=False),
-        "curve.csv": result.curve().to_csv(index=False),
-    }
+    write_json(folder / "scores.json", result.to_dict())
+    write_text(folder / "images.csv", result.to_pandas().to_csv(index=False))
+    write_text(folder / "curve.csv", result.curve().to_csv(index=False))
     if human:
         agreement = {"f": human.ods, "precision": human.ods_precision, "recall": human.ods_recall}
-        texts["human.json"] = json.dumps({**agreement, "images": human.images}, indent=2) + "\n"
-    for file, text in texts.items():
-        write_text(folder / file, text)
+        write_json(folder / "human.json", {**agreement, "images": human.images})
     plot_pr_curves(folder / "curve.png", [curve_of(name, result)], _human_point(human), caption)
 
 

@@ -31,7 +31,7 @@ from gmae_tools.metrics.boundaries import (
     count_boundaries,
 )
 from gmae_tools.metrics.map_levels import MapLevels
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import write_json
 from gmae_tools.system.processes import cores, in_threads
 
 SOFT_MAP_SUFFIXES = (".png", ".npy", ".mat")
@@ -96,17 +96,15 @@ def _read_png(path: Path) -> np.ndarray:
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        values: np.ndarray = np.load(path, allow_pickle=False)
+        return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise GmaeToolsError(f"{path} cannot be read as a NumPy array ({error})") from None
-    return values
 
 
 def _read_soft_mat(path: Path) -> np.ndarray:
     variables = read_mat(path)
     if "ucm2" in variables:
-        values: np.ndarray = variables["ucm2"][2::2, 2::2]
-        return values
+        return np.asarray(variables["ucm2"][2::2, 2::2])
     arrays = [value for value in variables.values() if isinstance(value, np.ndarray) and value.size > 1]
     if len(arrays) != 1:
         found = ", ".join(variables) or "nothing"
@@ -239,9 +237,7 @@ def _cached(pair: MapAndTruth, protocol: BoundaryProtocol, cache: str | os.PathL
     counts = _load(path, key)
     if counts is None:
         counts = _count(pair, protocol)
-        with atomic_path(path) as temporary:
-            lists = {name: getattr(counts, name).tolist() for name in counts.__dataclass_fields__}
-            temporary.write_text(json.dumps({"key": key, **lists}))
+        write_json(path, {"key": key, **{name: array.tolist() for name, array in vars(counts).items()}}, indent=None)
     return counts
 
 
@@ -260,8 +256,7 @@ def _key(pair: MapAndTruth, protocol: BoundaryProtocol) -> str:
     """Compute a digest of all that the counts depend on: the protocol and the content of both files."""
     digest = hashlib.sha256(repr((_CACHE_VERSION, astuple(protocol))).encode())
     for path in (pair.prediction, pair.truth):
-        content = path.read_bytes() if path else b""
-        suffix = path.suffix.lower() if path else ""
+        suffix, content = (path.suffix.lower(), path.read_bytes()) if path else ("", b"")
         digest.update(f"{suffix} {len(content)} ".encode() + content)
     return digest.hexdigest()
 

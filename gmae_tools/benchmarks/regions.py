@@ -12,7 +12,6 @@ return the scores.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +42,7 @@ from gmae_tools.metrics.regions import (
     score_regions,
     stretch,
 )
-from gmae_tools.system.files import write_text
+from gmae_tools.system.files import write_json, write_text
 from gmae_tools.system.processes import cores, gather, in_processes, is_main, join, share
 from gmae_tools.system.settings import claim
 from gmae_tools.zeroshot.boxes import boxes
@@ -190,13 +189,9 @@ def predict_all(
 
 def write_scores(folder: Path, result: RegionResult, scores: Mapping[str, Any]) -> None:
     """Write the scores of a segmenter, its curves over the thresholds and a table of the images to a folder."""
-    texts = {
-        "images.csv": result.to_pandas().to_csv(index=False),
-        "curve.csv": result.curve().to_csv(index=False),
-        "scores.json": json.dumps(scores, indent=2) + "\n",
-    }
-    for file, text in texts.items():
-        write_text(folder / file, text)
+    write_text(folder / "images.csv", result.to_pandas().to_csv(index=False))
+    write_text(folder / "curve.csv", result.curve().to_csv(index=False))
+    write_json(folder / "scores.json", scores)
 
 
 class ScoredPair(NamedTuple):
@@ -252,10 +247,7 @@ def score_pairs(
     """Score the map `photo` of each pair against its mask, in `jobs` processes (by default one for each core)."""
     score_one = partial(score_pair, protocol=protocol)
     jobs = min(jobs or cores(), -(-len(pairs) // _CHUNK))
-    if jobs <= 1:
-        yield from map(score_one, pairs)
-        return
-    yield from in_processes(score_one, pairs, jobs, _CHUNK)
+    yield from in_processes(score_one, pairs, jobs, _CHUNK) if jobs > 1 else map(score_one, pairs)
 
 
 def score_pair(pair: PhotoAndMask, protocol: RegionProtocol) -> ScoredPair:

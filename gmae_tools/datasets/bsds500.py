@@ -83,7 +83,8 @@ class BSDS500:
         Raises:
             GmaeToolsError: A file is missing, surplus, damaged or of the wrong size; the message names the first one.
         """
-        found = {split: self._check_split(split, progress) for split in SPLITS if self._has(split)}
+        there = [split for split in SPLITS if (self.folder / "images" / split).is_dir()]
+        found = {split: self._check_split(split, progress) for split in there}
         if not found:
             raise GmaeToolsError(f"no split of BSDS500 in {self.folder}: {HOW_TO_GET}")
         return found
@@ -107,9 +108,6 @@ class BSDS500:
                 if boundaries.shape != (height, width):
                     raise GmaeToolsError(f"{truths[name]} is not of the size of {path}: {HOW_TO_GET}")
         return len(photographs)
-
-    def _has(self, split: str) -> bool:
-        return (self.folder / "images" / split).is_dir()
 
     def _files(self, kind: str, split: str, suffix: str) -> list[Path]:
         return sorted(path for path in self._folder(kind, split).iterdir() if path.suffix.lower() == suffix)

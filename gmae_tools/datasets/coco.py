@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,8 @@ class COCO:
             boxes: dict[int, list[list[float]]] = {number: [] for number in files}
             for each in document["annotations"]:
                 if not each.get("iscrowd", 0):
-                    boxes[int(each["image_id"])].append(_corners(each["bbox"]))
+                    x, y, width, height = map(float, each["bbox"])
+                    boxes[int(each["image_id"])].append([x, y, x + width, y + height])
         except FileNotFoundError:
             there = ", ".join(sorted(each.stem.removeprefix("instances_") for each in path.parent.glob("instances_*")))
             raise GmaeToolsError(f"{path}: missing; splits that are there: {there or 'none'}") from None
@@ -80,8 +80,3 @@ class COCO:
         except OSError:
             raise GmaeToolsError(f"{path}: missing; COCO20k is that list of the files of train2014") from None
         return {PurePosixPath(line).name for line in lines}
-
-
-def _corners(box: Any) -> list[float]:
-    x, y, width, height = (float(side) for side in box)
-    return [x, y, x + width, y + height]

@@ -72,7 +72,10 @@ def find_labelled(data: Sequence[str | Path], labelling: Labelling, limit: int |
     classes = sorted(set(names))
     if len(classes) < 2:
         raise GmaeToolsError(f"labels by {labelling}: all photographs are {classes[0]!r}; a probe needs two classes")
-    validation = [part == "val" or (part == "" and _is_validation(photo.name)) for part, photo in found]
+    validation = [
+        name_share("validation", PurePosixPath(photo.name).name) < _VALIDATION_SHARE if part == "" else part == "val"
+        for part, photo in found
+    ]
     if all(validation) or not any(validation):
         raise GmaeToolsError(f"{len(photos)} photographs are too few for a part to learn from and one for validation")
     split = "train/ and val/" if "val" in parts else f"{_VALIDATION_SHARE:.0%} for validation, by digests of the names"
@@ -85,8 +88,7 @@ def _parts(data: Sequence[str | Path]) -> dict[str, list[str | Path]]:
     """Inputs by part; one part with an empty name if the data set has no split of its own."""
     if len(data) == 1:
         folders = {part: Path(data[0]).expanduser() / part for part in ("train", "val")}
-        there = [part for part, folder in folders.items() if folder.is_dir()]
-        if len(there) == 2:
+        if all(folder.is_dir() for folder in folders.values()):
             return {part: [folder] for part, folder in folders.items()}
     return {"": list(data)}
 
@@ -107,10 +109,6 @@ def label_of(name: str, labelling: Labelling) -> str:
     if not folder or folder.lower().endswith(".tar"):
         raise GmaeToolsError(f"{name}: lies in no folder that could be its label; try --labels prefix")
     return folder
-
-
-def _is_validation(name: str) -> bool:
-    return name_share("validation", PurePosixPath(name).name) < _VALIDATION_SHARE
 
 
 def name_share(purpose: str, name: str) -> float:

@@ -84,7 +84,7 @@ def pack(
     encoding = {"shard_mb": shard_mb, "max_side": max_side, "format": kind, "quality": quality}
     shards = _claim(out, {"sources": sources_digest(sources, max_side), "photographs": len(photos), **encoding})
     members = _member_names(photos, _SUFFIXES[kind])
-    done = 1 + members.index(_last_member(shards[-1])) if shards else 0
+    done = 1 + members.index(_members(shards[-1])[-1]) if shards else 0
     encoded = work_through(photos[done:], lambda photo: _encode(photo, max_side, kind, quality), "packing", progress)
     skipped: list[tuple[str, str]] = []
     written = _write_shards(out, len(shards), _readable(photos[done:], members[done:], encoded, skipped), shard_mb)
@@ -180,7 +180,3 @@ def _members(shard: Path) -> list[str]:
             return [member.name for member in checked_members(tar, str(shard))]
     except GmaeToolsError as error:
         raise GmaeToolsError(f"{error}, or delete it and those that follow") from None
-
-
-def _last_member(shard: Path) -> str:
-    return _members(shard)[-1]

@@ -28,9 +28,7 @@ ENVIRONMENT = "GMAE_TOOLS_CACHE"
 ALL = "all"
 _CACHE = re.compile(r"photos-([0-9a-f]{24})\.cache")
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp\.(cache|known)")  # as `atomic_path` names them
-_STALE_AFTER_SECONDS = (
-    600.0  # without locks: a cache that has not been written to for this long belongs to a dead process
-)
+_STALE_AFTER_SECONDS = 600.0  # without locks: a cache not written to for this long belongs to a dead process
 
 
 def cache_folder(chosen: str | Path | None = None) -> Path:
@@ -94,13 +92,9 @@ class PhotoCache:
         return path
 
     def remember(self, state: str, path: Path, photographs: int, data: Sequence[str | Path]) -> None:
-        """Record the cache of files in this state. Without write permission nothing is recorded.
+        """Record the cache of files in this state, and of what `data` (as given) and how many photographs it is.
 
-        Args:
-            state: Digest of the files' states.
-            path: Their cache.
-            photographs: Number of photographs in it.
-            data: The folders and files of the photographs, as they were given.
+        Without write permission nothing is recorded.
         """
         places = ", ".join(os.path.abspath(place) for place in data)
         record = {"cache": path.name, "photographs": photographs, "data": places}

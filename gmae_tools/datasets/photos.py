@@ -12,12 +12,11 @@ import io
 import json
 import os
 import re
-import tarfile
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -52,10 +51,6 @@ class Source:
 
     name: str
     path: Path
-
-    @property
-    def is_shard(self) -> bool:
-        return self.path.suffix.lower() == ".tar"
 
 
 @dataclass(frozen=True)
@@ -119,15 +114,12 @@ def _walk(folder: Path) -> Iterator[Path]:
     skipped: list[Path] = []
     for parent, files in walk(folder):
         for path in (parent / name for name in files):
-            if (is_image_name(path.name) or _is_shard(path.name)) and not is_special(path):
+            is_shard = path.suffix.lower() == ".tar" and not path.name.startswith(".")
+            if (is_image_name(path.name) or is_shard) and not is_special(path):
                 yield path
             else:
                 skipped.append(path)
     report_skipped(str(folder), skipped, "picture, nor a .tar shard")
-
-
-def _is_shard(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(".tar")
 
 
 def list_photos(sources: Sequence[Source]) -> list[Photo]:
@@ -135,7 +127,8 @@ def list_photos(sources: Sequence[Source]) -> list[Photo]:
     photos: dict[str, Photo] = {}  # by name: of members with the same name the last one counts, as in any tar
     skipped: list[str] = []
     for source in sources:
-        listed = _list_shard(source, skipped) if source.is_shard else [Photo(source.name, source.path)]
+        is_shard = source.path.suffix.lower() == ".tar"
+        listed = _list_shard(source, skipped) if is_shard else [Photo(source.name, source.path)]
         photos.update((photo.name, photo) for photo in listed)
     report_skipped("shards", skipped)
     return [photos[name] for name in sorted(photos)]
@@ -148,18 +141,16 @@ def _list_shard(shard: Source, skipped: list[str]) -> list[Photo]:
             members = list(checked_members(tar, str(shard.path)))
     except OSError as error:
         raise GmaeToolsError(f"{shard.path}: cannot be read ({error.strerror})") from None
-    listed = [member for member in members if _is_photo(member)]
-    others = (member.name for member in members if member.isreg() and not _is_photo(member))
-    skipped += (name for name in others if not os.path.basename(name).startswith("."))
-    return [
-        Photo(f"{shard.name}/{member.name.removeprefix('./')}", shard.path, member.offset_data, member.size)
-        for member in listed
-    ]
-
-
-def _is_photo(member: tarfile.TarInfo) -> bool:
-    """Whether a tar's member is a photograph, by its name. Sparse members are not, because they are not contiguous."""
-    return member.isreg() and not member.issparse() and is_image_name(member.name)
+    photos = []
+    for member in members:
+        name = member.name
+        # Sparse members are no photographs, because they are not contiguous.
+        if member.isreg() and not member.issparse() and is_image_name(name):
+            place = f"{shard.name}/{name.removeprefix('./')}"
+            photos.append(Photo(place, shard.path, member.offset_data, member.size))
+        elif member.isreg() and not os.path.basename(name).startswith("."):
+            skipped.append(name)
+    return photos
 
 
 # --- digests of sources ---------------------------------------------------------------------------
@@ -269,8 +260,10 @@ class PhotoStore:
 
         def write(file: IO[bytes]) -> None:
             _write_cache(file, photos, max_side, progress)
-            if not _still_in_state(files, max_side, state):
-                raise GmaeToolsError("photographs were changed while they were decoded; start again")
+            with suppress(OSError):  # a file has been removed
+                if state_of(files, max_side) == state:
+                    return
+            raise GmaeToolsError("photographs were changed while they were decoded; start again")
 
         path = cache.path_of(content_of(files, max_side, progress))
         store = cls(path, cache.make(path, write))
@@ -285,13 +278,6 @@ class PhotoStore:
         height, width = self.shapes[index]
         start = self.starts[index]
         return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
-
-
-def _still_in_state(sources: Sequence[Source], max_side: int, state: str) -> bool:
-    try:
-        return state_of(sources, max_side) == state
-    except OSError:  # a file has been removed
-        return False
 
 
 def _write_cache(file: IO[bytes], photos: Sequence[Photo], max_side: int, progress: bool) -> None:
@@ -320,8 +306,7 @@ def _read_index(path: Path) -> dict[str, Any]:
             file.seek(-8, os.SEEK_END)
             size = int.from_bytes(file.read(8), "little")
             file.seek(-8 - size, os.SEEK_END)
-            index: dict[str, Any] = json.loads(file.read(size))
-            return index
+            return dict(json.loads(file.read(size)))
     except (OSError, ValueError) as error:
         raise GmaeToolsError(f"{path}: damaged cache ({error}); delete it to have it built again") from None
 

@@ -178,12 +178,10 @@ def pair_by_stem(
         GmaeToolsError: A file has no counterpart, two files have one stem, or there are none; the message names them.
     """
     ours, theirs = (_by_stem(folder, suffixes, kind) for folder, kind in zip((left, right), kinds, strict=True))
-    for alone, kind, folder in (
-        (theirs.keys() - ours.keys(), kinds[0], left),
-        (ours.keys() - theirs.keys(), kinds[1], right),
-    ):
-        if alone:
-            raise GmaeToolsError(f"{folder} has no {kind} for {_listed(sorted(alone))}")
+    for folder, kind, there, wanted in ((left, kinds[0], ours, theirs), (right, kinds[1], theirs, ours)):
+        if alone := sorted(wanted.keys() - there.keys()):
+            more = f" and {len(alone) - _NAMES_SHOWN} more" if len(alone) > _NAMES_SHOWN else ""
+            raise GmaeToolsError(f"{folder} has no {kind} for {', '.join(alone[:_NAMES_SHOWN])}{more}")
     return ours, {name: theirs[name] for name in ours}
 
 
@@ -207,12 +205,6 @@ def _by_stem(folder: Path, suffixes: Collection[str], kind: str) -> dict[str, Pa
     return files
 
 
-def _listed(names: Sequence[str]) -> str:
-    """`a, b, c and 7 more`."""
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     """A mask bool `[H, W]`: pixels of at least half of white, or the pixels of 1 in a mask of 0 and 1.
 
@@ -233,11 +225,7 @@ def read_grey(path: str | os.PathLike[str]) -> np.ndarray:
     picture = read_image(path)
     if np.ptp(picture, axis=2).max() > _COLOR:
         raise GmaeToolsError(f"{path} is a colour picture: save it as grey, white for the figure")
-    if _is_transparent(path):
-        raise GmaeToolsError(f"{path} is partly transparent: save it as grey, white for the figure")
-    return picture.mean(2) / 255
-
-
-def _is_transparent(path: str | os.PathLike[str]) -> bool:
     with open_image(path) as image:
-        return image.has_transparency_data and bool(np.asarray(image.convert("RGBA"))[..., 3].min() < 255)
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+            raise GmaeToolsError(f"{path} is partly transparent: save it as grey, white for the figure")
+    return picture.mean(2) / 255

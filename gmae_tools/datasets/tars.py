@@ -18,13 +18,7 @@ from gmae_tools.images import one_line, printable
 
 _MOST_MEMBERS = 1 << 21  # ImageNet in one shard has 1.3 million
 _LONGEST_DESCRIPTION = 1 << 14  # bytes of the description of a member: long names, lists of properties
-_DESCRIPTIONS = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
+_DESCRIPTIONS = b"LKxgX"  # types of members: long name, long link, properties, those of all members, of Solaris
 
 
 class _Header(tarfile.TarInfo):

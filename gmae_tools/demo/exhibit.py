@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import io
 import time
 from base64 import b64decode
@@ -42,21 +41,13 @@ EDGES = (*(name for name in reversed(EDGE_READOUTS) if name != "layers"), *(f"l@
 
 @dataclass(frozen=True)
 class Workshop:
-    """Takes photographs apart.
+    """Takes photographs apart."""
 
-    Attributes:
-        model: the model, in evaluation mode.
-        checkpoint: name of the model, for captions.
-        refine: number of steps of refinement after a prediction.
-        backend: renderer, as for `splatting.rasterize`.
-        max_pixels: number of pixels above which a photograph is refused.
-    """
-
-    model: GMAE
-    checkpoint: str
-    refine: int = 0
+    model: GMAE  # in evaluation mode
+    checkpoint: str  # its name, for captions
+    refine: int = 0  # number of steps of refinement after a prediction
     backend: Backend = "auto"
-    max_pixels: int | None = None
+    max_pixels: int | None = None  # above which a photograph is refused
 
     def exhibit(self, photo: np.ndarray, name: str) -> Exhibit:
         """Take a photograph apart, uint8 RGB `[H, W, 3]`; one of more than `SIDE` pixels is made smaller."""
@@ -72,20 +63,12 @@ class Workshop:
 
 @dataclass(frozen=True, eq=False)
 class Exhibit:
-    """One photograph taken apart. Its pictures are rendered when they are needed.
+    """One photograph taken apart. Its pictures are rendered when they are needed."""
 
-    Attributes:
-        scene: the scene with its photograph; the Gaussians are sorted, the nearest first.
-        name: name of the photograph's file, in one line.
-        size: height and width of the original picture in pixels.
-        seconds: duration of the prediction in seconds.
-        workshop: the workshop that made the exhibit.
-    """
-
-    scene: Scene
-    name: str
-    size: tuple[int, int]
-    seconds: float
+    scene: Scene  # with its photograph; the Gaussians are sorted, the nearest first
+    name: str  # of the photograph's file, in one line
+    size: tuple[int, int]  # height and width of the original picture in pixels
+    seconds: float  # duration of the prediction
     workshop: Workshop
 
     def nearest(self, k: int) -> tuple[np.ndarray, float]:
@@ -132,42 +115,27 @@ class Exhibit:
 
 
 def read_dropped(data: str, name: str, max_pixels: int | None = None) -> np.ndarray:
-    """Decode a photograph from a visitor, uint8 RGB `[H, W, 3]`.
-
-    Args:
-        data: content of the file in base 64.
-        name: name of the file, with which errors begin.
-        max_pixels: as for `images.open_image`.
+    """Decode a photograph from a visitor (its file in base 64), uint8 RGB `[H, W, 3]`; see `images.open_image`.
 
     Raises:
-        GmaeToolsError: it is too large, damaged or not a picture.
+        GmaeToolsError: it is too large, damaged or not a picture; the message begins with the name of the file.
     """
     try:
         if len(data) > MOST_BYTES * 4 // 3 + 4:
             raise GmaeToolsError(f"more than {MOST_BYTES // 1_000_000} MB; make it smaller first")
-        try:
-            content = b64decode(data, validate=True)
-        except (binascii.Error, ValueError):
-            raise GmaeToolsError("it did not arrive whole; drop it again") from None
+        content = b64decode(data, validate=True)
         if not content:
             raise GmaeToolsError("the file is empty")
         with open_image(io.BytesIO(content), max_pixels=max_pixels, side=SIDE) as image:
             return to_rgb(image)
     except GmaeToolsError as error:
         raise GmaeToolsError(f"{printable(name)}: {error}") from None
+    except ValueError:  # of base 64
+        raise GmaeToolsError(f"{printable(name)}: it did not arrive whole; drop it again") from None
 
 
-def jpeg(picture: np.ndarray) -> bytes:
-    """Encode a picture, uint8 RGB `[H, W, 3]`, as JPEG for the browser in a few milliseconds."""
-    return _encoded(picture, "jpeg", quality=90)
-
-
-def png(picture: np.ndarray) -> bytes:
-    """Encode a picture, uint8 RGB `[H, W, 3]`, as PNG for the browser, without loss, for lines on white."""
-    return _encoded(picture, "png", compress_level=3)
-
-
-def _encoded(picture: np.ndarray, form: str, **options: int) -> bytes:
+def encoded(picture: np.ndarray, *, lines: bool = False) -> bytes:
+    """Encode a picture, uint8 RGB `[H, W, 3]`, as JPEG in a few milliseconds; `lines` on white without loss, as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, form, **options)
+    Image.fromarray(picture).save(buffer, "png" if lines else "jpeg", quality=90, compress_level=3)
     return buffer.getvalue()

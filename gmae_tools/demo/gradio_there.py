@@ -11,11 +11,7 @@ LEAST = (6, 31)  # the version with which the page is tested; versions below 6.0
 
 
 def require_gradio() -> None:
-    """Make sure that gradio is installed, before any work.
-
-    Raises:
-        GmaeToolsError: gradio is missing or too old.
-    """
+    """Raise a GmaeToolsError if gradio is missing or too old."""
     if importlib.util.find_spec("gradio") is None:
         raise GmaeToolsError("the demo needs gradio: pip install 'gmae-tools[demo]'")
     version = importlib.metadata.version("gradio")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gmae_tools.demo.exhibit import MOST_BYTES, Exhibit, jpeg, png
+from gmae_tools.demo.exhibit import MOST_BYTES, Exhibit, encoded
 from gmae_tools.report.web import data_uri, encodable
 
 INTRODUCTION = """<header>
@@ -33,19 +33,12 @@ GONE = "What was here is no longer kept: drop the photograph again."
 
 @dataclass(frozen=True)
 class CaptionedPicture:
-    """A picture with a caption.
-
-    Attributes:
-        picture: uint8 RGB `[H, W, 3]`.
-        caption: plain text.
-        note: more of it, muted.
-        lines: whether it is of lines on white, which want to be encoded without loss.
-    """
+    """A picture, uint8 RGB `[H, W, 3]`, with a caption."""
 
     picture: np.ndarray
     caption: str
-    note: str = ""
-    lines: bool = False
+    note: str = ""  # more of the caption, muted
+    lines: bool = False  # whether it is of lines on white, which want to be encoded without loss
 
 
 def escape(text: str) -> str:
@@ -55,7 +48,7 @@ def escape(text: str) -> str:
 
 def figure(shown: CaptionedPicture) -> str:
     """A picture above its caption."""
-    source = data_uri(png(shown.picture), "image/png") if shown.lines else data_uri(jpeg(shown.picture), "image/jpeg")
+    source = data_uri(encoded(shown.picture, lines=shown.lines), "image/png" if shown.lines else "image/jpeg")
     height, width = shown.picture.shape[:2]
     note = f" <span>{escape(shown.note)}</span>" if shown.note else ""
     return (
@@ -82,10 +75,8 @@ def depth_and_layers(exhibit: Exhibit) -> tuple[str, str]:
     last = len(pictures) - 1
     ends = {0: "nearest", last: "farthest"} if last else {}
     strip = "".join(figure(CaptionedPicture(each, str(n + 1), ends.get(n, ""))) for n, each in enumerate(pictures))
-    title = f"{len(pictures)} layers of depth, each alone"
-    return figure(
-        CaptionedPicture(depth, "Depth", "bright is near")
-    ), f'<h2>{title}</h2><div class="strip">{strip}</div>'
+    layers = f'<h2>{len(pictures)} layers of depth, each alone</h2><div class="strip">{strip}</div>'
+    return figure(CaptionedPicture(depth, "Depth", "bright is near")), layers
 
 
 def figure_and_ground(exhibit: Exhibit) -> str:

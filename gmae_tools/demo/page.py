@@ -64,12 +64,10 @@ def build(workshop: Workshop) -> Any:
     def trace(exhibit: Exhibit | None, edges: str) -> tuple[Any, Any]:
         return (gr.skip(), html.status(html.GONE)) if exhibit is None else (html.edges(exhibit, edges), gr.skip())
 
-    def saved(exhibit: Exhibit | None, suffix: str) -> tuple[Any, Any]:
+    def saved(exhibit: Exhibit | None, suffix: str, kind: str) -> tuple[Any, Any]:
         if exhibit is None:
             return gr.skip(), html.status(html.GONE)
-        content, kind = (
-            (exhibit.ply(), "application/octet-stream") if suffix == ".ply" else (exhibit.page(), "text/html")
-        )
+        content = exhibit.ply() if suffix == ".ply" else exhibit.page()
         name = html.escape(PurePath(exhibit.name).stem + suffix)
         return f'<data data-name="{name}" data-type="{kind}">{to_base64(content)}</data>', gr.skip()
 
@@ -117,8 +115,8 @@ def build(workshop: Workshop) -> Any:
         drop.upload(take, [slider, readout], shown, **slow)
         slider.input(draw, [kept, slider], [nearest, status], trigger_mode="always_last", queue=False, **quick)
         readout.input(trace, [kept, readout], [edges, status], trigger_mode="always_last", **quick)
-        ply.click(lambda exhibit: saved(exhibit, ".ply"), [kept], [save, status], **quick)
-        web.click(lambda exhibit: saved(exhibit, ".html"), [kept], [save, status], **quick)
+        ply.click(lambda exhibit: saved(exhibit, ".ply", "application/octet-stream"), [kept], [save, status], **quick)
+        web.click(lambda exhibit: saved(exhibit, ".html", "text/html"), [kept], [save, status], **quick)
     return page
 
 

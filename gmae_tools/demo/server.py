@@ -29,16 +29,9 @@ VISITORS = 200  # whose photographs are kept at a time, some 3 MB each; the one 
 
 @contextmanager
 def serve(workshop: Workshop, *, host: str, port: int) -> Iterator[str]:
-    """Serve the page in threads of its own until the context ends.
+    """Serve the page in threads of its own until the context ends, and yield its URL.
 
     Temporary files of gradio and Python go into one folder, which is removed when the context ends.
-
-    Args:
-        workshop: takes the photographs of visitors apart.
-        host, port: address and port of the page.
-
-    Yields:
-        The URL of the page.
 
     Raises:
         GmaeToolsError: gradio is not installed, or the port is taken.

@@ -25,19 +25,12 @@ _LEAST_WIDTH = 480  # leaves room for headings
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a sheet.
+    """One picture of a sheet."""
 
-    Attributes:
-        picture: Picture, uint8 RGB `[H, W, 3]`.
-        caption: Text below the picture.
-        note: Second line below the picture, in smaller type; empty for none.
-        depth_scale: Whether to show the colour scale of depth, from near to far, instead of the note.
-    """
-
-    picture: np.ndarray
+    picture: np.ndarray  # uint8 RGB `[H, W, 3]`
     caption: str
-    note: str = ""
-    depth_scale: bool = False
+    note: str = ""  # below the caption, in smaller type
+    depth_scale: bool = False  # whether to show the colour scale of depth, from near to far, instead of the note
 
 
 @dataclass(frozen=True)
@@ -49,15 +42,9 @@ class Section:
 
 
 def contact_sheet(title: str, subtitle: str, sections: Sequence[Section], columns: int = 8) -> np.ndarray:
-    """Lay out a sheet.
+    """Lay out a sheet, uint8 RGB `[H, W, 3]`, with at most so many `columns`.
 
-    Args:
-        title, subtitle: Title and subtitle of the page, each shortened to fit one line.
-        sections: Sections, whose panels all have the same size.
-        columns: Largest number of panels in a row.
-
-    Returns:
-        uint8 RGB `[H, W, 3]`.
+    Title and subtitle are shortened to fit one line each. All panels must have the same size.
     """
     columns = min(columns, max(len(section.panels) for section in sections))
     panel_height, panel_width = sections[0].panels[0].picture.shape[:2]

@@ -18,17 +18,11 @@ _CONTRAST = 1.5  # exponent that makes weak edges paler
 
 @dataclass(frozen=True)
 class EdgeRow:
-    """A row of the sheet.
-
-    Attributes:
-        name: Heading.
-        pictures: Small pictures, uint8 RGB `[h, w, 3]` of one size, by their captions.
-        rendered: Whether the first picture, called `photograph`, is rendered from Gaussians.
-    """
+    """A row of the sheet: its heading, and small pictures, uint8 RGB `[h, w, 3]` of one size, by their captions."""
 
     name: str
     pictures: Mapping[str, np.ndarray]
-    rendered: bool = False
+    rendered: bool = False  # whether the first picture, called `photograph`, is rendered from Gaussians
 
     def caption(self, name: str) -> str:
         """The caption that the sheet shows for a picture."""

@@ -102,11 +102,9 @@ def depth_scale() -> np.ndarray:
 
 
 def depth_range(depth: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
-    """Near and far end of the colour scale of a depth map: the 0.01 and 0.99 quantiles of the covered pixels.
+    """Near and far end of the colour scale of a depth map `[H, W]` in any unit.
 
-    Args:
-        depth: Expected depth `[H, W]`, in any unit.
-        alpha: Coverage in [0, 1] `[H, W]`. Pixels below one half are ignored.
+    They are the 0.01 and 0.99 quantiles of the pixels whose coverage `alpha` (`[H, W]` in [0, 1]) is one half or more.
     """
     depths = depth[alpha >= COVERED]
     if not len(depths):
@@ -116,12 +114,9 @@ def depth_range(depth: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
 
 
 def depth_colors(depth: np.ndarray, alpha: np.ndarray, near: float, far: float) -> np.ndarray:
-    """A depth map as a picture, uint8 RGB `[H, W, 3]`: near is bright, and uncovered pixels are grey.
+    """A depth map as a picture, uint8 RGB `[H, W, 3]`: near is bright, and pixels covered by less than half are grey.
 
-    Args:
-        depth: Expected depth `[H, W]`, in any unit.
-        alpha: Coverage in [0, 1] `[H, W]`. Pixels below one half are grey.
-        near, far: Ends of the scale; depths beyond have the colours of the ends.
+    Depths beyond `near` and `far` have the colours of these ends of the scale; see `depth_range`.
     """
     position = (depth - near) * (255 / max(far - near, 1e-6))
     colors = depth_scale()[np.clip(position, 0, 255).astype(np.uint8)]

@@ -35,26 +35,18 @@ def curve_rows(curves: Iterable[InvarianceCurve]) -> list[Row]:
 def wide_table(curves: Sequence[InvarianceCurve]) -> str:
     """CKA as an aligned table with a row for each curve and a column for each stage of the encoder."""
     stages = max((curve.stages for curve in curves), key=len)
-    columns: dict[str, int | None] = {"model": None, "tokens": None, "occlusion": None, "ratio": 2}
-    columns |= dict.fromkeys(stages, 3)
+    names = ("model", "tokens", "occlusion", "ratio")
     rows: list[Row] = []
     for curve in curves:
-        values = dict.fromkeys(stages) | dict(zip(curve.stages, curve.cka, strict=True))
-        rows.append(
-            {"model": curve.model, "tokens": curve.tokens, "occlusion": curve.kind, "ratio": curve.ratio, **values}
-        )
-    return format_rows(rows, columns, "table")
+        row: Row = dict(zip(names, (curve.model, curve.tokens, curve.kind, curve.ratio), strict=True))
+        rows.append({**row, **dict.fromkeys(stages), **dict(zip(curve.stages, curve.cka, strict=True))})
+    return format_rows(rows, {name: COLUMNS[name] for name in names} | dict.fromkeys(stages, 3), "table")
 
 
 def plot_invariance(path: str | os.PathLike[str], curves: Sequence[InvarianceCurve], title: str) -> None:
-    """Plot a panel for each occlusion, in it a line for each model and a dot for its output.
+    """Plot a panel for each occlusion of one kind of tokens, in it a line for each model and a dot for its output.
 
     Lines of random weights are dashed. Bands and bars are standard errors.
-
-    Args:
-        path: File to write, in the format of its suffix.
-        curves: Curves of one kind of tokens.
-        title: Title of the figure.
     """
     from matplotlib.figure import Figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -51,25 +52,15 @@ Strips = Iterable[tuple[slice, LayerPictures]]
 
 @dataclass(frozen=True)
 class LayersRequest:
-    """Which pictures to write.
+    """Which pictures to write."""
 
-    Attributes:
-        ks: Numbers K of nearest Gaussians to render together, by their names in the table (`"32"`, `"10%"`, `"all"`).
-        layers: Number N of depth groups to render, each alone.
-        background: A name in `BACKGROUNDS`.
-        checkpoint: Name of the checkpoint, or another source of the Gaussians, for the sheet.
-        backend: Backend of `rasterize`.
-        refine: Number of steps by which the prediction was refined.
-        html: Whether to write a page, too.
-    """
-
-    ks: Mapping[str, int]
-    layers: int
-    background: str
-    checkpoint: str
+    ks: Mapping[str, int]  # numbers of nearest Gaussians to render together, by their names ("32", "10%", "all")
+    layers: int  # number of depth groups to render, each alone
+    background: str  # a name in `BACKGROUNDS`
+    checkpoint: str  # or another source of the Gaussians, for the sheet
     backend: Backend = "auto"
-    refine: int = 0
-    html: bool = False
+    refine: int = 0  # number of steps by which the prediction was refined
+    html: bool = False  # whether to write a page, too
 
     @property
     def columns(self) -> dict[str, int | None]:
@@ -124,9 +115,9 @@ def write_layers(
     """
     scene = replace(scene, gaussians=scene.gaussians.sort_by_depth())
     ks = list(request.ks.values())
-    small = render_layers(
-        scene.resized(*_panel_size(scene.height, scene.width)), ks, request.layers, backend=request.backend
-    )
+    scale = _PANEL / max(scene.height, scene.width)
+    size = (max(_NARROWEST_PANEL, round(side * scale)) for side in (scene.height, scene.width))
+    small = render_layers(scene.resized(*size), ks, request.layers, backend=request.backend)
     folder.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
     with ExitStack() as files, ThreadPoolExecutor(threads) as pool:
@@ -134,8 +125,7 @@ def write_layers(
         strips = layer_strips(scene, ks, request.layers, backend=request.backend)
         for rows, strip in progress(strips):
             jobs = output.jobs(rows, strip)
-            for _ in pool.map(_call, jobs) if threads > 1 else map(_call, jobs):
-                pass
+            deque((pool.map if threads > 1 else map)(lambda job: job(), jobs), maxlen=0)
         scores = dict(zip(request.ks, output.scores.compute(), strict=True))
         table: list[Row] = [{"image": image, "k": int(k) if k.isdigit() else k, **vars(s)} for k, s in scores.items()]
         if before is not None:
@@ -145,25 +135,24 @@ def write_layers(
         subtitle = f"{request.checkpoint}, K = {scene.k:,} Gaussians{refined}"
         captions = {f"{name} ({request.ks[name]:,})" if "%" in name else name: each for name, each in scores.items()}
         sheet = layers_sheet(title, subtitle, scene, small, captions, color=request.color)
-        size = (sheet.shape[0], sheet.shape[1])
-        files.enter_context(png_writer(folder / "sheet.png", *size, channels=3)).write(sheet)
+        files.enter_context(png_writer(folder / "sheet.png", sheet.shape[0], sheet.shape[1], 3)).write(sheet)
         if request.html:
             from gmae_tools.report.page import PageRequest, write_page
 
             page = PageRequest(request.checkpoint, request.layers, request.refine, request.backend)
             write_page(scene, page, folder / _PAGE, Path(image).name)
         npz.write(folder / "gaussians.npz", scene.gaussians, Viewpoint(scene.camera, scene.height, scene.width))
-    _remove_earlier(folder, {*request.first_files(), *request.layer_files(), *([_PAGE] if request.html else [])})
+    keep = {*request.first_files(), *request.layer_files(), *([_PAGE] if request.html else [])}
+    for path in folder.iterdir():
+        if _OWN_FILES.fullmatch(path.name) and path.name not in keep:
+            path.unlink()
     return table
 
 
 class _Output:
     """Writes the pictures of one scene strip by strip, and measures their scores.
 
-    Args:
-        files: Stack of contexts; the pictures appear when it closes without an exception.
-        scene, request, folder: Arguments of `write_layers`.
-        depth_range: Near and far end of the colour scale.
+    The pictures appear when `files` closes without an exception; `depth_range` are the ends of the colour scale.
     """
 
     def __init__(
@@ -182,32 +171,20 @@ class _Output:
         """Independent jobs that process the next strip of rows."""
         color = self.request.color
         firsts = pixels(over(strip.firsts, strip.first_alphas, color))
+        layers = strip.layers, strip.layer_alphas
         if self.request.transparent:
-            visible = (
-                straight_alpha(strip.firsts, strip.first_alphas),
-                straight_alpha(strip.layers, strip.layer_alphas),
-            )
+            visible = [*straight_alpha(strip.firsts, strip.first_alphas), *straight_alpha(*layers)]
         else:
-            visible = firsts, pixels(over(strip.layers, strip.layer_alphas, color))
+            visible = [*firsts, *pixels(over(*layers, color))]
         depth = depth_colors(*_depth_and_alpha(strip), *self.depth_range)
-        files = zip([*self.pictures, self.depth], [*visible[0], *visible[1], depth], strict=True)
+        files = zip([*self.pictures, self.depth], [*visible, depth], strict=True)
         writing = [partial(file.write, picture) for file, picture in files]
         return [*writing, *self.scores.jobs(rows, firsts, strip.first_alphas)]
-
-
-def _call(job: Callable[[], None]) -> None:
-    job()
 
 
 def straight_alpha(images: Tensor, alphas: Tensor) -> np.ndarray:
     """Premultiplied pictures as uint8 RGBA `[n, H, W, 4]` with straight alpha, which PNG requires."""
     return pixels(torch.cat([images / alphas.clamp_min(1e-6), alphas], 1))
-
-
-def _panel_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width in px at which the pictures of the sheet are rendered."""
-    scale = _PANEL / max(height, width)
-    return max(_NARROWEST_PANEL, round(height * scale)), max(_NARROWEST_PANEL, round(width * scale))
 
 
 def _depth_and_alpha(pictures: LayerPictures) -> tuple[np.ndarray, np.ndarray]:
@@ -235,30 +212,20 @@ def layers_sheet(
     each = f"{sizes[-1]:,}" if sizes[0] == sizes[-1] else f"{sizes[-1]:,} to {sizes[0]:,}"
     depth_and_alpha = _depth_and_alpha(small)
     depth = depth_colors(*depth_and_alpha, *depth_range(*depth_and_alpha))
-    first_row = [
-        Panel(picture, f"K = {name}", _score_note(score))
-        for picture, (name, score) in zip(
-            pixels(over(small.firsts, small.first_alphas, color)), scores.items(), strict=True
-        )
-    ]
+    firsts = pixels(over(small.firsts, small.first_alphas, color))
+    first_row = []
+    for picture, (name, score) in zip(firsts, scores.items(), strict=True):
+        fidelity = None if score.psnr is None else f"{score.psnr:.1f} dB, SSIM {score.ssim:.2f}"
+        first_row.append(Panel(picture, f"K = {name}", fidelity or f"coverage {score.coverage:.2f}"))
     if scene.photo is not None:
         photo = resize(scene.photo, *depth.shape[:2])
         first_row.insert(0, Panel(photo, "photograph", f"{scene.width} × {scene.height} px"))
     first_row.append(Panel(depth, "depth", depth_scale=True))
     layers = pixels(over(small.layers, small.layer_alphas, color))
-    captions = zip(layers, *_layer_captions(scene.gaussians, sizes), strict=True)
+    panels = map(Panel, layers, *_layer_captions(scene.gaussians, sizes))
     heading = f"N = {count} depth layers of {each} Gaussians, each alone"
-    sections = [
-        Section("The nearest K Gaussians", first_row),
-        Section(heading, [Panel(*caption) for caption in captions]),
-    ]
+    sections = [Section("The nearest K Gaussians", first_row), Section(heading, list(panels))]
     return contact_sheet(title, subtitle, sections)
-
-
-def _score_note(score: PrefixScore) -> str:
-    if score.psnr is None:
-        return f"coverage {score.coverage:.2f}"
-    return f"{score.psnr:.1f} dB, SSIM {score.ssim:.2f}"
 
 
 def _layer_captions(gaussians: Gaussians, sizes: list[int]) -> tuple[list[str], list[str]]:
@@ -274,9 +241,3 @@ def _layer_captions(gaussians: Gaussians, sizes: list[int]) -> tuple[list[str], 
 def _signed(value: Tensor) -> str:
     """Two decimals with a typographic minus; zero has no sign."""
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")
-
-
-def _remove_earlier(folder: Path, keep: set[str]) -> None:
-    for path in folder.iterdir():
-        if _OWN_FILES.fullmatch(path.name) and path.name not in keep:
-            path.unlink()

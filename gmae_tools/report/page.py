@@ -27,7 +27,7 @@ from gmae_tools.splatting import Backend
 from gmae_tools.splatting.rules import ALPHA_MAX, CUTOFF, TILE, TRANSMITTANCE_MIN
 from gmae_tools.system.files import atomic_path
 from gmae_tools.zeroshot.names import HIERARCHY
-from gmae_tools.zeroshot.page_content import PageContent, page_content
+from gmae_tools.zeroshot.page_content import page_content
 
 # Rows of the table of numbers, which has a column for each Gaussian: its splat (centre in px, conic in 1/px^2, distance
 # from the camera), and numbers that are only displayed.
@@ -48,34 +48,19 @@ _QUALITY = 88  # of the photograph as WebP
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a page shows.
+    """What a page shows."""
 
-    Attributes:
-        checkpoint: Name of the checkpoint, or another source of the Gaussians.
-        layers: Number N of depth groups that is selected at first.
-        refine: Number of steps by which the prediction was refined.
-        backend: Backend of `rasterize`, for depth, edges and foreground.
-        side: Longest side of the pictures in px; smaller photographs keep their size.
-    """
-
-    checkpoint: str
-    layers: int = 8
-    refine: int = 0
-    backend: Backend = "auto"
-    side: int = SIDE
+    checkpoint: str  # or another source of the Gaussians
+    layers: int = 8  # number N of depth groups that is selected at first
+    refine: int = 0  # number of steps by which the prediction was refined
+    backend: Backend = "auto"  # for depth, edges and foreground
+    side: int = SIDE  # longest side of the pictures in px; smaller photographs keep their size
 
 
 def write_page(scene: Scene, request: PageRequest, path: Path, name: str) -> int:
-    """Write a page, whole or not at all.
+    """Write a page into a folder that exists, whole or not at all; returns its size in bytes.
 
-    Args:
-        scene: The scene. Without a photograph, the page shows the rendered picture.
-        request: What the page shows.
-        path: Path of the page; its folder exists.
-        name: Name of the photograph, as the page shows it.
-
-    Returns:
-        Size of the page in bytes.
+    The page shows the rendered picture if the scene has no photograph, and `name` as the name of the picture.
     """
     page = render_page(scene, request, name).encode("utf-8")
     with atomic_path(path) as temporary:
@@ -89,6 +74,7 @@ def render_page(scene: Scene, request: PageRequest, name: str) -> str:
     content = page_content(scene.resized(height, width), HIERARCHY, most=MOST_SPLATS, backend=request.backend)
     style = asset("theme.css") + _filled("page.css", edge_color=EDGE_COLOR, figure_color=FOREGROUND_COLOR)
     script = "\n".join(asset(file) for file in _SCRIPTS)
+    near, far = depth_range(content.depth, content.alpha)
     data: dict[str, object] = {
         "checkpoint": request.checkpoint,
         "k": content.gaussians.k,
@@ -97,11 +83,14 @@ def render_page(scene: Scene, request: PageRequest, name: str) -> str:
         "height": height,
         "distance": scene.camera.distance,
         "centre": [scene.camera.cx, scene.camera.cy],
-        "depthScale": _depth_scale(content),
+        "depthScale": {
+            "near": near, "far": max(far, near + 1e-6), "colors": to_base64(depth_scale().tobytes()),
+            "none": NO_DEPTH, "covered": COVERED,
+        },  # ends and colours of the scale of expected depth, and the colour of pixels without depth
         "rules": RULES,
         "fields": FIELDS,
         "table": to_base64(pack(content.gaussians, content.splats).tobytes()),
-    }
+    }  # fmt: skip
     edges = {n: darkness(crests) for n, crests in content.edges.items()}
     return _filled(
         "page.html",
@@ -142,18 +131,10 @@ def pack(gaussians: Gaussians, splats: Splats) -> np.ndarray:
     return np.ascontiguousarray(table, "<f4")
 
 
-def _depth_scale(content: PageContent) -> dict[str, object]:
-    """Ends and colours of the scale of expected depth, and the colour of pixels without depth."""
-    near, far = depth_range(content.depth, content.alpha)
-    colors = to_base64(depth_scale().tobytes())
-    return {"near": near, "far": max(far, near + 1e-6), "colors": colors, "none": NO_DEPTH, "covered": COVERED}
-
-
 def _caption(scene: Scene, shown: int, request: PageRequest) -> str:
     refined = f", refined in {request.refine} steps" if request.refine else ""
     fewer = f", joined to {shown:,} for this page" if shown < scene.k else ""
-    what = "picture" if scene.photo is None else "photograph"
-    size = f"{what} of {scene.width} × {scene.height} px"
+    size = f"{'picture' if scene.photo is None else 'photograph'} of {scene.width} × {scene.height} px"
     return f"{request.checkpoint}, K = {scene.k} Gaussians{refined}{fewer}; {size}"
 
 
@@ -164,9 +145,8 @@ def _edge_layer(layers: int, strength: np.ndarray) -> str:
     """An HTML element that shows edges `[H, W]` in [0, 1]; stronger edges are less transparent."""
     levels = np.rint(strength * (_EDGE_LEVELS - 1)).astype(np.uint8)
     shades = [(EDGE_COLOR, level / (_EDGE_LEVELS - 1)) for level in range(_EDGE_LEVELS)]
-    return (
-        f'<img class="edges" data-layers="{layers}" src="{_stencil(levels, shades)}" alt="Edges at l@{layers}" hidden>'
-    )
+    source = _stencil(levels, shades)
+    return f'<img class="edges" data-layers="{layers}" src="{source}" alt="Edges at l@{layers}" hidden>'
 
 
 def _foreground_layer(mask: np.ndarray) -> str:

@@ -22,13 +22,9 @@ _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # of the first, second and third us
 _EQUAL_F = "0.72"  # a grey
 _HUMAN = PALETTE[-1]
 _LEGEND: dict[str, Any] = {
-    "fontsize": 6,
-    "title_fontsize": 6,
-    "labelspacing": 0.2,
-    "handlelength": 1.6,
-    "borderpad": 0.2,
-}
-_LEGEND |= {"frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
+    "fontsize": 6, "title_fontsize": 6, "labelspacing": 0.2, "handlelength": 1.6, "borderpad": 0.2,
+    "frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 0.9,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,15 @@ _PANEL = 320  # longest side of a picture on the sheet in px
 
 
 def write_reconstructions(found: Mapping[str, Reconstruction], shape: tuple[int, int], path: Path, image: str) -> None:
-    """Write a sheet with a row of pictures for each model.
+    """Write a sheet with a row of pictures of one photograph for each model, by the models' names.
 
-    Args:
-        found: Reconstructions of one photograph by the models' names on the sheet.
-        shape: Height and width of the photograph, whose proportions the pictures take.
-        path: File of the sheet.
-        image: Path of the photograph, for the title.
+    The pictures take the proportions of the photograph, whose height and width are `shape`.
     """
-    box = panel_size(*shape, side=_PANEL)
-    sections = [Section(_heading(name, each), list(_panels(each, box))) for name, each in found.items()]
+    box, sections = panel_size(*shape, side=_PANEL), []
+    for name, each in found.items():
+        if isinstance(each.config, MAEConfig) and each.config.normalise_targets:
+            name += " (mean and contrast of each patch are the photograph's)"
+        sections.append(Section(name, list(_panels(each, box))))
     share = next(iter(found.values())).mask_ratio
     write_image(path, contact_sheet(Path(image).name, f"{share:.0%} of the patches hidden", sections))
 
@@ -39,12 +38,6 @@ def rows_of(found: Mapping[str, Reconstruction], image: str) -> list[Row]:
         {"image": image, "checkpoint": name, "masked": float(each.hidden.float().mean()), **each.metrics}
         for name, each in found.items()
     ]
-
-
-def _heading(name: str, found: Reconstruction) -> str:
-    if isinstance(found.config, MAEConfig) and found.config.normalise_targets:
-        return f"{name} (mean and contrast of each patch are the photograph's)"
-    return name
 
 
 def _panels(found: Reconstruction, box: tuple[int, int]) -> Iterator[Panel]:

@@ -27,18 +27,10 @@ WHITE = np.full((1, 1, 3), 255, np.uint8)
 def serve(
     scene: Scene, view: PerspectiveView, *, host: str, port: int, title: str, source: str
 ) -> Iterator[viser.ViserServer]:
-    """Serve a scene in background threads. At first, visitors see it from where it looks like its picture.
+    """Serve a scene (from `perspective.for_viewers`) in background threads, until the context ends.
 
-    Visitors can turn and move the scene, choose the number of nearest Gaussians, and return to the first view.
-
-    Args:
-        scene, view: Results of `perspective.for_viewers`.
-        host, port: Address to listen on.
-        title: Title of the page.
-        source: Source of the Gaussians, which the page shows.
-
-    Yields:
-        The server, which stops when the context ends.
+    At first, visitors see it from where it looks like its picture. They can turn and move the scene, choose the number
+    of nearest Gaussians, and return to the first view. The page shows the `source` of the Gaussians.
 
     Raises:
         GmaeToolsError: `viser` is not installed, or the port is taken.

@@ -10,10 +10,6 @@ MOST_SPLATS = 200_000  # which browsers draw smoothly
 
 
 def require_viser() -> None:
-    """Make sure that viser is installed.
-
-    Raises:
-        GmaeToolsError: It is not installed.
-    """
+    """Raise a GmaeToolsError unless viser is installed."""
     if importlib.util.find_spec("viser") is None:
         raise GmaeToolsError("the 3-D view needs viser: pip install 'gmae-tools[view3d]'")

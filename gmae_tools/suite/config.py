@@ -127,11 +127,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: dict[str, DataSet] = {}
 
     def check_names(self, names: Collection[str]) -> None:
-        """Make sure that there are parts of these names.
-
-        Raises:
-            GmaeToolsError: A name is of no part.
-        """
+        """Refuse names of no part."""
         known = [part.name for part in self.parts]
         for name in names:
             if name not in known:
@@ -142,12 +138,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ) -> tuple[dict[str, Path], dict[str, str]]:
         """The paths of the data sets that are found, and messages about the missing ones, both by name.
 
-        Args:
-            root: Folder of the data sets.
-            given: Places of some of them, by name.
-
-        Raises:
-            GmaeToolsError: A given one is unknown or missing.
+        They are looked for under `root`, unless their place is given. An unknown or missing given one is refused.
         """
         given = given or {}
         for name, path in given.items():
@@ -201,12 +192,9 @@ def _in_words(message: str, document: Any) -> str:
     """A message of msgspec whose place names the part instead of its number, and that lists the known keys."""
     problem, _, place = message.partition(" - at `$")
     steps = _PLACE.findall(place)
-    where = []
-    for name, index in steps:
-        if name == "parts" and index:
-            where.append(f"part {document['parts'][int(index)].get('name', int(index) + 1)}")
-        else:
-            where.append(f"{name} {int(index) + 1}" if index else name)
+    where = [f"{name} {int(index) + 1}" if index else name for name, index in steps]
+    if steps and steps[0][0] == "parts" and (index := steps[0][1]):
+        where[0] = f"part {document['parts'][int(index)].get('name', int(index) + 1)}"
     problem = problem.replace("`", "").replace("Object ", "").replace("object", "table").replace("Expected", "expected")
     if "unknown field" in problem:
         kind = _KINDS[steps[-1][0]] if steps else Config

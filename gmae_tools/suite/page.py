@@ -11,6 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,37 +23,28 @@ from gmae_tools.report.web import asset, data_uri, encodable, policy
 from gmae_tools.suite.config import Figure, Table
 from gmae_tools.suite.csv_tables import ReadableTable, read_csv, readable_table
 from gmae_tools.suite.runs import Outcome
-from gmae_tools.system.files import atomic_path, write_text
+from gmae_tools.system.files import atomic_path, write_json, write_text
 
 PAGE, RECORD, TABLES, FIGURES = "report.html", "report.json", "tables", "figures"
 _MEDIA = {".png": "image/png", ".svg": "image/svg+xml"}
-_SCREEN = 165  # px of the page per inch of paper
+_SCREEN = 165  # px of the page per inch of paper; type on screens is larger than on paper
 _MOST_ROWS = 200  # of a table on the page
 _LAST_LINES = 80  # of the output of a script
 
 
 @dataclass(frozen=True)
 class Card:
-    """The description of the checkpoint on the page.
-
-    Attributes:
-        name: Name of the checkpoint.
-        weights: SHA-256 of its weights.
-        parameters: Number of parameters.
-        k: Gaussians of a picture, `queries` times `gaussians_per_query`.
-        image_size, patch_size: Sides in px.
-        training: The record of its training that is stored beside the weights.
-    """
+    """The description of the checkpoint on the page."""
 
     name: str
-    weights: str
+    weights: str  # SHA-256
     parameters: int
-    k: int
+    k: int  # Gaussians of a picture, `queries` times `gaussians_per_query`
     queries: int
     gaussians_per_query: int
-    image_size: int
-    patch_size: int
-    training: Mapping[str, object]
+    image_size: int  # px
+    patch_size: int  # px
+    training: Mapping[str, object]  # the record of its training that is stored beside the weights
 
     @property
     def caption(self) -> str:
@@ -84,11 +76,10 @@ def write_report(report: Report, folder: Path) -> Path:
     Files that an earlier report in the folder recorded are removed, unless this one writes them.
     """
     written = _copy_results(report, folder)
-    record = _record(report, written)
+    record, page = _record(report, written), render_report(report)
     earlier = _read_files(folder / RECORD)
-    contents = {RECORD: json.dumps(record, indent=2, ensure_ascii=True) + "\n", PAGE: render_report(report)}
-    for name, text in contents.items():
-        write_text(folder / name, text)
+    write_json(folder / RECORD, record)
+    write_text(folder / PAGE, page)
     for name in set(earlier) - {name for names in written.values() for name in names}:
         (folder / name).unlink(missing_ok=True)
     return folder / PAGE
@@ -141,8 +132,7 @@ def blocks(text: str) -> list[Block]:
         kind = "ul" if lines[0].startswith("- ") else "ol" if lines[0].startswith("1. ") else "p"
         items: list[str] = []
         for line in lines:
-            begins = not items or (kind != "p" and not line.startswith(" "))
-            if begins:
+            if not items or (kind != "p" and not line.startswith(" ")):
                 items.append(line if kind == "p" else line.partition(" ")[2])
             else:
                 items[-1] += f" {line.strip()}"
@@ -176,20 +166,13 @@ def _shown_table(table: Table, outcome: Outcome) -> dict[str, object]:
 
 
 def _shown_figure(figure: Figure, outcome: Outcome) -> dict[str, object]:
-    """The variables of a figure; `width` is in px, None where the browser decides."""
-    path = outcome.result(figure.file)
+    """The variables of a figure; `width` is in px, None (the browser decides) unless a PNG states its dots per inch."""
+    path, width = outcome.result(figure.file), None
     source, name = data_uri(path.read_bytes(), _MEDIA[path.suffix]), outcome.part.public_name(figure.file)
-    return {"item": figure, "name": name, "source": source, "width": _paper_width(path)}
-
-
-def _paper_width(path: Path) -> int | None:
-    """Width in px on the page of a PNG that states its dots per inch; type on screens is larger than on paper."""
-    try:
-        with Image.open(path) as image:
-            dots = image.info.get("dpi", (0, 0))[0]
-            return round(_SCREEN * image.width / dots) if dots else None
-    except OSError:  # an SVG, or no picture at all
-        return None
+    with suppress(OSError), Image.open(path) as image:  # OSError: an SVG, or no picture at all
+        if dots := image.info.get("dpi", (0, 0))[0]:
+            width = round(_SCREEN * image.width / dots)
+    return {"item": figure, "name": name, "source": source, "width": width}
 
 
 # --- files -------------------------------------------------------------------------------------------
@@ -249,8 +232,7 @@ def _table_record(table: Table, outcome: Outcome) -> dict[str, object]:
 
 def _read_files(path: Path) -> list[str]:
     """The files that an earlier report recorded, if they are in the folders of reports."""
-    try:
+    noted: list[str] = []
+    with suppress(OSError, ValueError, KeyError, TypeError):
         noted = [str(name) for part in json.loads(path.read_text(encoding="utf-8"))["parts"] for name in part["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
     return [name for name in noted if name.startswith((f"{TABLES}/", f"{FIGURES}/")) and ".." not in name]

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,27 +38,16 @@ _CHUNK = 1 << 14  # bytes
 
 @dataclass(frozen=True)
 class Request:
-    """How parts are run.
+    """How parts are run."""
 
-    Attributes:
-        folder: Folder for everything, which exists.
-        checkpoint: Name, path or address of a checkpoint.
-        weights: SHA-256 of its weights.
-        quick: Whether the runs are quick ones.
-        only: Names of the parts to run, empty for all. Finished results of the other parts are still shown.
-        again: Whether finished parts are run again.
-        data: Paths of the data sets by name.
-        missing: Messages about data sets that are missing, by name.
-    """
-
-    folder: Path
-    checkpoint: str
-    weights: str
+    folder: Path  # for everything; it exists
+    checkpoint: str  # name, path or address
+    weights: str  # SHA-256 of its weights
     quick: bool = False
-    only: Collection[str] = ()
-    again: bool = False
-    data: Mapping[str, Path] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)
+    only: Collection[str] = ()  # names of the parts to run, empty for all; others are shown if they are finished
+    again: bool = False  # whether finished parts are run again
+    data: Mapping[str, Path] = field(default_factory=dict)  # the data sets by name
+    missing: Mapping[str, str] = field(default_factory=dict)  # messages about data sets that are missing, by name
 
     def wants(self, part: Part) -> bool:
         return not self.only or part.name in self.only
@@ -65,31 +55,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a part.
-
-    Attributes:
-        part: The part.
-        status: `done`, `failed`, `skipped` for want of data, or `pending`.
-        command: The command that was, or would be, run.
-        weights: SHA-256 of the weights that it used, None if it uses no checkpoint.
-        reason: Why it failed or was skipped, in one line.
-        folder: Folder of its run, None if it was not run.
-        seconds: Time that the process took that finished it or failed.
-        runs: Number of processes that were needed.
-        finished: Time of its end, UTC, as ISO 8601.
-        reused: Whether it was finished before.
-    """
+    """The outcome of a part."""
 
     part: Part
-    status: Status
-    command: tuple[str, ...] = ()
-    weights: str | None = None
-    reason: str = ""
-    folder: Path | None = None
-    seconds: float | None = None
-    runs: int = 0
-    finished: str = ""
-    reused: bool = False
+    status: Status  # skipped: for want of data
+    command: tuple[str, ...] = ()  # that was, or would be, run
+    weights: str | None = None  # SHA-256 of the weights that it used, None if it uses no checkpoint
+    reason: str = ""  # why it failed or was skipped, in one line
+    folder: Path | None = None  # of its run, None if it was not run
+    seconds: float | None = None  # that the process took that finished it or failed
+    runs: int = 0  # number of processes that were needed
+    finished: str = ""  # time of its end, UTC, as ISO 8601
+    reused: bool = False  # whether it was finished before
 
     @property
     def shown_command(self) -> str:
@@ -110,14 +87,8 @@ class Outcome:
 def run_parts(config: Config, request: Request, lock: int, on_start: Callable[[Part], None]) -> Iterator[list[Outcome]]:
     """Run all parts that are not finished, in their order. A part that fails does not stop the others.
 
-    Args:
-        config: The parts.
-        request: How they are run.
-        lock: A file descriptor that the processes inherit.
-        on_start: Called with each part before it is run.
-
-    Yields:
-        The outcomes known so far: at first, and after each part that was run.
+    The processes inherit the file descriptor `lock`; `on_start` is called with each part before it is run. The outcomes
+    known so far are yielded at first, and after each part that was run.
     """
     known = [_look_up(part, request) for part in config.parts]
     outcomes = [outcome for outcome in known if request.wants(outcome.part) or outcome.status == "done"]
@@ -135,13 +106,15 @@ def _look_up(part: Part, request: Request) -> Outcome:
     if lacking:
         return Outcome(part, "skipped", reason="; ".join(lacking))
     folder = _folder(part, request)
-    state = _read_state(folder)
+    state: dict[str, Any] = {}
+    with suppress(OSError, ValueError, TypeError):  # none, or a damaged one
+        state = dict(json.loads((folder / STATE).read_text(encoding="utf-8")))
     weights = request.weights if CHECKPOINT in part.uses else None
     outcome = Outcome(part, "pending", _command(part, request, folder), weights, runs=state.get("runs", 0))
     again = request.again and request.wants(part)
     if again or "finished" not in state or _not_written(part, folder):
         return outcome
-    _remove(folder / WORK)  # if the run was killed between its last steps
+    shutil.rmtree(folder / WORK, ignore_errors=True)  # if the run was killed between its last steps
     return replace(
         outcome, status="done", folder=folder, seconds=state["seconds"], finished=state["finished"], reused=True
     )
@@ -151,10 +124,10 @@ def _run(outcome: Outcome, request: Request, lock: int) -> Outcome:
     """Run a part to its end."""
     part, folder = outcome.part, _folder(outcome.part, request)
     settings, runs = _settings(part, request), outcome.runs + 1
-    _remove(folder / RESULTS)
+    shutil.rmtree(folder / RESULTS, ignore_errors=True)
     for name in (RESULTS, WORK):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    _write_state(folder, {"settings": settings, "runs": runs})
+    write_json(folder / STATE, {"settings": settings, "runs": runs})
     start = time.monotonic()
     code = _execute(outcome, folder, lock)
     outcome = replace(outcome, folder=folder, seconds=round(time.monotonic() - start, 2), runs=runs)
@@ -162,8 +135,8 @@ def _run(outcome: Outcome, request: Request, lock: int) -> Outcome:
     if problem:
         return replace(outcome, status="failed", reason=problem)
     finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    _write_state(folder, {"settings": settings, "runs": runs, "seconds": outcome.seconds, "finished": finished})
-    _remove(folder / WORK)
+    write_json(folder / STATE, {"settings": settings, "runs": runs, "seconds": outcome.seconds, "finished": finished})
+    shutil.rmtree(folder / WORK, ignore_errors=True)
     return replace(outcome, status="done", finished=finished)
 
 
@@ -218,7 +191,8 @@ def _short(path: Path) -> str:
 
 
 def _folder(part: Part, request: Request) -> Path:
-    return request.folder / RUNS / f"{part.name}-{_digest(_settings(part, request))[:8]}"
+    settings = json.dumps(_settings(part, request), sort_keys=True)
+    return request.folder / RUNS / f"{part.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 
 
 def _settings(part: Part, request: Request) -> dict[str, object]:
@@ -231,26 +205,6 @@ def _settings(part: Part, request: Request) -> dict[str, object]:
         "weights": request.weights if CHECKPOINT in part.uses else None,
         "version": __version__,
     }
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
-
-
-def _write_state(folder: Path, state: Mapping[str, object]) -> None:
-    write_json(folder / STATE, state)
 
 
 def _not_written(part: Part, folder: Path) -> str:

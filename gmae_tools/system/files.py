@@ -75,11 +75,7 @@ def write_json(path: str | os.PathLike[str], value: object, indent: int | None =
 
 
 def check_writable(folder: Path) -> None:
-    """Make sure that a file can be written in a folder.
-
-    Raises:
-        CannotWriteError: It is missing, there is no permission, or the disk is full.
-    """
+    """Raise a CannotWriteError if the folder is missing, there is no permission, or the disk is full."""
     if reason := _refusal(partial(tempfile.TemporaryFile, dir=folder)):
         raise CannotWriteError(f"{folder}: cannot write there ({reason}); choose another folder")
 
@@ -161,11 +157,9 @@ def sole_run(folder: str | os.PathLike[str]) -> Iterator[int]:
 
 @contextmanager
 def take_turns(path: Path, wait: Callable[[], None] | None) -> Iterator[bool]:
-    """Hold a lock file, which one process at a time can hold, until the context or this process ends.
+    """Hold a lock file, made if missing, which one process at a time can hold, until the context or this process ends.
 
-    Args:
-        path: The lock file, made if missing.
-        wait: Called once before waiting for another process that holds it; None to continue without the lock.
+    `wait` is called once before waiting for another process that holds it; with None there is no waiting.
 
     Yields:
         Whether it is held. It is not if another process holds it and `wait` is None, or without locks (NFS).

@@ -44,42 +44,19 @@ def claim(
     """
     if is_main():
         wanted, rules = (json.loads(json.dumps(each)) for each in ({"version": __version__, **settings}, scoring or {}))
-        _claim(folder, wanted, rules, (parts, scores), overwrite)
+        found = _read_settings(folder / SETTINGS)
+        if found is None or _given(found) != _given(wanted | rules):
+            known = found and {name: value for name, value in found.items() if name not in rules}
+            old = scores
+            if not known or _given(known) != _given(wanted):
+                old = (*parts, *scores)
+                if not overwrite and (found is not None or any((folder / part).exists() for part in old)):
+                    raise GmaeToolsError(f"{folder}: {_difference(known, wanted)}; use --overwrite, or another folder")
+            for part in old:
+                _remove(folder / part)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / SETTINGS, wanted | rules)
     wait()
-
-
-def _claim(
-    folder: Path,
-    wanted: dict[str, object],
-    rules: dict[str, object],
-    made: tuple[Sequence[str], Sequence[str]],
-    overwrite: bool,
-) -> None:
-    """`claim` in one process; settings are in the types that JSON returns, with lists for tuples."""
-    parts, scores = made
-    found = _read_settings(folder / SETTINGS)
-    if found is not None and _given(found) == _given(wanted | rules):
-        return
-    known = found and {name: value for name, value in found.items() if name not in rules}
-    if known and _given(known) == _given(wanted):
-        for part in scores:
-            _remove(folder / part)
-    else:
-        _clear(folder, known, wanted, (*parts, *scores), overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SETTINGS, wanted | rules)
-
-
-def _clear(
-    folder: Path, found: dict[str, object] | None, wanted: dict[str, object], parts: Sequence[str], overwrite: bool
-) -> None:
-    """Remove the parts that were made by `found` settings (None if unknown), or refuse them."""
-    if found is None and not any((folder / part).exists() for part in parts):
-        return
-    if not overwrite:
-        raise GmaeToolsError(f"{folder}: {_difference(found, wanted)}; use --overwrite, or another folder")
-    for part in parts:
-        _remove(folder / part)
 
 
 def _given(settings: dict[str, object]) -> dict[str, object]:

@@ -36,19 +36,11 @@ def ensure_torchvision() -> bool:
     except RuntimeError as error:
         if not re.search(r"operator torchvision::\w+ does not exist", str(error)):
             raise
-        _declare_missing_operators()
-        _forget_half_import()
+        for operator in _OPERATORS:
+            if not hasattr(torch.ops.torchvision, operator.partition("::")[2]):
+                torch.library.define(operator, _SIGNATURE)
+        # The next import would not set the submodules of the failed one as attributes again.
+        for name in [name for name in sys.modules if name.startswith("torchvision.")]:
+            del sys.modules[name]
         importlib.import_module("torchvision")
         return False
-
-
-def _declare_missing_operators() -> None:
-    for operator in _OPERATORS:
-        if not hasattr(torch.ops.torchvision, operator.partition("::")[2]):
-            torch.library.define(operator, _SIGNATURE)
-
-
-def _forget_half_import() -> None:
-    """Remove the submodules of a failed import, which the next import would not set as attributes again."""
-    for name in [name for name in sys.modules if name.startswith("torchvision.")]:
-        del sys.modules[name]
