@@ -20,10 +20,8 @@ from gmae_tools import checkpoints
 from gmae_tools.checkpoint_names import RANDOM_PREFIX, TIMM_PREFIX
 from gmae_tools.datasets.photos import Photo, center_crop, decode_photo, prefetch, work_through
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.formats.timm import require_timm
-from gmae_tools.images import one_line
+from gmae_tools.formats.timm import pretrained, require_timm
 from gmae_tools.model import Autoencoder
-from gmae_tools.system.torchvision_ops import ensure_torchvision
 
 _MAX_SIDE = 1024  # px; larger photographs are decoded downscaled
 _AT_ONCE, _AT_ONCE_ON_CPU = 256, 32  # pictures
@@ -103,16 +101,13 @@ def autoencoder_extractor(model: Autoencoder, name: str, device: torch.device) -
     """The encoder of a masked autoencoder as an extractor."""
     model, size = model.to(device).eval(), model.config.image_size
 
-    def prepare(photo: np.ndarray) -> Tensor:
-        return _central_square(photo, size)
-
     def extract(images: Tensor) -> Tensor:
         tokens = model.encode(images)  # [B, 1 + N, D]
         return torch.stack([tokens[:, 0], tokens[:, 1:].mean(1)], 1)
 
     return Extractor(
-        name, weights_digest(model.encoder), ("class", "mean"), f"central square, bicubic, {size} px", prepare, extract,
-        device,
+        name, weights_digest(model.encoder), ("class", "mean"), f"central square, bicubic, {size} px",
+        lambda photo: _central_square(photo, size), extract, device,
     )  # fmt: skip
 
 
@@ -121,27 +116,16 @@ def _central_square(photo: np.ndarray, size: int) -> Tensor:
 
 
 def _timm_extractor(name: str, device: torch.device) -> Extractor:
-    ensure_torchvision()
-    import timm
+    model = pretrained(name, num_classes=0).to(device).eval()
     from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]
 
-    try:
-        model = timm.create_model(name.removeprefix(TIMM_PREFIX), pretrained=True, num_classes=0)
-        settings = resolve_model_data_config(model)
-        transform = create_transform(**settings, is_training=False)
-    except Exception as error:  # unknown name, no network, a hub that refuses
-        raise GmaeToolsError(f"{name}: cannot be loaded by timm ({one_line(error)[:200]})") from None
-    model = model.to(device).eval()
-
-    def prepare(photo: np.ndarray) -> Tensor:
-        prepared: Tensor = transform(Image.fromarray(photo))
-        return prepared
-
-    def extract(images: Tensor) -> Tensor:
-        return model(images)[:, None]
-
+    settings = resolve_model_data_config(model)
+    transform = create_transform(**settings, is_training=False)
     preparation = f"timm's evaluation transform: {dict(sorted(settings.items()))}"
-    return Extractor(name, weights_digest(model), ("pooled",), preparation, prepare, extract, device)
+    return Extractor(
+        name, weights_digest(model), ("pooled",), preparation, lambda photo: transform(Image.fromarray(photo)),
+        lambda images: model(images)[:, None], device,
+    )  # fmt: skip
 
 
 def weights_digest(module: nn.Module) -> str:

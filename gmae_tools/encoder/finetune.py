@@ -35,7 +35,7 @@ from gmae_tools.datasets.labelled import LabelledPhotos
 from gmae_tools.datasets.photos import Photo, decode_photo
 from gmae_tools.encoder.features import load_autoencoder, random_like, weights_digest
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.formats.timm import require_timm, timm_arguments, timm_weights
+from gmae_tools.formats.timm import pretrained, require_timm, timm_arguments, timm_weights
 from gmae_tools.images import one_line
 from gmae_tools.model import Autoencoder
 from gmae_tools.prediction import has_bf16
@@ -163,13 +163,11 @@ def open_classifier(name: str, classes: int, config: FinetuneConfig) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if name.startswith(TIMM_PREFIX):
-            classifier = _timm_classifier(name, classes, config.drop_path)
-        else:
-            model = load_autoencoder(name)
-            if name.startswith(RANDOM_PREFIX):  # each seed has its own
-                model = random_like(model, config.seed)
-            classifier = classifier_of(model, classes, config.drop_path)
-    return classifier
+            return _with_small_head(pretrained(name, num_classes=classes, drop_path_rate=config.drop_path))
+        model = load_autoencoder(name)
+        if name.startswith(RANDOM_PREFIX):  # each seed has its own
+            model = random_like(model, config.seed)
+        return classifier_of(model, classes, config.drop_path)
 
 
 def classifier_of(model: Autoencoder, classes: int, drop_path: float = 0.0) -> nn.Module:
@@ -186,19 +184,6 @@ def classifier_of(model: Autoencoder, classes: int, drop_path: float = 0.0) -> n
     assert all(name.startswith(_HEADS_OWN) for name in missing), missing
     assert all(name.startswith(_REPLACED) for name in unknown), unknown
     return _with_small_head(classifier)
-
-
-def _timm_classifier(name: str, classes: int, drop_path: float) -> nn.Module:
-    ensure_torchvision()
-    import timm
-
-    try:
-        model: nn.Module = timm.create_model(
-            name.removeprefix(TIMM_PREFIX), pretrained=True, num_classes=classes, drop_path_rate=drop_path
-        )
-    except Exception as error:  # unknown name, no network, a hub that refuses, an architecture without drop path
-        raise GmaeToolsError(f"{name}: cannot be loaded by timm ({one_line(error)[:200]})") from None
-    return _with_small_head(model)
 
 
 def _with_small_head(model: nn.Module) -> nn.Module:

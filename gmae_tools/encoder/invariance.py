@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from gmae_tools.checkpoint_names import RANDOM_PREFIX
-from gmae_tools.encoder.features import display_name, load_autoencoder, random_like, read_pictures
+from gmae_tools.encoder.features import display_name, distinct_names, load_autoencoder, random_like, read_pictures
 from gmae_tools.encoder.occlusion import Occlusion
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.cka import LEAST_BATCH, MinibatchCKA
@@ -169,15 +169,14 @@ def _mean_visible(x: Tensor, mask: Tensor) -> Tensor:
 def models_of(checkpoints: Sequence[str], seed: int) -> Iterator[tuple[str, Autoencoder]]:
     """Every model, and each architecture of an encoder once with random weights, with their names for the table."""
     names = list(dict.fromkeys(checkpoints))
-    short = [display_name(name) for name in names]
     seen = set()
-    for name, shown in zip(names, short, strict=True):
+    for name, shown in zip(names, distinct_names(names), strict=True):
         model = load_autoencoder(name)
-        yield (shown if short.count(shown) == 1 else name), model
+        yield shown, model
         config = model.config
         architecture = (config.image_size, config.patch_size, config.width, config.depth, config.heads)
         if architecture not in seen and not name.startswith(RANDOM_PREFIX):
-            yield f"{RANDOM_PREFIX}{shown}", random_like(model, seed)
+            yield f"{RANDOM_PREFIX}{display_name(name)}", random_like(model, seed)
         seen.add(architecture)
 
 
@@ -191,11 +190,10 @@ def measure(
 ) -> list[InvarianceCurve]:
     """The curves of a model on photographs, of which `batches` hold the numbers."""
     size = model.config.image_size
-
-    def pictures(numbers: np.ndarray) -> Tensor:
-        return read_pictures([photos[number] for number in numbers], size)
-
-    return invariance(model, name, pictures, batches, conditions, seed=seed)
+    return invariance(
+        model, name, lambda batch: read_pictures([photos[number] for number in batch], size), batches, conditions,
+        seed=seed,
+    )  # fmt: skip
 
 
 def read_curves(path: Path, name: str) -> list[InvarianceCurve]:

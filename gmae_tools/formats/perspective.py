@@ -16,6 +16,7 @@ visible. A_z = (Z / F) (focal / z) a_z keeps the proportions of a Gaussian in th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -83,15 +84,15 @@ class PerspectiveView:
 
     def to_dict(self) -> dict[str, object]:
         """Return the view as plain types for JSON."""
-        return {
-            "width": self.width,
-            "height": self.height,
-            "fov_x_degrees": self.fovs[0],
-            "fov_y_degrees": self.fovs[1],
-            "position": [0.0, 0.0, -self.distance],
-            "look_at": [0.0, 0.0, 0.0],
-            "up": [0.0, -1.0, 0.0],
-        }
+        return _described(self.height, self.width, self.fovs, self.distance, 0.0)
+
+
+def _described(height: int, width: int, fovs: Sequence[float], distance: float, aim: float) -> dict[str, object]:
+    """Describe a camera at (0, 0, -distance) that looks at (0, 0, aim)."""
+    return {
+        "width": width, "height": height, "fov_x_degrees": fovs[0], "fov_y_degrees": fovs[1],
+        "position": [0.0, 0.0, -distance], "look_at": [0.0, 0.0, aim], "up": [0.0, -1.0, 0.0],
+    }  # fmt: skip
 
 
 def in_perspective(scene: Scene, view: PerspectiveView) -> Scene:
@@ -141,16 +142,9 @@ def describe_view(scene: Scene, fov: float) -> dict[str, object]:
     """
     if scene.camera.kind != "pinhole":
         return PerspectiveView(scene.height, scene.width, fov).to_dict()
-    across, down = scene.camera.focal, scene.camera.focal_y or scene.camera.focal
-    return {
-        "width": scene.width,
-        "height": scene.height,
-        "fov_x_degrees": math.degrees(2 * math.atan(1 / across)),
-        "fov_y_degrees": math.degrees(2 * math.atan(1 / down)),
-        "position": [0.0, 0.0, -scene.camera.distance],
-        "look_at": [0.0, 0.0, 1.0 - scene.camera.distance],
-        "up": [0.0, -1.0, 0.0],
-    }
+    focals = scene.camera.focal, scene.camera.focal_y or scene.camera.focal
+    fovs = [math.degrees(2 * math.atan(1 / focal)) for focal in focals]
+    return _described(scene.height, scene.width, fovs, scene.camera.distance, 1.0 - scene.camera.distance)
 
 
 def for_viewers(scene: Scene, fov: float = DEFAULT_FOV) -> tuple[Scene, PerspectiveView]:

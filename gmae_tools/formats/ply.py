@@ -12,6 +12,7 @@ matrix from the world to the camera; `image_size`, width and height; and `color_
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -212,24 +213,11 @@ def _to_srgb(linear: np.ndarray) -> np.ndarray:
 
 
 def _read_elements(file: IO[bytes]) -> dict[str, np.ndarray]:
-    """Read the elements of `_WANTED` that the file has, by name, `[count, properties]`; `vertex` is one of them.
-
-    Raises:
-        ValueError: this is not such a file; the message says what is wrong with it.
-    """
+    """Read the elements of `_WANTED` that the file has, by name, `[count, properties]`; `vertex` is one of them."""
     order, elements = _read_header(file)
-    left = [element.name for element in elements if element.name in _WANTED]
-    found: dict[str, np.ndarray] = {}
-    for element in elements:
-        if element.name not in _WANTED:
-            names: tuple[str, ...] = ()
-        else:
-            names = _WANTED[element.name]
-            left.remove(element.name)
-        found[element.name] = _read_rows(file, element, names, order)
-        if not left:
-            break
-    return {name: found[name] for name in found if name in _WANTED}
+    last = max(index for index, element in enumerate(elements) if element.name in _WANTED)
+    rows = {each.name: _read_rows(file, each, _WANTED.get(each.name, ()), order) for each in elements[: last + 1]}
+    return {name: values for name, values in rows.items() if name in _WANTED}
 
 
 def _read_header(file: IO[bytes]) -> tuple[str, list[_Element]]:
@@ -378,8 +366,7 @@ def _read_text(file: IO[bytes], element: _Element, names: tuple[str, ...]) -> np
     """Do the same as `_read_rows` for a text file, in which each row is a line."""
     lines = _lines(file, element)
     if not names:
-        for _ in lines:
-            pass
+        deque(lines, maxlen=0)
         return np.empty((0, 0), np.float32)
     if element.has_lists:
         rows = [_numbers(line, element, names) for line in lines]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats.ply import MOST_GAUSSIANS
@@ -39,15 +38,12 @@ def write(path: str | os.PathLike[str], gaussians: Gaussians) -> None:
     records = np.zeros((1, gaussians.k), RECORD)
     records["position"] = one.means.numpy()
     records["scales"] = one.scales.numpy()
-    records["rgba"] = _bytes(torch.cat([one.colors, one.opacities[..., None]], -1) * 255)
-    records["rotation"] = _bytes(torch.nn.functional.normalize(one.quats, dim=-1) * 128 + 128)
+    colors = torch.cat([one.colors, one.opacities[..., None]], -1) * 255
+    rotations = torch.nn.functional.normalize(one.quats, dim=-1) * 128 + 128
+    for name, values in (("rgba", colors), ("rotation", rotations)):
+        records[name] = values.round().clamp(0, 255).byte().numpy()
     with atomic_path(path) as temporary:
         temporary.write_bytes(records.tobytes())
-
-
-def _bytes(values: Tensor) -> np.ndarray:
-    rounded: np.ndarray = values.round().clamp(0, 255).to(torch.uint8).numpy()
-    return rounded
 
 
 def read(path: str | os.PathLike[str]) -> Gaussians:
@@ -67,12 +63,6 @@ def read(path: str | os.PathLike[str]) -> Gaussians:
         raise GmaeToolsError(f"{path}: cannot be read ({error.strerror or error})") from None
     if not (np.isfinite(records["position"]).all() and np.isfinite(records["scales"]).all()):
         raise GmaeToolsError(f"{path}: not a .splat file of Gaussians (it has NaN or infinite values)")
-    color = records["rgba"].astype(np.float32) / 255
-    arrays = (
-        records["position"].astype(np.float32),
-        records["scales"].astype(np.float32),
-        (records["rotation"].astype(np.float32) - 128) / 128,
-        color[:, :3],
-        color[:, 3],
-    )
+    means, scales, color, rotations = (records[name].astype(np.float32) for name in records.dtype.names)
+    arrays = (means, scales, (rotations - 128) / 128, color[:, :3] / 255, color[:, 3] / 255)
     return Gaussians(*(torch.from_numpy(np.ascontiguousarray(array))[None] for array in arrays))

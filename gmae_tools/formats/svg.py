@@ -43,7 +43,10 @@ def write(path: str | os.PathLike[str], splats: Splats, height: int, width: int,
         tensor[0, seen].detach().cpu().double().numpy()
         for tensor in (splats.means, splats.conics, splats.colors, splats.opacities)
     )
-    sigmas, angles = _ellipses(conics)
+    a, b, c = conics.T
+    inverse, axes = np.linalg.eigh(np.stack([a, b, b, c], 1).reshape(-1, 2, 2))  # ascending: the longer axis first
+    sigmas = inverse**-0.5  # along the longer and the shorter axis in pixels, [K, 2]
+    angles = np.degrees(np.arctan2(axes[:, 1, 0], axes[:, 0, 0]))  # of the longer axis, from x towards y
     fills = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in np.rint(colors.clip(0, 1) * 255).astype(int)]
     radii = np.sqrt(2 * np.log(opacities / _ALPHA_MIN))
     title = escape("".join(char if char.isprintable() else "\ufffd" for char in title))
@@ -72,15 +75,3 @@ def _gradient(index: int, fill: str) -> str:
         f'<radialGradient id="g{index}" gradientUnits="userSpaceOnUse" cx="0" cy="0" r="{_REACH:.5g}">'
         f"{stops}</radialGradient>\n"
     )
-
-
-def _ellipses(conics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the axes of the ellipses of splats.
-
-    Returns:
-        Standard deviations along the longer and the shorter axis in pixels, `[K, 2]`; and the angle of the longer axis
-        in degrees, `[K]`, from x towards y, which is clockwise because y points down.
-    """
-    a, b, c = conics.T
-    inverse, axes = np.linalg.eigh(np.stack([a, b, b, c], 1).reshape(-1, 2, 2))  # ascending: the longer axis first
-    return inverse**-0.5, np.degrees(np.arctan2(axes[:, 1, 0], axes[:, 0, 0]))

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
+from gmae_tools.checkpoint_names import TIMM_PREFIX
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import one_line
 from gmae_tools.model import RGB_MEAN, RGB_STD, Autoencoder
 from gmae_tools.system.files import atomic_path
 from gmae_tools.system.torchvision_ops import ensure_torchvision
@@ -51,6 +53,25 @@ def require_timm() -> None:
     version = importlib.metadata.version("timm")
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < _NEEDED:
         raise GmaeToolsError(f"timm {version} is too old for this: run pip install --upgrade 'timm>=1.0'")
+
+
+def pretrained(name: str, **options: Any) -> nn.Module:
+    """Load one of timm's pretrained models.
+
+    Args:
+        name: `timm:NAME`.
+        options: arguments of `timm.create_model`.
+
+    Raises:
+        GmaeToolsError: timm does not know the name or an option, or cannot fetch the weights.
+    """
+    ensure_torchvision()
+    import timm
+
+    try:
+        return timm.create_model(name.removeprefix(TIMM_PREFIX), pretrained=True, **options)
+    except Exception as error:  # unknown name, no network, a hub that refuses, an architecture without drop path
+        raise GmaeToolsError(f"{name}: cannot be loaded by timm ({one_line(error)[:200]})") from None
 
 
 def timm_arguments(model: Autoencoder, image_size: int | None = None) -> dict[str, Any]:

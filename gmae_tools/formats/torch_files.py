@@ -44,7 +44,10 @@ def read_torch(path: str | os.PathLike[str], known: Sequence[Callable[..., Any] 
         with torch.serialization.safe_globals(list(known)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises anything on a damaged or hostile file
-        raise GmaeToolsError(f"{path}: not a file of plain weights ({_reason(error)})") from None
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if foreign := _FOREIGN.search(str(error)):
+            reason = f"it asks for {foreign[1]}"
+        raise GmaeToolsError(f"{path}: not a file of plain weights ({printable(reason)})") from None
 
 
 def check_plain(tensors: Iterable[object], path: str | os.PathLike[str]) -> bool:
@@ -68,14 +71,6 @@ def _is_plain(value: object) -> bool:
         and value.device.type == "cpu"  # type: ignore[attr-defined]
         and not value.is_quantized  # type: ignore[attr-defined]
     )
-
-
-def _reason(error: Exception) -> str:
-    """Say in a few words why a file was refused."""
-    text = str(error).strip()
-    if foreign := _FOREIGN.search(text):
-        return printable(f"it asks for {foreign[1]}")
-    return printable(next(iter(text.splitlines()), type(error).__name__))
 
 
 def _check_unpacked(path: str | os.PathLike[str]) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gmae_tools.camera import Camera, CameraKind
 from gmae_tools.errors import GmaeToolsError
@@ -62,17 +60,8 @@ class Viewpoint:
             blur, shear_limit: as for `Camera`; the defaults are those of gsplat.
         """
         _check_size(height, width)
-        across, down = 2 * fx / width, 2 * fy / height
-        camera = Camera(
-            "pinhole",
-            0.0,
-            across,
-            blur,
-            cx=2 * cx / width - 1,
-            cy=2 * cy / height - 1,
-            focal_y=down,
-            shear_limit=shear_limit,
-        )
+        across, down, x, y = 2 * fx / width, 2 * fy / height, 2 * cx / width - 1, 2 * cy / height - 1
+        camera = Camera("pinhole", 0.0, across, blur, cx=x, cy=y, focal_y=down, shear_limit=shear_limit)
         return Viewpoint(camera, height, width)
 
 
@@ -128,20 +117,15 @@ def beside(path: Path) -> Viewpoint | None:
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None  # not a JSON file of `gmae-tools export`
     try:
-        return _viewpoint(record, perspective=path.suffix.lower() != ".npz")
+        camera, viewer = Camera(**record["camera"]), record["viewer"]
+        height, width = int(viewer["height"]), int(viewer["width"])
+        if path.suffix.lower() != ".npz" and camera.kind != "pinhole":  # what a pinhole sees was written as it is
+            across, down = (1 / math.tan(math.radians(viewer[f"fov_{axis}_degrees"]) / 2) for axis in "xy")
+            camera = Camera("pinhole", -float(viewer["position"][2]), across, camera.blur, focal_y=down)
+        return Viewpoint(camera, height, width)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, GmaeToolsError) as error:
-        raise GmaeToolsError(
-            f"{sidecar(path)}: does not say how {path.name} is seen ({one_line(error)}); remove it"
-        ) from None
-
-
-def _viewpoint(record: dict[str, Any], *, perspective: bool) -> Viewpoint:
-    camera, viewer = Camera(**record["camera"]), record["viewer"]
-    height, width = int(viewer["height"]), int(viewer["width"])
-    if perspective and camera.kind != "pinhole":  # what a pinhole sees was written as it is
-        across, down = (1 / math.tan(math.radians(viewer[f"fov_{axis}_degrees"]) / 2) for axis in "xy")
-        camera = Camera("pinhole", -float(viewer["position"][2]), across, camera.blur, focal_y=down)
-    return Viewpoint(camera, height, width)
+        problem = f"does not say how {path.name} is seen ({one_line(error)}); remove it"
+        raise GmaeToolsError(f"{sidecar(path)}: {problem}") from None
 
 
 # --- poses -------------------------------------------------------------------------------------------
@@ -165,25 +149,7 @@ def moved(gaussians: Gaussians, extrinsic: np.ndarray) -> Gaussians:
         return gaussians
     from scipy.spatial.transform import Rotation
 
-    turn = torch.from_numpy(np.roll(Rotation.from_matrix(rotation).as_quat(), 1))  # w, x, y, z
+    x, y, z, w = Rotation.from_matrix(rotation).as_quat()
+    turn = torch.tensor([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])  # multiplies quaternions
     means = gaussians.means.double() @ torch.from_numpy(rotation.T.copy()) + torch.from_numpy(shift.copy())
-    return Gaussians(
-        means.float(),
-        gaussians.scales,
-        _multiply(turn, gaussians.quats.double()).float(),
-        gaussians.colors,
-        gaussians.opacities,
-    )
-
-
-def _multiply(first: Tensor, second: Tensor) -> Tensor:
-    """Multiply quaternions (w, x, y, z); the product is the rotation by `second`, then by `first`."""
-    a, b, c, d = first.unbind(-1)
-    w, x, y, z = second.unbind(-1)
-    product = (
-        a * w - b * x - c * y - d * z,
-        a * x + b * w + c * z - d * y,
-        a * y - b * z + c * w + d * x,
-        a * z + b * y - c * x + d * w,
-    )
-    return torch.stack(product, -1)
+    return replace(gaussians, means=means.float(), quats=(gaussians.quats.double() @ turn.T).float())

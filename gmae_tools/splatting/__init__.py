@@ -174,7 +174,11 @@ def _composite(
 
         images, alphas, owner, weight = composite_splats(splats, background, order, options)
     else:
-        by_depth = _sorted(splats, order)
+        means, conics, colors = (
+            t.take_along_dim(order[..., None], 1) for t in (splats.means, splats.conics, splats.colors)
+        )
+        depths, opacities = (t.take_along_dim(order, 1) for t in (splats.depths, splats.opacities))
+        by_depth = Splats(means, conics, depths, colors, opacities)
         if renderer == "gsplat":
             from gmae_tools.splatting.gsplat import composite_sorted
 
@@ -186,15 +190,6 @@ def _composite(
                 images, alphas, owner, weight = rasterize_dense(by_depth, background, options)
     images, alphas, weight = (result.to(splats.means.dtype) for result in (images, alphas, weight))
     return images, alphas, unsort(owner, order) if options.owners else owner, weight
-
-
-def _sorted(splats: Splats, order: Tensor) -> Splats:
-    """The splats in the order `[B, K]`."""
-    means, conics, colors = (
-        t.take_along_dim(order[..., None], 1) for t in (splats.means, splats.conics, splats.colors)
-    )
-    depths, opacities = (t.take_along_dim(order, 1) for t in (splats.depths, splats.opacities))
-    return Splats(means, conics, depths, colors, opacities)
 
 
 def _check_shapes(splats: Splats) -> None:
@@ -212,13 +207,9 @@ def _check_finite(splats: Splats, background: Tensor) -> None:
     All tensors are checked before the CPU waits for the GPU once.
     """
     named = {
-        "means": splats.means,
-        "conics (from scales and quats)": splats.conics,
-        "depths": splats.depths,
-        "opacities": splats.opacities,
-        "colors": splats.colors,
-        "background": background,
-    }
+        "means": splats.means, "conics (from scales and quats)": splats.conics, "depths": splats.depths,
+        "opacities": splats.opacities, "colors": splats.colors, "background": background,
+    }  # fmt: skip
     finite = torch.stack([torch.isfinite(tensor.float()).all() for tensor in named.values()]).tolist()
     for name, good in zip(named, finite, strict=True):
         if not good:

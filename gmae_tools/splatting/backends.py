@@ -49,7 +49,9 @@ class BackendStatus:
 
 def describe_backends() -> list[BackendStatus]:
     """All backends, first the default on machines without a GPU."""
-    return [_cpu_status(), _gsplat_status(), BackendStatus("dense", True, "plain torch, the slow reference")]
+    missing = _missing_for_cpu()
+    cpu = BackendStatus("cpu", missing is None, missing or "numba kernels")
+    return [cpu, _gsplat_status(), BackendStatus("dense", True, "plain torch, the slow reference")]
 
 
 @lru_cache
@@ -62,40 +64,25 @@ def choose_backend(backend: Backend, device: torch.device | str) -> Renderer:
     Raises:
         GmaeToolsError: The backend is unknown, or cannot render here.
     """
-    on_cuda = torch.device(device).type == "cuda"
-    if backend == "gsplat":
-        if not on_cuda:
-            advice = _missing_for_gsplat() or "use --device cuda"
-            raise GmaeToolsError(f"splatting backend gsplat renders on a CUDA GPU, not on {device}: {advice}")
-        _load_gsplat()
-        log.info("splatting by gsplat, as requested")
-        return "gsplat"
-    if backend == "dense":
-        log.info("splatting by dense, as requested")
-        return "dense"
-    if backend == "cpu":
-        _check_cpu()
-        log.info("splatting by cpu, as requested")
-        return "cpu"
-    if backend != "auto":
+    if backend not in ("auto", "cpu", "gsplat", "dense"):
         raise GmaeToolsError(f"splatting backend {backend!r} is unknown: use auto, cpu, gsplat or dense")
-    if not on_cuda:
+    on_cuda = torch.device(device).type == "cuda"
+    if backend == "gsplat" and not on_cuda:
+        advice = _missing_for_gsplat() or "use --device cuda"
+        raise GmaeToolsError(f"splatting backend gsplat renders on a CUDA GPU, not on {device}: {advice}")
+    renderer: Renderer = ("gsplat" if on_cuda else "cpu") if backend == "auto" else backend
+    if renderer == "gsplat" and (reason := _gsplat_problem()):
+        problem = f"splatting backend gsplat cannot render here: {reason}"
+        if backend == "gsplat":
+            raise GmaeToolsError(problem)
         _check_cpu()
-        log.info("splatting by cpu: the Gaussians are on %s", device)
+        log.warning("splatting by cpu, although the Gaussians are on %s: %s", device, problem)
         return "cpu"
-    try:
-        _load_gsplat()
-    except GmaeToolsError as error:
+    if renderer == "cpu":
         _check_cpu()
-        log.warning("splatting by cpu, although the Gaussians are on %s: %s", device, error)
-        return "cpu"
-    log.info("splatting by gsplat: the Gaussians are on %s", device)
-    return "gsplat"
-
-
-def _cpu_status() -> BackendStatus:
-    missing = _missing_for_cpu()
-    return BackendStatus("cpu", missing is None, missing or "numba kernels")
+    why = f": the Gaussians are on {device}" if backend == "auto" else ", as requested"
+    log.info("splatting by %s%s", renderer, why)
+    return renderer
 
 
 def _missing_for_cpu() -> str | None:
@@ -119,11 +106,9 @@ def _gsplat_status() -> BackendStatus:
     missing = _missing_for_gsplat()
     if missing:
         return BackendStatus("gsplat", False, missing)
-    found = f"gsplat {importlib.metadata.version('gsplat')}"
-    if _is_prebuilt():
-        return BackendStatus("gsplat", True, f"{found}, prebuilt")
     built = "compiled" if _is_compiled() else "compiles at first use, which takes minutes"
-    return BackendStatus("gsplat", True, f"{found}, {built}")
+    state = "prebuilt" if _is_prebuilt() else built
+    return BackendStatus("gsplat", True, f"gsplat {importlib.metadata.version('gsplat')}, {state}")
 
 
 def _missing_for_gsplat() -> str | None:
@@ -205,14 +190,3 @@ def _gsplat_problem() -> str | None:
 
 def _matching_toolkit() -> str:
     return f"install the CUDA {torch.version.cuda} toolkit that this torch was built with, or a prebuilt gsplat"
-
-
-def _load_gsplat() -> None:
-    """Load the kernels of gsplat.
-
-    Raises:
-        GmaeToolsError: They cannot be loaded; the message says what to install.
-    """
-    problem = _gsplat_problem()
-    if problem:
-        raise GmaeToolsError(f"splatting backend gsplat cannot render here: {problem}")

@@ -137,10 +137,7 @@ def _threads_for(bins: list[Bins]) -> int:
 def _prepare(tensors: tuple[Tensor, ...], order: np.ndarray, options: RasterOptions) -> tuple[SortedSplats, list[Bins]]:
     """Sort, pack and bin the splats of a batch, of which the first sum(group_sizes) in depth order are rendered.
 
-    Args:
-        tensors: Means, conics, colors and opacities.
-        order: Indices `[B, K]` that sort by depth.
-        options: Size and groups.
+    `tensors` are means, conics, colors and opacities, which the indices `order` `[B, K]` sort by depth.
     """
     inputs = [_array(tensor) for tensor in tensors]
     sizes = options.group_sizes
@@ -162,13 +159,10 @@ def _prepare(tensors: tuple[Tensor, ...], order: np.ndarray, options: RasterOpti
 def _gradients(
     sums: np.ndarray, order: np.ndarray, conics: Tensor, opacities: Tensor, temperature: float | None
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of means, conics, colors, opacities and depths from `sums`, which it overwrites.
+    """Gradients of means, conics, colors, opacities and depths (None without a temperature of the order).
 
-    Args:
-        sums: Sums of `composite_backward`, `[B, bands, K, 6 + C]`; with a temperature `[B, bands, K, 6 + C + 1]`.
-        order: Indices `[B, K]` that sort by depth.
-        conics, opacities: Tensors of the unsorted splats.
-        temperature: Temperature of the order; None if depths get no gradient.
+    They are made of `sums` of `composite_backward`, which are overwritten: `[B, bands, K, 6 + C]`; with a temperature
+    `[B, bands, K, 6 + C + 1]`. `order` `[B, K]` sorts the splats by depth.
     """
     channels = sums.shape[-1] - GEOMETRY - (temperature is not None)
     sizes = ((2,), (3,), (channels,), (), () if temperature else (0,))

@@ -47,15 +47,10 @@ class _Shapes(NamedTuple):
 
 
 class _Tiles(NamedTuple):
-    """The list of the splats of each tile, nearest first.
+    """The list of the splats of each tile, nearest first."""
 
-    Attributes:
-        offsets: Start of each tile's list in `splats`, int32 `[B, rows, columns]`.
-        splats: Splats of all lists, int32, numbered through the batch: image * K + position.
-    """
-
-    offsets: Tensor
-    splats: Tensor
+    offsets: Tensor  # start of each tile's list in `splats`, int32 [B, rows, columns]
+    splats: Tensor  # of all lists, int32, numbered through the batch: image * K + position
 
 
 def composite_sorted(
