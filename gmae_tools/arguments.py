@@ -11,15 +11,7 @@ from gmae_tools.errors import GmaeToolsError
 
 
 def path_name(given: object, what: str) -> str:
-    """Return a path as text.
-
-    Args:
-        given: What the caller passed.
-        what: What the path is of, such as `a file of Gaussians`.
-
-    Raises:
-        GmaeToolsError: It is not a path, or it is empty.
-    """
+    """Return a path as text; refuse what is none, or empty. `what` is what it is of, such as `a file of Gaussians`."""
     if not isinstance(given, (str, os.PathLike)) or not isinstance(text := os.fspath(given), str):
         raise GmaeToolsError(f"{type(given).__name__} is no path: give that of {what}")
     if not text:
@@ -28,16 +20,7 @@ def path_name(given: object, what: str) -> str:
 
 
 def whole_number(given: object, what: str, least: int = 1) -> int:
-    """Return a whole number of Python or NumPy, which is not a bool.
-
-    Args:
-        given: What the caller passed.
-        what: Name of the number in the message.
-        least: Smallest number that is allowed.
-
-    Raises:
-        GmaeToolsError: It is not a whole number, or less than `least`.
-    """
+    """Return a whole number of Python or NumPy, which is not a bool, and refuse others; `what` names it in messages."""
     try:
         number = operator.index(given)  # type: ignore[arg-type]  # which is what this finds out
     except TypeError:
@@ -54,25 +37,17 @@ def whole_numbers(given: object, what: str) -> tuple[int, ...]:
     return tuple(whole_number(each, what) for each in given)
 
 
-def picture_size(given: object, what: str = "size") -> tuple[int, int]:
-    """Return the height and width of a picture in pixels. There is no upper limit.
-
-    Raises:
-        GmaeToolsError: They are not two whole numbers of 1 or more.
-    """
+def picture_size(given: object) -> tuple[int, int]:
+    """Return the height and width of a picture in pixels, two whole numbers of 1 or more without an upper limit."""
     try:
-        height, width = (whole_number(each, what) for each in given)  # type: ignore[attr-defined]
+        height, width = (whole_number(each, "size") for each in given)  # type: ignore[attr-defined]
     except (TypeError, ValueError, GmaeToolsError):
-        raise GmaeToolsError(f"{what} is {given!r}: give height and width in pixels, such as (480, 640)") from None
+        raise GmaeToolsError(f"size is {given!r}: give height and width in pixels, such as (480, 640)") from None
     return height, width
 
 
 def positive_number(given: object, what: str) -> float:
-    """Return a finite number above 0.
-
-    Raises:
-        GmaeToolsError: It is not such a number.
-    """
+    """Return a finite number above 0, and refuse others; `what` names it in the message."""
     try:
         number = math.nan if isinstance(given, (bool, str)) else float(given)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):

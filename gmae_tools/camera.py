@@ -77,18 +77,14 @@ class Camera:
         for place in (self.cx, self.cy):
             if type(place) not in (int, float) or not abs(place) <= _LARGEST:
                 raise GmaeToolsError(f"camera: cx and cy must be numbers, {_LARGEST:g} at most, not {place!r}")
-        at_origin = self.kind == "pinhole" and self.distance == 0
-        if not (
-            (at_origin or 0 < self.distance <= _LARGEST) and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST
-        ):
-            raise GmaeToolsError(
-                f"camera: distance and focal must be positive, blur must not be negative, all {_LARGEST:g} at most"
-            )
+        apart = 0 < self.distance <= _LARGEST or (self.kind == "pinhole" and self.distance == 0)
+        if not (apart and 0 < self.focal <= _LARGEST and 0 <= self.blur <= _LARGEST):
+            problem = "distance and focal must be positive, blur must not be negative"
+            raise GmaeToolsError(f"camera: {problem}, all {_LARGEST:g} at most")
         for name in ("focal_y", "shear_limit"):
             value = getattr(self, name)
-            if value is not None and (
-                self.kind != "pinhole" or type(value) not in (int, float) or not 0 < value <= _LARGEST
-            ):
+            positive = type(value) in (int, float) and 0 < value <= _LARGEST
+            if value is not None and not (self.kind == "pinhole" and positive):
                 raise GmaeToolsError(f"camera: {name} is {value!r}, must be None, or positive for a pinhole")
 
 

@@ -46,13 +46,9 @@ def local_path(name: str | os.PathLike[str]) -> Path:
 
 
 def check(name: str) -> None:
-    """Make sure that there is a model of this name, without loading it. Names on a hub are not checked.
+    """Refuse a name that no model has, without loading it. Names on a hub are not checked.
 
-    Args:
-        name: as for `checkpoints.load_any`, `features.load_autoencoder` or `features.open_extractor`.
-
-    Raises:
-        GmaeToolsError: there is no model of this name.
+    Names are those that `checkpoints.load_any`, `features.load_autoencoder` and `features.open_extractor` take.
     """
     name = name.removeprefix(RANDOM_PREFIX)
     if not name.startswith((HUB_PREFIX, TIMM_PREFIX)):

@@ -51,11 +51,7 @@ def _matches(parts: Sequence[str]) -> Iterator[str]:
 def walk(top: str | os.PathLike[str], without: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
     """Every folder of a tree with the sorted names of its files, without hidden ones.
 
-    Links to folders are followed last, and no folder is entered twice.
-
-    Args:
-        top: The uppermost folder.
-        without: A folder inside that is left out, such as one of earlier results.
+    Links to folders are followed last, and no folder is entered twice. The folder `without` is left out.
     """
     seen = {os.path.realpath(without)} if without and not _is_same(without, top) else set()
     waiting = deque([os.fspath(top)])
@@ -143,13 +139,7 @@ def is_special(path: Path) -> bool:
 
 
 def report_skipped(where: str, skipped: Sequence[str | os.PathLike[str]], kind: str = "picture") -> None:
-    """Log a warning that counts skipped files by suffix, unless there are none.
-
-    Args:
-        where: The place where they were found.
-        skipped: Their paths or names.
-        kind: What they would have to be.
-    """
+    """Log a warning that counts files that are no `kind` by suffix, unless there are none."""
     if not skipped or not is_first_of_launch():
         return
     suffixes = Counter(os.path.splitext(os.fspath(path))[1].lower() or "without suffix" for path in skipped)

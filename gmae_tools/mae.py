@@ -61,12 +61,7 @@ class CMAEConfig(AutoencoderConfig):
 
 
 class PatchDecoder(nn.Module):
-    """A ViT over the encoder's tokens and a mask token in place of every hidden patch.
-
-    Args:
-        config: Configuration of the model.
-        outputs: Number of values that are predicted for each patch.
-    """
+    """A ViT over the encoder's tokens and a mask token in place of every hidden patch; `outputs` values for each."""
 
     def __init__(self, config: AutoencoderConfig, outputs: int) -> None:
         super().__init__()
@@ -152,8 +147,7 @@ class CMAE(Autoencoder):
         """Embeddings `[B, E]`; `grid` and `mask` say which patch each token belongs to."""
         if isinstance(self.decoder, LightHead):
             return self.decoder(tokens)
-        outputs: Tensor = self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask))
-        return outputs.mean(1)
+        return self.decoder(tokens, self.positions(grid, self.config.decoder_width), _numbers(mask)).mean(1)
 
 
 class LightHead(nn.Module):

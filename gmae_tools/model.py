@@ -87,7 +87,7 @@ class AutoencoderConfig:
     decoder_heads: int = 3
 
     def __post_init__(self) -> None:
-        for name, kind in _types(type(self)).items():
+        for name, kind in get_type_hints(type(self)).items():
             if problem := _problem(getattr(self, name), kind, _MOST.get(name, _MOST_OTHERS)):
                 raise GmaeToolsError(f"{name} is {getattr(self, name)!r}, must be {problem}")
         if self.image_size % self.patch_size:
@@ -134,16 +134,12 @@ class AutoencoderConfig:
             GmaeToolsError: A key is unknown or a value impossible.
         """
         try:
-            parts: dict[str, Any] = {name: kind for name, kind in _types(cls).items() if dataclasses.is_dataclass(kind)}
+            types = get_type_hints(cls)
+            parts: dict[str, Any] = {name: kind for name, kind in types.items() if dataclasses.is_dataclass(kind)}
             return cls(**{key: parts[key](**value) if key in parts else value for key, value in values.items()})
         except TypeError as error:
             name = cls.__name__.removesuffix("Config")
             raise GmaeToolsError(f"not a configuration of this version's {name}: {error}") from error
-
-
-def _types(config: type[AutoencoderConfig]) -> dict[str, Any]:
-    """The types of the settings."""
-    return get_type_hints(config)
 
 
 def _problem(value: object, kind: Any, most: int) -> str | None:
@@ -348,9 +344,8 @@ class Autoencoder(nn.Module, HubModel):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(\n" + "".join(f"  {name}: {value}\n" for name, value in self.facts().items()) + ")"
-        )
+        facts = "".join(f"  {name}: {value}\n" for name, value in self.facts().items())
+        return f"{type(self).__name__}(\n{facts})"
 
     @classmethod
     def with_weights(cls, config: Any, weights: Mapping[str, Tensor]) -> Self:
@@ -404,8 +399,7 @@ class Autoencoder(nn.Module, HubModel):
                 output of each block, and the features, which are the last output after the encoder's `norm`.
         """
         positions = self.positions(self.grid(images), self.config.width)
-        features: Tensor | list[Tensor] = self.encoder(self.normalise(images), positions, mask, return_blocks)
-        return features
+        return self.encoder(self.normalise(images), positions, mask, return_blocks)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Normalise RGB in [0, 1] `[B, 3, H, W]` by ImageNet's statistics, in the dtype of the weights."""

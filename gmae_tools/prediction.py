@@ -31,8 +31,7 @@ def _see(model: GMAE, pictures: Sequence[np.ndarray], size: tuple[int, int] | No
     """Predict one set of Gaussians for each picture; the pictures may differ in size."""
     height, width = _size(model, size)
     images = torch.cat([to_tensor(resize(picture, height, width)) for picture in pictures])
-    gaussians: Gaussians = model(images.to(next(model.parameters()).device))
-    return gaussians
+    return model(images.to(next(model.parameters()).device))
 
 
 def predict_gaussians(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = None) -> Gaussians:

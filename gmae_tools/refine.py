@@ -198,9 +198,8 @@ class _Fit:
 
     def __init__(self, start: Gaussians, image: Tensor, camera: Camera, options: RefineOptions) -> None:
         dtype = working_dtype(*vars(start).values())
-        self.start = start.map(
-            lambda tensor: tensor.detach().to(dtype).clone()
-        )  # a clone can be trained, an inference tensor cannot
+        # A clone can be trained, an inference tensor cannot.
+        self.start = start.map(lambda tensor: tensor.detach().to(dtype).clone())
         self.image, self.camera, self.options = image.to(self.start.means), camera, options
         self.k = options.k or start.k
         self.height, self.width = image.shape[-2:]
@@ -338,10 +337,8 @@ def _growth_plan(start: int, end: int, steps: int) -> dict[int, int]:
     if start == end:
         return {}
     times = min(_GROWTHS, math.ceil(steps * _GROWTH))
-    return {
-        int(turn * steps * _GROWTH / times): round(start * (end / start) ** ((turn + 1) / times))
-        for turn in range(times)
-    }
+    sizes = [round(start * (end / start) ** ((turn + 1) / times)) for turn in range(times)]
+    return {int(turn * steps * _GROWTH / times): size for turn, size in enumerate(sizes)}
 
 
 def _check(gaussians: Gaussians, image: Tensor, steps: int, options: RefineOptions) -> None:

@@ -87,20 +87,16 @@ class Layers(Shown):
 def layers(scene: Scene, ks: Sequence[int] | None, count: int, backend: Backend) -> Layers:
     """Render the nearest Gaussians and the depth groups of a scene; `Scene.layers` documents it."""
     scene = replace(scene, gaussians=scene.gaussians.detach().sort_by_depth())
-    chosen = tuple(ks) if ks is not None else (*_prefixes(scene.k), scene.k)
+    if ks is None:
+        shares = [round(scene.k * share / 100) for share in PREFIX_SHARES]
+        ks = [*(shares if scene.k > MANY else [k for k in PREFIXES if k < scene.k]), scene.k]
+    chosen = tuple(ks)
     pictures = render_layers(scene, chosen, count, backend=backend)
     scores = PrefixScores(scene, len(chosen))
     firsts = pixels(over(pictures.firsts, pictures.first_alphas, _white()))
     for job in scores.jobs(slice(0, scene.height), firsts, pictures.first_alphas):
         job()
     return Layers(scene, chosen, pictures, tuple(scores.compute()))
-
-
-def _prefixes(count: int) -> list[int]:
-    """Return the default numbers of nearest Gaussians, without the number of all."""
-    if count > MANY:
-        return [round(count * share / 100) for share in PREFIX_SHARES]
-    return [k for k in PREFIXES if k < count]
 
 
 @dataclass(frozen=True, repr=False)
@@ -216,30 +212,23 @@ class Density(Shown):
 
     def sheet(self) -> Image.Image:
         """Return both figures side by side."""
-        pictures = [_as_picture(figure) for figure in self.figures()]
-        page = Image.new("RGB", (sum(one.width for one in pictures), max(one.height for one in pictures)), "white")
-        left = 0
-        for one in pictures:
-            page.paste(one, (left, 0))
-            left += one.width
+        first, second = map(_as_picture, self.figures())
+        page = Image.new("RGB", (first.width + second.width, max(first.height, second.height)), "white")
+        page.paste(first, (0, 0))
+        page.paste(second, (first.width, 0))
         return page
 
 
 def show(scene: Scene, backend: Backend) -> Path:
     """Write the page of a scene into a folder for temporary files, and open it; `Scene.show` documents it."""
-    _remove_old_pages()
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PAGES}*"):
+        with suppress(OSError):  # the folder belongs to another user, or has been removed
+            if time.time() - folder.stat().st_mtime > _KEPT:  # browsers may read a page after its process has ended
+                shutil.rmtree(folder, ignore_errors=True)
     path = Path(tempfile.mkdtemp(prefix=_PAGES)) / "scene.html"
     write_page(scene, PageRequest("scene", layers=min(8, scene.k), backend=backend), path, "scene")
     webbrowser.open(path.as_uri())
     return path
-
-
-def _remove_old_pages() -> None:
-    """Remove old pages. Browsers may read a page after its process has ended, so that a later process removes it."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PAGES}*"):
-        with suppress(OSError):  # the folder belongs to another user, or has been removed
-            if time.time() - folder.stat().st_mtime > _KEPT:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def scene_html(scene: Scene) -> str:

@@ -145,5 +145,4 @@ def _plane(values: Tensor) -> np.ndarray:
     """Turn a tensor `[H, W]` or `[1, H, W]` into an array `[H, W]`."""
     values = torch.as_tensor(values).detach().cpu()
     values = values[0] if values.ndim == 3 and len(values) == 1 else values
-    array: np.ndarray = (values.double() if values.is_floating_point() else values).numpy()
-    return array
+    return (values.double() if values.is_floating_point() else values).numpy()

@@ -87,11 +87,8 @@ def run(
         found = gather(list(options.progress(boxes_of_maps, len(own), "boxes")))
         about = {"dataset": data.name, "split": split, "method": method.name, "checkpoint": method.checkpoint}
         protocol = {
-            "threshold": threshold,
-            "min_max": rules.min_max,
-            "box": "of the mask's largest piece",
-            "hit": "IoU >= 0.5",
-        }
+            "threshold": threshold, "min_max": rules.min_max, "box": "of the mask's largest piece", "hit": "IoU >= 0.5",
+        }  # fmt: skip
         scores[name] = {**box_scores(found, detection=rules.detection), **about, "protocol": protocol}
         if is_main():
             write_json(folders[name] / "scores.json", scores[name])
@@ -170,9 +167,8 @@ def box_scores(found: Sequence[FoundBoxes], detection: bool = True) -> dict[str,
         raise GmaeToolsError("no photograph has an object to be found")
     scores: dict[str, Any] = {"corloc": float(np.mean([overlap >= HIT for overlap in overlaps]))}
     if detection:
-        by_name = {each.name: each for each in found}
-        wanted = {name: each.wanted for name, each in by_name.items()}
-        scores |= detection_scores({name: each.found for name, each in by_name.items()}, wanted)
+        wanted = {each.name: each.wanted for each in found}
+        scores |= detection_scores({each.name: each.found for each in found}, wanted)
     return scores | {
         "images": len(found),
         "images_with_objects": len(overlaps),

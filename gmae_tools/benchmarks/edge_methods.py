@@ -125,8 +125,7 @@ class EdgeMethod(Method):
 def _grey(photo: np.ndarray) -> np.ndarray:
     from skimage.color import rgb2gray
 
-    grey: np.ndarray = rgb2gray(photo)
-    return grey
+    return rgb2gray(photo)
 
 
 def _unit(strength: np.ndarray) -> np.ndarray:

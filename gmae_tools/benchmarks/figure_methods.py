@@ -21,10 +21,7 @@ from gmae_tools.zeroshot.views import Looks, Views
 PRIOR_SIGMA = 0.25  # standard deviation of the centre prior, in widths and heights of the picture
 GRABCUT_MARGIN = 0.1  # share of each side outside of the first box; 0.05 to 0.25 were tried on ECSSD-dev, odd ids
 _GRABCUT_ROUNDS = 5  # iterations
-_SPECTRUM_SIDE, _SPECTRUM_SIGMA = (
-    64,
-    2.5,
-)  # px, shorter side of the picture whose spectrum is taken, and blur at the end
+_SPECTRUM_SIDE, _SPECTRUM_SIGMA = 64, 2.5  # px, shorter side of the picture whose spectrum is taken; blur at the end
 _LEAST_SIDE = 8  # px, below which GrabCut has too few pixels for its mixtures of colours
 
 

@@ -45,8 +45,7 @@ class ModuleGroup(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
-        return command
+        return module.command
 
     def invoke(self, ctx: click.Context) -> object:
         try:

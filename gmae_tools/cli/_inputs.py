@@ -39,9 +39,8 @@ def image_options(*, required: bool = True) -> tuple[Decorator, Decorator]:
     )
 
 
-def input_options(*, required: bool = True) -> Decorator:
-    """Make the argument IMG and the option --recursive one argument `inputs`, an `Inputs`."""
-    return gathered("inputs", Inputs, *image_options(required=required))
+# The argument IMG and the option --recursive as one argument `inputs`, an `Inputs`.
+input_options = gathered("inputs", Inputs, *image_options())
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,7 @@ class ModelOptions:
         checkpoint_names.check(self.checkpoint)
 
     def open(self) -> OpenModel:
-        """Load the model.
-
-        Raises:
-            GmaeToolsError: There is no such device, the backend cannot render there, or the checkpoint cannot be read.
-        """
+        """Load the model; see `ModelSource.model`."""
         with busy(f"loading {self.checkpoint}"):
             from gmae_tools.benchmarks.pipeline import ModelSource
 

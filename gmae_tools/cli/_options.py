@@ -38,13 +38,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def gathered(name: str, kind: Callable[..., Any], *options: Decorator) -> Decorator:
-    """Pass several options to a command as one argument.
-
-    Args:
-        name: Name of that argument.
-        kind: Function that makes the argument from the values of the options, which are passed by name.
-        options: Results of `click.option` and `click.argument`.
-    """
+    """Pass several options to a command as one argument, which `kind` makes from their values, passed by name."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         names: list[str] = []
@@ -223,11 +217,7 @@ def output_folder(path: str | Path, *parts: str, launched: bool = False) -> Path
 
 
 def writable_folder(path: str | Path, option: str = "--out") -> Path:
-    """Make the folder that `option` names, and make sure that files can be written in it.
-
-    Raises:
-        GmaeToolsError: The path is a file, there is no permission, or the disk is full.
-    """
+    """Make the folder that `option` names, and make sure that files can be written in it."""
     folder = Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -90,10 +90,9 @@ def progress(items: Iterable[T], total: int, unit: str, label: str | None = None
 
 
 def progress_over(items: list[T], folder: Path) -> Generator[T, None, None]:
-    """Yield pictures (paths, or tuples that begin with one), with a bar. The message after Ctrl-C names the picture.
+    """Yield pictures (paths, or tuples that begin with one), with a bar, while files can be written into the folder.
 
-    Raises:
-        CannotWriteError: Files can no longer be written into the folder.
+    The message after Ctrl-C names the picture.
     """
     check = still_there(folder)
     for number, item in enumerate(progress(items, len(items), "picture"), start=1):

@@ -60,12 +60,7 @@ class SceneInputs(Inputs):
                 raise GmaeToolsError(f"--{name}: {reason}")
 
     def check(self, paths: Sequence[Path], refine: int) -> None:
-        """Refuse options that do not fit the inputs, without loading torch.
-
-        Raises:
-            GmaeToolsError: there is an option for Gaussians but no file of them, --photo does not fit, or Gaussians are
-                to be refined without it.
-        """
+        """Refuse options that do not fit the inputs, without loading torch."""
         files = [path for path in paths if is_gaussians_name(path.name)]
         if not files:
             self.refuse_views(f"is for files of Gaussians ({', '.join(READABLE)}), and none is given")

@@ -135,8 +135,7 @@ def serialize(scores: dict[str, Any], format_: str) -> str:
         return json.dumps(scores, indent=2)
     import pandas as pd
 
-    table: str = pd.DataFrame([{**scores, "protocol": json.dumps(scores["protocol"])}]).to_csv(index=False)
-    return table.rstrip("\n")
+    return pd.DataFrame([{**scores, "protocol": json.dumps(scores["protocol"])}]).to_csv(index=False).rstrip("\n")
 
 
 def _text(value: object) -> str:

@@ -29,7 +29,7 @@ TABLE, SHEET = "reconstruct.csv", "reconstruction.png"
 
 
 @click.command()
-@input_options()
+@input_options
 @checkpoints_option
 @click.option(
     "--mask-ratio", type=click.FloatRange(0, 0.95), default=0.75, help="Share of the patches that are hidden."

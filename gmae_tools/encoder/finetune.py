@@ -249,8 +249,7 @@ class _Steps(Dataset[Any]):
             pictures = _pictures([self.photos[number] for number in numbers], self.transform)
             if isinstance(pictures, str):
                 return pictures
-            mixed: tuple[Tensor, Tensor] = self.mixup(pictures, torch.from_numpy(self.labels[numbers]))
-            return mixed
+            return self.mixup(pictures, torch.from_numpy(self.labels[numbers]))
 
 
 class _ValidationBatches(Dataset[Any]):
@@ -298,11 +297,7 @@ def _chance(seed: int, step: int) -> Iterator[None]:
 
 
 def _loader(batches: Dataset[Any], numbers: Sequence[int], workers: int) -> Iterator[Any]:
-    """Yield the batches with these numbers in order; worker processes make them ahead of time.
-
-    Raises:
-        GmaeToolsError: A photograph cannot be read.
-    """
+    """Yield the batches with these numbers in order, or raise their error; worker processes make them ahead of time."""
     loader: DataLoader[Any] = DataLoader(
         batches, batch_size=None, sampler=numbers, num_workers=workers, generator=torch.Generator(),
         worker_init_fn=_begin_worker,
@@ -476,11 +471,7 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step
 
 
 def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the saved state, if there is one, and remove lines from the log that were written after it.
-
-    Returns:
-        The number of steps that are done.
-    """
+    """Load the saved state, if any, cut the log to it, and return the number of steps that are done."""
     path, step = folder / STATE, 0
     if path.exists():
         try:

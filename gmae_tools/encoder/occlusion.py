@@ -64,5 +64,4 @@ def _from_a_place(grid: tuple[int, int], hidden: int, rng: np.random.Generator) 
     margin = np.minimum(np.sqrt(hidden), sides) / 2
     centre = margin + rng.random(2) * (sides - 2 * margin)
     places = np.stack(np.meshgrid(*(np.arange(side) + 0.5 for side in grid), indexing="ij"), -1).reshape(-1, 2)
-    distances: np.ndarray = np.abs(places - centre).max(1)
-    return distances.argsort(kind="stable")
+    return np.abs(places - centre).max(1).argsort(kind="stable")

@@ -80,8 +80,7 @@ def cached_features(
 
 def _read(path: Path) -> np.ndarray:
     try:
-        features: np.ndarray = np.load(path)
-        return features
+        return np.load(path)
     except (OSError, ValueError) as error:
         raise GmaeToolsError(f"{path}: damaged ({error}); delete it to have it made again") from None
 
@@ -167,11 +166,7 @@ def linear_predict(
 
 
 def _train(train: Tensor, labels: Tensor, rates: Sequence[float], config: LinearConfig) -> Callable[[Tensor], Tensor]:
-    """Train one classifier for each learning rate, all on the same batches.
-
-    Returns:
-        A function that predicts labels `[rates, m]` from features `[m, D]`.
-    """
+    """Train a classifier for each rate, all on the same batches; returns a predictor of labels `[rates, m]`."""
     generator = torch.Generator().manual_seed(config.seed)
     classes, device = int(labels.max()) + 1, train.device
     norm = nn.BatchNorm1d(train.shape[1], affine=False, eps=1e-6, device=device, dtype=train.dtype)

@@ -157,11 +157,7 @@ class _Arrays:
         self.names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of an array.
-
-        Raises:
-            ValueError: there is no such array, or it does not hold numbers or a string.
-        """
+        """Return the shape of an array of numbers or a string."""
         return self._open(name)[0]
 
     def get(self, name: str, k: int, *last: int) -> np.ndarray:

@@ -63,6 +63,7 @@ def read(path: str | os.PathLike[str]) -> Gaussians:
         raise GmaeToolsError(f"{path}: cannot be read ({error.strerror or error})") from None
     if not (np.isfinite(records["position"]).all() and np.isfinite(records["scales"]).all()):
         raise GmaeToolsError(f"{path}: not a .splat file of Gaussians (it has NaN or infinite values)")
-    means, scales, color, rotations = (records[name].astype(np.float32) for name in records.dtype.names)
+    names = ("position", "scales", "rgba", "rotation")
+    means, scales, color, rotations = (records[name].astype(np.float32) for name in names)
     arrays = (means, scales, (rotations - 128) / 128, color[:, :3] / 255, color[:, 3] / 255)
     return Gaussians(*(torch.from_numpy(np.ascontiguousarray(array))[None] for array in arrays))

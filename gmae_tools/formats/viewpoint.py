@@ -40,28 +40,19 @@ class Viewpoint:
         _check_size(self.height, self.width)
 
     @staticmethod
-    def of_pixels(
-        fx: float,
-        fy: float,
-        cx: float,
-        cy: float,
-        height: int,
-        width: int,
-        *,
-        blur: float = 0.3,
-        shear_limit: float | None = 1.3,
-    ) -> Viewpoint:
+    def of_pixels(fx: float, fy: float, cx: float, cy: float, height: int, width: int) -> Viewpoint:
         """Make a pinhole camera at the origin that looks along +z, with x to the right and y downwards (OpenCV's axes).
+
+        Its blur and its limit of the shear are those of gsplat.
 
         Args:
             fx, fy: focal lengths in pixels.
             cx, cy: principal point in pixels; the middle of the picture is (width / 2, height / 2).
             height, width: size of the picture in pixels.
-            blur, shear_limit: as for `Camera`; the defaults are those of gsplat.
         """
         _check_size(height, width)
         across, down, x, y = 2 * fx / width, 2 * fy / height, 2 * cx / width - 1, 2 * cy / height - 1
-        camera = Camera("pinhole", 0.0, across, blur, cx=x, cy=y, focal_y=down, shear_limit=shear_limit)
+        camera = Camera("pinhole", 0.0, across, 0.3, cx=x, cy=y, focal_y=down, shear_limit=1.3)
         return Viewpoint(camera, height, width)
 
 

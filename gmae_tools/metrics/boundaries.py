@@ -16,8 +16,10 @@ as in Dollar's `edgesEvalDir.m`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -223,10 +225,8 @@ class _Change(NamedTuple):
 
 
 def _changes(maps: Iterator[Array]) -> Iterator[_Change]:
-    before = None
+    before = np.zeros(1, bool)
     for binary in maps:
-        if before is None:
-            before = np.zeros_like(binary)
         come, gone = np.flatnonzero(binary & ~before), np.flatnonzero(before & ~binary)
         yield _Change(np.flatnonzero(binary), come, gone)
         before = binary
@@ -357,9 +357,8 @@ class BoundaryResult:
         """A row for each image: the best point of its curve, interpolated as in `eval_bdry_img.txt`."""
         import pandas as pd
 
-        rows = []
-        for name, counts in self.counts.items():
-            rows.append({"image": name, **asdict(best_point(self.levels, counts.precision, counts.recall))})
+        points = {name: best_point(self.levels, each.precision, each.recall) for name, each in self.counts.items()}
+        rows = [{"image": name, **asdict(point)} for name, point in points.items()]
         return pd.DataFrame(rows, columns=["image", "threshold", "recall", "precision", "f"])
 
 
@@ -397,9 +396,9 @@ class BoundaryScores:
             raise GmaeToolsError("nothing to score: no image was counted")
         counts = dict(sorted(self._counts.items()))
         levels = self.protocol.levels()
-        total = _sum(list(counts.values()))
+        total = reduce(operator.add, counts.values())
         best = best_point(levels, total.precision, total.recall)
-        own_best = _sum([each.at(int(np.argmax(each.f))) for each in counts.values()])
+        own_best = reduce(operator.add, (each.at(int(np.argmax(each.f))) for each in counts.values()))
         return BoundaryResult(
             ods=best.f,
             ods_threshold=best.threshold,
@@ -417,10 +416,3 @@ class BoundaryScores:
             counts=counts,
             levels=levels,
         )
-
-
-def _sum(counts: list[BoundaryCounts]) -> BoundaryCounts:
-    total = counts[0]
-    for other in counts[1:]:
-        total = total + other
-    return total

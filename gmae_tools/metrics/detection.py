@@ -50,10 +50,8 @@ def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.nd
     numbers = {name: number for number, name in enumerate(sorted(truths), 1)}
     if not any(len(boxes) for boxes in truths.values()):
         return dict.fromkeys(_KEYS)
-    annotations = [
-        {**_annotation(box, numbers[name]), "id": number}
-        for number, (name, box) in enumerate(((name, box) for name in numbers for box in truths[name]), 1)
-    ]
+    wanted = ((name, box) for name in numbers for box in truths[name])
+    annotations = [{**_annotation(box, numbers[name]), "id": i} for i, (name, box) in enumerate(wanted, 1)]
     detections = [
         {**_annotation(box, numbers[name]), "score": float(score)}
         for name, each in found.items()
@@ -61,20 +59,14 @@ def detection_scores(found: Mapping[str, Detections], truths: Mapping[str, np.nd
     ]
     if not detections:
         return dict.fromkeys(_KEYS, 0.0)
-    truth = COCO(
-        {
-            "images": [{"id": number} for number in numbers.values()],
-            "annotations": annotations,
-            "categories": [{"id": 1, "name": "object"}],
-        }
-    )
+    images, categories = [{"id": number} for number in numbers.values()], [{"id": 1, "name": "object"}]
+    truth = COCO({"images": images, "annotations": annotations, "categories": categories})
     evaluation = COCOeval_faster(truth, truth.loadRes(detections), "bbox")
     evaluation.params.useCats = 0
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    stats = evaluation.stats
-    return {key: float(stats[place]) for key, place in _KEYS.items()}
+    return {key: float(evaluation.stats[place]) for key, place in _KEYS.items()}
 
 
 def _annotation(box: np.ndarray, image: int) -> dict[str, Any]:

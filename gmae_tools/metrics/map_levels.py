@@ -69,16 +69,9 @@ def check_levels(levels: Mapping[str, MapLevels], *, thin: bool = False, stretch
     if flat:
         example = f"such as {flat[0]}; were they written as they were meant?"
         _log.warning("%d of %d maps have the same level everywhere, %s", len(flat), count, example)
-    if _are_inverted(levels, thin):
-        _log.warning("the maps look inverted (bright where nothing is): if so, save 1 - map, or 255 - map in 8 bits")
-
-
-def _are_inverted(levels: Mapping[str, MapLevels], thin: bool) -> bool:
     shown = [each for each in levels.values() if each.lowest < each.highest]
-    if thin:
-        bright = sum(each.mean > _BRIGHT for each in shown)
-        return bool(shown) and bright >= _INVERTED_SHARE * len(shown)
-    contrasts = np.array([each.contrast for each in shown if each.contrast is not None])
-    return bool(len(contrasts)) and bool(
-        (contrasts < 0).mean() >= _INVERTED_SHARE and contrasts.mean() <= _INVERTED_CONTRAST
-    )
+    contrasts = [each.contrast for each in shown if each.contrast is not None]
+    inverted = np.array([each.mean > _BRIGHT for each in shown]) if thin else np.less(contrasts, 0)
+    clear = thin or (contrasts and np.mean(contrasts) <= _INVERTED_CONTRAST)
+    if len(inverted) and inverted.mean() >= _INVERTED_SHARE and clear:
+        _log.warning("the maps look inverted (bright where nothing is): if so, save 1 - map, or 255 - map in 8 bits")

@@ -183,7 +183,10 @@ def score_regions(
     hits, predicted = _passing(soft, truth)
     foreground, size = int(truth.sum()), truth.size
     precision, recall = hits / np.maximum(predicted, 1), hits / max(foreground, 1)
-    adaptive = soft >= min(2 * soft.mean(), 1)
+    adaptive, mask = soft >= min(2 * soft.mean(), 1), binarize(soft, protocol.threshold)
+    iou, hit = _iou(mask, truth), None
+    if truth_boxes is not None and len(truth_boxes):
+        hit = box is not None and bool(box_iou(box, truth_boxes).max() >= HIT)
     shown = slice(protocol.thresholds)
     return RegionMetrics(
         precision=precision[shown],
@@ -193,8 +196,10 @@ def score_regions(
         e_adaptive=float(_e_measure((adaptive & truth).sum(), adaptive.sum(), foreground, size)),
         mae=float(np.abs(soft - truth).mean()),
         s_measure=_s_measure(soft, truth),
-        hit=_hit(box, truth_boxes),
-        **_overlap(binarize(soft, protocol.threshold), truth),
+        iou=iou,
+        mean_iou=(iou + _iou(~mask, ~truth)) / 2,
+        accuracy=float((mask == truth).mean()),
+        hit=hit,
     )
 
 
@@ -228,9 +233,7 @@ def _passing(soft: Array, truth: Array) -> tuple[Array, Array]:
 def _e_measure(hits: Array, predicted: Array, foreground: int, size: int) -> Array:
     """Enhanced alignment of binary masks with the truth, computed from numbers of pixels.
 
-    Args:
-        hits, predicted: Numbers of predicted pixels of the foreground, and of all predicted pixels, in any shape.
-        foreground, size: Numbers of pixels of the foreground, and of the image.
+    `hits` are the predicted pixels of the foreground, `predicted` all predicted ones, both in any shape.
     """
     if foreground in (0, size):  # without two parts, the share of correct pixels
         aligned = (size - predicted) if foreground == 0 else predicted
@@ -288,21 +291,9 @@ def _similarity(soft: Array, truth: Array) -> float:
     return 1.0 if below == 0 else 0.0
 
 
-def _overlap(mask: Array, truth: Array) -> dict[str, float]:
-    """IoU of the foreground, mean IoU of foreground and background, and the share of correct pixels."""
-    foreground, background = _iou(mask, truth), _iou(~mask, ~truth)
-    return {"iou": foreground, "mean_iou": (foreground + background) / 2, "accuracy": float((mask == truth).mean())}
-
-
 def _iou(mask: Array, truth: Array) -> float:
     union = int((mask | truth).sum())
     return float((mask & truth).sum() / union) if union else 1.0
-
-
-def _hit(box: Array | None, truth_boxes: Array | None) -> bool | None:
-    if truth_boxes is None or not len(truth_boxes):
-        return None
-    return box is not None and bool(box_iou(box, truth_boxes).max() >= HIT)
 
 
 # --- all images -----------------------------------------------------------------------------------

@@ -24,22 +24,14 @@ _PLACE = re.compile(r"\.(\w+)(?:\[(\d+)\])?")  # of msgspec's messages: $.parts[
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A CSV file that a part writes, and how it is shown.
+    """A CSV file that a part writes, and how it is shown."""
 
-    Attributes:
-        file: Name in the folder of results.
-        caption: What the table contains.
-        higher, lower: Columns whose highest or lowest number is the best.
-        within: Columns in which rows must agree to be compared.
-        apart: First cells of rows that are not compared.
-    """
-
-    file: str
+    file: str  # name in the folder of results
     caption: str = ""
-    higher: tuple[str, ...] = ()
+    higher: tuple[str, ...] = ()  # columns whose highest number is the best
     lower: tuple[str, ...] = ()
-    within: tuple[str, ...] = ()
-    apart: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()  # columns in which rows must agree to be compared
+    apart: tuple[str, ...] = ()  # first cells of rows that are not compared
 
     def __post_init__(self) -> None:
         _check_file(self.file, TABLES)
@@ -56,27 +48,19 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A benchmark.
+    """A benchmark: a script that answers a question. The docstring of its file states the protocol.
 
-    Attributes:
-        name: Lower-case letters, digits and dashes.
-        question: The question that it answers.
-        module: Python module, run with `python -m`, below the folder of the configuration or one of its parents.
-        script: Or else a Python file, relative to that folder. `read_config` fills in the file of a module. The
-            docstring of the file states the protocol.
-        arguments: Arguments as in a shell, with placeholders: `{checkpoint}`, `{results}` (folder for tables and
-            figures), `{work}` (folder for what is needed to continue after an interruption), `{name}` of a data set.
-        quick: Further arguments of a quick run.
-        tables, figures: Files that it writes; a part that does not write all of them has failed.
+    Its arguments are written as in a shell, with placeholders: `{checkpoint}`, `{results}` (folder for tables and
+    figures), `{work}` (folder for what is needed to continue after an interruption), `{name}` of a data set.
     """
 
-    name: str
+    name: str  # lower-case letters, digits and dashes
     question: str
-    module: str = ""
-    script: Path = Path()
+    module: str = ""  # run with `python -m`, below the folder of the configuration or one of its parents
+    script: Path = Path()  # or else a file, relative to that folder; `read_config` fills in that of a module
     arguments: str = ""
-    quick: str = ""
-    tables: tuple[Table, ...] = ()
+    quick: str = ""  # further arguments of a quick run
+    tables: tuple[Table, ...] = ()  # if it does not write all tables and figures it has failed
     figures: tuple[Figure, ...] = ()
 
     def __post_init__(self) -> None:
@@ -166,11 +150,7 @@ def fill(argument: str, values: Mapping[str, str]) -> str:
 
 
 def read_config(path: Path) -> Config:
-    """Read a configuration.
-
-    Raises:
-        GmaeToolsError: The file cannot be read, or something in it is wrong; the message names the key.
-    """
+    """Read a configuration. If something in it is wrong, the error names the key."""
     try:
         document = msgspec.toml.decode(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -19,13 +19,7 @@ _LEVEL = 1  # of zlib; takes a seventh of the time of level 6 and a quarter more
 
 
 class PngWriter:
-    """Writes rows of a picture as an 8-bit PNG.
-
-    Args:
-        file: A file opened for writing in binary.
-        height, width: Size of the picture in pixels.
-        channels: 1 (grey), 3 (RGB) or 4 (RGB and straight alpha).
-    """
+    """Writes rows of a picture as an 8-bit PNG; `channels` is 1 (grey), 3 (RGB) or 4 (RGB and straight alpha)."""
 
     def __init__(self, file: BinaryIO, height: int, width: int, channels: int) -> None:
         self._file = file

@@ -8,11 +8,7 @@ from gmae_tools.errors import GmaeToolsError
 
 
 def check_free(host: str, port: int) -> None:
-    """Refuse a port that is taken, where servers would silently take another, or end in a traceback.
-
-    Raises:
-        GmaeToolsError: nothing can listen there; the message names the option --port.
-    """
+    """Refuse a port that is taken, where servers would silently take another, or end in a traceback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

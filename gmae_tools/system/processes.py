@@ -203,27 +203,14 @@ def torch_threads(items: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_processes(
-    function: Callable[[T], Result],
-    items: Iterable[T],
-    count: int,
-    chunk: int,
-    begin: Callable[[], object] | None = None,
-) -> Iterator[Result]:
+def in_processes(function: Callable[[T], Result], items: Iterable[T], count: int, chunk: int) -> Iterator[Result]:
     """Compute the results of a function for every item, in order, in `count` worker processes.
 
-    The workers end when this process ends, even if it is killed. They ignore Ctrl-C, which this process handles;
-    waiting items are then dropped.
-
-    Args:
-        function: Function that can be pickled.
-        items: Its arguments.
-        count: Number of workers.
-        chunk: Number of items that a worker takes at a time.
-        begin: Function that can be pickled, which each worker calls before its first item.
+    The workers take `chunk` items at a time, and end when this process ends, even if it is killed. They ignore Ctrl-C,
+    which this process handles; waiting items are then dropped. The function has to be one that can be pickled.
     """
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(count, context, _begin_work, (untrusted.is_protected(), begin))
+    executor = ProcessPoolExecutor(count, context, _begin_work, (untrusted.is_protected(),))
     try:
         kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it
         try:
@@ -235,12 +222,10 @@ def in_processes(
         executor.shutdown(cancel_futures=True)
 
 
-def _begin_work(protected: bool, begin: Callable[[], object] | None) -> None:
+def _begin_work(protected: bool) -> None:
     end_with_parent()
     if protected:
         _kept.enter_context(untrusted.protected())
-    if begin is not None:
-        begin()
 
 
 def end_with_parent() -> None:

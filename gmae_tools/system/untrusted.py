@@ -59,12 +59,7 @@ def protected() -> Iterator[None]:
 def decoding(image_format: str | None, file: IO[bytes]) -> Iterator[None]:
     """Decode a picture inside this context; inside `protected` it is guarded, elsewhere nothing happens.
 
-    Args:
-        image_format: Pillow's name of the format.
-        file: The encoded picture; reading moves its position.
-
-    Raises:
-        GmaeToolsError: A JPEG has more scans than any encoder makes.
+    A JPEG of more scans than any encoder makes is refused. The position in the file moves.
     """
     if _protected and image_format in ("JPEG", "MPO"):
         _check_scans(file)

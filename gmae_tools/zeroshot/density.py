@@ -52,9 +52,7 @@ class Points:
         """
         gaussians = scene.gaussians.detach()
         if scene.camera.kind == "pinhole":
-            splats = project(
-                gaussians, scene.camera, 2, 2
-            )  # in a picture of 2 x 2 pixels, a pixel is a unit of x and y
+            splats = project(gaussians, scene.camera, 2, 2)  # in this picture a pixel is a unit of x and y
             place = splats.means - 1
             seen = splats.opacities * (place.abs() <= 1).all(-1)
             means = torch.cat([place, gaussians.means[..., 2:]], -1)
@@ -91,8 +89,7 @@ def density_map(points: Points, cells: int = CELLS) -> np.ndarray:
     """
     x, y = np.clip(points.x, -1, 1), np.clip(points.y, -1, 1)
     total, _, _ = np.histogram2d(y, x, bins=cells, range=[[-1, 1], [-1, 1]], weights=points.opacity)
-    density: np.ndarray = total / max(total.mean(), np.finfo(float).tiny)
-    return density
+    return total / max(total.mean(), np.finfo(float).tiny)
 
 
 @dataclass(frozen=True)
@@ -133,8 +130,7 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: Seque
     order = np.argsort(values, kind="stable")
     weights = weights[order] if weights.any() else np.ones(len(values))
     shares = np.cumsum(weights)
-    found: np.ndarray = values[order][np.searchsorted(shares, np.multiply(quantiles, shares[-1]) * (1 - 1e-12))]
-    return found
+    return values[order][np.searchsorted(shares, np.multiply(quantiles, shares[-1]) * (1 - 1e-12))]
 
 
 def summary(points: Points) -> dict[str, float]:

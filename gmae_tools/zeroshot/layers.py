@@ -120,14 +120,8 @@ def _render_prefixes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Render several numbers of the nearest splats, and all splats, in one pass.
 
-    Args:
-        splats: one set, nearest first.
-        sizes: differences between consecutive numbers.
-        wanted: indices of the S numbers to render, and of all.
-
-    Returns:
-        Colours of the prefixes `[S, 3, H, W]`, alphas of these and of all `[S + 1, 1, H, W]`, and the
-        expected depth of all `[H, W]`.
+    `sizes` are the differences between consecutive numbers, `wanted` the indices of the S numbers, and of all. Returned
+    are colours `[S, 3, H, W]`, alphas of these and of all `[S + 1, 1, H, W]`, and the depth of all `[H, W]`.
     """
     splats = replace(splats, colors=torch.cat([splats.colors, splats.depths[..., None]], -1))
     groups = rasterize_groups(splats, height, width, sizes, backend=backend)

@@ -196,18 +196,14 @@ def look(model: GMAE, photo: np.ndarray, looks: Looks, *, backend: Backend = "au
         for columns in tiles(width, scale)
         for mirrored in (False, True)[: 1 + looks.flip]
     ]
-    scenes = predict_scenes(model, [_tile(photo, place) for place in places])
+    # Copies, because torch takes no arrays with negative strides.
+    cut = [np.ascontiguousarray(photo[rows, columns][:, :: -1 if flip else 1]) for _, rows, columns, flip in places]
+    scenes = predict_scenes(model, cut)
     options = RefineOptions(backend=backend)
     for number, _ in enumerate(watch(places)):
         if looks.refine:
             scenes[number] = refine_scene(scenes[number], looks.refine, options)
     return Views(tuple(View(*each, scene) for each, scene in zip(places, scenes, strict=True)), height, width, backend)
-
-
-def _tile(photo: np.ndarray, place: Place) -> np.ndarray:
-    """Copy a tile of a photograph, because torch takes no arrays with negative strides."""
-    _, rows, columns, mirrored = place
-    return np.ascontiguousarray(photo[rows, columns][:, :: -1 if mirrored else 1])
 
 
 def tiles(length: int, count: int) -> list[slice]:
