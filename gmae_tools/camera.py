@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -105,6 +106,10 @@ class Splats:
     depths: Tensor
     colors: Tensor
     opacities: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Splats:
+        """Apply `function` to each of the five tensors."""
+        return Splats(*map(function, vars(self).values()))
 
 
 def quats_to_rotations(quats: Tensor) -> Tensor:

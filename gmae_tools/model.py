@@ -242,14 +242,9 @@ _PRESETS["paper"] = {
 
 
 class Encoder(nn.Module):
-    """A plain ViT over the visible patches; its parameters are named as in timm and MAE.
+    """A plain ViT over the visible patches; its parameters are named as in timm and MAE."""
 
-    Attributes:
-        mask_token: None, or a parameter `[1, 1, D]` that takes the place of every hidden patch; models that need one
-            set it.
-    """
-
-    mask_token: nn.Parameter | None
+    mask_token: nn.Parameter | None  # [1, 1, D], takes the place of every hidden patch in models that set it
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()

@@ -66,7 +66,7 @@ def _peak(splats: Splats) -> Tensor:
 def _visible_shares(splats: Splats, height: int, width: int, backend: Backend) -> Tensor:
     """Compute the visible area of each splat in pixels, float64 `[K]`, as the gradient of the picture's sum."""
     with torch.inference_mode(False), torch.enable_grad():
-        copy = Splats(*(tensor.clone() for tensor in vars(splats).values()))  # inference tensors have no gradients
+        copy = splats.map(Tensor.clone)  # because inference tensors have no gradients
         light = torch.ones_like(copy.opacities)[..., None].requires_grad_()
         image = rasterize(replace(copy, colors=light), height, width, backend=backend).image
         (gradient,) = torch.autograd.grad(image.sum(), light)

@@ -41,11 +41,7 @@ _CHUNK = 16  # number of images that a process takes at a time
 
 @dataclass(frozen=True, repr=False)
 class BoxResults(ShownTable):
-    """The scores of several segmenters on a data set with boxes.
-
-    Attributes:
-        scores: content of `scores.json` for each name that `run` was given.
-    """
+    """The scores of several segmenters on a data set with boxes, as in `scores.json`, by the names given to `run`."""
 
     scores: Mapping[str, dict[str, Any]]
 
@@ -96,17 +92,11 @@ def run(
 
 
 class FoundBoxes(NamedTuple):
-    """The boxes of one image.
-
-    Attributes:
-        name: name of the image.
-        found: boxes that were found, that of the largest piece first.
-        wanted: true boxes of the objects, `[n, 4]` in pixels: x0, y0, x1, y1.
-    """
+    """The boxes of one image."""
 
     name: str
-    found: Detections
-    wanted: np.ndarray
+    found: Detections  # that of the largest piece first
+    wanted: np.ndarray  # true boxes of the objects, [n, 4] in pixels: x0, y0, x1, y1
 
     @property
     def iou(self) -> float | None:
@@ -119,17 +109,14 @@ class FoundBoxes(NamedTuple):
 def find_boxes(
     photos: Sequence[BoxedPhoto], folder: Path, threshold: Threshold, min_max: bool = False, jobs: int | None = None
 ) -> Iterable[FoundBoxes]:
-    """Find the boxes in the maps of photographs.
+    """Find the boxes in the maps of photographs, in order, in `jobs` processes (by default one for each core).
 
     Args:
         photos: photographs with the boxes of their objects.
         folder: folder in which `pipeline.predict` wrote the maps.
         threshold: threshold that turns a map into a mask; see `metrics.regions.binarize`.
         min_max: whether each map is first stretched to span 0 to 1.
-        jobs: number of processes, by default one for each core.
-
-    Returns:
-        The boxes of each photograph, in order.
+        jobs: number of processes.
 
     Raises:
         GmaeToolsError: a map is missing or cannot be read.

@@ -90,14 +90,7 @@ class EdgeMethod(Method):
     def named(
         cls, name: str, model: ModelSource | None, looks: Looks, layers: tuple[int, ...] = (LAYERS,)
     ) -> EdgeMethod:
-        """Make the detector of a name.
-
-        Args:
-            name: one of `names.EDGES`.
-            model: the model whose Gaussians are read out; classical detectors ignore it.
-            looks: which views the model is shown; classical detectors ignore it.
-            layers: numbers N of depth groups; all readouts but `layers` ignore them.
-        """
+        """Make the detector of one of `names.EDGES`. Classical ones ignore model and looks, all but `layers` layers."""
         if name in EDGE_DETECTORS:
             return cls(name)
         return cls(name, model, looks, layers=layers if name == "layers" else None)

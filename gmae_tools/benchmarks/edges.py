@@ -137,14 +137,9 @@ def run(
 def score_maps(
     pairs: Sequence[MapAndTruth], thresholds: int, cache: Path, options: RunOptions, label: str = "scoring"
 ) -> BoundaryResult:
-    """Score maps against their ground truth.
+    """Score maps against their ground truth; the counts of each image are kept in the folder `cache`.
 
-    Args:
-        pairs: the maps and their ground truth.
-        thresholds: number of thresholds of the benchmark.
-        cache: folder in which the counts of each image are kept.
-        options: how the benchmark is run.
-        label: name of this step for `options.progress`.
+    `label` is the name of this step for `options.progress`.
     """
     protocol, own = BoundaryProtocol(thresholds), share(pairs)
     counts = count_files(own, protocol, jobs=options.jobs, cache=cache)

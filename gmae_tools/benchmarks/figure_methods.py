@@ -103,13 +103,7 @@ class RegionMethod(Method):
 
     @classmethod
     def named(cls, name: str, model: ModelSource | None, looks: Looks) -> RegionMethod:
-        """Make the segmenter of a name.
-
-        Args:
-            name: one of `names.MASKS`.
-            model: the model whose Gaussians are read out; classical segmenters ignore it.
-            looks: which views the model is shown; classical segmenters ignore it.
-        """
+        """Make the segmenter of one of `names.MASKS`. Classical ones ignore model and looks."""
         return cls(name) if name in SEGMENTERS else cls(name, model, looks)
 
     @property

@@ -41,13 +41,7 @@ _CACHE_VERSION = 1  # raise it whenever the same input may give other counts
 
 @dataclass(frozen=True)
 class MapAndTruth:
-    """The files of one image.
-
-    Attributes:
-        name: name of the image.
-        prediction: file of the soft map; None if only the annotators are compared.
-        truth: file of the ground truth.
-    """
+    """The files of one image: the soft map (None if only the annotators are compared), and the ground truth."""
 
     name: str
     prediction: Path | None
@@ -117,13 +111,8 @@ def pair_files(
 ) -> list[MapAndTruth]:
     """Match the soft maps of one folder with the ground-truth files (`.mat`) of another by their stems.
 
-    Args:
-        predictions: folder of soft maps, as `read_soft_map` reads them.
-        truths: folder of ground-truth files.
-        subset: whether to use only the images that have both files, instead of refusing a file without a counterpart.
-
-    Returns:
-        The files of each image, sorted by its name.
+    The images are sorted by name. With `subset` only those that have both files are used, instead of refusing a file
+    without a counterpart.
 
     Raises:
         GmaeToolsError: a folder is missing or has no such files, a file has no counterpart, or two files have the same

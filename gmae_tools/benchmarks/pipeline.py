@@ -171,17 +171,10 @@ class RunOptions:
 
 
 def maps(methods: Iterable[Method], photo: np.ndarray, watch: Watch = iter) -> Iterator[np.ndarray]:
-    """Make the map of a photograph by each method.
+    """Make the map `[H, W]` in [0, 1] of a photograph, uint8 RGB `[H, W, 3]`, by each method.
 
-    Methods with the same model share its predictions, so that it is shown each tile once.
-
-    Args:
-        methods: the methods.
-        photo: uint8 RGB `[H, W, 3]`.
-        watch: as for `views.look`.
-
-    Yields:
-        The map of each method, `[H, W]` in [0, 1].
+    Methods with the same model share its predictions, so that it is shown each tile once; `watch` is as for
+    `views.look`.
     """
     methods = list(methods)
     widest: dict[tuple[ModelSource, int], Looks] = {}

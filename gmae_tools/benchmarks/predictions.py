@@ -14,9 +14,6 @@ MAPS = "maps"  # folder of the maps
 def weights_of(checkpoint: str) -> str:
     """Compute the SHA-256 of a checkpoint's weights; for weights in several files, the digest of the files' digests.
 
-    Args:
-        checkpoint: name, path or address, as for `checkpoints.load_any`.
-
     Raises:
         GmaeToolsError: there is no such checkpoint, or a file is missing.
     """

@@ -162,15 +162,12 @@ def predict_all(
     rules: MaskRules,
     options: RunOptions,
 ) -> dict[str, Path]:
-    """Run the first stage: write the maps and the settings of every segmenter.
+    """Run the first stage: write the maps and the settings of every segmenter; returns their folders by name.
 
     Args:
         dataset: name of the data set, for the settings.
         photos: photographs of the split.
         split, methods, out, rules, options: as for `run`.
-
-    Returns:
-        The folder of each segmenter, by the names in `methods`.
     """
     join()
     folders = {name: out / name for name in methods}
@@ -195,23 +192,14 @@ def write_scores(folder: Path, result: RegionResult, scores: Mapping[str, Any]) 
 
 
 class ScoredPair(NamedTuple):
-    """The scores of one image.
-
-    Attributes:
-        name: name of the image.
-        figures: its scores.
-        found: boxes of the map's mask; the confidence in a box is the mean of the map inside.
-        wanted: boxes of the true mask, `[n, 4]` in pixels: x0, y0, x1, y1.
-        levels: levels of the map, inside and outside of the true mask.
-        resized: whether the map had another size than the mask.
-    """
+    """The scores of one image."""
 
     name: str
     figures: RegionMetrics
-    found: Detections
-    wanted: np.ndarray
-    levels: MapLevels
-    resized: bool
+    found: Detections  # boxes of the map's mask; the confidence in a box is the mean of the map inside
+    wanted: np.ndarray  # boxes of the true mask, [n, 4] in pixels: x0, y0, x1, y1
+    levels: MapLevels  # of the map, inside and outside of the true mask
+    resized: bool  # whether the map had another size than the mask
 
 
 def read_map(path: Path) -> np.ndarray:

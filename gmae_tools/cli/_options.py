@@ -159,6 +159,11 @@ root_option = click.option(
 )
 
 
+host_option = click.option(
+    "--host", default="127.0.0.1", help="Address on which the page is served; 0.0.0.0 lets other machines connect."
+)
+
+
 def out_option(default: str | None, help_: str = "Folder of the results.") -> Decorator:
     """The option --out of a command that writes its results into a folder."""
     return click.option("-o", "--out", metavar="DIR", default=default, help=help_)

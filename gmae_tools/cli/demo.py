@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import click
 
 from gmae_tools.cli._models import ModelOptions, model_options
+from gmae_tools.cli._options import host_option
 from gmae_tools.cli._progress import busy
 from gmae_tools.demo.gradio_there import require_gradio
 from gmae_tools.system.ports import check_free
@@ -15,11 +16,7 @@ from gmae_tools.system.ports import check_free
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, help="Port of the page.")
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    help="Address on which the page is served; 0.0.0.0 lets other machines connect.",
-)
+@host_option
 @model_options
 def command(port: int, host: str, model: ModelOptions) -> None:
     """Serve a page in the browser that takes a photograph apart when it is dropped there.

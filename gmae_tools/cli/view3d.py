@@ -8,7 +8,7 @@ import click
 
 from gmae_tools.cli._inputs import input_path
 from gmae_tools.cli._models import ModelOptions, model_options
-from gmae_tools.cli._options import fov_option
+from gmae_tools.cli._options import fov_option, host_option
 from gmae_tools.cli._scenes import SceneInputs, one_scene_options
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats import is_gaussians_name
@@ -19,11 +19,7 @@ from gmae_tools.report.viser_there import MOST_SPLATS, require_viser
 @click.command()
 @one_scene_options
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, help="Port of the page.")
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    help="Address on which the page is served; 0.0.0.0 lets other machines connect.",
-)
+@host_option
 @fov_option
 @model_options
 def command(inputs: SceneInputs, port: int, host: str, fov: float, model: ModelOptions) -> None:

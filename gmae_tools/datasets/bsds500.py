@@ -77,8 +77,7 @@ class BSDS500:
     def check(self, progress: Callable[[Iterable[str], int], Iterable[str]] | None = None) -> dict[str, int]:
         """Read every file; returns the number of images of each split that is there.
 
-        Args:
-            progress: Called with the names of a split's images and their number; yields the names.
+        `progress` is called with the names of a split's images and their number, and yields the names.
 
         Raises:
             GmaeToolsError: A file is missing, surplus, damaged or of the wrong size; the message names the first one.
@@ -130,11 +129,7 @@ def fetch(
 ) -> BSDS500:
     """Download the official archive, compare its checksum and unpack `BSR/BSDS500/data`, unless that was done before.
 
-    Args:
-        root: Folder of the data sets.
-        url: Another source of the same archive.
-        keep_archive: Leave the archive in `root`.
-        progress: See `download`.
+    `url` is another source of the same archive; see `download` for `progress`.
     """
     with suppress(GmaeToolsError):
         return BSDS500(root)

@@ -32,19 +32,12 @@ _END = tarfile.RECORDSIZE  # bytes with which a tar ends, at most
 
 @dataclass(frozen=True)
 class Packed:
-    """The content of the folder.
-
-    Attributes:
-        shards: Number of files, from `photos-00000.tar` on.
-        photographs: Number of photographs in them.
-        skipped: Number of photographs that could not be read.
-        example: Name of one of these and the reason, if this call met any.
-    """
+    """Numbers of shards, from `photos-00000.tar` on, of photographs in them, and of those that could not be read."""
 
     shards: int
     photographs: int
     skipped: int
-    example: tuple[str, str] | None = None
+    example: tuple[str, str] | None = None  # name of one that was skipped and the reason, if this call met any
 
 
 def pack(

@@ -50,23 +50,14 @@ def cache_folder(chosen: str | Path | None = None) -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """A cache in the folder.
+    """A cache in the folder."""
 
-    Attributes:
-        key: Digest of the contents, 24 hexadecimal digits.
-        path: The file.
-        size: Its size in bytes.
-        photographs: Number of photographs; None if no use is recorded.
-        data: Places of the photographs at the last use.
-        used: Time of the last use in seconds since 1970.
-    """
-
-    key: str
+    key: str  # digest of the contents, 24 hexadecimal digits
     path: Path
-    size: int
-    photographs: int | None
-    data: str
-    used: float
+    size: int  # bytes
+    photographs: int | None  # their number; None if no use is recorded
+    data: str  # places of the photographs at the last use
+    used: float  # time of the last use in seconds since 1970
 
 
 class PhotoCache:

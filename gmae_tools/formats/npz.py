@@ -46,12 +46,7 @@ _FLAT = Camera("orthographic", 2.0, 2.0, 0.0)  # renders 2-D Gaussians in their 
 
 
 def write(path: str | os.PathLike[str], gaussians: Gaussians, viewpoint: Viewpoint | None = None) -> None:
-    """Write one set of Gaussians, as `Gaussians.save` does, with the camera and the size of the picture.
-
-    Args:
-        path: the file to write.
-        gaussians: one set.
-        viewpoint: camera and size of the picture; None to leave them out.
+    """Write one set of Gaussians, as `Gaussians.save` does, with the camera and the size of the picture if given.
 
     Raises:
         GmaeToolsError: there is not exactly one set.

@@ -103,12 +103,7 @@ def count_blocks(weights: Mapping[str, Tensor], blocks: str) -> int:
 
 
 def our_name(name: str, names: Mapping[str, str]) -> str:
-    """Translate the name of a parameter of another program. Names without a translation belong to the encoder.
-
-    Args:
-        name: name of the parameter in the other program.
-        names: for each prefix in the other program the prefix here.
-    """
+    """Translate the name of a parameter of another program by its prefix. Others belong to the encoder."""
     for theirs, ours in names.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)

@@ -134,11 +134,7 @@ def describe_view(scene: Scene, fov: float) -> dict[str, object]:
     """Describe the perspective camera for which `formats.write` writes a scene, as plain types for JSON.
 
     If the principal point of a `pinhole` camera is not in the middle of the picture, the fields of view are those of
-    the same camera with its principal point in the middle.
-
-    Args:
-        scene: the scene.
-        fov: field of view along the longer side in degrees; ignored if the scene has a `pinhole` camera.
+    the same camera with its principal point in the middle. `fov` (degrees, along the longer side) is for other cameras.
     """
     if scene.camera.kind != "pinhole":
         return PerspectiveView(scene.height, scene.width, fov).to_dict()
@@ -182,14 +178,7 @@ def for_viewers(scene: Scene, fov: float = DEFAULT_FOV) -> tuple[Scene, Perspect
 
 
 def principal_axes(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the Gaussians whose covariances are M M^T for matrices M.
-
-    Args:
-        matrices: `[..., 3, 3]`.
-
-    Returns:
-        Scales `[..., 3]` and unit quaternions (w, x, y, z) `[..., 4]`.
-    """
+    """Compute scales `[..., 3]` and unit quaternions (w, x, y, z) `[..., 4]` of covariances M M^T, M `[..., 3, 3]`."""
     from scipy.spatial.transform import Rotation
 
     rotations, scales, _ = torch.linalg.svd(matrices)

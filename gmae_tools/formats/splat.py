@@ -20,13 +20,9 @@ RECORD = np.dtype([("position", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 
 
 
 def write(path: str | os.PathLike[str], gaussians: Gaussians) -> None:
-    """Write one set of Gaussians.
+    """Write one set of Gaussians, as `perspective.for_viewers` returns it.
 
     They are sorted by volume times opacity, the largest first, for viewers that render while they load.
-
-    Args:
-        path: the file to write.
-        gaussians: one set, as `perspective.for_viewers` returns it.
 
     Raises:
         GmaeToolsError: there is not exactly one set.

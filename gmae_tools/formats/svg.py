@@ -24,13 +24,7 @@ def write(path: str | os.PathLike[str], splats: Splats, height: int, width: int,
     """Write the splats of a picture as an SVG of ellipses on white, the farthest first.
 
     Each ellipse has a radial gradient that falls off like the Gaussian and ends where the renderer leaves it out. A
-    unit of length is a pixel of the picture.
-
-    Args:
-        path: the file to write.
-        splats: one set, from `project` for a picture of `height` x `width` pixels.
-        height, width: size of the picture in pixels.
-        title: title that browsers show; any text.
+    unit of length is a pixel of the picture, for which `project` has made the splats.
 
     Raises:
         GmaeToolsError: there is not exactly one set.

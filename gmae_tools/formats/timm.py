@@ -56,11 +56,7 @@ def require_timm() -> None:
 
 
 def pretrained(name: str, **options: Any) -> nn.Module:
-    """Load one of timm's pretrained models.
-
-    Args:
-        name: `timm:NAME`.
-        options: arguments of `timm.create_model`.
+    """Load one of timm's pretrained models, `timm:NAME`, with options of `timm.create_model`.
 
     Raises:
         GmaeToolsError: timm does not know the name or an option, or cannot fetch the weights.

@@ -123,11 +123,7 @@ def beside(path: Path) -> Viewpoint | None:
 
 
 def moved(gaussians: Gaussians, extrinsic: np.ndarray) -> Gaussians:
-    """Move Gaussians from the axes of the world to those of a camera.
-
-    Args:
-        gaussians: Gaussians in the axes of the world.
-        extrinsic: matrix from the world to the camera, a rotation and a translation, float64 `[4, 4]`.
+    """Move Gaussians from the axes of the world to those of a camera by the matrix `extrinsic`, float64 `[4, 4]`.
 
     Raises:
         ValueError: the matrix is not a rotation and a translation.

@@ -19,6 +19,7 @@ from PIL import Image, ImageColor
 
 from gmae_tools.camera import Splats
 from gmae_tools.gaussians import Gaussians
+from gmae_tools.report.contact_sheet import panel_size
 from gmae_tools.report.edges import darkness
 from gmae_tools.report.figures import COVERED, NO_DEPTH, PALETTE, PAPER, depth_range, depth_scale
 from gmae_tools.report.web import asset, data_uri, encodable, policy, to_base64
@@ -119,8 +120,7 @@ _NOTES = "Edges and figure are computed from all Gaussians, not from those chose
 
 def page_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
     """Height and width, at least 1, of the pictures on the page of a photograph of `height` x `width` px."""
-    shrink = min(1.0, side / max(height, width))
-    return max(1, round(height * shrink)), max(1, round(width * shrink))
+    return panel_size(height, width, side=min(side, max(height, width)))
 
 
 def pack(gaussians: Gaussians, splats: Splats) -> np.ndarray:

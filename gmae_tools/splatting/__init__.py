@@ -141,7 +141,7 @@ def rasterize_groups(
 
 def _of_one_dtype(splats: Splats) -> Splats:
     dtype = working_dtype(*vars(splats).values())
-    return Splats(**{name: tensor.to(dtype) for name, tensor in vars(splats).items()})
+    return splats.map(lambda tensor: tensor.to(dtype))
 
 
 def _background(background: Tensor | None, splats: Splats, channels: int) -> Tensor:

@@ -6,7 +6,6 @@ code with the fast backends. It follows the rules of gsplat 1.5.3 in the order i
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import partial
 from typing import NamedTuple
 
@@ -47,8 +46,7 @@ def rasterize_dense(splats: Splats, background: Tensor, options: RasterOptions) 
     Source: gsplat 1.5.3, forward and backward rasterisation kernels (`rasterize_to_pixels_3dgs`).
     """
     drawn, height = sum(options.group_sizes), options.height
-    first = Splats(*(getattr(splats, field.name)[:, :drawn] for field in fields(Splats)))
-    render_rows = partial(_render_rows, first, background, options)
+    render_rows = partial(_render_rows, splats.map(lambda tensor: tensor[:, :drawn]), background, options)
     rows = max(1, MAX_ELEMENTS // max(1, len(splats.means) * options.width * drawn))
     if rows >= height:
         return DenseRaster(*render_rows(0, height))

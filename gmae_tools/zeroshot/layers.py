@@ -135,7 +135,7 @@ def _groups_as_batch(splats: Splats, sizes: Sequence[int]) -> Splats:
     lengths = torch.tensor(sizes, device=splats.means.device)[:, None]
     offsets = torch.arange(max(sizes), device=splats.means.device)
     index = (lengths.cumsum(0) - lengths + offsets).clamp_max(splats.means.shape[1] - 1)  # [N, M]
-    batch = Splats(*(getattr(splats, field.name)[0, index] for field in fields(Splats)))
+    batch = splats.map(lambda tensor: tensor[0, index])
     return replace(batch, opacities=batch.opacities * (offsets < lengths))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -39,7 +40,7 @@ def strips(
         seen[0] = True  # at least one splat is left, because the renderer takes no empty set
         index = seen.nonzero()[:, 0]
         left = tuple([int(part.sum()) for part in seen.split(list(sizes))] for sizes in groupings)
-        strip = Splats(*(getattr(splats, field.name)[:, index] for field in fields(Splats)))
+        strip = splats.map(partial(torch.index_select, dim=1, index=index))
         yield slice(top, bottom), replace(strip, means=strip.means - strip.means.new_tensor([0.0, top])), left
 
 
