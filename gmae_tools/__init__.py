@@ -29,17 +29,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Camera",
-    "Gaussians",
-    "Scene",
-    "__version__",
-    "evaluate_edges",
-    "evaluate_masks",
-    "load",
-    "predict",
-    "read",
-]
+__all__ = ["Camera", "Gaussians", "Scene", "__version__", "evaluate_edges", "evaluate_masks", "load", "predict", "read"]
 
 # No module may have one of these names: once imported, it would take its place.
 _HOMES = {

@@ -100,10 +100,7 @@ def predict(
 
 @overload
 def predict(
-    photos: np.ndarray | Tensor,
-    model: GMAE | str | os.PathLike[str] = DEFAULT,
-    *,
-    size: tuple[int, int] | None = None,
+    photos: np.ndarray | Tensor, model: GMAE | str | os.PathLike[str] = DEFAULT, *, size: tuple[int, int] | None = None
 ) -> Any: ...
 
 

@@ -53,14 +53,7 @@ def command(
     photos = labelled.find()  # before torch is loaded, in case there is nothing
 
     from gmae_tools.encoder.features import open_extractor
-    from gmae_tools.encoder.probe import (
-        NEIGHBOURS,
-        TEMPERATURE,
-        LinearConfig,
-        cached_features,
-        check_neighbours,
-        probe,
-    )
+    from gmae_tools.encoder.probe import NEIGHBOURS, TEMPERATURE, LinearConfig, cached_features, check_neighbours, probe
     from gmae_tools.prediction import resolve_device
 
     where = resolve_device(device)
