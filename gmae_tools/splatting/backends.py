@@ -106,8 +106,8 @@ def _gsplat_status() -> BackendStatus:
     missing = _missing_for_gsplat()
     if missing:
         return BackendStatus("gsplat", False, missing)
-    built = "compiled" if _is_compiled() else "compiles at first use, which takes minutes"
-    state = "prebuilt" if _is_prebuilt() else built
+    later = "compiles at first use, which takes minutes"
+    state = "prebuilt" if _is_prebuilt() else "compiled" if _is_compiled() else later
     return BackendStatus("gsplat", True, f"gsplat {importlib.metadata.version('gsplat')}, {state}")
 
 
