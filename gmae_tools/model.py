@@ -293,7 +293,10 @@ class Decoder(nn.Module):
         self.head = nn.Linear(config.decoder_width, config.gaussians_per_query * PACKED, bias=False)
         # Anchors hold x and y alone: an anchor in depth would show the grid of queries in the depth map.
         self.anchors = None if anchors is None else nn.Parameter(anchors)
-        self.bias = nn.Parameter(_starting_bias())  # [14]
+        bias = torch.zeros(PACKED)
+        bias[COLUMNS["scales"]] = _SMALL_START
+        bias[COLUMNS["quats"].start] = 1.0  # w of the identity rotation
+        self.bias = nn.Parameter(bias)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x = self.embed(tokens)  # [B, 1 + V, D']
@@ -522,13 +525,6 @@ def _starting_queries(config: GMAEConfig) -> tuple[Tensor, Tensor | None]:
     grid = config.image_size // config.patch_size
     tokens = sincos_embedding((places + 1) * grid / 2 - 0.5, config.decoder_width)
     return tokens[None], torch.logit((places + 1) / 2, eps=1e-3)[:, None]
-
-
-def _starting_bias() -> Tensor:
-    bias = torch.zeros(PACKED)
-    bias[COLUMNS["scales"]] = _SMALL_START
-    bias[COLUMNS["quats"].start] = 1.0  # w of the identity rotation
-    return bias
 
 
 def initialise(module: nn.Module) -> None:

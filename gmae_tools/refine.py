@@ -311,20 +311,16 @@ class _Fit:
             self.scales[rows, place, longest[rows, chosen]] *= math.sqrt(1 - _SPLIT**2)  # keeps their joint variance
 
     def _result(self, history: Tensor) -> Refinement:
-        before = history[0]
-        self._give_up(self.best[-1] < before)
-        after = torch.maximum(self.best[-1], before)
-        found = self._gaussians(self.best_parameters).detach()
-        return Refinement(found, *(psnr.cpu().numpy() for psnr in (before, after, history)))
-
-    def _give_up(self, worse: Tensor) -> None:
-        """Return to the start in sets that densification made worse, filled up to K with invisible Gaussians."""
-        count, worse = self.start.k, worse[:, None, None]
+        # Sets that densification made worse return to the start, filled up to K with invisible Gaussians.
+        before, count = history[0], self.start.k
+        worse = (self.best[-1] < before)[:, None, None]
         index = torch.arange(self.k, device=worse.device) % count
         filled = self.start_parameters[:, index]
         filled[:, count:, -1] = 0
-        self.best_parameters = torch.where(worse, filled, self.best_parameters)
         self.scales = torch.where(worse, self.start.scales[:, index], self.scales)
+        found = self._gaussians(torch.where(worse, filled, self.best_parameters)).detach()
+        after = torch.maximum(self.best[-1], before)
+        return Refinement(found, *(psnr.cpu().numpy() for psnr in (before, after, history)))
 
 
 def _mean_square(pictures: Tensor) -> Tensor:

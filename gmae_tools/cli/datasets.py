@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gmae_tools.datasets.bsds500 import BSDS500
     from gmae_tools.datasets.download import Progress
     from gmae_tools.datasets.pack import Kind
-    from gmae_tools.datasets.photo_cache import Entry
     from gmae_tools.report.tables import Row
 
 COLUMNS = {"key": None, "mb": 1, "photographs": None, "used": None, "data": None}
@@ -114,17 +113,15 @@ def cache(cache: str | None, remove: tuple[str, ...], form: str) -> None:
         removed = caches.remove(remove)
         click.echo(f"{len(removed)} removed, {megabytes(sum(entry.size for entry in removed))} MB", err=True)
     entries, unfinished = caches.entries(), caches.unfinished_size()
-    click.echo(format_rows([row(entry) for entry in entries], COLUMNS, form), nl=False)
+    rows: list[Row] = []
+    for entry in entries:
+        used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}"
+        values = entry.key, entry.size / 1e6, entry.photographs, used, entry.data
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    click.echo(format_rows(rows, COLUMNS, form), nl=False)
     total = f"{megabytes(sum(entry.size for entry in entries))} MB in {caches.folder}"
     more = f", and {megabytes(unfinished)} MB unfinished (`--remove all` deletes those of killed runs)"
     click.echo(total + (more if unfinished else ""), err=True)
-
-
-def row(entry: Entry) -> Row:
-    """A row of `COLUMNS`."""
-    used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}"
-    values = entry.key, entry.size / 1e6, entry.photographs, used, entry.data
-    return dict(zip(COLUMNS, values, strict=True))
 
 
 def megabytes(size: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from gmae_tools.cli._models import ModelOptions, model_options
 from gmae_tools.cli._options import OutputOptions, jobs_option, output_options
 from gmae_tools.cli._scenes import SceneInputs, scene_options
 from gmae_tools.cli._work import Work
-from gmae_tools.system.files import atomic_path
+from gmae_tools.system.files import atomic_path, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path)
     """Write the numbers of the plots as CSV files."""
     import numpy as np
 
-    from gmae_tools.report.tables import write_csv, write_csv_columns
+    from gmae_tools.report.tables import format_rows, write_csv, write_csv_columns
     from gmae_tools.zeroshot.density import QUANTILES, density_map, scale_by_depth
 
     with atomic_path(folder / "gaussians.csv") as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -96,19 +96,11 @@ def write_numbers(found: Mapping[str, Points], everything: Points, folder: Path)
         for row, y in enumerate(middles)
         for column, x in enumerate(middles)
     ]
-    write_table(cells, folder / "density.csv", ["x", "y", "density"])
+    write_text(folder / "density.csv", format_rows(cells, dict.fromkeys(("x", "y", "density")), "csv"))
     scales = scale_by_depth(everything)
     names = [f"scale_{100 * quantile:.0f}%" for quantile in QUANTILES]
     groups: list[Row] = [
         {"depth": float(depth), "gaussians": int(count), **dict(zip(names, map(float, quantiles), strict=True))}
         for depth, count, quantiles in zip(scales.depth, scales.count, scales.quantiles, strict=True)
     ]
-    write_table(groups, folder / "scales.csv", ["depth", "gaussians", *names])
-
-
-def write_table(rows: Iterable[Row], path: Path, columns: Sequence[str]) -> None:
-    """Write a CSV file, whole or not at all."""
-    from gmae_tools.report.tables import write_csv
-
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        write_csv(file, rows, columns)
+    write_text(folder / "scales.csv", format_rows(groups, dict.fromkeys(("depth", "gaussians", *names)), "csv"))

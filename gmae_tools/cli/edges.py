@@ -168,22 +168,14 @@ def find_edges(path: Path, methods: Sequence[EdgeMethod], folder: Path, scenes: 
 
     photo, rendered, maps = scenes.maps(path, methods)
     shown = {}
-    truth = truth_beside(path)
-    if truth is not None:
+    place = path.resolve()  # in a copy of BSDS500: images/<split>/<id>.jpg, and groundTruth/<split>/<id>.mat
+    truth = place.parent.parent.parent / "groundTruth" / place.parent.name / f"{place.stem}.mat"
+    if truth.is_file():
         shown["ground truth"] = np.mean(read_boundaries(truth), axis=0)
     for method, strength in zip(methods, maps, strict=True):
         shown[method.label] = strength
         write_image(folder / f"{method.label.replace('@', '')}.png", strength)
     return edge_row(path.name, photo, shown, rendered=rendered)
-
-
-def truth_beside(path: Path) -> Path | None:
-    """Return the ground truth of a photograph in the layout of BSDS500 (`groundTruth/<split>/<id>.mat`), or None."""
-    place = path.resolve()
-    truth = (
-        place.parents[2] / "groundTruth" / place.parent.name / f"{place.stem}.mat" if len(place.parents) > 2 else None
-    )
-    return truth if truth and truth.is_file() else None
 
 
 def benchmark(

@@ -262,8 +262,9 @@ def _config(changes: dict[str, Any], options: dict[str, Any], **others: Any) -> 
     settings = _settings(kind, options)
     if preset == paper.PRESET:
         settings = _of(kind, paper.OBJECTIVE) | settings
+        source, default = click.get_current_context().get_parameter_source, click.core.ParameterSource.DEFAULT
         published = paper.options(options["batch_size"])
-        options = options | {name: value for name, value in published.items() if _is_default(name)}
+        options = options | {name: value for name, value in published.items() if source(name) == default}
     model = kind.model_config.preset(preset, **changes, **_of(kind.model_config, settings))
     resolutions = (model.image_size,) if options["resolutions"] is None else options["resolutions"]
     equal_parts = tuple((i + 1) / len(resolutions) for i in range(len(resolutions) - 1))
@@ -302,11 +303,6 @@ def _settings(objective: type[Objective], options: dict[str, Any]) -> dict[str, 
             raise GmaeToolsError("--mask-ratio takes one or two numbers")
         asked["mask_ratio"] = (ratios[0], ratios[-1])
     return asked
-
-
-def _is_default(option: str) -> bool:
-    """Whether an option of this call was left at its default."""
-    return click.get_current_context().get_parameter_source(option) == click.core.ParameterSource.DEFAULT
 
 
 def _of(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -168,9 +168,12 @@ def read(path: str | os.PathLike[str]) -> tuple[Gaussians, Viewpoint | None]:
     """
     try:
         with open(path, "rb") as file:
-            found = _read_elements(file)
-        vertices = found.pop("vertex")
-        return _assemble(vertices, {name: values[:, 0] for name, values in found.items()})
+            order, elements = _read_header(file)
+            last = max(index for index, element in enumerate(elements) if element.name in _WANTED)
+            rows = {
+                each.name: _read_rows(file, each, _WANTED.get(each.name, ()), order) for each in elements[: last + 1]
+            }
+        return _assemble(rows["vertex"], {name: values[:, 0] for name, values in rows.items() if name in _CAMERA})
     except OSError as error:
         raise GmaeToolsError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
     except (ValueError, TypeError, OverflowError, GmaeToolsError) as error:
@@ -210,14 +213,6 @@ def _assemble(vertices: np.ndarray, extras: dict[str, np.ndarray]) -> tuple[Gaus
 def _to_srgb(linear: np.ndarray) -> np.ndarray:
     """Convert linear RGB in [0, 1] to sRGB, as IEC 61966-2-1 defines it."""
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
-
-
-def _read_elements(file: IO[bytes]) -> dict[str, np.ndarray]:
-    """Read the elements of `_WANTED` that the file has, by name, `[count, properties]`; `vertex` is one of them."""
-    order, elements = _read_header(file)
-    last = max(index for index, element in enumerate(elements) if element.name in _WANTED)
-    rows = {each.name: _read_rows(file, each, _WANTED.get(each.name, ()), order) for each in elements[: last + 1]}
-    return {name: values for name, values in rows.items() if name in _WANTED}
 
 
 def _read_header(file: IO[bytes]) -> tuple[str, list[_Element]]:

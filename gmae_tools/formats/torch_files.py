@@ -40,7 +40,10 @@ def read_torch(path: str | os.PathLike[str], known: Sequence[Callable[..., Any] 
         needed = ".".join(map(str, SAFE_TORCH))
         raise GmaeToolsError(f"{path}: only torch {needed} or later reads such a file safely, not {torch.__version__}")
     try:
-        _check_unpacked(path)
+        if zipfile.is_zipfile(path):  # torch itself does not compress
+            with zipfile.ZipFile(path) as archive:
+                if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
+                    raise ValueError("unpacked, it would be larger")
         with torch.serialization.safe_globals(list(known)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises anything on a damaged or hostile file
@@ -71,11 +74,3 @@ def _is_plain(value: object) -> bool:
         and value.device.type == "cpu"  # type: ignore[attr-defined]
         and not value.is_quantized  # type: ignore[attr-defined]
     )
-
-
-def _check_unpacked(path: str | os.PathLike[str]) -> None:
-    """Refuse an archive that becomes larger when it is unpacked; torch itself does not compress."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
-                raise ValueError("unpacked, it would be larger")

@@ -180,8 +180,9 @@ def score_regions(
     soft, truth = _checked(soft, truth)
     if protocol.min_max:
         soft = stretch(soft)
-    hits, predicted = _passing(soft, truth)
-    foreground, size = int(truth.sum()), truth.size
+    counts = np.bincount((_quantize(soft) + np.uint16(LEVELS) * truth).ravel(), minlength=2 * LEVELS)
+    wrong, hits = counts.reshape(2, LEVELS)[:, ::-1].cumsum(1)[:, ::-1]  # pixels at or above each of the levels, [256]
+    predicted, foreground, size = wrong + hits, int(truth.sum()), truth.size
     precision, recall = hits / np.maximum(predicted, 1), hits / max(foreground, 1)
     adaptive, mask = soft >= min(2 * soft.mean(), 1), binarize(soft, protocol.threshold)
     iou, hit = _iou(mask, truth), None
@@ -221,13 +222,6 @@ def _checked(soft: Array, truth: Array) -> tuple[Array, Array]:
 def _quantize(soft: Array) -> Array:
     """Levels 0..255, rounded down: level >= k just where the map is >= k / 255."""
     return np.asarray((soft * (LEVELS - 1)).astype(np.uint8))
-
-
-def _passing(soft: Array, truth: Array) -> tuple[Array, Array]:
-    """Numbers of pixels of the foreground, and of all pixels, at or above each of the 256 levels: int `[256]` each."""
-    counts = np.bincount((_quantize(soft) + np.uint16(LEVELS) * truth).ravel(), minlength=2 * LEVELS)
-    background, foreground = counts.reshape(2, LEVELS)[:, ::-1].cumsum(1)[:, ::-1]
-    return foreground, foreground + background
 
 
 def _e_measure(hits: Array, predicted: Array, foreground: int, size: int) -> Array:
