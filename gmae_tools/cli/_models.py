@@ -28,7 +28,6 @@ from gmae_tools.cli._scores import progress
 if TYPE_CHECKING:
     from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
     from gmae_tools.cli._options import Decorator
-    from gmae_tools.model import GMAE
     from gmae_tools.splatting import Backend
     from gmae_tools.zeroshot.views import Looks
 
@@ -62,27 +61,14 @@ class ModelOptions:
         """Check the name of the checkpoint without loading torch; see `checkpoint_names.check`."""
         checkpoint_names.check(self.checkpoint)
 
-    def open(self) -> OpenModel:
+    def open(self) -> ModelSource:
         """Load the model; see `ModelSource.model`."""
         with busy(f"loading {self.checkpoint}"):
             from gmae_tools.benchmarks.pipeline import ModelSource
 
             source = ModelSource(self.checkpoint, self.device, self.backend)
-            return OpenModel(source, source.model, self)
-
-
-@dataclass(frozen=True)
-class OpenModel:
-    """A loaded model and its options."""
-
-    source: ModelSource
-    model: GMAE
-    options: ModelOptions
-
-    @property
-    def k(self) -> int:
-        """Number of Gaussians that it predicts for a picture."""
-        return self.model.config.k
+            _ = source.model  # loaded now
+            return source
 
 
 _FOLLOWING = (device_option, backend_option, refine_option, max_pixels_option)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gmae_tools.cli._inputs import Inputs, find_inputs, image_options
-from gmae_tools.cli._models import ModelOptions, OpenModel
+from gmae_tools.cli._models import ModelOptions
 from gmae_tools.cli._options import Decorator, gathered
 from gmae_tools.cli._progress import busy, look_progress, refine_with_progress
 from gmae_tools.errors import GmaeToolsError
@@ -20,7 +20,7 @@ from gmae_tools.formats import CAMERAS, READABLE, is_gaussians_name
 if TYPE_CHECKING:
     import numpy as np
 
-    from gmae_tools.benchmarks.pipeline import Method
+    from gmae_tools.benchmarks.pipeline import Method, ModelSource
     from gmae_tools.camera import CameraKind
     from gmae_tools.scene import Scene
 
@@ -129,11 +129,11 @@ one_scene_options = gathered("inputs", _one_scene, click.argument("image", metav
 
 @dataclass(frozen=True)
 class Scenes:
-    """Makes scenes from inputs; `opened` is None if no input is a photograph."""
+    """Makes scenes from inputs; `source` is None if no input is a photograph."""
 
     inputs: SceneInputs
     options: ModelOptions
-    opened: OpenModel | None
+    source: ModelSource | None
 
     def maker(self, path: Path) -> str:
         """Return the source of an input's Gaussians for captions: the name of the model, or `read from the file`."""
@@ -157,10 +157,10 @@ class Scenes:
         from gmae_tools.images import read_image
         from gmae_tools.prediction import predict_scene
 
-        assert self.opened is not None
+        assert self.source is not None
         if photo is None:
             photo = read_image(path, max_pixels=self.options.max_pixels)
-        return predict_scene(self.opened.model, photo)
+        return predict_scene(self.source.model, photo)
 
     def refine(self, scene: Scene, name: str, *, background: float = 1.0) -> Scene:
         """Refine a scene as the options say, over a grey background in [0, 1], with a progress bar if that is slow."""

@@ -28,13 +28,13 @@ def command(port: int, host: str, model: ModelOptions) -> None:
     """
     require_gradio()
     check_free(host, port)
-    opened = model.open()
+    source = model.open()
     with ExitStack() as stack:
         with busy("starting the page"):
             from gmae_tools.demo.exhibit import Workshop
             from gmae_tools.demo.server import serve
 
-            workshop = Workshop(opened.model, model.name, model.refine, model.backend, model.max_pixels)
+            workshop = Workshop(source.model, model.name, model.refine, model.backend, model.max_pixels)
             address = stack.enter_context(serve(workshop, host=host, port=port))
         click.echo(address)
         while True:

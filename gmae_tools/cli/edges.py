@@ -13,7 +13,6 @@ from gmae_tools.cli._models import (
     BenchmarkOptions,
     LooksOptions,
     ModelOptions,
-    OpenModel,
     looks_options,
     optional_model_options,
     run_options,
@@ -111,15 +110,14 @@ def command(
         from gmae_tools.benchmarks.edge_methods import EdgeMethod
     uses_gaussians = not set(names).isdisjoint(EDGE_READOUTS)
     scenes = inputs.open(paths, model, needed=uses_gaussians)
-    source = scenes.opened.source if scenes.opened else None
     methods = [
-        EdgeMethod.named(name, source, looks.looks(model.refine, scales_of(name)), groups)
+        EdgeMethod.named(name, scenes.source, looks.looks(model.refine, scales_of(name)), groups)
         for name in names
         for groups in ([(count,) for count in layers or HIERARCHY] if name == "layers" else [()])
     ]
     about = []
-    if scenes.opened:
-        about.append(f"K = {scenes.opened.k} Gaussians a look by {model.name}; {in_words(methods)}{model.refined}")
+    if scenes.source:
+        about.append(f"K = {scenes.source.k} Gaussians a look by {model.name}; {in_words(methods)}{model.refined}")
     if uses_gaussians and scenes.any_file(paths):
         looks.warn_of_one_look()
         about.append(f"{ONE_LOOK}{model.refined}")
@@ -200,11 +198,10 @@ def benchmark(
         from gmae_tools.system import processes
 
     processes.join()
-    opened: OpenModel | None = model.open() if name in EDGE_READOUTS else None
+    source = model.open() if name in EDGE_READOUTS else None
     scales = {"": scales_of(name)}
     if name == "layers" and looks.scales is None:
         scales[TILES] = EDGE_SCALES
-    source = opened.source if opened else None
     methods = {
         part: EdgeMethod.named(name, source, looks.looks(model.refine, own), layers) for part, own in scales.items()
     }

@@ -83,9 +83,9 @@ def command(
         check_layers(layers, count)  # before torch and the model are loaded
         fit_ks(wanted, count)
     scenes = inputs.open(paths, model)
-    if scenes.opened:
-        check_layers(layers, scenes.opened.k)
-        fit_ks(wanted, scenes.opened.k)
+    if scenes.source:
+        check_layers(layers, scenes.source.k)
+        fit_ks(wanted, scenes.source.k)
 
     from gmae_tools.report.layers import LayersRequest
     from gmae_tools.report.tables import format_rows

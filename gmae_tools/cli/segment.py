@@ -15,7 +15,6 @@ from gmae_tools.cli._models import (
     BenchmarkOptions,
     LooksOptions,
     ModelOptions,
-    OpenModel,
     looks_options,
     optional_model_options,
     run_options,
@@ -135,11 +134,10 @@ def command(
         from gmae_tools.benchmarks.figure_methods import RegionMethod
     uses_gaussians = names[0] in FOREGROUND_METHODS
     scenes = inputs.open(paths, model, needed=uses_gaussians)
-    source, views = scenes.opened.source if scenes.opened else None, looks.looks(model.refine, WHOLE)
-    methods = [RegionMethod.named(name, source, views) for name in names]
+    methods = [RegionMethod.named(name, scenes.source, looks.looks(model.refine, WHOLE)) for name in names]
     about = names[0]
-    if scenes.opened:
-        about += f" from K = {scenes.opened.k} Gaussians by {model.name}{model.refined}"
+    if scenes.source:
+        about += f" from K = {scenes.source.k} Gaussians by {model.name}{model.refined}"
     if uses_gaussians and scenes.any_file(paths):
         looks.warn_of_one_look()
         about += f"; {ONE_LOOK}{model.refined}"
@@ -247,8 +245,8 @@ def benchmark(
     """Run both stages for the first method in DIR and for another one in DIR/<method>, and print the scores."""
     from gmae_tools.datasets.named import ListedSet, open_dataset
 
-    source = open_dataset(str(data.dataset), data.root)
-    source.pairs(data.split)  # reports missing files before torch is loaded
+    photos = open_dataset(str(data.dataset), data.root)
+    photos.pairs(data.split)  # reports missing files before torch is loaded
     with busy("loading torch"):
         from gmae_tools.benchmarks import boxes, regions
         from gmae_tools.benchmarks.figure_methods import RegionMethod
@@ -258,17 +256,15 @@ def benchmark(
     processes.join()
     if masks.ap:
         regions.detection([])  # reports a missing package now, and not at the end
-    opened: OpenModel | None = model.open() if names[0] in FOREGROUND_METHODS else None
-    views, opened_source = looks.looks(model.refine, WHOLE), opened.source if opened else None
-    methods = {
-        name if number else "": RegionMethod.named(name, opened_source, views) for number, name in enumerate(names)
-    }
+    source = model.open() if names[0] in FOREGROUND_METHODS else None
+    views = looks.looks(model.refine, WHOLE)
+    methods = {name if number else "": RegionMethod.named(name, source, views) for number, name in enumerate(names)}
     rules = regions.MaskRules(masks.threshold, masks.min_max, masks.ap)
     folder, options = output.folder(MAPS, f"*/{MAPS}", launched=True), run.of(model)
-    if isinstance(source, ListedSet) and source.boxed:
-        scores = boxes.run(source, data.split, methods, folder, rules=rules, options=options).scores
+    if isinstance(photos, ListedSet) and photos.boxed:
+        scores = boxes.run(photos, data.split, methods, folder, rules=rules, options=options).scores
     else:
-        scores = regions.run(source, data.split, methods, folder, rules=rules, options=options).scores
+        scores = regions.run(photos, data.split, methods, folder, rules=rules, options=options).scores
     if processes.is_main():
         found = list(scores.values())
         click.echo(render_beside(found, output.form, render_regions if "iou" in found[0] else render_boxes))

@@ -60,8 +60,8 @@ def command(
     if not all(is_gaussians_name(path.name) for path in paths):
         check_layers(layers, number_of_gaussians(model.checkpoint))  # before torch and the model are loaded
     scenes = inputs.open(paths, model)
-    if scenes.opened:
-        check_layers(layers, scenes.opened.k)
+    if scenes.source:
+        check_layers(layers, scenes.source.k)
 
     from gmae_tools.report.page import PageRequest
 
