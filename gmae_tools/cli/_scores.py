@@ -108,24 +108,16 @@ def render_beside(
 
 
 def render_regions(scores: dict[str, Any], format_: str) -> str:
-    """Scores of maps of foregrounds as a table, as a CSV line below its header, or as a JSON object."""
-    return _render(
-        scores, format_, MASK_SCORES, lambda value: f"{value:.4f}" if isinstance(value, float) else _text(value)
-    )
-
-
-def render_boxes(scores: dict[str, Any], format_: str) -> str:
-    """Scores of boxes as a table, as a CSV line below its header, or as a JSON object."""
-    return _render(scores, format_, BOX_SCORES, _text)
-
-
-def _render(scores: dict[str, Any], format_: str, meanings: dict[str, str], text: Callable[[Any], str]) -> str:
-    """Scores in one of the formats. A table explains the scores in `meanings`; `text` formats all others below."""
+    """Scores of foregrounds, or of boxes, as a table, as a CSV line below its header, or as a JSON object."""
     if format_ != "table":
         return serialize(scores, format_)
+    masks = "iou" in scores
+    meanings = MASK_SCORES if masks else BOX_SCORES
     lines = [f"{key:<12} {scores[key]:.4f}  {meaning}" for key, meaning in meanings.items() if key in scores]
     others = {key: value for key, value in scores.items() if key not in (*meanings, "protocol")}
-    lines += [f"{key.replace('_', ' ')}: {text(value)}" for key, value in {**others, **scores["protocol"]}.items()]
+    for key, value in {**others, **scores["protocol"]}.items():
+        text = f"{value:.4f}" if masks and isinstance(value, float) else _text(value)
+        lines.append(f"{key.replace('_', ' ')}: {text}")
     return "\n".join(lines)
 
 

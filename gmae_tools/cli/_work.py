@@ -18,12 +18,12 @@ Result = TypeVar("Result")
 class Work:
     """The pictures, or files of Gaussians, that a command works through, with results in `folder`.
 
-    `jobs` are worked on at the same time (None: one for each core); `failures` is the number of inputs that have
-    failed so far.
+    `jobs` are worked on at the same time (None: one for each core); `failures` and `done` are the numbers of those that
+    have failed, and of those that have been yielded, so far.
     """
 
     def __init__(self, paths: Sequence[Path], folder: Path, jobs: int | None, failures: int = 0) -> None:
-        self.failures = failures
+        self.failures, self.done = failures, 0
         self._items, self._folder = list(zip(paths, folder_names(paths), strict=True)), folder
         self._jobs = min(jobs or cores(), len(paths))
 
@@ -48,6 +48,7 @@ class Work:
                     print_failure(path, error)
                     self.failures += 1
                     continue
+                self.done += 1
                 yield path, result
 
 

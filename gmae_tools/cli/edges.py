@@ -146,13 +146,10 @@ def write_pictures(work: Work, methods: Sequence[EdgeMethod], about: str, folder
     from gmae_tools.report.contact_sheet import MOST_ROWS, of_all
     from gmae_tools.report.edges import edge_sheet
 
-    rows, done = [], 0
-    for _, row in work.each(lambda path, name: find_edges(path, methods, folder / name, scenes)):
-        done += 1
-        if done <= MOST_ROWS:
-            rows.append(row)
+    found = work.each(lambda path, name: find_edges(path, methods, folder / name, scenes))
+    rows = [row for _, row in found if work.done <= MOST_ROWS]
     if rows:
-        write_image(folder / SHEET, edge_sheet("Edges", about + of_all(rows, done), rows))
+        write_image(folder / SHEET, edge_sheet("Edges", about + of_all(rows, work.done), rows))
         click.echo(str(folder / SHEET))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 from gmae_tools.cli._inputs import LabelledInputs, labelled_options
 from gmae_tools.cli._options import OutputOptions, checkpoints_option, device_option, output_options, overwrite_option
@@ -86,17 +89,12 @@ def command(
     answers = []
     for name, model in zip(distinct_names(names), models, strict=True):
         run = folder / name.replace("/", "-").replace(":", "-")
-        machine = Machine(where, workers, save_every=save_every, progress=_bar(name))
+        machine = Machine(where, workers, save_every=save_every, progress=partial(_bar, name))
         found = finetune(model, photos, config, run, machine, overwrite=overwrite)
         answers.append(Answers(name, "all", METHOD, None, config.lr, truth, found.correct))
     report_accuracies(answers, labelled.describe(photos) | {"settings": asdict(config)}, folder / "finetune", output)
 
 
-def _bar(label: str) -> Any:
+def _bar(label: str, steps: Sequence[int], done: int) -> Any:
     """A bar on stderr over the steps that are left."""
-
-    from tqdm import tqdm
-
-    return lambda steps, done: tqdm(
-        steps, initial=done, total=done + len(steps), desc=f"fine-tuning {label}", unit="step"
-    )
+    return tqdm(steps, initial=done, total=done + len(steps), desc=f"fine-tuning {label}", unit="step")

@@ -22,7 +22,7 @@ from gmae_tools.cli._models import (
 from gmae_tools.cli._options import DataOptions, OutputOptions, data_options, gathered, output_options
 from gmae_tools.cli._progress import busy
 from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
-from gmae_tools.cli._scores import mask_threshold, min_max_option, render_beside, render_boxes, render_regions
+from gmae_tools.cli._scores import mask_threshold, min_max_option, render_beside, render_regions
 from gmae_tools.cli._work import Work
 from gmae_tools.system.files import write_json
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
@@ -162,15 +162,12 @@ def write_pictures(
 
     rows: list[ForegroundRow] = []
     records: list[dict[str, Any]] = []
-    done = 0
     for _, (row, found) in work.each(segment):
         records += found
-        done += 1
-        if done <= MOST_ROWS:
+        if work.done <= MOST_ROWS:
             rows.append(row)
     if rows:
-        title = "Figure and ground"
-        write_image(folder / SHEET, foreground_sheet(title, f"{about}{of_all(rows, done)}", rows))
+        write_image(folder / SHEET, foreground_sheet("Figure and ground", about + of_all(rows, work.done), rows))
     return records
 
 
@@ -204,18 +201,10 @@ def segment_one(
         else:
             pictures[f"probability-{method.name}"] = grey
             shown[f"by {method.name}"] = overlay(photo, mask, box)
-        records.append(
-            {
-                "image": str(path),
-                "width": photo.shape[1],
-                "height": photo.shape[0],
-                "method": method.name,
-                "threshold": level,
-                "box": None if box is None else [int(side) for side in box],
-                "area": int(mask.sum()),
-                "share": round(float(mask.mean()), 6),
-            }
-        )
+        size = {"width": photo.shape[1], "height": photo.shape[0]}
+        found = {"box": None if box is None else box.tolist(), "area": int(mask.sum())}
+        about = {"image": str(path), **size, "method": method.name, "threshold": level}
+        records.append({**about, **found, "share": round(float(mask.mean()), 6)})
     for name, picture in pictures.items():
         write_image(folder / f"{name}.png", picture)
     write_json(folder / RECORD, records[0])
@@ -254,8 +243,6 @@ def benchmark(
         from gmae_tools.system import processes
 
     processes.join()
-    if masks.ap:
-        regions.detection([])  # reports a missing package now, and not at the end
     source = model.open() if names[0] in FOREGROUND_METHODS else None
     views = looks.looks(model.refine, WHOLE)
     methods = {name if number else "": RegionMethod.named(name, source, views) for number, name in enumerate(names)}
@@ -266,5 +253,4 @@ def benchmark(
     else:
         scores = regions.run(photos, data.split, methods, folder, rules=rules, options=options).scores
     if processes.is_main():
-        found = list(scores.values())
-        click.echo(render_beside(found, output.form, render_regions if "iou" in found[0] else render_boxes))
+        click.echo(render_beside(list(scores.values()), output.form, render_regions))
