@@ -37,7 +37,6 @@ from gmae_tools.model import Autoencoder
 
 Tokens = Literal["mean", "shared", "class"]
 TOKENS: tuple[Tokens, ...] = ("mean", "shared", "class")
-RATIOS = (0.25, 0.5, 0.75, 0.9, 0.95)
 
 _AT_ONCE, _AT_ONCE_ON_CPU = 256, 32  # pictures
 
