@@ -19,6 +19,7 @@ from gmae_tools.cli._options import (
     jobs_option,
     max_pixels_option,
     overwrite_option,
+    precision_option,
     refine_option,
     unchecked_checkpoint_option,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gmae_tools.cli._options import Decorator
     from gmae_tools.model import GMAE
     from gmae_tools.splatting import Backend
+    from gmae_tools.system.precision import Precision
     from gmae_tools.zeroshot.views import Looks
 
 
@@ -44,6 +46,7 @@ class ModelOptions:
         checkpoint: Name, path or address of the checkpoint.
         device: Device that predicts Gaussians.
         backend: Backend of `rasterize`.
+        precision: Arithmetic of the model.
         refine: Number of steps that fit the Gaussians to the photograph.
         max_pixels: Largest number of pixels of a photograph.
     """
@@ -51,6 +54,7 @@ class ModelOptions:
     checkpoint: str
     device: str
     backend: Backend
+    precision: Precision
     refine: int
     max_pixels: int
 
@@ -77,7 +81,7 @@ class ModelOptions:
         with busy(f"loading {self.checkpoint}"):
             from gmae_tools.benchmarks.pipeline import ModelSource
 
-            source = ModelSource(self.checkpoint, self.device, self.backend)
+            source = ModelSource(self.checkpoint, self.device, self.backend, self.precision)
             return OpenModel(source, source.model, self)
 
 
@@ -95,7 +99,7 @@ class OpenModel:
         return self.model.config.k
 
 
-_FOLLOWING = (device_option, backend_option, refine_option, max_pixels_option)
+_FOLLOWING = (device_option, backend_option, precision_option, refine_option, max_pixels_option)
 # The options of a model as one argument `model`, a `ModelOptions`. The name of the checkpoint is checked at once.
 model_options = gathered("model", ModelOptions, checkpoint_option, *_FOLLOWING)
 # Commands that may not need a model call `ModelOptions.check` instead.
