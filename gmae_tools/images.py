@@ -340,7 +340,7 @@ def write_image(path: str | os.PathLike[str], picture: np.ndarray | torch.Tensor
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            if path.suffix.lower() == ".png":  # six times as fast as Pillow, and up to a quarter larger
+            if path.suffix.lower() == ".png":  # many times as fast as Pillow, and up to a quarter larger
                 write_png(temporary, pixels)
             else:
                 Image.fromarray(pixels).save(temporary, quality=95)  # which only JPEG and WebP have

@@ -23,7 +23,7 @@ from gmae_tools.camera import LATER, Camera
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import COLUMNS, LAYOUT, PACKED, Gaussians
 from gmae_tools.hub import HubModel
-from gmae_tools.system.precision import working_dtype
+from gmae_tools.system.precision import Precision, working_dtype
 from gmae_tools.vit import (
     LayerNorm,
     PatchEmbed,
@@ -326,6 +326,7 @@ class Autoencoder(nn.Module, HubModel):
 
     rgb_mean: Tensor
     rgb_std: Tensor
+    precision: Precision = "float32"  # arithmetic of the transformer in `prediction`; the weights stay as they are
 
     def __init__(self, config: AutoencoderConfig, decoder: Callable[[Any], nn.Module]) -> None:
         super().__init__()

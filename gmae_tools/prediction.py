@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, overload
 
 import numpy as np
@@ -31,7 +32,9 @@ def _see(model: GMAE, pictures: Sequence[np.ndarray], size: tuple[int, int] | No
     """Predict one set of Gaussians for each picture; the pictures may differ in size."""
     height, width = _size(model, size)
     images = torch.cat([to_tensor(resize(picture, height, width)) for picture in pictures])
-    return model(images.to(next(model.parameters()).device))
+    images = images.to(next(model.parameters()).device)
+    with torch.autocast(images.device.type, torch.bfloat16) if model.precision == "bf16" else nullcontext():
+        return model(images)
 
 
 def predict_gaussians(model: GMAE, picture: np.ndarray, size: tuple[int, int] | None = None) -> Gaussians:

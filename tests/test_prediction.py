@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from gmae_tools import checkpoints
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.prediction import predict_gaussians, resolve_device
@@ -47,6 +50,17 @@ def test_other_grids_on_request(model: GMAE, size: tuple[int, int]) -> None:
     gaussians = predict_gaussians(model, photo(50, 75), size)
     assert (gaussians.batch_size, gaussians.k) == (1, model.config.k)
     assert not torch.equal(gaussians.means, predict_gaussians(model, photo(50, 75)).means)
+
+
+def test_bf16_is_less_exact_and_leaves_the_weights_as_they_are(tmp_path: Path, model: GMAE) -> None:
+    checkpoints.save(model, tmp_path / "model")
+    exact, fast = (checkpoints.load(tmp_path / "model", precision=precision) for precision in ("float32", "bf16"))
+    assert fast.dtype == torch.float32
+    wanted, found = (predict_gaussians(each, photo(64, 64)) for each in (exact, fast))
+    assert found.means.dtype == torch.float32
+    assert 1e-4 < (found.means - wanted.means).abs().max() < 0.05
+    with pytest.raises(GmaeToolsError, match=r"^precision 'half': use float32 or bf16$"):
+        checkpoints.load(tmp_path / "model", precision="half")  # type: ignore[arg-type]
 
 
 def test_devices() -> None:

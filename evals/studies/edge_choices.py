@@ -1,8 +1,9 @@
 """The choices behind `gmae-tools edges`, one changed at a time, on every 4th image of BSDS500 val.
 
 Protocol: as `bsds500.py` (33 thresholds); the first row of each group is the default. `layers` means l@16. The groups
-`significance` and `depth` look at the whole photograph, the others at 3 x 3 and 4 x 4 tiles. `difference` is that to
-the first row of the group, and `deviation` its standard deviation when the images are drawn anew, 1,000 times.
+`significance` and `depth` look at the whole photograph, `outlines` at the default looks, the others at 3 x 3 and 4 x 4
+tiles, with the lines thinned (closed for closed-regions) as before there were outlines. `difference` is that to the
+first row of the group, and `deviation` its standard deviation when the images are drawn anew, 1,000 times.
 
     python -m evals.studies.edge_choices --root DATA
     python -m evals.studies.edge_choices --root DATA --group closing --group agreement
@@ -37,7 +38,7 @@ from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.zeroshot import contours, edges
-from gmae_tools.zeroshot.edges import CLOSED, READOUTS, RIDGE_SIGMA, Measure, Order, Significance, close, finish
+from gmae_tools.zeroshot.edges import READOUTS, RIDGE_SIGMA, Measure, Order, Significance, close, finish, outline
 from gmae_tools.zeroshot.names import EDGE_SCALES, LAYERS
 from gmae_tools.zeroshot.views import Looks, Readout, Views, look
 
@@ -45,7 +46,7 @@ COLUMNS = {
     "group": None, "choice": None, "ods": 3, "ois": 3, "ap": 3, "recall": 3, "precision": 3, "difference": 4,
     "deviation": 4,
 }  # fmt: skip
-WHOLE, TILES, SCALES = (1,), EDGE_SCALES, (1, 2, 3, 4, 5)
+WHOLE, TILES, SCALES = (1,), (3, 4), (1, 2, 3, 4, 5)
 COLOR_LEVELS = Significance().thresholds
 ALPHA_LEVELS = tuple(step / 10 for step in range(1, 10))
 
@@ -79,7 +80,7 @@ Choice = Callable[[Seen], Array]
 @cache
 def named(name: str) -> Readout:
     """A readout as `gmae-tools edges` has it, l@16 for layers."""
-    return lambda scene: (READOUTS | CLOSED)[name](scene, (LAYERS,))
+    return lambda scene: READOUTS[name](scene, (LAYERS,))
 
 
 def seen(readout: Readout, scales: tuple[int, ...], *, flip: bool = False, end: Finish = finish) -> Choice:
@@ -134,7 +135,7 @@ def looks() -> Iterator[tuple[str, str, Choice]]:
     several = (TILES, (1,), (2,), (3,), (4,), (2, 4), (2, 3, 4), (1, 2, 4), (3, 4, 5), SCALES)
     mirrored = (TILES, (3, 4, 5), SCALES)
     for name in ("combined", "render-gradient", "regions", "closed-regions"):
-        readout, end = named(name), close if name in CLOSED else finish
+        readout, end = named(name), close if name == "closed-regions" else finish
         for scales in several:
             yield f"looks, {name}", ",".join(map(str, scales)), seen(readout, scales, end=end)
         for scales in mirrored:
@@ -356,6 +357,25 @@ def stretch(strength: Array) -> Array:
     return strength * 1.25 / (strength + 0.25)
 
 
+def outlines() -> Iterator[tuple[str, str, Choice]]:
+    """How joined views become the map that is written, and at which looks."""
+
+    def quiet(sigma: float, half: float, end: Finish) -> Finish:
+        return lambda joined: end(contours.suppress_surround(joined, sigma * joined.size**0.5, half))
+
+    steps = {"thinned": finish, "closed": close, "surround suppressed, thinned": quiet(0.05, 0.1, finish)}
+    steps |= {f"outline, surround of {sigma}": quiet(sigma, 0.1, close) for sigma in (0.03, 0.08)}
+    steps |= {f"outline, half at {half}": quiet(0.05, half, close) for half in (0.05, 0.2)}
+    for name in ("layers", "layer-changes", "expected-depth", "render-gradient", "closed-regions"):
+        group, readout = f"outlines, {name}", named(name)
+        yield group, "outline", seen(readout, EDGE_SCALES, end=outline)
+        for text, end in steps.items():
+            yield group, text, seen(readout, EDGE_SCALES, end=end)
+        yield group, "outline, mirrored looks too", seen(readout, EDGE_SCALES, flip=True, end=outline)
+        for scales in ((1,), (1, 2), (1, 2, 3), (2, 3, 4), (3, 4)):
+            yield group, f"outline, looks {','.join(map(str, scales))}", seen(readout, scales, end=outline)
+
+
 GROUPS: dict[str, Callable[[], Iterator[tuple[str, str, Choice]]]] = {
     "significance": significances,
     "depth": depths,
@@ -365,6 +385,7 @@ GROUPS: dict[str, Callable[[], Iterator[tuple[str, str, Choice]]]] = {
     "mixture": mixtures,
     "closing": closings,
     "agreement": agreements,
+    "outlines": outlines,
 }
 
 

@@ -34,7 +34,7 @@ from gmae_tools.model import GMAE
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.zeroshot import contours, figure_ground
-from gmae_tools.zeroshot.edges import CLOSED, READOUTS, RENDER_HALF, RENDER_SIGMA, close, finish, region_edges
+from gmae_tools.zeroshot.edges import READOUTS, RENDER_HALF, RENDER_SIGMA, close, finish, region_edges
 from gmae_tools.zeroshot.figure_ground import (
     NEAR_SIGMA,
     NEAR_WEIGHT,
@@ -104,7 +104,7 @@ def tiles() -> Iterator[tuple[str, EdgeChoice]]:
 
 
 def closed() -> Iterator[tuple[str, EdgeChoice]]:
-    regions, damped = CLOSED["closed-regions"], partial(region_edges, damping=0.05)
+    regions, damped = READOUTS["closed-regions"], partial(region_edges, damping=0.05)
     slope = partial(color_gradient, suppressed=False)
     for scales in ((3, 4), (3,), (4,), (2, 3, 4), (1, 2, 3, 4)):
         yield f"looks {','.join(map(str, scales))}", seen(regions, scales=scales, end=close)

@@ -72,7 +72,7 @@ SUPPRESSION = {
     "sobel-nms": "along the gradient",
     "canny": "OpenCV's, along the gradient",
     "soft-canny": "along the gradient",
-    **dict.fromkeys(EDGE_READOUTS, f"crests of the joined views, sigma {RIDGE_SIGMA:g} px"),
+    **dict.fromkeys(EDGE_READOUTS, f"surround suppressed, crests (sigma {RIDGE_SIGMA:g} px), closed"),
 }
 
 

@@ -30,6 +30,7 @@ from gmae_tools.model import GMAE
 from gmae_tools.prediction import resolve_device
 from gmae_tools.splatting import Backend, choose_backend
 from gmae_tools.system.files import check_writable
+from gmae_tools.system.precision import Precision
 from gmae_tools.system.processes import cores, in_threads, share, torch_threads, wait
 from gmae_tools.zeroshot.views import Looks, Views, Watch, look
 
@@ -52,11 +53,13 @@ class ModelSource:
         checkpoint: name, path or address of the checkpoint, as for `checkpoints.load`.
         device: name of a torch device, or `auto`.
         backend: renderer, as for `splatting.rasterize`.
+        precision: arithmetic of the transformer, as for `checkpoints.load`.
     """
 
     checkpoint: str
     device: str = "auto"
     backend: Backend = "auto"
+    precision: Precision = "float32"
 
     @property
     def name(self) -> str:
@@ -77,15 +80,15 @@ class ModelSource:
         """
         device = resolve_device(self.device)
         choose_backend(self.backend, device)  # a backend that cannot render is refused before any work
-        return checkpoints.load(self.checkpoint, device=device)
+        return checkpoints.load(self.checkpoint, device, precision=self.precision)
 
     @property
     def k(self) -> int:
         """K, the number of Gaussians that the model predicts for one view."""
         return number_of_gaussians(self.checkpoint) or self.model.config.k
 
-    def __reduce__(self) -> tuple[type[ModelSource], tuple[str, str, str]]:
-        return ModelSource, (self.checkpoint, self.device, self.backend)
+    def __reduce__(self) -> tuple[type[ModelSource], tuple[str, ...]]:
+        return ModelSource, (self.checkpoint, self.device, self.backend, self.precision)
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Method(ABC):
         return {
             "checkpoint": self.checkpoint,
             "weights": self.model.weights if self.model else None,
+            "precision": "bf16" if self.model and self.model.precision == "bf16" else None,
             "scales": looks.scales if looks else None,
             "flip": looks.flip if looks else None,
             "refine": (looks.refine or None) if looks else None,

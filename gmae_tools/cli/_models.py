@@ -19,6 +19,7 @@ from gmae_tools.cli._options import (
     max_pixels_option,
     numbers,
     overwrite_option,
+    precision_option,
     refine_option,
     unchecked_checkpoint_option,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
     from gmae_tools.cli._options import Decorator
     from gmae_tools.splatting import Backend
+    from gmae_tools.system.precision import Precision
     from gmae_tools.zeroshot.views import Looks
 
 _log = logging.getLogger(__name__)
@@ -38,12 +40,13 @@ _log = logging.getLogger(__name__)
 class ModelOptions:
     """The checkpoint (name, path or address), where it runs, and what is done to photographs before and after it.
 
-    `refine` is the number of steps that fit the Gaussians to the photograph.
+    `precision` is the arithmetic of the model; `refine` the number of steps that fit the Gaussians to the photograph.
     """
 
     checkpoint: str
     device: str
     backend: Backend
+    precision: Precision
     refine: int
     max_pixels: int
 
@@ -66,12 +69,12 @@ class ModelOptions:
         with busy(f"loading {self.checkpoint}"):
             from gmae_tools.benchmarks.pipeline import ModelSource
 
-            source = ModelSource(self.checkpoint, self.device, self.backend)
+            source = ModelSource(self.checkpoint, self.device, self.backend, self.precision)
             _ = source.model  # loaded now
             return source
 
 
-_FOLLOWING = (device_option, backend_option, refine_option, max_pixels_option)
+_FOLLOWING = (device_option, backend_option, precision_option, refine_option, max_pixels_option)
 # The options of a model as one argument `model`, a `ModelOptions`. The name of the checkpoint is checked at once.
 model_options = gathered("model", ModelOptions, checkpoint_option, *_FOLLOWING)
 # Commands that may not need a model call `ModelOptions.check` instead.

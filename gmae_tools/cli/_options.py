@@ -31,6 +31,7 @@ from gmae_tools.system.files import check_writable, remove_leftovers, sole_run
 from gmae_tools.system.processes import is_first_of_launch
 
 BACKENDS = ("auto", "cpu", "gsplat", "dense")
+PRECISIONS = ("float32", "bf16")
 
 _DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?")  # only torch knows which of them exist here
 
@@ -123,6 +124,12 @@ cache_option = click.option(
     show_envvar=True,
     metavar="DIR",
     help="Folder of decoded photographs that all runs share.  [default: ~/.cache/gmae-tools/photographs]",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=PRECISIONS[0],
+    help="Arithmetic of the model; bf16 is faster on hardware that has it (see gmae-tools doctor), and less exact.",
 )
 refine_option = click.option(
     "--refine",

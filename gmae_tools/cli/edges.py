@@ -77,7 +77,7 @@ def command(
     With IMG (pictures, files of Gaussians, folders, globs, or - for a pipe) DIR/<name>/ receives a soft map for each
     readout and number of layers, in which strong edges are white. DIR/sheet.png has a row for each of the first 50
     pictures: the photograph, the ground truth if the picture lies in a copy of BSDS500, and the maps. l@N is read from
-    one look at the whole photograph, as published; with --scales 3,4 it is read from tiles, as the other readouts are.
+    one look at the whole photograph, as published; with --scales 1,2,3,4 also from tiles, as the other readouts are.
     Files of Gaussians (.ply, .splat, .npz) are always read in one look.
 
     With --dataset DIR/maps/ receives the map of each photograph, DIR/counts/ the counts of matched pixels, and DIR the
@@ -90,7 +90,7 @@ def command(
     Readouts of the Gaussians are layers (l@N), layer-changes (where depth groups begin to change the picture),
     expected-depth (the gradient of the expected depth), regions (regions of the strongest Gaussian, merged step by
     step), render-gradient (the gradient of the rendered picture, without depth), combined (the mean of the last two)
-    and closed-regions (regions whose borders are weaker if they do not close). Detectors on the photograph are sobel,
+    and closed-regions (regions, of which small ones are merged earlier). Detectors on the photograph are sobel,
     sobel-nms, canny and soft-canny.
     """
     if bool(inputs.images) == bool(data.dataset):
@@ -134,8 +134,9 @@ def in_words(methods: Sequence[EdgeMethod]) -> str:
     words = {}
     for method in methods:
         if method.looks:
-            scales = [f"{scale} x {scale}" for scale in method.looks.scales if scale > 1]
-            parts = ["one look"] * (1 in method.looks.scales) + ([f"tiles {' and '.join(scales)}"] if scales else [])
+            tiles = ", ".join(f"{scale} x {scale}" for scale in method.looks.scales if scale > 1)
+            listed = " and ".join(tiles.rsplit(", ", 1))
+            parts = ["one look"] * (1 in method.looks.scales) + ([f"tiles {listed}"] if tiles else [])
             words["l@N" if method.layers else method.name] = " and ".join(parts + ["mirrored"] * method.looks.flip)
     return ", ".join(f"{name}: {looks}" for name, looks in words.items())
 

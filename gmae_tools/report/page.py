@@ -163,7 +163,7 @@ def _stencil(levels: np.ndarray, shades: list[tuple[str, float]]) -> str:
     """A PNG as a data URI, given the number of the shade of each pixel; a shade is a colour and an opacity."""
     image = Image.fromarray(levels, "P")
     image.putpalette([channel for color, _ in shades for channel in ImageColor.getrgb(color)])
-    return _picture(image, "png", transparency=bytes(round(255 * opacity) for _, opacity in shades), optimize=True)
+    return _picture(image, "png", transparency=bytes(round(255 * opacity) for _, opacity in shades))
 
 
 def _picture(image: Image.Image, form: str, **options: object) -> str:

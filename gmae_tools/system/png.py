@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 
 from gmae_tools.system.files import atomic_path
 
 _COLOR_TYPES = {1: 0, 3: 2, 4: 6}  # channels: grey, RGB, RGBA
 _UP = 2  # PNG's filter "difference to the row above", which is fast and suits smooth pictures
-_LEVEL = 1  # of zlib; takes a seventh of the time of level 6 and a quarter more bytes
+_LEVEL = 1  # of ISA-L; a quarter of the time of zlib's level 1, a twentieth of that of level 6 and a sixth more bytes
 
 
 class PngWriter:
@@ -24,7 +24,7 @@ class PngWriter:
     def __init__(self, file: BinaryIO, height: int, width: int, channels: int) -> None:
         self._file = file
         self._above = np.zeros(width * channels, np.uint8)
-        self._zlib = zlib.compressobj(_LEVEL)
+        self._stream = isal_zlib.compressobj(_LEVEL)
         file.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPES[channels], 0, 0, 0))
 
@@ -36,15 +36,15 @@ class PngWriter:
         np.subtract(rows[0], self._above, out=filtered[0, 1:])  # modulo 256, as PNG requires
         np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
         self._above = rows[-1].copy()
-        self._chunk(b"IDAT", self._zlib.compress(filtered.data))
+        self._chunk(b"IDAT", self._stream.compress(filtered.data))
 
     def finish(self) -> None:
         """Write the rest. The file is a valid PNG only after this."""
-        self._chunk(b"IDAT", self._zlib.flush())
+        self._chunk(b"IDAT", self._stream.flush())
         self._chunk(b"IEND", b"")
 
     def _chunk(self, name: bytes, data: bytes) -> None:
-        checksum = zlib.crc32(data, zlib.crc32(name))
+        checksum = isal_zlib.crc32(data, isal_zlib.crc32(name))
         self._file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum))
 
 

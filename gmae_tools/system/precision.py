@@ -1,11 +1,14 @@
-"""The floating-point type of computations, which depends on the inputs and not on torch's default type."""
+"""The floating-point type of computations, which never depends on torch's default type."""
 
 from __future__ import annotations
 
 from functools import reduce
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Precision = Literal["float32", "bf16"]  # arithmetic of a transformer whose weights are float32
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:

@@ -110,6 +110,25 @@ def thin_ridges(strength: Array, sigma: float) -> Array:
     return suppress_nonmaxima(Gradient(smooth, np.cos(angle), np.sin(angle)))
 
 
+def suppress_surround(strength: Array, sigma: float, half: float) -> Array:
+    """Weaken the lines of a soft map where there are many of them, as in texture, and keep those that stand alone.
+
+    Each strength s becomes s / (1 + m / h), where m is the Gaussian-weighted mean of the strengths around it and h is
+    `half`. The idea is that of Grigorescu, Petkov and Westenberg, "Contour detection based on nonclassical receptive
+    field inhibition" (IEEE Transactions on Image Processing 12, 2003), with division in the place of subtraction.
+
+    Args:
+        strength: `[H, W]`, 0 or more.
+        sigma: standard deviation of the Gaussian in pixels.
+        half: mean strength of the surround at which a line loses half its strength, more than 0.
+
+    Returns:
+        float32 `[H, W]`, nowhere more than `strength`.
+    """
+    values = np.asarray(strength, np.float32)
+    return values / (1 + ndimage.gaussian_filter(values, sigma, truncate=3) / half)
+
+
 def jumps(labels: Array) -> Array:
     """Measure how much a map of numbers `[H, W]` changes from pixel to pixel.
 

@@ -1,7 +1,7 @@
 """Edges from Gaussians: l@N from depth layers, and the readouts to compare it with.
 
 Each readout is a function of a scene and returns a soft map `[H, W]` in [0, 1] of lines that are one pixel wide at any
-size of the picture. No readout looks at the photograph. `finish` and `close` make the map that is written and scored.
+size of the picture. No readout looks at the photograph. `outline` makes the map that is written and scored.
 
 Source of l@N: GMAE (arXiv 2501.03229). `Significance` defines what that paper calls a significant change.
 """
@@ -29,6 +29,7 @@ from gmae_tools.zeroshot.contours import (
     jumps,
     merge_regions,
     suppress_nonmaxima,
+    suppress_surround,
     thin_ridges,
 )
 from gmae_tools.zeroshot.layers import layer_sizes
@@ -49,6 +50,8 @@ CHANGE_HALF, DEPTH_HALF, RENDER_HALF, REGION_HALF = 0.1, 0.01, 0.05, 0.08
 DAMPING = 0.001  # regions of this share of the picture count at half their squared difference
 CLOSED_DAMPING = 0.01  # the same share for the readout `closed-regions`
 RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
+SURROUND_SIGMA = 0.05  # of the root of the picture's area
+SURROUND_HALF = 0.1  # mean strength of the surround at which a line loses half its strength
 
 _STRETCH_HALF = 0.25  # the strength that stretching turns into 0.625
 _REACH = 2  # px, the largest distance between a crest and the contour that belongs to it
@@ -295,8 +298,7 @@ class EdgeReadout(Protocol):
         """
 
 
-# Readouts by their names (`names.EDGE_READOUTS`). The joined views of those in `CLOSED` go through `close`, all others
-# through `finish`.
+# Readouts by their names (`names.EDGE_READOUTS`).
 READOUTS: dict[str, EdgeReadout] = {
     "layers": layer_edges,
     "layer-changes": change_edges,
@@ -304,8 +306,8 @@ READOUTS: dict[str, EdgeReadout] = {
     "regions": region_edges,
     "combined": combined_edges,
     "render-gradient": render_edges,
+    "closed-regions": partial(region_edges, damping=CLOSED_DAMPING),
 }
-CLOSED: dict[str, EdgeReadout] = {"closed-regions": partial(region_edges, damping=CLOSED_DAMPING)}
 
 
 def _render(scene: Scene, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
@@ -332,6 +334,21 @@ def _soften(strength: np.ndarray, half: float) -> np.ndarray:
 
 
 # --- from joined views to the map that is written and scored -------------------------------------------
+
+
+def outline(strength: np.ndarray) -> np.ndarray:
+    """Make the map that is written and scored from the joined map of all views, whatever the readout.
+
+    Texture is weakened by `contours.suppress_surround`; lines are thinned, and those that do not close are weakened, by
+    `close`. `evals/studies/outlines.py` measures what each step brings.
+
+    Args:
+        strength: `[H, W]` in [0, 1].
+
+    Returns:
+        float32 `[H, W]` in [0, 1].
+    """
+    return close(suppress_surround(strength, SURROUND_SIGMA * strength.size**0.5, SURROUND_HALF))
 
 
 def finish(strength: np.ndarray, sigma: float = RIDGE_SIGMA) -> np.ndarray:

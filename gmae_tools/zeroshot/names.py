@@ -19,4 +19,4 @@ MANY = 4096
 LAYERS = 16  # l@16: the number of depth groups of a single edge map
 HIERARCHY = (32, 16, 8, 4)  # the numbers of depth groups of a hierarchy of edge maps
 
-EDGE_SCALES = (3, 4)  # scales of the tiles; they score best on BSDS500 val, see evals/studies/edge_choices.py
+EDGE_SCALES = (1, 2, 3, 4)  # the whole and tiles; they score best on BSDS500 val, see evals/studies/edge_choices.py

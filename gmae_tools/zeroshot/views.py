@@ -133,7 +133,7 @@ class Views:
         return self._read[name]
 
     def edges(self, readout: str = "layers", layers: Sequence[int] = (LAYERS,)) -> np.ndarray:
-        """Compute the edge map that is written and scored: the joined views after `edges.finish` or `edges.close`.
+        """Compute the edge map that is written and scored: the joined views after `edges.outline`.
 
         Args:
             readout: one of `names.EDGE_READOUTS`.
@@ -145,19 +145,18 @@ class Views:
         Raises:
             GmaeToolsError: there is no such readout, or `layers` does not fit the Gaussians.
         """
-        from gmae_tools.zeroshot.edges import CLOSED, READOUTS, close, finish  # loads scipy, which layers do not need
+        from gmae_tools.zeroshot.edges import READOUTS, outline  # loads scipy, which layers do not need
 
-        known = READOUTS | CLOSED
-        if readout not in known:
-            raise GmaeToolsError(f"there is no edge readout {readout!r}: use {', '.join(known)}")
+        if readout not in READOUTS:
+            raise GmaeToolsError(f"there is no edge readout {readout!r}: use {', '.join(READOUTS)}")
         if readout == "layers" and not layers:
             raise GmaeToolsError("l@N needs at least one number of layers")
         groups = [(count,) for count in layers] if readout == "layers" else [()]
         maps = [
-            self.read(partial(known[readout], layers=own, backend=self.backend), ("edges", readout, own))
+            self.read(partial(READOUTS[readout], layers=own, backend=self.backend), ("edges", readout, own))
             for own in groups
         ]
-        return (close if readout in CLOSED else finish)(np.mean(maps, axis=0))
+        return outline(np.mean(maps, axis=0))
 
     def foreground(self, method: str = "grouped") -> np.ndarray:
         """Compute the joined probability of foreground, float32 `[H, W]` in [0, 1].

@@ -17,7 +17,7 @@ from gmae_tools.benchmarks.edge_methods import CLASSICAL, SUPPRESSION, EdgeMetho
 from gmae_tools.benchmarks.names import EDGES
 from gmae_tools.benchmarks.pipeline import ModelSource, maps
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.zeroshot.edges import CLOSED, CLOSED_DAMPING, READOUTS, close, finish, layer_edges, region_edges
+from gmae_tools.zeroshot.edges import CLOSED_DAMPING, READOUTS, close, finish, layer_edges, outline, region_edges
 from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks, look
 
@@ -33,8 +33,8 @@ def square() -> np.ndarray:
 
 
 def test_every_name_has_a_readout_or_a_detector() -> None:
-    assert (*READOUTS, *CLOSED) == EDGE_READOUTS
-    assert set(EDGES) == set(SUPPRESSION) == {*READOUTS, *CLOSED, *CLASSICAL}
+    assert tuple(READOUTS) == EDGE_READOUTS
+    assert set(EDGES) == set(SUPPRESSION) == {*READOUTS, *CLASSICAL}
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
@@ -105,7 +105,7 @@ def test_a_hierarchy_is_the_mean_of_its_levels(square: np.ndarray, checkpoint: P
     assert whole.max() > 0
     method = EdgeMethod.named("layers", source, Looks((1,)), (8, 4))
     assert method.label == "l@8,4"
-    np.testing.assert_allclose(next(maps([method], square)), finish(whole), atol=1e-6)
+    np.testing.assert_allclose(next(maps([method], square)), outline(whole), atol=1e-6)
 
 
 def test_closing_prefers_what_keeps_regions_apart() -> None:
@@ -122,10 +122,24 @@ def test_closing_prefers_what_keeps_regions_apart() -> None:
     assert not close(np.zeros((20, 30))).any()
 
 
-def test_closed_regions_are_the_regions_closed(square: np.ndarray, checkpoint: Path) -> None:
+def test_an_outline_is_closed_and_stands_out_from_texture() -> None:
+    """Two squares, drawn equally strong, one of them between narrow stripes."""
+    strength = np.zeros((120, 240))
+    strength[:, 121::6] = 0.6
+    for left in (30, 160):
+        strength[40:81, left : left + 41] = 0
+        strength[[40, 80], left : left + 41] = strength[40:81, [left, left + 40]] = 0.6
+    plain, outlined = close(strength), outline(strength)
+    alone, crowded = np.s_[42:79, 28:33], np.s_[42:79, 158:163]
+    assert outlined[crowded].max() / outlined[alone].max() < 0.8 * plain[crowded].max() / plain[alone].max()
+    assert outlined.dtype == np.float32 and outlined.max() <= 1
+    assert not outline(np.zeros((20, 30))).any()
+
+
+def test_closed_regions_are_regions_of_which_small_ones_merge_earlier(square: np.ndarray, checkpoint: Path) -> None:
     source = ModelSource(str(checkpoint))
     (view,) = look(source.model, square, Looks((1,)))
-    wanted = close(region_edges(view.scene, damping=CLOSED_DAMPING))
+    wanted = outline(region_edges(view.scene, damping=CLOSED_DAMPING))
     methods = [EdgeMethod.named(name, source, Looks((1,))) for name in ("closed-regions", "regions")]
     closed, regions = maps(methods, square)
     np.testing.assert_allclose(closed, wanted, atol=1e-6)
@@ -136,7 +150,7 @@ def test_settings_are_those_that_folders_of_before_hold(checkpoint: Path) -> Non
     source = ModelSource(str(checkpoint))
     assert EdgeMethod.named("layers", source, Looks((3, 4), refine=5), (16,)).settings() == {
         "readout": "layers", "layers": (16,), "checkpoint": checkpoint.name, "weights": source.weights,
-        "scales": (3, 4), "flip": False, "refine": 5,
+        "precision": None, "scales": (3, 4), "flip": False, "refine": 5,
     }  # fmt: skip
-    others = ("layers", "checkpoint", "weights", "scales", "flip", "refine")
+    others = ("layers", "checkpoint", "weights", "precision", "scales", "flip", "refine")
     assert EdgeMethod.named("canny", source, Looks()).settings() == {"readout": "canny", **dict.fromkeys(others)}

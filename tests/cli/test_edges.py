@@ -102,7 +102,7 @@ def test_layers_are_of_one_look_and_closed_regions_of_tiles(checkpoint: Path, tm
     assert sorted(found) == ["closed-regions.png", "l8.png"]
     layers, regions = ("--readout", "layers", "--scales"), ("--readout", "closed-regions", "--scales")
     assert found["l8.png"] == run("layers", *layers, "1")["l8.png"] != run("tiled", *layers, "2")["l8.png"]
-    expected, other = run("regions", *regions, "3,4"), run("whole", *regions, "1")
+    expected, other = run("regions", *regions, "1,2,3,4"), run("whole", *regions, "1")
     assert found["closed-regions.png"] == expected["closed-regions.png"] != other["closed-regions.png"]
 
 
@@ -188,7 +188,7 @@ def test_scores_a_readout_and_writes_everything(root: Path, checkpoint: Path, tm
     assert list(scores) == KEYS
     assert (scores["readout"], scores["layers"], scores["checkpoint"]) == ("layers", [8], "nano-random")
     assert (scores["images"], scores["thresholds"]) == (2, 9)
-    assert scores["protocol"]["non_maximum_suppression"].startswith("crests")
+    assert scores["protocol"]["non_maximum_suppression"].startswith("surround suppressed, crests")
     assert 0 < scores["ods"] < 1
     files = {path.name for path in out.iterdir()}
     assert files == {
@@ -218,13 +218,14 @@ def test_layers_of_tiles_are_scored_beside_those_of_one_look(root: Path, checkpo
     (beside,) = scores.pop("beside")
     assert list(scores) == list(beside) == KEYS
     assert (scores["protocol"]["looks"], beside["protocol"]["looks"]) == (
-        "l@N: one look", "l@N: tiles 3 x 3 and 4 x 4",
+        "l@N: one look", "l@N: one look and tiles 2 x 2, 3 x 3 and 4 x 4",
     )  # fmt: skip
     kept = [json.loads((folder / "scores.json").read_text())["ods"] for folder in (out, out / "tiles")]
     assert kept == [scores["ods"], beside["ods"]] and kept[0] != kept[1]
     assert not (out / "tiles" / "human").exists()
     table = edges(*arguments).stdout
-    assert table.count("ODS") == 2 and table.index("looks: l@N: one look") < table.index("looks: l@N: tiles 3 x 3")
+    assert table.count("ODS") == 2
+    assert table.index("looks: l@N: one look\n") < table.index("looks: l@N: one look and tiles 2 x 2")
     csv = edges(*arguments, "--format", "csv").stdout.splitlines()
     assert len(csv) == 3 and csv[0].startswith("ods,")
 
@@ -262,6 +263,8 @@ def test_refuses_other_settings_without_overwrite(root: Path, checkpoint: Path, 
     assert refused.exit_code == 1
     assert "holds results of layers [8], not [4]; use --overwrite" in refused.stderr
     assert np.array_equal(read_soft_map(out / "maps" / "12.png"), before)
+    refused = on_dataset(root, out, checkpoint, "--layers", "8", "--precision", "bf16")
+    assert (refused.exit_code, "holds results of precision" in refused.stderr) == (1, True)
     assert on_dataset(root, out, checkpoint, "--layers", "4", "--overwrite").exit_code == 0
     assert not np.array_equal(read_soft_map(out / "maps" / "12.png"), before)
 

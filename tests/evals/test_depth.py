@@ -54,7 +54,7 @@ class Oracle(torch.nn.Module):
     def __init__(self, sign: float) -> None:
         super().__init__()
         base = checkpoints.load("gmae-tiny")
-        self.config, self.camera, self.sign = base.config, base.camera, sign
+        self.config, self.camera, self.precision, self.sign = base.config, base.camera, base.precision, sign
         self.place = torch.nn.Parameter((torch.arange(32) + 0.5) / 16 - 1)
 
     def forward(self, images: torch.Tensor) -> Gaussians:

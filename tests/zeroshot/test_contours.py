@@ -16,6 +16,7 @@ from gmae_tools.zeroshot.contours import (
     merge_regions,
     merge_tree,
     suppress_nonmaxima,
+    suppress_surround,
     thin_ridges,
 )
 
@@ -257,6 +258,21 @@ def components(contours: np.ndarray, level: float) -> np.ndarray:
     steps = np.concatenate([np.full(len(open_links[0][0]), 1), np.full(len(open_links[1][0]), contours.shape[1])])
     graph = coo_array((np.ones(len(starts)), (starts, starts + steps)), shape=(contours.size,) * 2)
     return connected_components(graph, directed=False)[1].reshape(contours.shape)
+
+
+# --- surround ----------------------------------------------------------------------------------------
+
+
+def test_the_mean_strength_of_the_surround_divides() -> None:
+    strength = np.random.default_rng(0).random((31, 47)).astype(np.float32)
+    weights = np.exp(-0.5 * (np.arange(-9, 10) / 3.0) ** 2)  # three standard deviations of 3 px
+    kernel = np.outer(weights, weights) / weights.sum() ** 2
+    around = ndimage.convolve(strength.astype(np.float64), kernel, mode="reflect")
+    found = suppress_surround(strength, 3.0, 0.2)
+    np.testing.assert_allclose(found, strength / (1 + around / 0.2), rtol=1e-5)
+    assert found.dtype == np.float32
+    uniform = suppress_surround(np.full((9, 9), 0.2), 2.0, 0.2)
+    np.testing.assert_allclose(uniform, 0.1, rtol=1e-5)  # half is left where the mean is the half
 
 
 # --- ridges ------------------------------------------------------------------------------------------
