@@ -40,7 +40,7 @@ def test_a_block_is_timms(plain: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     mine, theirs = pair(vit.ViTBlock, WIDTH, HEADS, theirs=timm_block())
     results = []
-    for block, attention in ((mine, vit.Attention), (theirs, layers.Attention)):
+    for block, attention in ((mine, vit.Attention), (theirs, vision_transformer.Attention)):
         torch.manual_seed(1)
         block.apply(initialise).to(dtype)
         if plain:

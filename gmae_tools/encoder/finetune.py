@@ -390,7 +390,7 @@ def finetune(
 def _train(model: nn.Module, steps: _Steps, config: FinetuneConfig, folder: Path, machine: Machine) -> None:
     """Run all steps that are left. Learning rates and drop path depend on the number of the step, not on the past."""
     if machine.device.type == "cpu":
-        from timm.layers import Attention  # type: ignore[attr-defined]
+        from timm.models.vision_transformer import Attention  # timm.layers has it in later versions only
 
         use_plain_attention(model, Attention)
     optimizer = optimizer_of(model, config)

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from gmae_tools import checkpoints
@@ -177,7 +177,15 @@ def test_a_step_follows_from_its_number_and_leaves_chance_alone(data: LabelledPh
     torch.testing.assert_close(targets.sum(1), torch.ones(10))
 
 
-def test_magnitudes_that_pillow_refuses_are_not_drawn(data: LabelledPhotos) -> None:
+def test_magnitudes_that_pillow_refuses_are_not_drawn(data: LabelledPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+    posterize = ImageOps.posterize
+
+    def strict(image: Image.Image, bits: int) -> Image.Image:
+        if not 1 <= bits <= 8:  # so does Pillow 13
+            raise ValueError("bits must be between or equal to 1 and 8")
+        return posterize(image, bits)
+
+    monkeypatch.setattr(ImageOps, "posterize", strict)
     augmented, _, _ = transforms_of(classifier_of(made(), 2), FinetuneConfig(augment="rand-m9-mmax9-mstd9-n4-inc1"))
     picture = Image.new("RGB", (40, 40), (200, 100, 50))
     with module._chance(0, 0):

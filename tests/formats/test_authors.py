@@ -24,6 +24,7 @@ from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain.reconstruction import reconstruct, render
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.system.files import file_sha256
+from tests import needs
 from tests.oracles.authors import AuthorsGMAE, dict_config, lightning, save_lightning
 from tests.oracles.mae import OfficialMAE
 
@@ -69,6 +70,7 @@ def test_the_authors_model_is_matched(percent: int, shared_data: Path) -> None:
     """Random weights, and what the authors' code makes of two pictures with them; its pixel centres are integers."""
     if not (folder := shared_data / "authors-layout").is_dir():
         pytest.skip("needs ../shared/data/authors-layout")
+    needs.safe_torch()
     model = checkpoints.load(folder / "last.ckpt")
     with np.load(folder / "expected.npz") as archive:
         images, hidden = (torch.from_numpy(archive[name]) for name in ("images", f"hidden_{percent}"))

@@ -15,12 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-from gmae_tools.formats.torch_files import reads_safely
 from gmae_tools.system.torchvision_ops import ensure_torchvision
+from tests import needs
 from tests.oracles.mae import position_embeddings
 
 ensure_torchvision()
@@ -91,9 +90,8 @@ def lightning(model: nn.Module, settings: Mapping[str, object], prefix: str = "e
 
 
 def save_lightning(document: object, path: Path) -> Path:
-    """Write a checkpoint; the test is skipped where torch is too old for our package to read it."""
-    if not reads_safely():
-        pytest.skip("needs a version of torch that reads a .ckpt safely")
+    """Write a checkpoint; the test is skipped where our package cannot read it."""
+    needs.safe_torch()
     with omegaconf():
         torch.save(document, path)
     return path

@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
-from gmae_tools.formats.torch_files import reads_safely
 from gmae_tools.system.torchvision_ops import ensure_torchvision
+from tests import needs
 
 ensure_torchvision()
 from timm.layers import PatchEmbed  # noqa: E402
@@ -96,6 +95,5 @@ def position_embeddings(side: int, width: int) -> Tensor:
 
 def save_official(content: object, path: Path) -> None:
     """Write an official file; the test is skipped where torch is too old for our package to read it."""
-    if not reads_safely():
-        pytest.skip("needs a version of torch that reads a .pth safely")
+    needs.safe_torch()
     torch.save(content, path)

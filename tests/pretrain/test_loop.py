@@ -39,11 +39,12 @@ from gmae_tools.pretrain.reconstruction import render
 from gmae_tools.pretrain.sampling import sample_backgrounds, sample_masks
 from gmae_tools.pretrain.schedule import Schedule
 from gmae_tools.splatting import rasterize
+from tests import needs
 from tests.oracles.mae import save_official
 
 SAMPLES = np.arange(6)
 NO_DEPTH = {"occlusion_gradient": 0.0, "size_depth_weight": 0.0, "region_depth_weight": 0.0}
-HAS_MUON = hasattr(torch.optim, "Muon")  # since torch 2.9
+HAS_MUON = hasattr(torch.optim, "Muon")
 
 
 # --- masks and backgrounds ------------------------------------------------------------------------------
@@ -291,9 +292,7 @@ def test_impossible_schedules_are_refused(values: dict[str, Any], message: str) 
         Schedule(**{"samples": 100, **values})
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("muon", marks=pytest.mark.skipif(not HAS_MUON, reason="needs torch 2.9")), "adamw"]
-)
+@pytest.mark.parametrize("name", [needs.MUON, "adamw"])
 def test_every_parameter_has_one_optimiser(name: Any) -> None:
     model = GMAE(GMAEConfig.preset("nano"))
     config = OptimizerConfig(name, lr=1e-3, muon_lr=0.02, weight_decay=0.05)

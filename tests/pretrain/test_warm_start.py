@@ -17,6 +17,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.pretrain.warm_start import warm_start
 from gmae_tools.system.torchvision_ops import ensure_torchvision
+from tests import needs
 from tests.oracles.mae import save_official
 
 ensure_torchvision()
@@ -118,6 +119,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, how
     if how == "torch":
         save_official(document, path)
     else:
+        needs.safe_torch()
         path.write_bytes(pickle.dumps(document["extra"]))
     with pytest.raises(GmaeToolsError) as caught:
         warm_start(nano(), path)
@@ -127,6 +129,15 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, how
     with path.open("rb") as file:  # and it is a live bomb
         torch.load(file, weights_only=False) if how == "torch" else pickle.load(file)
     assert trace.exists()
+
+
+def test_a_torch_that_would_run_the_code_never_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, trace = tmp_path / "mae.pth", tmp_path / "trace"
+    path.write_bytes(pickle.dumps(Bomb(trace)))
+    monkeypatch.setattr(torch, "__version__", "2.9.1")
+    with pytest.raises(GmaeToolsError, match=r"only torch 2\.10 or later reads such a file safely, not 2\.9\.1$"):
+        warm_start(nano(), path)
+    assert not trace.exists()
 
 
 def write_text(path: Path) -> None:
@@ -164,6 +175,8 @@ def test_files_of_something_else_are_refused_in_one_line(
 ) -> None:
     path = tmp_path / "mae.pth"
     write(path)
+    if path.exists():
+        needs.safe_torch()
     with pytest.raises(GmaeToolsError, match=message) as caught:
         warm_start(nano(), path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)

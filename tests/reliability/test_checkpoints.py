@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gmae_tools import checkpoints
-from gmae_tools.formats.torch_files import reads_safely
 from gmae_tools.model import GMAE
+from tests import needs
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,7 @@ def part() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def models(part: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    if not reads_safely():
-        pytest.skip("needs a version of torch that reads a .pth safely")
+    needs.safe_torch()
     return part.Models(tmp_path_factory.mktemp("models"))
 
 

@@ -1,0 +1,16 @@
+"""What some tests need, and are skipped without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gmae_tools.formats.torch_files import reads_safely
+
+MUON = pytest.param("muon", marks=pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs torch 2.9"))
+
+
+def safe_torch() -> None:
+    """Skip the test where torch is too old for the package to read a `.pth` or `.ckpt` file."""
+    if not reads_safely():
+        pytest.skip("needs a version of torch that reads a .pth or .ckpt safely")
