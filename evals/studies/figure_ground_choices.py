@@ -6,8 +6,9 @@ probability of 0.5, averaged over photographs; `half_1`, `half_2`: over every ot
 second. `gain`: IoU above the first row of the group, `gain_sd`: its standard error over photographs. `auc`: area under
 the ROC curve of each photograph, averaged; `right`: share of those where it is above 0.5.
 
-`grouped` is scored before it is balanced with the colours of either side, which `readout_choices.py` studies; only the
-row `grouped` of the references is the package's.
+`grouped` is scored as Gaussians alone make it, before the colours of either side and the regions of the photograph,
+which `readout_choices.py` and `grouping_choices.py` study; only the row `grouped` of the references is the package's,
+which looks at the photograph.
 
 Rows that look at the photograph, or at the truth, say so; all others are functions of the Gaussians alone.
 

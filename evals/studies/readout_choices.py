@@ -3,7 +3,8 @@
 Protocol. Edges: every 6th photograph of BSDS500 val, 15 thresholds, exact matching; differences of ODS to the first row
 of a group, with their standard deviation when the photographs are drawn anew in pairs. Figure and ground: photographs
 of ECSSD with odd numbers at about 112 x 112 px, seen once, or also mirrored; differences of IoU, with their standard
-error over photographs. Otherwise the settings of the package are kept.
+error over photographs. Otherwise the settings of the package are kept. `grouped` is made of Gaussians alone here;
+`grouping_choices.py` studies what the photograph adds, and only the row of the package has it.
 
     python -m evals.studies.readout_choices --root DATA --ecssd ECSSD --checkpoint gmae-tiny-depth
     python -m evals.studies.readout_choices --root DATA --every 1 --thresholds 33 --group "one look"
@@ -173,7 +174,7 @@ def grouped(scene: Scene, *, rounds: int, sigma: float = figure_ground.MODEL_SIG
     scores = group_scores(graph) * np.exp(tilt * (z.mean() - z) / z.std())
     if not rounds:
         return calibrate(composite(scene, scores))
-    small = replace(scene, height=owner.shape[0], width=owner.shape[1])
+    small = replace(scene, height=owner.shape[0], width=owner.shape[1], photo=None)
     first = graph.means(calibrate(composite(small, scores)), owner)
     nodes = graph.groups(np.arange(graph.n))
     return calibrate(composite(scene, graph.spread(balance_colors(nodes, first, rounds=rounds, model_sigma=sigma))))
@@ -181,7 +182,8 @@ def grouped(scene: Scene, *, rounds: int, sigma: float = figure_ground.MODEL_SIG
 
 def grouping() -> Iterator[tuple[str, FigureChoice]]:
     yield "without the colours of either side", partial(grouped, rounds=0)
-    yield "with them (the package)", foreground_probability
+    yield "with them", partial(grouped, rounds=figure_ground.ROUNDS)
+    yield "the package", foreground_probability
     for rounds in (1, 10):
         yield f"{rounds} rounds", partial(grouped, rounds=rounds)
     for sigma in (3.0, 4.0, 8.0, 15.0):
@@ -199,7 +201,7 @@ def figure_rows(model: GMAE, data: Saliency, groups: list[str], every: int) -> I
         for group in groups
         for name, choice in FIGURE_GROUPS[group]()
         for text, flip in (("", False), (", mirrored", True))
-        if not flip or "package" in name
+        if not flip or name in ("with them", "the package")
     ]
     scores = [RegionScores() for _ in choices]
     for pair in data.pairs("odd")[::every]:
@@ -207,7 +209,7 @@ def figure_rows(model: GMAE, data: Saliency, groups: list[str], every: int) -> I
         shrink = np.sqrt(figure_ground.GRAPH_PIXELS / truth.size)
         height, width = (round(side * shrink) for side in truth.shape)
         box = Image.fromarray(truth.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-        plain, mirrored = (replace(view.scene, height=height, width=width, photo=None) for view in views)
+        plain, mirrored = (view.scene.resized(height, width) for view in views)
         for (_, _, choose, flip), score in zip(choices, scores, strict=True):
             soft = (choose(plain) + choose(mirrored)[:, ::-1]) / 2 if flip else choose(plain)
             score.update(pair.name, soft, np.asarray(box) > 0.5)

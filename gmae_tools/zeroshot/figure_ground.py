@@ -1,20 +1,22 @@
 """Foreground and background from Gaussians, without training: how likely each pixel belongs to the foreground.
 
-Both methods are functions of a scene; neither looks at the photograph.
+Both methods are functions of a scene:
 
 - `depth`: The nearness of the Gaussians is rendered and blurred, and counts as odds of foreground, together with the
-  preference for the middle of the picture that `grouped` has, too. Colours are not used. What is near is always
-  foreground. This holds by definition for measured geometry, and for GMAE models whose depth is trained with priors
-  that prefer this side. In models without these priors either side may be the near one.
+  preference for the middle of the picture that `grouped` has, too. Colours are not used, and the photograph is not
+  looked at. What is near is always foreground. This holds by definition for measured geometry, and for GMAE models
+  whose depth is trained with priors that prefer this side. In models without these priors either side may be the near
+  one.
 - `grouped`: The Gaussians are the nodes of a graph. They are merged by colour into fewer and fewer groups. At several
   numbers of groups, those that lie near the middle and differ from the groups at the border are foreground, as in Zhu
   et al., "Saliency optimization from robust background detection" (CVPR 2014), where the nodes are superpixels. The
-  resulting probability of each Gaussian is then combined with the colours of foreground and background, which are
-  learned from these probabilities, as GrabCut does with pixels. The result is rendered. Depth only decides which
+  same is done with small regions of uniform colour in the picture, which is the photograph or, in scenes without one,
+  what the Gaussians render. The mean of both is a first probability of foreground. It is then combined with the colours
+  of foreground and background, which are learned from it, as GrabCut does with pixels. Depth only decides which
   Gaussian covers which; using it for more did not help.
 
-The studies of these choices are evals/studies/figure_ground_choices.py and, for `depth`,
-evals/studies/readout_choices.py.
+The studies of these choices are evals/studies/figure_ground_choices.py, evals/studies/grouping_choices.py and, for
+`depth`, evals/studies/readout_choices.py.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial.distance import cdist
 
 from gmae_tools.errors import GmaeToolsError
+from gmae_tools.images import resize
 from gmae_tools.splatting import Backend, rasterize
 from gmae_tools.zeroshot.contours import MergeTree, merge_tree
+from gmae_tools.zeroshot.guided_filter import enlarge, enlarge_along
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 
 if TYPE_CHECKING:
@@ -47,15 +51,16 @@ SOFTNESS = 0.1  # distance from the threshold at which the odds are e to 1, as a
 GRAPH_PIXELS = 112 * 112  # size of the picture on which the graph is built
 DAMPING = 0.001  # share of the picture; see `build_graph`
 COUNTS = (10, 20, 40, 80)  # numbers of groups, whose scores are averaged
+FRAMES = (1.0, 0.9, 0.8)  # shares of the picture's sides; what lies at the border of a frame counts as background
+REGION_SCALE, REGION_BLUR, REGION_PIXELS = 20.0, 0.5, 6  # of `color_regions`; for the picture of the graph
 MODEL_SIGMA = 5.0  # CIELAB units within which colours count as alike
-MOST_GROUPS = 2048  # that are balanced, all pairs of them; more nodes of large scenes are joined by colour before
 ROUNDS = 3  # how often the colours of foreground and background are learned
 NEAR_WEIGHT = 0.35  # log odds of foreground for each standard deviation by which a pixel is nearer than the mean
 NEAR_SIGMA = 0.04  # standard deviation of the blur of nearness, in square roots of the picture's area
 
 
 def foreground_probability(scene: Scene, *, method: str = "grouped", backend: Backend = "auto") -> Array:
-    """Compute how likely each pixel is foreground. The probability 0.5 is Otsu's threshold of the map.
+    """Compute how likely each pixel is foreground.
 
     Args:
         scene: a scene whose Gaussians may be in any order.
@@ -69,21 +74,52 @@ def foreground_probability(scene: Scene, *, method: str = "grouped", backend: Ba
         GmaeToolsError: there is no such method, or a parameter is not finite.
     """
     if method == "grouped":
+        picture = scene.picture(backend=backend)
         owner, color = render_owners(scene, backend=backend)
-        graph = build_graph(scene.k, owner, color)
-        small = replace(scene, height=owner.shape[0], width=owner.shape[1], photo=None)
-        first = calibrate(composite(small, group_scores(graph), backend=backend))
-        part, area = graph.tree.partition(MOST_GROUPS), graph.sums[:, 0]  # each node, if there are no more than that
-        probability = np.bincount(part, area * graph.means(first, owner)) / np.bincount(part, area)
-        scores = graph.spread(balance_colors(graph.groups(part), probability)[part])
-    elif method == "depth":
-        height, width = _small(scene)
-        small = replace(scene, height=height, width=width, photo=None)
-        nearness = composite(small, -scene.gaussians.means[0, :, 2].double().cpu().numpy(), backend=backend)
-        return calibrate(_enlarge(near_and_central(nearness), scene.height, scene.width))
-    else:
-        raise GmaeToolsError(f"there is no method {method!r} of figure and ground: use {' or '.join(METHODS)}")
-    return calibrate(composite(scene, scores, backend=backend))
+        small = resize(picture, *owner.shape)
+        by_gaussians = composite(
+            _without_photo(scene, *owner.shape), frame_scores(scene.k, owner, color), backend=backend
+        )
+        return enlarge_along(found_in_regions(small, calibrate(by_gaussians)), small, picture)
+    if method == "depth":
+        z = scene.gaussians.means[0, :, 2].double().cpu().numpy()
+        nearness = composite(_without_photo(scene, *_small(scene)), -z, backend=backend)
+        return calibrate(enlarge(near_and_central(nearness), scene.height, scene.width))
+    raise GmaeToolsError(f"there is no method {method!r} of figure and ground: use {' or '.join(METHODS)}")
+
+
+def found_in_regions(picture: Array, by_gaussians: Array) -> Array:
+    """Join the probability of foreground from Gaussians with that from the picture's own regions of uniform colour.
+
+    Args:
+        picture: uint8 RGB `[h, w, 3]`, of about `GRAPH_PIXELS` pixels.
+        by_gaussians: probability of foreground `[h, w]` in [0, 1].
+
+    Returns:
+        float32 `[h, w]` in [0, 1], equal in all pixels of a region.
+    """
+    from skimage.color import rgb2lab
+
+    regions, color = color_regions(picture), rgb2lab(picture)
+    scores = frame_scores(int(regions.max()) + 1, regions, color)
+    first = (by_gaussians + calibrate(_unit(scores[regions]))) / 2
+    graph = build_graph(len(scores), regions, color)
+    found = balance_colors(graph.groups(np.arange(graph.n)), graph.means(first, regions))
+    return found[regions].astype(np.float32)
+
+
+def color_regions(picture: Array) -> Array:
+    """Divide a small picture, uint8 RGB `[h, w, 3]`, into regions of uniform colour.
+
+    Source: Felzenszwalb and Huttenlocher, "Efficient graph-based image segmentation" (IJCV 2004).
+
+    Returns:
+        The number of the region of each pixel, from 0, int `[h, w]`. A region has at least `REGION_PIXELS` pixels.
+    """
+    from skimage.segmentation import felzenszwalb
+
+    regions: Array = felzenszwalb(picture, scale=REGION_SCALE, sigma=REGION_BLUR, min_size=REGION_PIXELS)
+    return regions
 
 
 def foreground_mask(probability: Array) -> Array:
@@ -118,13 +154,6 @@ def near_and_central(nearness: Array, *, weight: float = NEAR_WEIGHT, sigma: flo
         return np.zeros((height, width), np.float32)
     y, x = (_gaussian_weight((np.arange(side) + 0.5) / side - 0.5, CENTRE_SIGMA) for side in (height, width))
     return _unit(np.outer(y, x) * np.exp(weight * (smooth - smooth.mean()) / deviation))
-
-
-def _enlarge(small: Array, height: int, width: int) -> Array:
-    """Resize a map bilinearly to float32 `[height, width]`."""
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def composite(scene: Scene, scores: Array, *, backend: Backend = "auto") -> Array:
@@ -254,6 +283,11 @@ def render_owners(scene: Scene, pixels: int = GRAPH_PIXELS, *, backend: Backend 
     return raster.owner[0].cpu().numpy(), rgb2lab(picture.cpu().numpy())
 
 
+def _without_photo(scene: Scene, height: int, width: int) -> Scene:
+    """Return the scene in another size, for maps of its Gaussians."""
+    return replace(scene, height=height, width=width, photo=None)
+
+
 def _small(scene: Scene, pixels: int = GRAPH_PIXELS) -> tuple[int, int]:
     """Return the height and width of a picture with about this many pixels and the scene's aspect ratio."""
     shrink = np.sqrt(pixels / (scene.height * scene.width))
@@ -342,6 +376,27 @@ def group_scores(graph: Graph, counts: Sequence[int] = COUNTS, score: Callable[[
     """
     parts = [graph.tree.partition(count) for count in counts]
     return graph.spread(np.mean([score(graph.groups(part))[part] for part in parts], 0))
+
+
+def frame_scores(k: int, owner: Array, color: Array, frames: Sequence[float] = FRAMES) -> Array:
+    """Average `group_scores` over frames around the middle of the picture.
+
+    A figure that reaches the border of the picture, or ground that does not, is often told apart in a smaller frame.
+
+    Args:
+        k: number of Gaussians, or of regions.
+        owner: the index of the Gaussian or of the region of each pixel, int `[h, w]`.
+        color: as for `build_graph`.
+        frames: heights and widths of the frames as shares of those of the picture, the first of which is 1.
+
+    Returns:
+        `[K]`; what lies outside of a frame has the score 0 in it; NaN for what owns no pixel of the picture.
+    """
+    scores = []
+    for frame in frames:
+        rows, columns = (slice(margin := round(side * (1 - frame) / 2), side - margin) for side in owner.shape)
+        scores.append(group_scores(build_graph(k, owner[rows, columns], color[rows, columns])))
+    return np.where(np.isnan(scores[0]), np.nan, np.mean(np.nan_to_num(scores), 0))
 
 
 def balance_colors(

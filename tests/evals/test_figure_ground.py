@@ -13,10 +13,13 @@ from PIL import Image
 
 from evals.benchmarks import figure_ground
 from evals.bootstrap import SAMPLES, resampled_regions
+from evals.studies import grouping_choices
 from gmae_tools.benchmarks.pipeline import ModelSource
 from gmae_tools.images import read_image
 from gmae_tools.metrics.regions import RegionResult, RegionScores, Threshold, binarize
+from gmae_tools.prediction import predict_scene
 from gmae_tools.report.segment import overlay
+from gmae_tools.zeroshot.figure_ground import foreground_probability
 from gmae_tools.zeroshot.names import FOREGROUND_METHODS
 
 SHAPE = (40, 56)
@@ -136,3 +139,20 @@ def test_overlays_keep_the_figure_and_fade_the_ground() -> None:
     assert (boxed[5, 15:60] == [86, 180, 233]).all() and (boxed[44, 15:60] == [86, 180, 233]).all()
     assert (boxed[5:45, 59] == [86, 180, 233]).all() and not (boxed[5:45, 60] == [86, 180, 233]).all()
     assert (overlay(photo, np.zeros_like(mask)) == overlay(photo, np.zeros_like(mask))[..., :1]).all()
+
+
+@pytest.mark.slow
+def test_the_study_of_grouping_puts_the_package_together_anew(data: Path, pieces: Path, tmp_path: Path) -> None:
+    scene = predict_scene(ModelSource(str(pieces)).model, read_image(data / "images" / "1.jpg"))
+    case = grouping_choices.Case(scene)
+    expected = foreground_probability(scene)
+    np.testing.assert_allclose(grouping_choices.Grouped()(case), expected, atol=1e-5)
+    assert np.abs(grouping_choices.Grouped(by=("Gaussians",))(case) - expected).max() > 0.01
+
+    arguments = ["--data", str(data), "--checkpoint", str(pieces), "--results", str(tmp_path), "--every", "3"]
+    run = CliRunner().invoke(grouping_choices.main, arguments)
+    assert run.exit_code == 0, run.output
+    table = pd.read_csv(tmp_path / "grouping_choices.csv").set_index("choice")
+    names = [name for name, _ in grouping_choices.choices()]
+    assert set(table.index) == {*names, *(f"{name}, mirrored" for name in grouping_choices.MIRRORED)}
+    assert table.gain.iloc[0] == 0 and (table.gain - (table.iou - table.iou.iloc[0])).abs().max() < 0.002

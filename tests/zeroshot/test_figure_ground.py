@@ -13,7 +13,6 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
-from gmae_tools.zeroshot import figure_ground
 from gmae_tools.zeroshot.figure_ground import (
     GRAPH_PIXELS,
     METHODS,
@@ -21,9 +20,12 @@ from gmae_tools.zeroshot.figure_ground import (
     balance_colors,
     build_graph,
     calibrate,
+    color_regions,
     composite,
     foreground_mask,
     foreground_probability,
+    found_in_regions,
+    frame_scores,
     group_scores,
     near_and_central,
     render_owners,
@@ -85,20 +87,32 @@ def test_depth_asks_what_is_near_and_not_for_colors() -> None:
     np.testing.assert_array_equal(foreground_mask(same), found)
 
 
-def test_nodes_of_large_scenes_are_joined_before_they_are_balanced(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
+def test_grouping_follows_the_photograph_where_there_is_one() -> None:
+    """The photograph shows the disc with a bite that the Gaussians do not have; without it they are all there is."""
+    gaussians, whole = disc_on_ground(), disc(120, 120)
+    bitten = whole & ~disc(120, 120, (0.5, 0.0), 0.3)
+    noise = np.random.default_rng(0).normal(0, 5, (120, 120, 3))
+    photo = (np.where(bitten[..., None], RED * 255, BLUE * 255) + noise).clip(0, 255).astype(np.uint8)
+    with_it = foreground_mask(foreground_probability(Scene(gaussians, CAMERA, 120, 120, photo)))
+    without = foreground_mask(foreground_probability(Scene(gaussians, CAMERA, 120, 120)))
+    assert iou(with_it, bitten) > 0.95 and iou(without, whole) > 0.8
+    assert without[whole & ~bitten].mean() > 0.5 > 0.1 > with_it[whole & ~bitten].mean()
 
-    def count(groups: Groups, probability: np.ndarray) -> np.ndarray:
-        sizes.append(len(groups.area))
-        return balance_colors(groups, probability)
 
-    monkeypatch.setattr(figure_ground, "balance_colors", count)
-    scene = Scene(disc_on_ground(), CAMERA, 90, 90)
-    every = foreground_mask(foreground_probability(scene))
-    monkeypatch.setattr(figure_ground, "MOST_GROUPS", 12)
-    joined = foreground_mask(foreground_probability(scene))
-    assert sizes[0] > 12 and sizes[1] == 12
-    assert iou(joined, disc(90, 90)) > 0.8 and iou(joined, every) > 0.8
+def test_depth_does_not_look_at_the_photograph() -> None:
+    scene = Scene(disc_on_ground(depth=-0.5), CAMERA, 40, 50)
+    photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    np.testing.assert_array_equal(
+        foreground_probability(replace(scene, photo=photo), method="depth"),
+        foreground_probability(scene, method="depth"),
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (300, 2)])
+def test_pictures_of_a_few_pixels_a_side_have_a_probability(height: int, width: int) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    probability = foreground_probability(Scene(disc_on_ground(), CAMERA, height, width, photo))
+    assert probability.shape == (height, width) and np.isfinite(probability).all()
 
 
 @pytest.mark.parametrize("center", [(-0.3, 0.3), (0.45, 0.0)])
@@ -242,6 +256,37 @@ def test_colors_of_either_side_are_balanced_as_sums_over_pairs_say() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.abs(found - first).max() > 0.1
     np.testing.assert_array_equal(balance_colors(groups, np.full(n, 0.3)), np.full(n, 0.3))
+
+
+def test_scores_are_averaged_over_frames_outside_of_which_nothing_is_figure() -> None:
+    owner = np.kron(np.arange(100).reshape(10, 10), np.ones((2, 2), int))
+    color = np.random.default_rng(0).random((20, 20, 3)) * 50
+    found = frame_scores(101, owner, color, (1.0, 0.8, 0.6))
+    singles = []
+    for margin in (0, 2, 4):
+        inner = slice(margin, 20 - margin)
+        singles.append(group_scores(build_graph(101, owner[inner, inner], color[inner, inner])))
+    assert np.isnan(singles[1]).sum() == 101 - 64 and np.isnan(singles[2]).sum() == 101 - 36
+    assert np.isnan(found[100]) and np.isfinite(found[:100]).all()
+    np.testing.assert_allclose(found[:100], np.nan_to_num(singles).mean(0)[:100])
+    np.testing.assert_array_equal(frame_scores(101, owner, color, (1.0,)), singles[0])
+
+
+def test_regions_have_one_probability_each_from_both_and_the_colors_of_either_side() -> None:
+    picture = np.full((100, 100, 3), 40, np.uint8)
+    picture[30:70, 30:70] = 200
+    picture[45:55, 45:55] = 120
+    regions = color_regions(picture)
+    sizes = np.bincount(regions.ravel())
+    assert sizes.min() >= 6 and len(sizes) < 20, "three parts and, after the blur, the edges between them"
+    assert len({regions[0, 0], regions[35, 35], regions[50, 50]}) == 3
+    square = picture[..., 0] > 40
+    found = found_in_regions(picture, np.where(square, 0.9, 0.1))
+    assert found.dtype == np.float32
+    assert all(len(np.unique(found[regions == number])) == 1 for number in range(len(sizes)))
+    assert found[square].min() > 0.6 > 0.4 > found[~square].max()
+    against = found_in_regions(picture, np.where(square, 0.1, 0.9))
+    assert against[square].max() < found[square].min() and against[~square].min() > found[~square].max()
 
 
 def test_small_groups_of_the_graph_merge_early() -> None:
