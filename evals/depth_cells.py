@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 from skimage.color import rgb2gray
 
 from evals.depth_consistency import depth_map
@@ -28,10 +29,20 @@ from gmae_tools.images import read_image, resize
 from gmae_tools.metrics.regions import score_regions
 from gmae_tools.model import GMAE
 from gmae_tools.prediction import predict_gaussians, predict_scene
-from gmae_tools.zeroshot.figure_ground import foreground_probability
+from gmae_tools.zeroshot.figure_ground import NEAR_SIGMA, foreground_probability
 
 SIDE = 96  # px of the depth maps
-ORDER = ("luminance", "height", "centre", "common", "auc", "auc_mean", "auc_rest", "depth_iou")  # of depth itself
+ORDER = (
+    "luminance",
+    "height",
+    "centre",
+    "common",
+    "auc",
+    "auc_mean",
+    "auc_rest",
+    "auc_smooth",
+    "depth_iou",
+)  # of depth itself
 ODS = ("l16", "l8", "l16_tiles", "l8_tiles", "depth_edges", "regions")
 MEASURES = dict.fromkeys((*ORDER, *ODS, "flip", "shift", "other"), 3) | {"psnr": 2, "psnr_masked": 2}
 # Columns of the table in CSV: each measure and its standard error, and what the ODS are of.
@@ -76,26 +87,33 @@ class Nearness:
 
     def settings(self) -> dict[str, Any]:
         names = names_digest([pair.name for pair in self._pairs()])
-        return {"cell": "nearness", "split": self.split, "photographs": names, "side": SIDE}
+        return {"cell": "nearness", "split": self.split, "photographs": names, "side": SIDE, "blur": NEAR_SIGMA}
 
     def _pairs(self) -> list[PhotoAndMask]:
         return Saliency(self.data, self.root).pairs(self.split)[:: self.every]
 
     def measure(self, source: ModelSource, folder: Path) -> Measured:
         model = source.model
-        maps, figures, overlaps = [], [], []
+        maps, smooth, figures, overlaps = [], [], [], []
         for pair in self._pairs():
             photo, truth = read_image(pair.photo), read_mask(pair.mask)
             scene = predict_scene(model, photo)
-            maps.append(standard_ranks(-depth_map(scene.gaussians, model.camera, SIDE, SIDE)[0]))
+            nearness = -depth_map(scene.gaussians, model.camera, SIDE, SIDE)[0]
+            maps.append(standard_ranks(nearness))
+            smooth.append(standard_ranks(ndimage.gaussian_filter(nearness, NEAR_SIGMA * SIDE, mode="nearest")))
             figures.append(fit(truth.astype(float), SIDE, SIDE) >= 0.5)
             found = foreground_probability(scene, method="depth")
             overlaps.append(score_regions(fit(found, *truth.shape), truth).iou)
-        nearness = np.stack(maps)
-        common = mean_of_others(nearness)
+        near, blurred = np.stack(maps), np.stack(smooth)
+        common = mean_of_others(near)
         samples = {
             name: [area_under_curve(one, figure) for one, figure in zip(scores, figures, strict=True)]
-            for name, scores in (("auc", nearness), ("auc_mean", common), ("auc_rest", nearness - common))
+            for name, scores in (
+                ("auc", near),
+                ("auc_mean", common),
+                ("auc_rest", near - common),
+                ("auc_smooth", blurred - mean_of_others(blurred)),
+            )
         } | {"depth_iou": overlaps}
         return Measured(with_errors(samples), samples)
 

@@ -11,7 +11,8 @@ on development data, so that choices may be made by them:
   is near. `common`: the share of depth's variance that is the same in all pictures, from all pairs of them.
 - `auc`: how probably a pixel of the figure is *nearer* than one of the ground, in the ECSSD photographs with odd
   numbers: area under the ROC curve, a photograph at a time; below 0.5 the far side is the figure. `auc_mean`: the same
-  of the mean map of all other photographs; `auc_rest`: of what is left without it. `depth_iou`: masks of
+  of the mean map of all other photographs; `auc_rest`: of what is left without it; `auc_smooth`: of what is left if
+  the maps are blurred before, as `gmae-tools segment --method depth` blurs them. `depth_iou`: masks of
   `gmae-tools segment --method depth`, in which near is figure, beside a preference for the middle.
 - `l16`, `l8`: ODS of l@16 and l@8 on BSDS500 val at one look, as published (but soft, by persistence). `l16_tiles`,
   `l8_tiles`, `depth_edges` (of expected depth) and `regions`: the same with tiles.
