@@ -240,11 +240,13 @@ def command(
     from accelerate import PartialState
 
     from gmae_tools.pretrain.loop import MODEL_FOLDER, Execution, pretrain
+    from gmae_tools.system.memory import keep_freed_memory
 
     config = _config(parsed, options, data=data, warm_start=warm_start)
     execution = Execution(**_of(Execution, options))
     folder = output_folder(out, MODEL_FOLDER, launched=True)
     when_interrupted(f"the same command with --resume continues the run in {folder}")
+    keep_freed_memory()
     checkpoint = pretrain(config, folder, resume=resume, device=device, execution=execution)
     if PartialState().is_main_process:
         click.echo(checkpoint)

@@ -85,10 +85,10 @@ def test_ties_are_broken_as_scipy_does_with_their_costs(seed: int, max_distance:
 
 
 @settings(max_examples=25)
-@given(seeds)
-def test_every_way_leads_to_the_same_matching(seed: int) -> None:
+@given(seeds, st.sampled_from([4.34, 5]))  # the farthest steps of the latter are not kept in bits
+def test_every_way_leads_to_the_same_matching(seed: int, max_distance: float) -> None:
     rng = np.random.default_rng(seed)
-    shape, max_distance = (25, 30), 4.34
+    shape = (25, 30)
     wandering = Stage(shape, max_distance)
     for _ in range(6):
         prediction, truth = random_map(rng, shape), random_map(rng, shape)

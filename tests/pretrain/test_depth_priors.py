@@ -66,6 +66,17 @@ def test_the_surroundings_of_many_gaussians_are_a_choice_of_them() -> None:
     assert float(region_prior(splats, 48, 64)) == found
 
 
+@pytest.mark.parametrize("k", [1, 16, 45])
+def test_the_kernel_sums_as_torch_does(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(k)
+    places = 2 * torch.randn(30, 5, generator=generator)
+    others = 2 * torch.randn(k, 5, generator=generator)
+    weights = torch.rand(k, generator=generator)
+    by_kernel = depth_priors._sum_alike(places, others, weights)
+    monkeypatch.setattr(depth_priors, "_has_kernels", lambda: False)
+    torch.testing.assert_close(by_kernel, depth_priors._sum_alike(places, others, weights), rtol=2e-5, atol=1e-7)
+
+
 def test_priors_move_depths_alone() -> None:
     for prior in (size_prior, lambda splats: region_prior(splats, 48, 64)):
         splats = with_depths(random_splats(3))

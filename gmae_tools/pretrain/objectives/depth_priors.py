@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gmae_tools.camera import Splats
+from gmae_tools.splatting.backends import describe_backends
 
 _ALIKE = 0.15  # standard deviation of colours in [0, 1] that count as the same
 _NEARBY = 0.5  # standard deviation of the surroundings, in halves of the picture
@@ -49,9 +50,8 @@ def region_prior(splats: Splats, height: int, width: int) -> Tensor:
         places = torch.cat([splats.colors / _ALIKE, splats.means / half / _NEARBY], -1).float()  # [B, K, 5]
         weights = (splats.opacities * _areas(splats)).float()
         others = _some(places.shape[1])
-        # One picture at a time, to hold one matrix of weights.
-        pairs = zip(places, places[:, others], weights[:, others], strict=True)
-        surroundings = torch.stack([_kernel(own, other) @ weight for own, other, weight in pairs])
+        triples = zip(places, places[:, others], weights[:, others], strict=True)  # of one picture at a time
+        surroundings = torch.stack([_sum_alike(*triple) for triple in triples])
     return (1 - _correlation(splats.depths, (surroundings + 1e-6).log())).mean()
 
 
@@ -63,10 +63,20 @@ def _some(k: int) -> slice | Tensor:
     return torch.randperm(k, generator=torch.Generator().manual_seed(0))[:_MOST_AROUND].sort().values
 
 
-def _kernel(places: Tensor, others: Tensor) -> Tensor:
-    """exp(-|p_k - q_j|^2 / 2) of places p `[K, D]` and others q `[J, D]`, `[K, J]`."""
+def _sum_alike(places: Tensor, others: Tensor, weights: Tensor) -> Tensor:
+    """Sums `[K]` over j of exp(-|p_k - q_j|^2 / 2) w_j for places p `[K, 5]`, others q `[J, 5]` and weights w `[J]`."""
+    if places.device.type == "cpu" and _has_kernels():
+        from gmae_tools.pretrain.objectives.surroundings import sum_alike
+
+        return torch.from_numpy(sum_alike(places.numpy(), others.numpy(), weights.numpy()))
     half_squares = places.square().sum(-1)[:, None] / 2 + others.square().sum(-1) / 2
-    return torch.addmm(half_squares, places, others.T, alpha=-1).neg_().exp_()
+    return torch.addmm(half_squares, places, others.T, alpha=-1).neg_().exp_() @ weights
+
+
+@lru_cache
+def _has_kernels() -> bool:
+    """Whether numba can compile on this machine."""
+    return any(status.name == "cpu" and status.usable for status in describe_backends())
 
 
 @torch.no_grad()
