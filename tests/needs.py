@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from gmae_tools.formats.torch_files import reads_safely
-
-MUON = pytest.param("muon", marks=pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs torch 2.9"))
 
 
 def safe_torch() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from gmae_tools.errors import GmaeToolsError
+from gmae_tools.pretrain.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,6 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
     fused = matrices[0].is_cuda or None  # one kernel for all parameters
     optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=fused)]
     if block_matrices:
-        optimizers.append(_muon(block_matrices, config))
+        group = {"params": block_matrices, "peak_lr": config.muon_lr}
+        optimizers.append(Muon([group], config.muon_lr, config.weight_decay))
     return optimizers
-
-
-def _muon(parameters: list[nn.Parameter], config: OptimizerConfig) -> Optimizer:
-    if not hasattr(torch.optim, "Muon"):
-        raise GmaeToolsError(f"torch {torch.__version__} has no Muon (2.9 has): use --optimizer adamw")
-    group = {"params": parameters, "peak_lr": config.muon_lr}
-    return torch.optim.Muon([group], lr=config.muon_lr, weight_decay=config.weight_decay)

@@ -37,7 +37,6 @@ from gmae_tools.vit import patch_positions, visible_patches
 from gmae_tools.zeroshot.layers import over, render_layers
 from gmae_tools.zeroshot.names import EDGE_READOUTS, FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks, look
-from tests import needs
 
 HEIGHT, WIDTH = 35, 52
 CAMERA = Camera()
@@ -149,7 +148,7 @@ def test_the_default_dtype_changes_nothing(work: Callable[[], list[Tensor]], def
 
 @pytest.mark.parametrize("default", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("optimizer", ["adamw", needs.MUON])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_training_step_is_the_same(name: str, optimizer: Any, default: torch.dtype) -> None:
     objective = OBJECTIVES[name]()
     config = objective.model_config.preset("nano", image_size=32, patch_size=8)
