@@ -63,7 +63,7 @@ class Muon(Optimizer):
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Bring the singular values of matrices `[B, M, N]` near 1 by five Newton-Schulz steps.
 
-    All but the smallest end between about 0.7 and 1.2. The result is bf16 where the hardware computes in it, else float32.
+    All but the smallest end between about 0.7 and 1.2. The result is bf16 where the hardware has it, else float32.
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
