@@ -15,6 +15,7 @@ on the Hugging Face hub. The name of a checkpoint of GMAE's authors, or of an of
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -51,9 +52,11 @@ from gmae_tools.formats.torch_files import check_plain, read_torch
 from gmae_tools.images import one_line, printable
 from gmae_tools.mae import CMAE, MAE, RMAE, CMAEConfig, MAEConfig, RMAEConfig
 from gmae_tools.model import GMAE, Autoencoder, AutoencoderConfig, GMAEConfig
-from gmae_tools.system.devices import resolve_device
+from gmae_tools.system.devices import has_bf16, resolve_device
 from gmae_tools.system.files import atomic_path, write_json
 from gmae_tools.system.precision import Precision
+
+_log = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
@@ -95,6 +98,8 @@ def load(name: str | os.PathLike[str], device: str | torch.device = "cpu", *, pr
     if not isinstance(model, GMAE):
         problem = f"{os.fspath(name)}: {_architecture(model)} predicts no Gaussians; choose a GMAE"
         raise GmaeToolsError(f"{problem}, or look at this one with reconstruct, probe or invariance")
+    if precision == "bf16" and not has_bf16(resolve_device(device)):
+        _log.warning("there is no bf16 on this hardware: torch emulates it, and float32 is much faster")
     model.precision = precision
     return model
 

@@ -63,6 +63,16 @@ def test_bf16_is_less_exact_and_leaves_the_weights_as_they_are(tmp_path: Path, m
         checkpoints.load(tmp_path / "model", precision="half")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_bf16_that_is_emulated_is_warned_of(
+    there: bool, tmp_path: Path, model: GMAE, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints.save(model, tmp_path / "model")
+    monkeypatch.setattr(checkpoints, "has_bf16", lambda device: there)
+    checkpoints.load(tmp_path / "model", precision="bf16")
+    assert ("float32 is much faster" in caplog.text) is not there
+
+
 def test_devices() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
