@@ -340,7 +340,7 @@ def outline(strength: np.ndarray) -> np.ndarray:
     """Make the map that is written and scored from the joined map of all views, whatever the readout.
 
     Texture is weakened by `contours.suppress_surround`; lines are thinned, and those that do not close are weakened, by
-    `close`. `evals/studies/outlines.py` measures what each step brings.
+    `close`. The group `outlines` of evals/studies/edge_choices.py measures what each step brings.
 
     Args:
         strength: `[H, W]` in [0, 1].
