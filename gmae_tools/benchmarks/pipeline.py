@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from gmae_tools.prediction import resolve_device
 from gmae_tools.splatting import Backend, choose_backend
 from gmae_tools.system.files import check_writable
 from gmae_tools.system.precision import Precision
-from gmae_tools.system.processes import cores, in_threads, share, torch_threads, wait
+from gmae_tools.system.processes import cores, in_threads, share, spare, torch_threads, wait
 from gmae_tools.zeroshot.views import Looks, Views, Watch, look
 
 Predictor = Callable[[np.ndarray], np.ndarray]  # from a photograph, uint8 RGB [H, W, 3], to a map [H, W] in [0, 1]
@@ -177,8 +177,8 @@ class RunOptions:
 def maps(methods: Iterable[Method], photo: np.ndarray, watch: Watch = iter) -> Iterator[np.ndarray]:
     """Make the map `[H, W]` in [0, 1] of a photograph, uint8 RGB `[H, W, 3]`, by each method.
 
-    Methods with the same model share its predictions, so that it is shown each tile once; `watch` is as for
-    `views.look`.
+    Methods with the same model share its predictions, so that it is shown each tile once. Where cores are spare, it is
+    shown the tiles that only later methods need while earlier methods are read out. `watch` is as for `views.look`.
     """
     methods = list(methods)
     widest: dict[tuple[ModelSource, int], Looks] = {}
@@ -186,20 +186,41 @@ def maps(methods: Iterable[Method], photo: np.ndarray, watch: Watch = iter) -> I
         so_far = widest.get((model, looks.refine), looks)
         scales = tuple(dict.fromkeys((*so_far.scales, *looks.scales)))
         widest[model, looks.refine] = Looks(scales, so_far.flip or looks.flip, looks.refine)
+    parts: list[tuple[ModelSource, Looks]] = []
+    for (model, refine), looks in widest.items():
+        first = next(each for key, each in filter(None, map(_look_of, methods)) if (key, each.refine) == (model, refine))
+        # Steps of refinement show their progress, which belongs into this thread.
+        scales = [looks.scales] if refine else [first.scales, looks.scales[len(first.scales) :]]
+        parts += [(model, replace(looks, scales=some)) for some in scales if some]
+
+    def see(part: tuple[ModelSource, Looks]) -> Views:
+        model, looks = part
+        return look(model.model, photo, looks, backend=model.backend, watch=watch)
+
+    threads = 1 if any(looks.refine for _, looks in parts) else min(spare(), len(parts))
+    if threads > 1:
+        for model, _ in parts:
+            _ = model.model  # loaded once, before several threads ask for it
     seen: dict[tuple[ModelSource, int], Views] = {}
     chosen: dict[tuple[ModelSource, Looks], Views] = {}
-    for method in methods:
-        key = _look_of(method)
-        if key is None:
-            yield method.of_photo(photo)
-            continue
-        model, looks = key
-        every = model, looks.refine
-        if every not in seen:
-            seen[every] = look(model.model, photo, widest[every], backend=model.backend, watch=watch)
-        if key not in chosen:
-            chosen[key] = seen[every].only(looks.scales, (False, True)[: 1 + looks.flip])
-        yield method.of_views(chosen[key])
+    with closing(in_threads(see, parts, threads)) as done:
+        coming = zip(parts, done, strict=False)
+        for method in methods:
+            key = _look_of(method)
+            if key is None:
+                yield method.of_photo(photo)
+                continue
+            model, looks = key
+            every = model, looks.refine
+            while key not in chosen:
+                if every in seen and {view.scale for view in seen[every]}.issuperset(looks.scales):
+                    chosen[key] = seen[every].only(looks.scales, (False, True)[: 1 + looks.flip])
+                    break
+                (source, part), views = next(coming)
+                before = seen.get((source, part.refine))
+                found = views.result()
+                seen[source, part.refine] = replace(found, views=before.views + found.views) if before else found
+            yield method.of_views(chosen[key])
 
 
 def _look_of(method: Method) -> tuple[ModelSource, Looks] | None:

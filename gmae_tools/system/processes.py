@@ -176,6 +176,14 @@ def is_helper() -> bool:
     return hasattr(_thread, "stop")
 
 
+def spare() -> int:
+    """Return the number of threads that may share the work on one picture.
+
+    It is the number of cores, but 1 in a thread of `in_threads`, because other pictures keep the other cores busy.
+    """
+    return 1 if is_helper() else cores()
+
+
 def go_on() -> None:
     """End the work on an item if its result is not needed any more. Long work calls this from time to time.
 

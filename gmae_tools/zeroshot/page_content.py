@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,7 @@ from gmae_tools.camera import Splats
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.simplify import simplify
 from gmae_tools.splatting import Backend, rasterize
+from gmae_tools.system.processes import in_threads, spare
 from gmae_tools.zeroshot.contours import thin_ridges
 from gmae_tools.zeroshot.edges import layer_edges
 from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
@@ -19,6 +22,7 @@ from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probab
 if TYPE_CHECKING:
     from gmae_tools.scene import Scene
 
+_MOST_PIXELS = 1 << 21  # of a picture that several threads read out
 _EDGE_SIGMA = 2.0  # px, about the distance between the lines that belong to one edge
 
 
@@ -61,12 +65,23 @@ def page_content(scene: Scene, layers: Sequence[int], *, most: int, backend: Bac
     splats = shown.splats()
     raster = rasterize(splats, scene.height, scene.width, depth=True, backend=backend)
     assert raster.depth is not None
+    numbers = [n for n in layers if n <= scene.k]
+    readouts: list[Callable[[], np.ndarray]] = [partial(_crests, scene, n, backend) for n in numbers]
+    readouts.append(lambda: foreground_mask(foreground_probability(scene, backend=backend)))
+    # A large picture is read out by one thread, because each readout has memory of its own.
+    threads = spare() if scene.height * scene.width <= _MOST_PIXELS else 1
+    with closing(in_threads(lambda readout: readout(), readouts, min(threads, len(readouts)))) as done:
+        *edges, foreground = (outcome.result() for outcome in done)
     return PageContent(
         gaussians=shown.gaussians,
         splats=splats,
         picture=scene.picture(backend=backend),
         depth=raster.depth[0, 0].cpu().numpy(),
         alpha=raster.alpha[0, 0].cpu().numpy(),
-        edges={n: thin_ridges(layer_edges(scene, (n,), backend=backend), _EDGE_SIGMA) for n in layers if n <= scene.k},
-        foreground=foreground_mask(foreground_probability(scene, backend=backend)),
+        edges=dict(zip(numbers, edges, strict=True)),
+        foreground=foreground,
     )
+
+
+def _crests(scene: Scene, layers: int, backend: Backend) -> np.ndarray:
+    return thin_ridges(layer_edges(scene, (layers,), backend=backend), _EDGE_SIGMA)

@@ -7,6 +7,7 @@ whole. Scale s cuts the photograph into s x s overlapping tiles; scale 1 is the 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,9 +19,11 @@ from gmae_tools.prediction import predict_scenes
 from gmae_tools.refine import RefineOptions, refine_scene
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
+from gmae_tools.system.processes import in_threads, spare
 from gmae_tools.zeroshot.names import EDGE_SCALES, LAYERS
 
 _OVERLAP = 0.5  # overlap of neighbouring tiles as a fraction of the stride: tiles are 1.5 strides long
+_PIXEL = 32  # bytes per pixel of a view, by which few large views are read out at a time
 _LEAST_WEIGHT = 0.02  # weight at the rim of a tile, so that every pixel has some weight
 
 Readout = Callable[[Scene], np.ndarray]  # from a scene to a map [H, W]
@@ -109,21 +112,24 @@ class Views:
         Overlapping tiles are cross-faded, and the maps of the scales are averaged.
 
         Args:
-            readout: function from a scene to a map `[H, W]` in the size of the scene.
+            readout: function from a scene to a map `[H, W]` in the size of the scene; several threads may call it.
 
         Returns:
             float32 `[H, W]` in the size of the photograph.
         """
         total = np.zeros((self.height, self.width))
         scales = sorted({view.scale for view in self.views})
-        for scale in scales:
-            values, weights = np.zeros_like(total), np.zeros_like(total)
-            for view in (view for view in self.views if view.scale == scale):
-                weight = np.outer(_fade(view.rows, self.height), _fade(view.columns, self.width))
-                part = readout(view.scene)
-                values[view.rows, view.columns] += weight * part[:, :: -1 if view.mirrored else 1]
-                weights[view.rows, view.columns] += weight
-            total += values / weights
+        views = sorted(self.views, key=lambda view: view.scale)
+        threads = min(spare(), len(views))
+        with closing(in_threads(lambda view: readout(view.scene), views, threads, _size)) as parts:
+            for scale in scales:
+                values, weights = np.zeros_like(total), np.zeros_like(total)
+                for view in (view for view in views if view.scale == scale):
+                    weight = np.outer(_fade(view.rows, self.height), _fade(view.columns, self.width))
+                    part = next(parts).result()
+                    values[view.rows, view.columns] += weight * part[:, :: -1 if view.mirrored else 1]
+                    weights[view.rows, view.columns] += weight
+                total += values / weights
         return (total / len(scales)).astype(np.float32)
 
     def read(self, readout: Readout, name: Hashable) -> np.ndarray:
@@ -210,6 +216,10 @@ def tiles(length: int, count: int) -> list[slice]:
     size = min(length, max(1, round(length * (1 + _OVERLAP) / (count + _OVERLAP))))
     starts = np.linspace(0, length - size, count).round().astype(int).tolist() if count > 1 else [0]
     return [slice(start, start + size) for start in starts]
+
+
+def _size(view: View) -> int:
+    return _PIXEL * view.scene.height * view.scene.width
 
 
 def _fade(piece: slice, length: int) -> np.ndarray:
