@@ -19,7 +19,6 @@ from pathlib import Path
 import click
 import numpy as np
 from skimage.color import rgb2lab
-from skimage.segmentation import felzenszwalb, slic
 
 from evals.common import checkpoint_option, every_option, results_option, root_option, script, write_table
 from gmae_tools import checkpoints
@@ -30,9 +29,6 @@ from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.zeroshot.figure_ground import (
     FRAMES,
-    MODEL_SIGMA,
-    REGION_BLUR,
-    REGION_PIXELS,
     balance_colors,
     build_graph,
     calibrate,
@@ -43,12 +39,11 @@ from gmae_tools.zeroshot.figure_ground import (
     group_scores,
     render_owners,
 )
-from gmae_tools.zeroshot.guided_filter import RADIUS, SMOOTHNESS, enlarge, enlarge_along
+from gmae_tools.zeroshot.guided_filter import enlarge, enlarge_along
 from gmae_tools.zeroshot.views import Looks, look
 
 COLUMNS = {"choice": None, "max_f": 3, "iou": 3, "gain": 3, "gain_sd": 3, "half_1": 3, "half_2": 3}
 Array = np.ndarray
-Divide = Callable[[Array], Array]  # a small picture, uint8 RGB [h, w, 3] -> numbers of regions [h, w]
 
 
 @dataclass(frozen=True)
@@ -81,27 +76,22 @@ class Grouped:
     """`grouped`, put together anew: the defaults are the package's."""
 
     frames: Sequence[float] = FRAMES
-    divide: Divide = color_regions
     by: tuple[str, ...] = ("Gaussians", "regions")
     balanced: bool = True
-    sigma: float = MODEL_SIGMA
-    radius: int = RADIUS
-    smoothness: float = SMOOTHNESS
+    guided: bool = True
 
     def __call__(self, case: Case) -> Array:
         picture = case.scene.picture()
-        regions = case.once(self.divide, lambda: self.divide(case.small))
+        regions = case.once("divided", lambda: color_regions(case.small))
         makers = {"Gaussians": self.by_gaussians, "regions": partial(self.by_regions, regions)}
-        keys = {"Gaussians": ("Gaussians", self.frames), "regions": (self.divide, self.frames)}
-        first = np.mean([case.once(keys[name], partial(makers[name], case)) for name in self.by], 0)
+        first = np.mean([case.once((name, self.frames), partial(makers[name], case)) for name in self.by], 0)
         if self.balanced:
             graph = build_graph(int(regions.max()) + 1, regions, rgb2lab(case.small))
             groups = graph.groups(np.arange(graph.n))
-            start = graph.means(first)
-            first = balance_colors(groups, start, model_sigma=self.sigma)[regions]
-        if not self.radius:
+            first = balance_colors(groups, graph.means(first))[regions]
+        if not self.guided:
             return enlarge(first, *picture.shape[:2])
-        return enlarge_along(first, case.small, picture, radius=self.radius, smoothness=self.smoothness)
+        return enlarge_along(first, case.small, picture)
 
     def by_gaussians(self, case: Case) -> Array:
         owner, color = case.seen
@@ -127,11 +117,6 @@ def gaussians_balanced(case: Case) -> Array:
     return calibrate(composite(case.scene, graph.spread(balance_colors(graph.groups(np.arange(graph.n)), first))))
 
 
-def superpixels(picture: Array) -> Array:
-    regions: Array = slic(picture, n_segments=400, compactness=10, start_label=0, max_num_iter=5)
-    return regions
-
-
 def package(case: Case) -> Array:
     return foreground_probability(case.scene)
 
@@ -147,19 +132,8 @@ def choices() -> Iterator[tuple[str, Choice]]:
     yield "Gaussians alone, then the regions' colours", Grouped(by=("Gaussians",))
     yield "regions alone, nothing of the model", Grouped(by=("regions",))
     yield "colours of either side not learned", Grouped(balanced=False)
-    yield "enlarged bilinearly", Grouped(radius=0)
-    for radius, smoothness in ((1, SMOOTHNESS), (RADIUS, 1e-2)):
-        yield f"windows of radius {radius}, smoothness {smoothness:g}", Grouped(radius=radius, smoothness=smoothness)
-    for frames in ((1.0,), (1.0, 0.9), (1.0, 0.9, 0.8, 0.7)):
-        yield f"frames {', '.join(f'{frame:g}' for frame in frames)}", Grouped(frames=frames)
-    for scale in (10.0, 30.0):
-        yield (
-            f"regions of scale {scale:g}",
-            Grouped(divide=partial(felzenszwalb, scale=scale, sigma=REGION_BLUR, min_size=REGION_PIXELS)),
-        )
-    yield "400 SLIC superpixels as regions", Grouped(divide=superpixels)
-    for sigma in (4.0, 7.0):
-        yield f"colours alike within {sigma:g}", Grouped(sigma=sigma)
+    yield "enlarged bilinearly", Grouped(guided=False)
+    yield "one frame", Grouped(frames=(1.0,))
 
 
 MIRRORED = ("before: Gaussians, and their colours", "the package")
