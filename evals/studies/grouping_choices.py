@@ -19,7 +19,6 @@ from pathlib import Path
 import click
 import numpy as np
 from skimage.color import rgb2lab
-from skimage.segmentation import felzenszwalb, slic
 
 from evals.common import checkpoint_option, every_option, results_option, root_option, script, write_table
 from gmae_tools import checkpoints
@@ -30,10 +29,6 @@ from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.zeroshot.figure_ground import (
     FRAMES,
-    MODEL_SIGMA,
-    REGION_BLUR,
-    REGION_PIXELS,
-    REGION_SCALE,
     balance_colors,
     build_graph,
     calibrate,
@@ -44,12 +39,11 @@ from gmae_tools.zeroshot.figure_ground import (
     group_scores,
     render_owners,
 )
-from gmae_tools.zeroshot.guided_filter import RADIUS, SMOOTHNESS, enlarge, enlarge_along
+from gmae_tools.zeroshot.guided_filter import enlarge, enlarge_along
 from gmae_tools.zeroshot.views import Looks, look
 
 COLUMNS = {"choice": None, "max_f": 3, "iou": 3, "gain": 3, "gain_sd": 3, "half_1": 3, "half_2": 3}
 Array = np.ndarray
-Divide = Callable[[Array], Array]  # a small picture, uint8 RGB [h, w, 3] -> numbers of regions [h, w]
 
 
 @dataclass(frozen=True)
@@ -82,39 +76,31 @@ class Grouped:
     """`grouped`, put together anew: the defaults are the package's."""
 
     frames: Sequence[float] = FRAMES
-    divide: Divide = color_regions
     by: tuple[str, ...] = ("Gaussians", "regions")
     balanced: bool = True
-    sigma: float = MODEL_SIGMA
-    link: float = 0.1
-    again: bool = False
-    radius: int = RADIUS
-    smoothness: float = SMOOTHNESS
+    guided: bool = True
 
     def __call__(self, case: Case) -> Array:
         picture = case.scene.picture()
-        regions = case.once(self.divide, lambda: self.divide(case.small))
+        regions = case.once("divided", lambda: color_regions(case.small))
         makers = {"Gaussians": self.by_gaussians, "regions": partial(self.by_regions, regions)}
-        keys = {"Gaussians": ("Gaussians", self.frames), "regions": (self.divide, self.frames)}
-        first = np.mean([case.once(keys[name], partial(makers[name], case)) for name in self.by], 0)
+        first = np.mean([case.once((name, self.frames), partial(makers[name], case)) for name in self.by], 0)
         if self.balanced:
             graph = build_graph(int(regions.max()) + 1, regions, rgb2lab(case.small))
             groups = graph.groups(np.arange(graph.n))
-            start = graph.means(first, regions)
-            first = balance_colors(groups, start, model_sigma=self.sigma, link=self.link)[regions]
-        if self.again:
-            first = calibrate((first - first.min()) / max(1e-6, float(np.ptp(first))))
-        if not self.radius:
+            first = balance_colors(groups, graph.means(first))[regions]
+        if not self.guided:
             return enlarge(first, *picture.shape[:2])
-        return enlarge_along(first, case.small, picture, radius=self.radius, smoothness=self.smoothness)
+        return enlarge_along(first, case.small, picture)
 
     def by_gaussians(self, case: Case) -> Array:
         owner, color = case.seen
-        scores = frame_scores(case.scene.k, owner, color, self.frames)
+        scores = frame_scores(build_graph(case.scene.k, owner, color), self.frames)
         return calibrate(composite(at_size(case.scene, *owner.shape), scores))
 
     def by_regions(self, regions: Array, case: Case) -> Array:
-        drawn = frame_scores(int(regions.max()) + 1, regions, rgb2lab(case.small), self.frames)[regions]
+        graph = build_graph(int(regions.max()) + 1, regions, rgb2lab(case.small))
+        drawn = frame_scores(graph, self.frames)[regions]
         span = max(1e-6, float(np.ptp(drawn)))
         return calibrate(((drawn - drawn.min()) / span).astype(np.float32))
 
@@ -127,17 +113,8 @@ def gaussians_balanced(case: Case) -> Array:
     """`grouped` as it was before: one frame, and the colours of either side learned on the Gaussians."""
     owner, color = case.seen
     graph = build_graph(case.scene.k, owner, color)
-    first = graph.means(calibrate(composite(at_size(case.scene, *owner.shape), group_scores(graph))), owner)
+    first = graph.means(calibrate(composite(at_size(case.scene, *owner.shape), group_scores(graph))))
     return calibrate(composite(case.scene, graph.spread(balance_colors(graph.groups(np.arange(graph.n)), first))))
-
-
-def divided(scale: float = REGION_SCALE, blur: float = REGION_BLUR, pixels: int = REGION_PIXELS) -> Divide:
-    return partial(felzenszwalb, scale=scale, sigma=blur, min_size=pixels)
-
-
-def superpixels(picture: Array) -> Array:
-    regions: Array = slic(picture, n_segments=400, compactness=10, start_label=0, max_num_iter=5)
-    return regions
 
 
 def package(case: Case) -> Array:
@@ -151,29 +128,12 @@ def without_photograph(case: Case) -> Array:
 def choices() -> Iterator[tuple[str, Choice]]:
     yield "before: Gaussians, and their colours", gaussians_balanced
     yield "the package", package
-    yield (
-        "without the photograph: its render instead",
-        without_photograph,
-    )
+    yield "without the photograph: its render instead", without_photograph
     yield "Gaussians alone, then the regions' colours", Grouped(by=("Gaussians",))
     yield "regions alone, nothing of the model", Grouped(by=("regions",))
     yield "colours of either side not learned", Grouped(balanced=False)
-    yield "enlarged bilinearly", Grouped(radius=0)
-    for radius, smoothness in ((1, SMOOTHNESS), (3, SMOOTHNESS), (RADIUS, 3e-4), (RADIUS, 1e-2)):
-        yield f"windows of radius {radius}, smoothness {smoothness:g}", Grouped(radius=radius, smoothness=smoothness)
-    for frames in ((1.0,), (1.0, 0.9), (1.0, 0.85), (1.0, 0.9, 0.8, 0.7)):
-        yield f"frames {', '.join(f'{frame:g}' for frame in frames)}", Grouped(frames=frames)
-    for scale in (10.0, 15.0, 30.0):
-        yield f"regions of scale {scale:g}", Grouped(divide=divided(scale=scale))
-    for blur in (0.3, 0.65):
-        yield f"regions blurred by {blur:g} px", Grouped(divide=divided(blur=blur))
-    for pixels in (4, 9):
-        yield f"regions of at least {pixels} px", Grouped(divide=divided(pixels=pixels))
-    yield "400 SLIC superpixels as regions", Grouped(divide=superpixels)
-    for sigma in (4.0, 7.0):
-        yield f"colours alike within {sigma:g}", Grouped(sigma=sigma)
-    yield "bonds of any colour 0.03", Grouped(link=0.03)
-    yield "cut by Otsu's method again", Grouped(again=True)
+    yield "enlarged bilinearly", Grouped(guided=False)
+    yield "one frame", Grouped(frames=(1.0,))
 
 
 MIRRORED = ("before: Gaussians, and their colours", "the package")

@@ -175,7 +175,7 @@ def grouped(scene: Scene, *, rounds: int, sigma: float = figure_ground.MODEL_SIG
     if not rounds:
         return calibrate(composite(scene, scores))
     small = replace(scene, height=owner.shape[0], width=owner.shape[1], photo=None)
-    first = graph.means(calibrate(composite(small, scores)), owner)
+    first = graph.means(calibrate(composite(small, scores)))
     nodes = graph.groups(np.arange(graph.n))
     return calibrate(composite(scene, graph.spread(balance_colors(nodes, first, rounds=rounds, model_sigma=sigma))))
 

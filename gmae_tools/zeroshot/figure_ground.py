@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from scipy import ndimage
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse.csgraph import dijkstra
 from scipy.spatial.distance import cdist
 
 from gmae_tools.errors import GmaeToolsError
@@ -77,9 +76,8 @@ def foreground_probability(scene: Scene, *, method: str = "grouped", backend: Ba
         picture = scene.picture(backend=backend)
         owner, color = render_owners(scene, backend=backend)
         small = resize(picture, *owner.shape)
-        by_gaussians = composite(
-            _without_photo(scene, *owner.shape), frame_scores(scene.k, owner, color), backend=backend
-        )
+        scores = frame_scores(build_graph(scene.k, owner, color))
+        by_gaussians = composite(_without_photo(scene, *owner.shape), scores, backend=backend)
         return enlarge_along(found_in_regions(small, calibrate(by_gaussians)), small, picture)
     if method == "depth":
         z = scene.gaussians.means[0, :, 2].double().cpu().numpy()
@@ -100,11 +98,10 @@ def found_in_regions(picture: Array, by_gaussians: Array) -> Array:
     """
     from skimage.color import rgb2lab
 
-    regions, color = color_regions(picture), rgb2lab(picture)
-    scores = frame_scores(int(regions.max()) + 1, regions, color)
-    first = (by_gaussians + calibrate(_unit(scores[regions]))) / 2
-    graph = build_graph(len(scores), regions, color)
-    found = balance_colors(graph.groups(np.arange(graph.n)), graph.means(first, regions))
+    regions = color_regions(picture)
+    graph = build_graph(int(regions.max()) + 1, regions, rgb2lab(picture))
+    first = (by_gaussians + calibrate(_unit(frame_scores(graph)[regions]))) / 2
+    found = balance_colors(graph.groups(np.arange(graph.n)), graph.means(first))
     return found[regions].astype(np.float32)
 
 
@@ -217,12 +214,16 @@ class Graph:
     Attributes:
         k: number of all Gaussians, visible or not.
         gaussians: index of the Gaussian of each node, int `[n]`; -1 for the node of the pixels without any Gaussian.
+        nodes: the node of each pixel, int `[h, w]`.
+        color: the picture in CIELAB, `[h, w, C]`.
         sums: area, border, area times place, and area times colour of each node, as in `Groups`, `[n, 4 + C]`.
         tree: how the nodes merge by colour, and which of them are neighbours.
     """
 
     k: int
     gaussians: Array
+    nodes: Array
+    color: Array
     sums: Array
     tree: MergeTree
 
@@ -231,10 +232,16 @@ class Graph:
         """The number of nodes."""
         return len(self.gaussians)
 
-    def means(self, values: Array, owner: Array) -> Array:
-        """Average a map over the pixels of each node, `[n]`; `owner` is the map from which the graph was built."""
-        nodes = np.searchsorted(self.gaussians, owner.ravel())
-        return np.bincount(nodes, values.ravel()) / np.bincount(nodes)
+    def framed(self, share: float) -> Graph:
+        """Return the graph of a frame around the middle, whose sides are this share of those of the picture."""
+        if share == 1:
+            return self
+        rows, columns = (slice(margin := round(side * (1 - share) / 2), side - margin) for side in self.nodes.shape)
+        return build_graph(self.k, self.gaussians[self.nodes[rows, columns]], self.color[rows, columns])
+
+    def means(self, values: Array) -> Array:
+        """Average a map `[h, w]` over the pixels of each node, `[n]`."""
+        return np.bincount(self.nodes.ravel(), values.ravel()) / np.bincount(self.nodes.ravel())
 
     def spread(self, values: Array) -> Array:
         """Turn values of the nodes `[n]` into values of all Gaussians `[K]`; NaN for Gaussians without a node."""
@@ -253,8 +260,8 @@ class Graph:
         means = sums[:, 2:] / sums[:, :1]
         border = sums[:, 1]
         beside = np.outer(border > 0, border > 0)
-        beside[tuple(part[self.tree.pairs].T)] = True
-        beside |= beside.T
+        first, second = part[self.tree.pairs].T
+        beside[first, second] = beside[second, first] = True
         np.fill_diagonal(beside, False)
         return Groups(sums[:, 0], border, means[:, :2], means[:, 2:], beside)
 
@@ -305,7 +312,7 @@ def build_graph(k: int, owner: Array, color: Array, damping: float = DAMPING) ->
     numbers, nodes = np.unique(owner, return_inverse=True)
     nodes = nodes.reshape(owner.shape)
     tree = merge_tree(nodes, color, damping=damping * nodes.size)
-    return Graph(k, numbers, _sums(nodes, color), tree)
+    return Graph(k, numbers, nodes, color, _sums(nodes, color), tree)
 
 
 def _sums(nodes: Array, color: Array) -> Array:
@@ -346,14 +353,13 @@ def saliency(
     Returns:
         `[n]` in [0, 1].
     """
-    difference = _distances(groups.color)
+    difference = cdist(groups.color, groups.color)
     # Background has much border for its area. Both are summed over all groups that a path of like colours reaches.
-    paths = dijkstra(np.where(groups.beside, difference + 1e-6, 0), directed=False)  # 0 would be no edge
-    alike = _gaussian_weight(paths, color_sigma)
+    alike = _gaussian_weight(_shortest_paths(np.where(groups.beside, difference, np.inf)), color_sigma)
     connectivity = (alike @ groups.border) / np.sqrt(alike @ groups.area)
     ground = 1 - _gaussian_weight(connectivity, border_sigma)
     # Foreground differs from the background around it, and lies near the middle.
-    near = _gaussian_weight(_distances(groups.place), place_sigma)
+    near = _gaussian_weight(cdist(groups.place, groups.place), place_sigma)
     centre = _gaussian_weight(np.hypot(*(groups.place - 0.5).T), centre_sigma)
     foreground = _unit(centre * ((difference * near) @ (ground * groups.area)))
     # Both are balanced by least squares, in which neighbours of like colour get like scores.
@@ -378,24 +384,19 @@ def group_scores(graph: Graph, counts: Sequence[int] = COUNTS, score: Callable[[
     return graph.spread(np.mean([score(graph.groups(part))[part] for part in parts], 0))
 
 
-def frame_scores(k: int, owner: Array, color: Array, frames: Sequence[float] = FRAMES) -> Array:
+def frame_scores(graph: Graph, frames: Sequence[float] = FRAMES) -> Array:
     """Average `group_scores` over frames around the middle of the picture.
 
     A figure that reaches the border of the picture, or ground that does not, is often told apart in a smaller frame.
 
     Args:
-        k: number of Gaussians, or of regions.
-        owner: the index of the Gaussian or of the region of each pixel, int `[h, w]`.
-        color: as for `build_graph`.
+        graph: the graph of K Gaussians, or of K regions.
         frames: heights and widths of the frames as shares of those of the picture, the first of which is 1.
 
     Returns:
         `[K]`; what lies outside of a frame has the score 0 in it; NaN for what owns no pixel of the picture.
     """
-    scores = []
-    for frame in frames:
-        rows, columns = (slice(margin := round(side * (1 - frame) / 2), side - margin) for side in owner.shape)
-        scores.append(group_scores(build_graph(k, owner[rows, columns], color[rows, columns])))
+    scores = [group_scores(graph.framed(frame)) for frame in frames]
     return np.where(np.isnan(scores[0]), np.nan, np.mean(np.nan_to_num(scores), 0))
 
 
@@ -423,14 +424,15 @@ def balance_colors(
         return probability
     difference, area = cdist(groups.color, groups.color), groups.area
     alike = _gaussian_weight(difference, model_sigma)
-    bonds = np.where(groups.beside, _gaussian_weight(difference, 2 * model_sigma) + link, 0)
+    bonds = np.zeros_like(difference)
+    bonds[groups.beside] = _gaussian_weight(difference[groups.beside], 2 * model_sigma) + link
     weight = len(area) * area
-    system = cho_factor(np.diag(bonds.sum(1) + weight) - bonds)
+    system = cho_factor(np.diag(bonds.sum(1) + weight) - bonds, overwrite_a=True, check_finite=False)
     first, found = _log_odds(probability, 1 - probability), probability
     for _ in range(rounds):
         figure, ground = area * found, area * (1 - found)
         colors = _log_odds(alike @ figure, alike @ ground) - _log_odds(figure.sum(), ground.sum())
-        found = cho_solve(system, weight / (1 + np.exp(-first - colors)))
+        found = cho_solve(system, weight / (1 + np.exp(-first - colors)), check_finite=False)
     return np.asarray(found)
 
 
@@ -439,10 +441,14 @@ def _log_odds(of: Array, against: Array) -> Array:
     return np.asarray(np.log((of + 1e-4) / (against + 1e-4)))
 
 
-def _distances(points: Array) -> Array:
-    """Compute the Euclidean distances `[n, n]` between points `[n, D]`."""
-    return np.sqrt(((points[:, None] - points) ** 2).sum(-1))
+def _shortest_paths(lengths: Array) -> Array:
+    """Compute the lengths of all shortest paths from those of the edges, infinite for none, by Floyd: `[n, n]`."""
+    paths = lengths.copy()
+    np.fill_diagonal(paths, 0)
+    for row in range(len(paths)):
+        np.minimum(paths, paths[:, row, None] + paths[row], out=paths)
+    return paths
 
 
 def _gaussian_weight(distance: Array, sigma: float) -> Array:
-    return np.exp(-((distance / sigma) ** 2) / 2)
+    return np.exp(distance * distance * (-0.5 / sigma**2))

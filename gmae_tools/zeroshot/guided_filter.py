@@ -5,8 +5,6 @@ Sources: He, Sun and Tang, "Guided image filtering" (ECCV 2010); He and Sun, "Fa
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -34,25 +32,28 @@ def enlarge_along(
     Returns:
         float32 `[H, W]` in [0, 1].
     """
-    mean_of = partial(_window_mean, radius=radius)
-    colors = small_picture / 255.0
-    color, mean = mean_of(colors), mean_of(small)
-    shared = mean_of(colors * small[..., None]) - color * mean[..., None]
-    spread = mean_of(colors[..., :, None] * colors[..., None, :]) - color[..., :, None] * color[..., None, :]
-    slope = np.linalg.solve(spread + smoothness * np.eye(3), shared[..., None])[..., 0]
-    offset = mean - (slope * color).sum(-1)
+    red, green, blue = colors = np.moveaxis(small_picture / 255.0, -1, 0)
+    products = red * red, red * green, red * blue, green * green, green * blue, blue * blue
+    means = _window_means(np.stack([*products, *colors * small, *colors, small]), radius)
+    color, mean = means[9:12], means[12]
+    rows = means[:6][[[0, 1, 2], [1, 3, 4], [2, 4, 5]]] - color[:, None] * color  # of the windows' covariances
+    rows[[0, 1, 2], [0, 1, 2]] += smoothness
+    adjugate = np.stack([np.cross(rows[a], rows[b], axis=0) for a, b in ((1, 2), (2, 0), (0, 1))])
+    slope = (adjugate * (means[6:9] - color * mean)[:, None]).sum(0) / (rows[0] * adjugate[0]).sum(0)
+    offset = mean - (slope * color).sum(0)
 
     height, width = picture.shape[:2]
-    large = enlarge(mean_of(offset), height, width)
+    *slope, offset = _window_means(np.stack([*slope, offset]), radius)
+    large = enlarge(offset, height, width)
     for channel in range(3):
-        large += enlarge(mean_of(slope[..., channel]), height, width) * (picture[..., channel] / np.float32(255))
+        large += enlarge(slope[channel], height, width) * (picture[..., channel] / np.float32(255))
     return large.clip(0, 1)
 
 
-def _window_mean(values: Array, radius: int) -> Array:
-    """Average values `[h, w, ...]` over the window around each pixel."""
-    size = (2 * radius + 1,) * 2 + (1,) * (values.ndim - 2)
-    return np.asarray(ndimage.uniform_filter(values, size, mode="nearest"))
+def _window_means(maps: Array, radius: int) -> Array:
+    """Average maps `[C, h, w]` over the window around each pixel."""
+    size = 2 * radius + 1
+    return np.asarray(ndimage.uniform_filter(maps, (1, size, size), mode="nearest"))
 
 
 def enlarge(small: Array, height: int, width: int) -> Array:

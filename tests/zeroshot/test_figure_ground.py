@@ -261,7 +261,8 @@ def test_colors_of_either_side_are_balanced_as_sums_over_pairs_say() -> None:
 def test_scores_are_averaged_over_frames_outside_of_which_nothing_is_figure() -> None:
     owner = np.kron(np.arange(100).reshape(10, 10), np.ones((2, 2), int))
     color = np.random.default_rng(0).random((20, 20, 3)) * 50
-    found = frame_scores(101, owner, color, (1.0, 0.8, 0.6))
+    graph = build_graph(101, owner, color)
+    found = frame_scores(graph, (1.0, 0.8, 0.6))
     singles = []
     for margin in (0, 2, 4):
         inner = slice(margin, 20 - margin)
@@ -269,7 +270,7 @@ def test_scores_are_averaged_over_frames_outside_of_which_nothing_is_figure() ->
     assert np.isnan(singles[1]).sum() == 101 - 64 and np.isnan(singles[2]).sum() == 101 - 36
     assert np.isnan(found[100]) and np.isfinite(found[:100]).all()
     np.testing.assert_allclose(found[:100], np.nan_to_num(singles).mean(0)[:100])
-    np.testing.assert_array_equal(frame_scores(101, owner, color, (1.0,)), singles[0])
+    np.testing.assert_array_equal(frame_scores(graph, (1.0,)), singles[0])
 
 
 def test_regions_have_one_probability_each_from_both_and_the_colors_of_either_side() -> None:
