@@ -188,7 +188,9 @@ def maps(methods: Iterable[Method], photo: np.ndarray, watch: Watch = iter) -> I
         widest[model, looks.refine] = Looks(scales, so_far.flip or looks.flip, looks.refine)
     parts: list[tuple[ModelSource, Looks]] = []
     for (model, refine), looks in widest.items():
-        first = next(each for key, each in filter(None, map(_look_of, methods)) if (key, each.refine) == (model, refine))
+        first = next(
+            each for key, each in filter(None, map(_look_of, methods)) if (key, each.refine) == (model, refine)
+        )
         # Steps of refinement show their progress, which belongs into this thread.
         scales = [looks.scales] if refine else [first.scales, looks.scales[len(first.scales) :]]
         parts += [(model, replace(looks, scales=some)) for some in scales if some]

@@ -111,8 +111,8 @@ def layer_index(
     """
     if not 1 <= layers <= scene.k:
         raise GmaeToolsError(f"cannot cut {scene.k} Gaussians into {layers} layers")
-    changes = (_changes(images, alphas, significance) for images, alphas in _groups(scene, layers, backend))
-    return np.concatenate([_last_changes(strip.cpu().numpy(), significance) for strip in changes], 1)
+    strips = _groups(scene, layers, backend)
+    return np.concatenate([_last_changes(images, alphas, significance) for images, alphas in strips], 1)
 
 
 def _groups(scene: Scene, layers: int, backend: Backend) -> Iterator[tuple[Tensor, Tensor]]:
@@ -130,24 +130,36 @@ def _groups(scene: Scene, layers: int, backend: Backend) -> Iterator[tuple[Tenso
         yield groups.images[0], groups.alphas[0]
 
 
-def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tensor:
-    """Measure how much each depth group changes each pixel when it is rendered, `[N, H, W]` in [0, 1].
+def _last_changes(images: Tensor, alphas: Tensor, significance: Significance) -> np.ndarray:
+    """Return the number of the group that changed each pixel last, int16 `[T, H, W]`.
 
     Args:
         images, alphas: what the groups, nearest first, contribute to the finished picture, `[N, 3, H, W]` and
             `[N, 1, H, W]`.
+    """
+    thresholds = np.array(significance.thresholds, np.float32)
+    if significance.order == "back-to-front" and significance.measure == "color":
+        bare = (1 - alphas.sum(0)).clamp_min(0)  # [1, H, W], light of the white background
+        contiguous = (each.contiguous().cpu().numpy() for each in (images, alphas[:, 0], bare[0]))
+        return _last_painted(*contiguous, thresholds) + np.int16(1)
+    layers, changes = len(images), _changes(images, alphas, significance).cpu().numpy()
+    if significance.order == "back-to-front":
+        return _first_above(changes, thresholds) + np.int16(1)
+    skipped = _first_above(changes[::-1], thresholds)
+    return np.where(skipped < layers, layers - skipped, layers + 1).astype(np.int16)
+
+
+def _changes(images: Tensor, alphas: Tensor, significance: Significance) -> Tensor:
+    """Measure how much each depth group changes each pixel when it is rendered, `[N, H, W]` in [0, 1].
+
+    `_last_painted` measures colours from back to front; arguments are those of `_last_changes`.
     """
     if significance.measure == "share":
         return alphas[:, 0]
     arriving = (1 - (_running_sum(alphas) - alphas)).clamp_min(1e-10)  # [N, 1, H, W], light that reaches each group
     if significance.measure == "alpha":
         return alphas[:, 0] / arriving[:, 0]
-    if significance.order == "front-to-back":
-        return (images - alphas).abs().amax(1)  # coloured light instead of white
-    # The picture of the groups behind each group, on white, without the nearer groups.
-    farther = _running_sum(images.flip(0)).flip(0) - images + (1 - alphas.sum(0)).clamp_min(0)
-    behind = farther / (arriving - alphas).clamp_min(1e-10)
-    return ((images - alphas * behind) / arriving).abs().amax(1)
+    return (images - alphas).abs().amax(1)  # coloured light instead of white
 
 
 def _running_sum(maps: Tensor) -> Tensor:
@@ -155,14 +167,47 @@ def _running_sum(maps: Tensor) -> Tensor:
     return torch.stack(list(accumulate(maps)))
 
 
-def _last_changes(changes: np.ndarray, significance: Significance) -> np.ndarray:
-    """Return the number of the group that changed each pixel last, int16 `[T, H, W]`; arguments as in `_changes`."""
-    layers = len(changes)
-    thresholds = np.array(significance.thresholds, changes.dtype)
-    if significance.order == "back-to-front":
-        return _first_above(changes, thresholds) + np.int16(1)
-    skipped = _first_above(changes[::-1], thresholds)
-    return np.where(skipped < layers, layers - skipped, layers + 1).astype(np.int16)
+@kernel()
+def _last_painted(images: np.ndarray, alphas: np.ndarray, bare: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Return the nearest group whose colour changes what is behind it by more than each of T thresholds; N if none.
+
+    Groups are rendered from back to front over white. All sums are float32, and run from group to group.
+
+    Args:
+        images, alphas: what the groups, nearest first, contribute to the finished picture, `[N, 3, H, W]` and
+            `[N, H, W]`.
+        bare: what the white background contributes, `[H, W]`.
+        thresholds: float32 `[T]`.
+    """
+    count, _, height, width = images.shape
+    one, least = np.float32(1), np.float32(1e-10)
+    last = np.full((len(thresholds), height, width), count, np.int16)
+    absorbed = np.empty((count, width), np.float32)  # by a group and all nearer ones
+    light = np.empty((3, width), np.float32)  # of a group and all farther ones
+    arriving, passing, largest = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    for y in range(height):
+        absorbed[0] = alphas[0, y]
+        for number in range(1, count):
+            for x in range(width):
+                absorbed[number, x] = absorbed[number - 1, x] + alphas[number, y, x]
+        light[:] = 0
+        for number in range(count - 1, -1, -1):
+            alpha, until = alphas[number, y], absorbed[number]
+            for x in range(width):
+                arriving[x] = max(one - (until[x] - alpha[x]), least)
+                passing[x] = max(arriving[x] - alpha[x], least)
+            largest[:] = 0
+            for channel in range(3):
+                own, lit, white = images[number, channel, y], light[channel], bare[y]
+                for x in range(width):
+                    lit[x] += own[x]
+                    behind = (lit[x] - own[x] + white[x]) / passing[x]
+                    largest[x] = max(largest[x], abs((own[x] - alpha[x] * behind) / arriving[x]))
+            for index in range(len(thresholds)):
+                row, threshold = last[index, y], thresholds[index]
+                for x in range(width):
+                    row[x] = number if largest[x] > threshold else row[x]
+    return last
 
 
 @kernel()

@@ -136,6 +136,27 @@ def test_methods_share_what_the_model_sees(checkpoint: Path) -> None:
     assert len({each.tobytes() for each in together}) == len(methods)
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_spare_threads_make_the_same_maps(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Tiles are predicted and read out side by side; each is still looked at once."""
+    source, photo = ModelSource(str(checkpoint)), np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    looks = (Looks((1,)), Looks((2,)), Looks((1, 3, 2)))
+    methods = [EdgeMethod("sobel"), *(EdgeMethod.named("closed-regions", source, each) for each in looks)]
+    found = []
+    for spare in (1, threads):
+        tiles: list[bytes] = []
+        hook = source.model.register_forward_hook(
+            lambda _, inputs, __, tiles=tiles: tiles.extend(each.numpy().tobytes() for each in inputs[0])
+        )
+        for module in ("benchmarks.pipeline", "zeroshot.views"):
+            monkeypatch.setattr(f"gmae_tools.{module}.spare", lambda spare=spare: spare)
+        found.append(np.stack(list(maps(methods, photo))))
+        assert len(tiles) == len(set(tiles)) == 1 + 4 + 9
+        hook.remove()
+    np.testing.assert_array_equal(*found)
+    assert len({each.tobytes() for each in found[0]}) == len(methods)
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
