@@ -6,7 +6,7 @@ averaged over photographs. `gain`: IoU above the first row, with its standard er
 `half_1`, `half_2`: the same over every other photograph, beginning with the first or the second. Maps have 256 levels,
 as they are written.
 
-    python -m evals.studies.grouping_choices --data ecssd-dev
+    python -m evals.studies.grouping_choices --data ecssd-dev --every 2
 """
 
 from __future__ import annotations
