@@ -141,7 +141,7 @@ def _tie_of(side: int, pixel: int, other: int) -> int:
     return int(_tie(other, pixel))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _lowest_bit(_typing: Any, word: Any) -> Any:
     """The number of the lowest bit that is set in a word that is not 0."""
 
@@ -164,6 +164,9 @@ def _resolve(start: int, side: int, matching: Matching, near: Reach, work: Scrat
     ours, theirs = matching.dual[side], matching.dual[1 - side]
     distance, parent, heap, slot, touched = work.distance, work.parent, work.heap, work.slot, work.touched
     steps, costs = near.steps, near.costs
+    pixel: Any
+    other: Any
+    place: Any  # these are np.int64, whatever type NumPy declares for an element
     n_touched = 0
     length = 0
     # The path may end by leaving a pixel of our side unmatched (the start itself, to begin with) or at an
