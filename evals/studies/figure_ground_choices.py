@@ -275,7 +275,7 @@ class Unlinked(Graph):
 
 
 def unlinked(case: Case) -> Graph:
-    return Unlinked(case.graph.k, case.graph.gaussians, case.graph.sums, case.graph.tree)
+    return Unlinked(**vars(case.graph))
 
 
 def own_colors(case: Case) -> Graph:

@@ -83,7 +83,7 @@ class Grouped:
     def __call__(self, case: Case) -> Array:
         picture = case.scene.picture()
         regions = case.once("divided", lambda: color_regions(case.small))
-        makers = {"Gaussians": self.by_gaussians, "regions": partial(self.by_regions, regions)}
+        makers: dict[str, Choice] = {"Gaussians": self.by_gaussians, "regions": partial(self.by_regions, regions)}
         first = np.mean([case.once((name, self.frames), partial(makers[name], case)) for name in self.by], 0)
         if self.balanced:
             graph = build_graph(int(regions.max()) + 1, regions, rgb2lab(case.small))

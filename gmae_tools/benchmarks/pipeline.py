@@ -192,8 +192,8 @@ def maps(methods: Iterable[Method], photo: np.ndarray, watch: Watch = iter) -> I
             each for key, each in filter(None, map(_look_of, methods)) if (key, each.refine) == (model, refine)
         )
         # Steps of refinement show their progress, which belongs into this thread.
-        scales = [looks.scales] if refine else [first.scales, looks.scales[len(first.scales) :]]
-        parts += [(model, replace(looks, scales=some)) for some in scales if some]
+        divided = [looks.scales] if refine else [first.scales, looks.scales[len(first.scales) :]]
+        parts += [(model, replace(looks, scales=some)) for some in divided if some]
 
     def see(part: tuple[ModelSource, Looks]) -> Views:
         model, looks = part

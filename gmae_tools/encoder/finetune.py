@@ -390,7 +390,8 @@ def finetune(
 def _train(model: nn.Module, steps: _Steps, config: FinetuneConfig, folder: Path, machine: Machine) -> None:
     """Run all steps that are left. Learning rates and drop path depend on the number of the step, not on the past."""
     if machine.device.type == "cpu":
-        from timm.models.vision_transformer import Attention  # timm.layers has it in later versions only
+        # timm.layers has it in later versions only
+        from timm.models.vision_transformer import Attention  # type: ignore[attr-defined]
 
         use_plain_attention(model, Attention)
     optimizer = optimizer_of(model, config)
