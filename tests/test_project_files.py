@@ -14,7 +14,8 @@ import gmae_tools
 from tests.reliability.supply import RUNTIME, least_version, normal, requirements
 
 ROOT = Path(__file__).resolve().parents[1]
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # where conda-forge has others than PyPI
+# Where conda-forge has others than PyPI.
+CONDA_NAMES = {"isal": "python-isal", "matplotlib": "matplotlib-base", "torch": "pytorch"}
 
 pytestmark = pytest.mark.skipif(not (ROOT / "CITATION.cff").exists(), reason="needs a checkout")
 

@@ -22,7 +22,7 @@ from gmae_tools.results import Shown
 from gmae_tools.scene import Scene
 from gmae_tools.zeroshot.boxes import boxes
 from gmae_tools.zeroshot.density import Points, density_map, summary
-from gmae_tools.zeroshot.edges import close, finish, layer_edges, region_edges
+from gmae_tools.zeroshot.edges import layer_edges, outline, region_edges
 from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
 from gmae_tools.zeroshot.layers import over, pixels, render_layers
 from tests.some_gaussians import some_gaussians
@@ -57,10 +57,10 @@ def test_without_a_photograph_there_is_nothing_to_be_like(scene: Scene) -> None:
 
 def test_edges_are_the_map_of_one_look(scene: Scene) -> None:
     found = scene.edges(layers=8)
-    np.testing.assert_array_equal(found.strength, finish(layer_edges(scene, [8])))
+    np.testing.assert_array_equal(found.strength, outline(layer_edges(scene, [8])))
     both = np.mean([layer_edges(scene, [count]) for count in (8, 4)], axis=0)
-    np.testing.assert_array_equal(scene.edges(layers=[8, 4]), finish(both))
-    np.testing.assert_array_equal(scene.edges("closed-regions"), close(region_edges(scene, damping=0.01)))
+    np.testing.assert_array_equal(scene.edges(layers=[8, 4]), outline(both))
+    np.testing.assert_array_equal(scene.edges("closed-regions"), outline(region_edges(scene, damping=0.01)))
     with pytest.raises(GmaeToolsError, match="no edge readout 'sobel': use layers, "):
         scene.edges("sobel")
     with pytest.raises(GmaeToolsError, match="cut 50 Gaussians into 51"):
