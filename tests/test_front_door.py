@@ -241,7 +241,7 @@ def test_the_example_of_the_documentation(repository: Path, tmp_path: Path) -> N
     scene.layers(k=[32, 64], n=8).sheet().save(tmp_path / "layers.png")
     assert Image.open(tmp_path / "layers.png").width > 1000
     assert scene.edges(layers=16).strength.shape == (scene.height, scene.width)
-    assert scene.edges("closed-regions").strength.max() > 0.5
+    assert (scene.edges("closed-regions").strength > 0.4).sum() > 1000  # long strong lines
     assert 0 < scene.mask().mask.mean() < 1 and len(scene.boxes()) > 0
     assert all(np.isfinite(value) for value in scene.density().summary.values())
     scene.write(tmp_path / "someone.ply")
