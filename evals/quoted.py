@@ -32,7 +32,7 @@ EDGES = {
     "human": "humans",
 }
 FIGURES = {
-    "grouped": "Gaussians grouped",
+    "grouped": "Gaussians and the photograph's regions, grouped",
     "depth": "depth of the Gaussians",
     "centre-prior": "centre prior",
     "everything": "everything is figure",
@@ -158,7 +158,8 @@ def summary(results: Path = RESULTS) -> str:
         ),
         (
             "Figure and ground: IoU on ECSSD, even numbers",
-            f"**{figure['grouped', '1']}** Gaussians grouped; {figure['depth', '1']} depth and the middle",
+            f"**{figure['grouped', '1']}** Gaussians and the photograph's regions, grouped; "
+            f"{figure['depth', '1']} depth and the middle",
             f"GrabCut {figure['grabcut', '']}, centre prior {figure['centre-prior', '']}, "
             f"Otsu {figure['otsu-border', '']}",
         ),
