@@ -1,8 +1,7 @@
 """Muon for any version of torch, as fast on processors without bf16 as on others.
 
 Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024). `torch.optim.Muon`, which torch
-has since 2.9, always computes in bf16. Where a processor merely emulates bf16, that took 30 times as long as the rest
-of a step.
+has since 2.9, always computes in bf16. Where a processor merely emulates bf16, that took most of a step.
 """
 
 from __future__ import annotations
