@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -68,6 +70,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """No progress on stderr, however slow the machine is; tests of progress set their own patience."""
     monkeypatch.setattr("gmae_tools.cli._progress.PATIENCE", 3600.0)
+
+
+@pytest.fixture(scope="session")
+def timm() -> ModuleType:
+    """The package, whatever torchvision is beside it, and whichever test comes first."""
+    from gmae_tools.system.torchvision_ops import ensure_torchvision
+
+    ensure_torchvision()
+    return importlib.import_module("timm")
 
 
 @pytest.fixture(scope="session")

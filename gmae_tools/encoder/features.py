@@ -21,6 +21,7 @@ from gmae_tools.checkpoint_names import RANDOM_PREFIX, TIMM_PREFIX
 from gmae_tools.datasets.photos import Photo, center_crop, decode_photo, prefetch, work_through
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.formats.timm import pretrained, require_timm
+from gmae_tools.images import to_tensor
 from gmae_tools.model import Autoencoder
 
 _MAX_SIDE = 1024  # px; larger photographs are decoded downscaled
@@ -112,7 +113,7 @@ def autoencoder_extractor(model: Autoencoder, name: str, device: torch.device) -
 
 
 def _central_square(photo: np.ndarray, size: int) -> Tensor:
-    return torch.from_numpy(center_crop(photo, size)).permute(2, 0, 1).float() / 255
+    return to_tensor(center_crop(photo, size))[0]
 
 
 def _timm_extractor(name: str, device: torch.device) -> Extractor:

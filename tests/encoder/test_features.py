@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -105,8 +106,9 @@ def test_names_for_tables() -> None:
     assert [display_name(name) for name in names] == shown
 
 
-def test_timm_sees_what_its_evaluation_shows(photos: list[Photo], monkeypatch: pytest.MonkeyPatch) -> None:
-    import timm
+def test_timm_sees_what_its_evaluation_shows(
+    photos: list[Photo], timm: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]
 
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -112,9 +113,7 @@ def test_the_head_follows_from_the_seed_and_random_weights_are_random(tmp_path: 
     assert not torch.equal(first["blocks.0.attn.qkv.weight"], untrained["blocks.0.attn.qkv.weight"])
 
 
-def test_models_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    import timm  # works once `gmae_tools.model` is imported
-
+def test_models_of_timm(timm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     create, asked = timm.create_model, []
 
     def offline(name: str, pretrained: bool, **arguments: Any) -> Any:

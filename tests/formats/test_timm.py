@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -44,9 +45,7 @@ def normalised(images: Tensor) -> Tensor:
     "model", [made(), made(MAE, MAEConfig), made(width=192, depth=1), made(patch_size=8, image_size=48)],
     ids=["gmae", "mae", "tiny", "small patches"],
 )  # fmt: skip
-def test_features_in_timm_are_the_same(model: Autoencoder, suffix: str, tmp_path: Path) -> None:
-    import timm
-
+def test_features_in_timm_are_the_same(model: Autoencoder, suffix: str, timm: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / f"encoder{suffix}"
     export_timm(model, path)
     theirs = loaded(model, path)
@@ -59,10 +58,8 @@ def test_features_in_timm_are_the_same(model: Autoencoder, suffix: str, tmp_path
 
 
 @torch.no_grad()
-def test_with_a_new_head(tmp_path: Path) -> None:
+def test_with_a_new_head(timm: ModuleType, tmp_path: Path) -> None:
     """As timm's training script loads it: `--pretrained --pretrained-path FILE`."""
-    import timm
-
     model = made()
     export_timm(model, tmp_path / "encoder.safetensors")
     arguments = timm_arguments(model) | {"num_classes": 7}
