@@ -13,7 +13,7 @@ from gmae_tools.report.figures import PAPER
 
 _PANEL = 264  # longest side of a picture on the sheet, px
 _FULL_INK = 0.99  # edges at or above this quantile of a map are black
-_CONTRAST = 1.5  # exponent that makes weak edges paler
+_CONTRAST = 3.0  # exponent that makes weak edges paler; the maps are stretched, which makes texture strong
 
 
 @dataclass(frozen=True)

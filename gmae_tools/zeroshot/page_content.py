@@ -15,8 +15,7 @@ from gmae_tools.gaussians import Gaussians
 from gmae_tools.simplify import simplify
 from gmae_tools.splatting import Backend, rasterize
 from gmae_tools.system.processes import in_threads, spare
-from gmae_tools.zeroshot.contours import thin_ridges
-from gmae_tools.zeroshot.edges import layer_edges
+from gmae_tools.zeroshot.edges import finish, layer_edges
 from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
 
 if TYPE_CHECKING:
@@ -84,4 +83,4 @@ def page_content(scene: Scene, layers: Sequence[int], *, most: int, backend: Bac
 
 
 def _crests(scene: Scene, layers: int, backend: Backend) -> np.ndarray:
-    return thin_ridges(layer_edges(scene, (layers,), backend=backend), _EDGE_SIGMA)
+    return finish(layer_edges(scene, (layers,), backend=backend), _EDGE_SIGMA)

@@ -172,7 +172,7 @@ def test_ink_is_dark_where_edges_are_strong_and_thin_lines_survive_shrinking() -
     small = ink(strength, 30, 40)
     assert small.shape == (30, 40, 3)
     assert (small[:, 10] == 0).all()
-    assert (small[5, 20:] == round(255 * (1 - 0.25**1.5))).all()
+    assert (small[5, 20:] == round(255 * (1 - 0.25**3))).all()
     assert (small[20:, 20:] == 255).all()
     assert (ink(np.zeros((9, 9)), 3, 3) == 255).all()
 
