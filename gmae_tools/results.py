@@ -30,7 +30,7 @@ from gmae_tools.splatting import Backend
 from gmae_tools.zeroshot import boxes as boxes_module
 from gmae_tools.zeroshot.density import Points, ScaleByDepth, density_map, scale_by_depth, summary
 from gmae_tools.zeroshot.figure_ground import foreground_mask
-from gmae_tools.zeroshot.layers import LayerPictures, PrefixScore, PrefixScores, over, pixels, render_layers
+from gmae_tools.zeroshot.layers import LayerPictures, PrefixScore, PrefixScores, over, render_layers
 from gmae_tools.zeroshot.names import LAYERS, MANY, PREFIX_SHARES, PREFIXES
 from gmae_tools.zeroshot.views import Views
 
@@ -93,7 +93,7 @@ def layers(scene: Scene, ks: Sequence[int] | None, count: int, backend: Backend)
     chosen = tuple(ks)
     pictures = render_layers(scene, chosen, count, backend=backend)
     scores = PrefixScores(scene, len(chosen))
-    firsts = pixels(over(pictures.firsts, pictures.first_alphas, _white()))
+    firsts = over(pictures.firsts, pictures.first_alphas, _white())
     for job in scores.jobs(slice(0, scene.height), firsts, pictures.first_alphas):
         job()
     return Layers(scene, chosen, pictures, tuple(scores.compute()))

@@ -24,7 +24,7 @@ from gmae_tools.zeroshot.boxes import boxes
 from gmae_tools.zeroshot.density import Points, density_map, summary
 from gmae_tools.zeroshot.edges import layer_edges, outline, region_edges
 from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
-from gmae_tools.zeroshot.layers import over, pixels, render_layers
+from gmae_tools.zeroshot.layers import over, render_layers
 from tests.some_gaussians import some_gaussians
 
 HEIGHT, WIDTH, K = 24, 40, 50
@@ -40,7 +40,7 @@ def test_layers_are_those_of_the_readout_and_their_scores_those_of_their_picture
     found = scene.layers(k=[10, 50], n=4)
     expected = render_layers(scene, [10, 50], 4)
     assert all(torch.equal(getattr(found.pictures, name), tensor) for name, tensor in vars(expected).items())
-    shown = pixels(over(expected.firsts, expected.first_alphas, torch.ones(3))).astype(np.float32) / np.float32(255)
+    shown = over(expected.firsts, expected.first_alphas, torch.ones(3)).astype(np.float32) / np.float32(255)
     assert scene.photo is not None
     photo = scene.photo.astype(np.float32) / np.float32(255)
     for score, picture, alpha in zip(found.scores, shown, expected.first_alphas, strict=True):

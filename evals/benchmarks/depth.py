@@ -67,7 +67,7 @@ from gmae_tools.report.figures import PAPER, depth_colors, depth_range
 from gmae_tools.report.tables import Row, format_rows
 from gmae_tools.scene import Scene
 from gmae_tools.system.files import atomic_path
-from gmae_tools.zeroshot.layers import over, pixels, render_layers
+from gmae_tools.zeroshot.layers import over, render_layers
 from gmae_tools.zeroshot.views import Looks
 
 SHOWN, PANEL = 20, 128  # photographs on a sheet, and the side of its pictures in px
@@ -174,7 +174,7 @@ def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
     drawn = render_layers(scene, [*near.values(), k], 1)
     behind = {name: gaussians.select(slice(k - count, None)) for name, count in reversed(near.items())}
     grey = torch.full((3,), 0.5)  # on white, what is bright would look like nothing
-    firsts = pixels(over(drawn.firsts, drawn.first_alphas, grey))
+    firsts = over(drawn.firsts, drawn.first_alphas, grey)
     depth, alpha = drawn.depth.numpy(), drawn.alpha.numpy()
     yield Panel(_square(resize(photo, height, width)), "photograph")
     yield Panel(_square(firsts[-1]), "all")
@@ -183,7 +183,7 @@ def _parts(model: GMAE, photo: np.ndarray) -> Iterator[Panel]:
         yield Panel(_square(picture), f"nearest {name}")
     for name, part in behind.items():
         far = render_layers(replace(scene, gaussians=part), [part.k], 1)
-        yield Panel(_square(pixels(over(far.firsts, far.first_alphas, grey))[0]), f"farthest {name}")
+        yield Panel(_square(over(far.firsts, far.first_alphas, grey)[0]), f"farthest {name}")
 
 
 def _square(picture: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ from gmae_tools.prediction import predict_scene
 from gmae_tools.report.figures import depth_colors
 from gmae_tools.report.layers import LayersRequest, write_layers
 from gmae_tools.report.tables import Row, format_rows
-from gmae_tools.zeroshot.layers import over, pixels, render_layers
+from gmae_tools.zeroshot.layers import over, render_layers
 
 SIZE, LAYERS = 224, 8
 COLUMNS = {"part": None, "milliseconds": 1, "ratio": 2}
@@ -83,9 +83,9 @@ def parts(model: GMAE, photo: np.ndarray, request: LayersRequest, folder: Path) 
 def render(model: GMAE, photo: np.ndarray, request: LayersRequest) -> np.ndarray:
     """All pictures from a photograph; returns those of the first K, uint8 `[S, H, W, 3]`."""
     pictures = render_layers(predict_scene(model, photo), list(request.ks.values()), request.layers)
-    pixels(over(pictures.layers, pictures.layer_alphas, request.color))
+    over(pictures.layers, pictures.layer_alphas, request.color)
     depth_colors(pictures.depth.numpy(), pictures.alpha.numpy(), 7.0, 9.0)
-    return pixels(over(pictures.firsts, pictures.first_alphas, request.color))
+    return over(pictures.firsts, pictures.first_alphas, request.color)
 
 
 def compare(calls: dict[str, Callable[[], object]], rounds: int) -> list[Row]:

@@ -74,7 +74,7 @@ from gmae_tools.system.files import atomic_path
 from gmae_tools.system.processes import cores, in_processes
 from gmae_tools.system.settings import claim
 from gmae_tools.vit import query_places
-from gmae_tools.zeroshot.layers import over, pixels, render_layers
+from gmae_tools.zeroshot.layers import over, render_layers
 
 EVERY = 4
 STARTS = ("gmae", "grid", "grid+depth", "grid, split")
@@ -295,8 +295,8 @@ def write_sheet(path: Path, checkpoint: str, model: GMAE, photos: Mapping[str, n
         for steps in SHEET_STEPS:
             found, _ = timed_fit(start, steps, start.k)
             drawn = render_layers(replace(start, gaussians=found.gaussians), [start.k], SHEET_LAYERS)
-            picture = pixels(over(drawn.firsts, drawn.first_alphas, torch.ones(3)))[0]
-            layers = pixels(over(drawn.layers, drawn.layer_alphas, torch.ones(3)))
+            picture = over(drawn.firsts, drawn.first_alphas, torch.ones(3))[0]
+            layers = over(drawn.layers, drawn.layer_alphas, torch.ones(3))
             depth = depth_colors(drawn.depth.numpy(), drawn.alpha.numpy(), 7.4, 8.6)
             captions = ["nearest", *[""] * (SHEET_LAYERS - 2), "farthest"]
             panels = [

@@ -27,7 +27,7 @@ from gmae_tools.report.page import PageRequest, page_size, render_page
 from gmae_tools.report.segment import overlay
 from gmae_tools.scene import Scene
 from gmae_tools.splatting import Backend
-from gmae_tools.zeroshot.layers import over, pixels, render_layers
+from gmae_tools.zeroshot.layers import over, render_layers
 from gmae_tools.zeroshot.names import EDGE_READOUTS, HIERARCHY
 
 SIDE = 800  # px, longest side of a photograph that is kept; the page to download shows no more
@@ -96,7 +96,7 @@ class Exhibit:
         count = min(LAYERS, self.scene.k)
         rendered = render_layers(small, [], count, backend=self.workshop.backend)
         depth, alpha = rendered.depth.cpu().numpy(), rendered.alpha.cpu().numpy()
-        alone = pixels(over(rendered.layers, rendered.layer_alphas, torch.ones(3)))
+        alone = over(rendered.layers, rendered.layer_alphas, torch.ones(3))
         return list(alone), depth_colors(depth, alpha, *depth_range(depth, alpha))
 
     def ply(self) -> bytes:

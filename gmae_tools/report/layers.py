@@ -32,7 +32,6 @@ from gmae_tools.zeroshot.layers import (
     layer_sizes,
     layer_strips,
     over,
-    pixels,
     render_layers,
     score_prefixes,
 )
@@ -170,12 +169,12 @@ class _Output:
     def jobs(self, rows: slice, strip: LayerPictures) -> list[Callable[[], None]]:
         """Independent jobs that process the next strip of rows."""
         color = self.request.color
-        firsts = pixels(over(strip.firsts, strip.first_alphas, color))
+        firsts = over(strip.firsts, strip.first_alphas, color)
         layers = strip.layers, strip.layer_alphas
         if self.request.transparent:
             visible = [*straight_alpha(strip.firsts, strip.first_alphas), *straight_alpha(*layers)]
         else:
-            visible = [*firsts, *pixels(over(*layers, color))]
+            visible = [*firsts, *over(*layers, color)]
         depth = depth_colors(*_depth_and_alpha(strip), *self.depth_range)
         files = zip([*self.pictures, self.depth], [*visible, depth], strict=True)
         writing = [partial(file.write, picture) for file, picture in files]
@@ -184,7 +183,8 @@ class _Output:
 
 def straight_alpha(images: Tensor, alphas: Tensor) -> np.ndarray:
     """Premultiplied pictures as uint8 RGBA `[n, H, W, 4]` with straight alpha, which PNG requires."""
-    return pixels(torch.cat([images / alphas.clamp_min(1e-6), alphas], 1))
+    straight = torch.cat([images / alphas.clamp_min(1e-6), alphas], 1)
+    return (straight * 255 + 0.5).clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _depth_and_alpha(pictures: LayerPictures) -> tuple[np.ndarray, np.ndarray]:
@@ -212,7 +212,7 @@ def layers_sheet(
     each = f"{sizes[-1]:,}" if sizes[0] == sizes[-1] else f"{sizes[-1]:,} to {sizes[0]:,}"
     depth_and_alpha = _depth_and_alpha(small)
     depth = depth_colors(*depth_and_alpha, *depth_range(*depth_and_alpha))
-    firsts = pixels(over(small.firsts, small.first_alphas, color))
+    firsts = over(small.firsts, small.first_alphas, color)
     first_row = []
     for picture, (name, score) in zip(firsts, scores.items(), strict=True):
         fidelity = None if score.psnr is None else f"{score.psnr:.1f} dB, SSIM {score.ssim:.2f}"
@@ -221,7 +221,7 @@ def layers_sheet(
         photo = resize(scene.photo, *depth.shape[:2])
         first_row.insert(0, Panel(photo, "photograph", f"{scene.width} × {scene.height} px"))
     first_row.append(Panel(depth, "depth", depth_scale=True))
-    layers = pixels(over(small.layers, small.layer_alphas, color))
+    layers = over(small.layers, small.layer_alphas, color)
     panels = map(Panel, layers, *_layer_captions(scene.gaussians, sizes))
     heading = f"N = {count} depth layers of {each} Gaussians, each alone"
     sections = [Section("The nearest K Gaussians", first_row), Section(heading, list(panels))]

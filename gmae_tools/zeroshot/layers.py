@@ -18,6 +18,7 @@ from gmae_tools.camera import Splats, project
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.metrics.pictures import StreamingSimilarity
 from gmae_tools.splatting import Backend, rasterize, rasterize_groups
+from gmae_tools.system.kernels import kernel
 from gmae_tools.zeroshot.strips import strips
 
 if TYPE_CHECKING:
@@ -48,17 +49,25 @@ class LayerPictures:
     alpha: Tensor
 
 
-def over(images: Tensor, alphas: Tensor, background: Tensor) -> Tensor:
-    """Lay premultiplied `images` `[..., 3, H, W]` on a `background` colour `[3]`."""
-    return images + (1 - alphas) * background.to(images)[:, None, None]
+def over(images: Tensor, alphas: Tensor, background: Tensor) -> np.ndarray:
+    """Lay premultiplied pictures `[n, 3, H, W]` with alphas `[n, 1, H, W]` on a colour `[3]`, uint8 `[n, H, W, 3]`."""
+    arrays = (tensor.detach().cpu().float().contiguous().numpy() for tensor in (images, alphas[:, 0], background))
+    return np.asarray(_over(*arrays))
 
 
-def pixels(images: Tensor) -> np.ndarray:
-    """Turn pictures `[n, C, H, W]` in [0, 1] into uint8 `[n, H, W, C]`."""
-    levels = (images * 255 + 0.5).clamp_(0, 255).cpu().numpy()
-    found = np.empty((len(levels), *levels.shape[2:], levels.shape[1]), np.uint8)
-    for channel in range(levels.shape[1]):  # half the time of torch's permuted copy
-        found[..., channel] = levels[:, channel]
+@kernel()
+def _over(images: np.ndarray, alphas: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """All float32 and contiguous: `[n, 3, H, W]`, `[n, H, W]` and `[3]`. One pass instead of torch's five."""
+    count, _, height, width = images.shape
+    found = np.empty((count, height, width, 3), np.uint8)
+    for number in range(count):
+        for y in range(height):
+            for x in range(width):
+                left = np.float32(1) - alphas[number, y, x]
+                for channel in range(3):
+                    color = images[number, channel, y, x] + left * background[channel]
+                    level = color * np.float32(255) + np.float32(0.5)
+                    found[number, y, x, channel] = min(max(level, np.float32(0)), np.float32(255))
     return found
 
 
@@ -215,7 +224,7 @@ def score_prefixes(
     """
     scores = PrefixScores(scene, len(ks))
     for rows, strip in layer_strips(scene, ks, 1, backend=backend):
-        pictures = pixels(over(strip.firsts, strip.first_alphas, background))
+        pictures = over(strip.firsts, strip.first_alphas, background)
         for job in scores.jobs(rows, pictures, strip.first_alphas):
             job()
     return scores.compute()

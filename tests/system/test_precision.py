@@ -96,7 +96,7 @@ def refined() -> list[Tensor]:
 def layers() -> list[Tensor]:
     request = LayersRequest({"8": 8}, 4, "black", "")
     found = render_layers(Scene(gaussians(), CAMERA, HEIGHT, WIDTH), [8, 40], 4)
-    return [*vars(found).values(), over(found.firsts, found.first_alphas, request.color)]
+    return [*vars(found).values(), torch.from_numpy(over(found.firsts, found.first_alphas, request.color))]
 
 
 def readouts() -> list[Tensor]:

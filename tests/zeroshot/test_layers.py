@@ -99,9 +99,19 @@ def test_every_camera_and_one_pixel(kind: str) -> None:
 
 
 def test_over_adds_the_background_where_light_is_left() -> None:
-    image, alpha = torch.full((3, 1, 2), 0.25), torch.tensor([[[1.0, 0.5]]])
-    expected = torch.tensor([[0.25, 0.75], [0.25, 0.5], [0.25, 0.25]])[:, None]
-    torch.testing.assert_close(over(image, alpha, torch.tensor([1.0, 0.5, 0.0])), expected)
+    image, alpha = torch.full((1, 3, 1, 2), 0.25), torch.tensor([1.0, 0.5])[None, None, None]
+    shown = over(image, alpha, torch.tensor([1.0, 0.5, 0.0]))
+    assert shown.tolist() == [[[[64, 64, 64], [191, 128, 64]]]]  # 255 times 0.25, 0.75 and 0.5, rounded
+
+
+def test_over_rounds_as_torch_does_and_cuts_off_what_is_too_bright() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, alphas = (torch.rand(2, count, 9, 17, generator=generator) for count in (3, 1))
+    color = torch.tensor([0.9, 0.5, 0.1])
+    whole = images + (1 - alphas) * color[:, None, None]
+    assert whole.max() > 1
+    expected = (whole * 255 + 0.5).clamp(0, 255).byte().permute(0, 2, 3, 1)
+    assert torch.equal(torch.from_numpy(over(images, alphas, color)), expected)
 
 
 def test_sizes_differ_by_at_most_one() -> None:
