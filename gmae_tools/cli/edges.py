@@ -90,8 +90,8 @@ def command(
     Readouts of the Gaussians are layers (l@N), layer-changes (where depth groups begin to change the picture),
     expected-depth (the gradient of the expected depth), regions (regions of the strongest Gaussian, merged step by
     step), render-gradient (the gradient of the rendered picture, without depth), combined (the mean of the last two)
-    and closed-regions (regions, of which small ones are merged earlier). Detectors on the photograph are sobel,
-    sobel-nms, canny and soft-canny.
+    and closed-regions (regions, of which small ones are merged earlier, and edges of the photograph's own colours and
+    texture). Detectors on the photograph are sobel, sobel-nms, canny and soft-canny.
     """
     if bool(inputs.images) == bool(data.dataset):
         raise click.UsageError("give pictures, or --dataset")

@@ -138,8 +138,18 @@ class Views:
             self._read[name] = self.join(readout)
         return self._read[name]
 
+    def picture(self) -> np.ndarray:
+        """Put the photograph together again; where there is none, what the views render. uint8 RGB `[H, W, 3]`."""
+        picture = np.zeros((self.height, self.width, 3), np.uint8)
+        for view in self.views:
+            tile = view.scene.picture(backend=self.backend)
+            picture[view.rows, view.columns] = tile[:, :: -1 if view.mirrored else 1]
+        return picture
+
     def edges(self, readout: str = "layers", layers: Sequence[int] = (LAYERS,)) -> np.ndarray:
         """Compute the edge map that is written and scored: the joined views after `edges.outline`.
+
+        `closed-regions` also looks at the photograph itself, see `edges.join_picture`.
 
         Args:
             readout: one of `names.EDGE_READOUTS`.
@@ -151,7 +161,8 @@ class Views:
         Raises:
             GmaeToolsError: there is no such readout, or `layers` does not fit the Gaussians.
         """
-        from gmae_tools.zeroshot.edges import READOUTS, outline  # loads scipy, which layers do not need
+        # These load scipy, which layers do not need.
+        from gmae_tools.zeroshot.edges import PICTURE_WEIGHTS, READOUTS, join_picture, outline
 
         if readout not in READOUTS:
             raise GmaeToolsError(f"there is no edge readout {readout!r}: use {', '.join(READOUTS)}")
@@ -162,7 +173,10 @@ class Views:
             self.read(partial(READOUTS[readout], layers=own, backend=self.backend), ("edges", readout, own))
             for own in groups
         ]
-        return outline(np.mean(maps, axis=0))
+        joined = np.mean(maps, axis=0)
+        if weight := PICTURE_WEIGHTS.get(readout):
+            joined = join_picture(joined, self.picture(), weight)
+        return outline(joined)
 
     def foreground(self, method: str = "grouped") -> np.ndarray:
         """Compute the joined probability of foreground, float32 `[H, W]` in [0, 1].

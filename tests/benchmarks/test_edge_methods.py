@@ -17,7 +17,17 @@ from gmae_tools.benchmarks.edge_methods import CLASSICAL, SUPPRESSION, EdgeMetho
 from gmae_tools.benchmarks.names import EDGES
 from gmae_tools.benchmarks.pipeline import ModelSource, maps
 from gmae_tools.errors import GmaeToolsError
-from gmae_tools.zeroshot.edges import CLOSED_DAMPING, READOUTS, close, finish, layer_edges, outline, region_edges
+from gmae_tools.zeroshot.edges import (
+    CLOSED_DAMPING,
+    PICTURE_WEIGHTS,
+    READOUTS,
+    close,
+    finish,
+    join_picture,
+    layer_edges,
+    outline,
+    region_edges,
+)
 from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks, look
 
@@ -136,10 +146,11 @@ def test_an_outline_is_closed_and_stands_out_from_texture() -> None:
     assert not outline(np.zeros((20, 30))).any()
 
 
-def test_closed_regions_are_regions_of_which_small_ones_merge_earlier(square: np.ndarray, checkpoint: Path) -> None:
+def test_closed_regions_are_damped_regions_and_edges_of_the_photograph(square: np.ndarray, checkpoint: Path) -> None:
     source = ModelSource(str(checkpoint))
     (view,) = look(source.model, square, Looks((1,)))
-    wanted = outline(region_edges(view.scene, damping=CLOSED_DAMPING))
+    regions = region_edges(view.scene, damping=CLOSED_DAMPING)
+    wanted = outline(join_picture(regions, square, PICTURE_WEIGHTS["closed-regions"]))
     methods = [EdgeMethod.named(name, source, Looks((1,))) for name in ("closed-regions", "regions")]
     closed, regions = maps(methods, square)
     np.testing.assert_allclose(closed, wanted, atol=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from gmae_tools.errors import GmaeToolsError
 from gmae_tools.model import GMAE, GMAEConfig
 from gmae_tools.prediction import predict_gaussians
 from gmae_tools.scene import Scene
+from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks, Views, look, tiles
 
 HEIGHT, WIDTH = 50, 71
@@ -115,6 +118,25 @@ def test_a_scene_is_its_own_only_view(model: GMAE, photo: np.ndarray) -> None:
         np.testing.assert_array_equal(own.edges(readout, (4,)), seen.edges(readout, (4,)))
     with pytest.raises(GmaeToolsError, match="at least one number"):
         own.edges("layers", ())
+
+
+@pytest.mark.parametrize("looks", [Looks((1,)), Looks((3,), flip=True)])
+def test_the_photograph_is_put_together_from_its_views(model: GMAE, photo: np.ndarray, looks: Looks) -> None:
+    np.testing.assert_array_equal(look(model, photo, looks).picture(), photo)
+
+
+def test_without_a_photograph_the_picture_is_rendered(model: GMAE, photo: np.ndarray) -> None:
+    scene = replace(look(model, photo, Looks((1,))).views[0].scene, photo=None)
+    np.testing.assert_array_equal(Views.of(scene).picture(), scene.picture())
+    assert Views.of(scene).edges("closed-regions").shape == photo.shape[:2]
+
+
+def test_only_closed_regions_look_at_the_photograph(model: GMAE, photo: np.ndarray) -> None:
+    scene = look(model, photo, Looks((1,))).views[0].scene
+    bare = replace(scene, photo=None)
+    for readout in EDGE_READOUTS:
+        same = np.array_equal(Views.of(scene).edges(readout, (4,)), Views.of(bare).edges(readout, (4,)))
+        assert same == (readout != "closed-regions")
 
 
 @pytest.mark.parametrize("scales", [(), (0,), (2, 2)])
