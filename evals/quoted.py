@@ -12,23 +12,26 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from evals.common import RESULTS, ROOT, read_table
+from gmae_tools.benchmarks.names import EDGE_DETECTORS
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.report.tables import Row
 
 CHECKPOINTS = ROOT / "checkpoints"
-BASELINES = {"sobel", "sobel-nms", "canny", "soft-canny", "human"}  # of edges: they look at the photograph itself
+BASELINES = {*EDGE_DETECTORS, "human"}  # of edges: they look at the photograph itself
 EDGES = {
     "layers": "depth layers, l@{layers}",
     "layer-changes": "changes of the picture by layers",
     "expected-depth": "expected depth",
     "regions": "regions of the strongest Gaussian",
     "closed-regions": "closed regions",
+    "regions-and-photo": "closed regions and the photograph's colours and texture",
     "combined": "regions and render gradient",
     "render-gradient": "gradient of the render, no depth",
     "sobel": "Sobel",
     "sobel-nms": "Sobel, thinned",
     "canny": "Canny",
     "soft-canny": "soft Canny",
+    "histograms": "the photograph's colours and texture",
     "human": "humans",
 }
 FIGURES = {
@@ -137,8 +140,10 @@ def looks(row: Row) -> str:
 
 def summary(results: Path = RESULTS) -> str:
     """The README's one table: a line for each kind of result, with what it is to be compared with."""
-    best, layers, test = best_edges(results), best_edges(results, "layers"), rows_of(results, "bsds500-test")
-    edge = {name: number(find(test, readout=name), "ods", 3) for name in ("soft-canny", "canny", "sobel-nms", "human")}
+    best, *others = (best_edges(results, readout) for readout in (None, "closed-regions", "layers"))
+    beside = ("histograms", "soft-canny", "canny", "sobel-nms", "human")
+    test = rows_of(results, "bsds500-test")
+    edge = {name: number(find(test, readout=name), "ods", 3) for name in beside}
     figures = rows_of(results, "figure_ground")
     figure = {(row["method"], str(row["looks"] or "")): number(row, "iou", 3) for row in figures}
     rebuilt = rows_of(results, "reconstruction")
@@ -152,9 +157,12 @@ def summary(results: Path = RESULTS) -> str:
     lines = [
         (
             "Edges: ODS on BSDS500 test",
-            f"**{number(best, 'ods', 3)}** {edge_label(best)}; {number(layers, 'ods', 3)} {edge_label(layers)}",
-            f"soft Canny {edge['soft-canny']}, Canny {edge['canny']}, Sobel {edge['sobel-nms']}, "
-            f"humans {edge['human']}",
+            "; ".join(
+                [f"**{number(best, 'ods', 3)}** {edge_label(best)}"]
+                + [f"{number(each, 'ods', 3)} {edge_label(each)}" for each in others]
+            ),
+            f"{EDGES['histograms']} alone {edge['histograms']}, soft Canny {edge['soft-canny']}, "
+            f"Canny {edge['canny']}, Sobel {edge['sobel-nms']}, humans {edge['human']}",
         ),
         (
             "Figure and ground: IoU on ECSSD, even numbers",

@@ -22,7 +22,7 @@ from gmae_tools.results import Shown
 from gmae_tools.scene import Scene
 from gmae_tools.zeroshot.boxes import boxes
 from gmae_tools.zeroshot.density import Points, density_map, summary
-from gmae_tools.zeroshot.edges import PICTURE_WEIGHTS, join_picture, layer_edges, outline, region_edges
+from gmae_tools.zeroshot.edges import join_picture, layer_edges, outline, region_edges
 from gmae_tools.zeroshot.figure_ground import foreground_mask, foreground_probability
 from gmae_tools.zeroshot.layers import over, render_layers
 from tests.some_gaussians import some_gaussians
@@ -60,10 +60,10 @@ def test_edges_are_the_map_of_one_look(scene: Scene) -> None:
     np.testing.assert_array_equal(found.strength, outline(layer_edges(scene, [8])))
     both = np.mean([layer_edges(scene, [count]) for count in (8, 4)], axis=0)
     np.testing.assert_array_equal(scene.edges(layers=[8, 4]), outline(both))
-    regions, weight = region_edges(scene, damping=0.01), PICTURE_WEIGHTS["closed-regions"]
-    joined = join_picture(regions, scene.picture(), weight)
-    np.testing.assert_array_equal(scene.edges("closed-regions"), outline(joined))
-    assert not np.array_equal(scene.edges("closed-regions"), outline(regions))
+    regions = region_edges(scene, damping=0.01)
+    np.testing.assert_array_equal(scene.edges("closed-regions"), outline(regions))
+    joined = outline(join_picture(regions, scene.picture()))
+    np.testing.assert_array_equal(scene.edges("regions-and-photo"), joined)
     with pytest.raises(GmaeToolsError, match="no edge readout 'sobel': use layers, "):
         scene.edges("sobel")
     with pytest.raises(GmaeToolsError, match="cut 50 Gaussians into 51"):

@@ -55,7 +55,7 @@ def all_methods(checkpoint: str) -> dict[str, EdgeMethod]:
     methods = [
         *(EdgeMethod.named("layers", source, TILES, n) for n in LAYERS),
         *(EdgeMethod.named(name, source, TILES) for name in others),
-        *(EdgeMethod.named(name, source, MIRRORED) for name in ("closed-regions", BASELINE)),
+        *(EdgeMethod.named(name, source, MIRRORED) for name in ("closed-regions", "regions-and-photo", BASELINE)),
         *(EdgeMethod.named("layers", source, WHOLE, n) for n in LAYERS[1:2]),
         *(EdgeMethod.named(name, source, WHOLE) for name in ("layer-changes", "combined", BASELINE)),
         *(EdgeMethod(name) for name in EDGE_DETECTORS),

@@ -143,7 +143,7 @@ def overview(model: GMAE) -> Image.Image:
     nearest = replace(
         small, photo=None, gaussians=small.gaussians.sort_by_depth().map(lambda part: part[:, : scene.k // 2])
     )
-    edges = model.look(CUP).edges("closed-regions")
+    edges = model.look(CUP).edges("regions-and-photo")
     found = scene.mask()
     panels = [
         Panel(resize(scene.picture(), height, width), "photograph"),

@@ -30,7 +30,7 @@ from gmae_tools.zeroshot.names import EDGE_READOUTS, FOREGROUND_METHODS
 from gmae_tools.zeroshot.views import Looks
 
 LEVELS = 33  # thresholds of the benchmark
-READOUTS = [name for name in EDGE_READOUTS if name != "closed-regions"]
+READOUTS = [name for name in EDGE_READOUTS if name not in ("closed-regions", "regions-and-photo")]
 EDGE_COLUMNS = {"readout": None, "steps": None, "ods": 3, "ois": 3, "ap": 3, "difference": 3, "deviation": 3}
 FIGURE_COLUMNS = {"method": None, "steps": None, "max_f": 3, "iou": 3, "difference": 3, "deviation": 3}
 

@@ -13,7 +13,8 @@ from gmae_tools.benchmarks.names import EDGE_DETECTORS, THRESHOLDS
 from gmae_tools.benchmarks.pipeline import Method, ModelSource, Predictor
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.zeroshot.contours import Gradient, gradient, suppress_nonmaxima
-from gmae_tools.zeroshot.edges import RIDGE_SIGMA
+from gmae_tools.zeroshot.edges import RIDGE_SIGMA, outline
+from gmae_tools.zeroshot.histograms import histogram_gradient
 from gmae_tools.zeroshot.names import EDGE_READOUTS, LAYERS
 from gmae_tools.zeroshot.views import Looks, Views
 
@@ -64,7 +65,13 @@ def canny(photo: np.ndarray) -> np.ndarray:
     return strength
 
 
-CLASSICAL: dict[str, Predictor] = dict(zip(EDGE_DETECTORS, (sobel, sobel_nms, canny, soft_canny), strict=True))
+def histograms(photo: np.ndarray) -> np.ndarray:
+    """Compute what `regions-and-photo` knows of the photograph itself, outlined as readouts are."""
+    return outline(histogram_gradient(photo))
+
+
+DETECTORS = (sobel, sobel_nms, canny, soft_canny, histograms)
+CLASSICAL: dict[str, Predictor] = dict(zip(EDGE_DETECTORS, DETECTORS, strict=True))
 
 # How each detector thins its maps before they are scored: results are not comparable without it.
 SUPPRESSION = {
@@ -72,7 +79,7 @@ SUPPRESSION = {
     "sobel-nms": "along the gradient",
     "canny": "OpenCV's, along the gradient",
     "soft-canny": "along the gradient",
-    **dict.fromkeys(EDGE_READOUTS, f"surround suppressed, crests (sigma {RIDGE_SIGMA:g} px), closed"),
+    **dict.fromkeys(("histograms", *EDGE_READOUTS), f"surround suppressed, crests (sigma {RIDGE_SIGMA:g} px), closed"),
 }
 
 

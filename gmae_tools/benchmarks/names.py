@@ -6,9 +6,9 @@ from typing import Literal
 
 from gmae_tools.zeroshot.names import EDGE_READOUTS, EDGE_SCALES, FOREGROUND_METHODS
 
-EDGE_DETECTORS = ("sobel", "sobel-nms", "canny", "soft-canny")  # these look at the photograph itself
+EDGE_DETECTORS = ("sobel", "sobel-nms", "canny", "soft-canny", "histograms")  # these look at the photograph itself
 EDGES = (*EDGE_READOUTS, *EDGE_DETECTORS)
-FIRST_EDGES = ("layers", "closed-regions")  # readouts that are shown of a photograph by default
+FIRST_EDGES = ("layers", "closed-regions", "regions-and-photo")  # readouts that are shown of a photograph by default
 WHOLE = (1,)  # the scales of a single view of the whole photograph
 
 SEGMENTERS = ("centre-prior", "everything", "otsu", "otsu-border", "spectral-residual", "grabcut")  # so do these

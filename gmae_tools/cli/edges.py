@@ -89,9 +89,10 @@ def command(
 
     Readouts of the Gaussians are layers (l@N), layer-changes (where depth groups begin to change the picture),
     expected-depth (the gradient of the expected depth), regions (regions of the strongest Gaussian, merged step by
-    step), render-gradient (the gradient of the rendered picture, without depth), combined (the mean of the last two)
-    and closed-regions (regions, of which small ones are merged earlier, and edges of the photograph's own colours and
-    texture). Detectors on the photograph are sobel, sobel-nms, canny and soft-canny.
+    step), render-gradient (the gradient of the rendered picture, without depth), combined (the mean of the last two),
+    closed-regions (regions, of which small ones are merged earlier) and regions-and-photo (the mean of closed-regions
+    and histograms). Detectors on the photograph are sobel, sobel-nms, canny, soft-canny and histograms (how colours
+    and texture differ on two sides of a pixel).
     """
     if bool(inputs.images) == bool(data.dataset):
         raise click.UsageError("give pictures, or --dataset")

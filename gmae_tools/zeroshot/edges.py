@@ -1,8 +1,8 @@
 """Edges from Gaussians: l@N from depth layers, and the readouts to compare it with.
 
 Each readout is a function of a scene and returns a soft map `[H, W]` in [0, 1] of lines that are one pixel wide at any
-size of the picture, of Gaussians alone. `join_picture` adds what the photograph itself shows, for the readouts named in
-`PICTURE_WEIGHTS`. `outline` makes the map that is written and scored.
+size of the picture. It looks at the Gaussians alone; for those in `WITH_PICTURE`, `join_picture` then adds what the
+photograph itself shows. `outline` makes the map that is written and scored.
 
 Source of l@N: GMAE (arXiv 2501.03229). `Significance` defines what that paper calls a significant change.
 """
@@ -53,7 +53,7 @@ DAMPING = 0.001  # regions of this share of the picture count at half their squa
 CLOSED_DAMPING = 0.01  # the same share for the readout `closed-regions`
 RIDGE_SIGMA = 1.5  # px; views of a photograph agree on an edge to about a pixel
 SURROUND_SIGMA = 0.05  # of the root of the picture's area
-PICTURE_WEIGHTS = {"closed-regions": 0.6}  # of the picture's own edges, beside those of the Gaussians; 0 for others
+PICTURE_WEIGHT = 0.6  # of the picture's own edges, beside those of the Gaussians
 SURROUND_HALF = 0.1  # mean strength of the surround at which a line loses half its strength
 
 _STRETCH_HALF = 0.25  # the strength that stretching turns into 0.625
@@ -346,6 +346,8 @@ class EdgeReadout(Protocol):
         """
 
 
+_closed_regions = partial(region_edges, damping=CLOSED_DAMPING)
+
 # Readouts by their names (`names.EDGE_READOUTS`).
 READOUTS: dict[str, EdgeReadout] = {
     "layers": layer_edges,
@@ -354,8 +356,10 @@ READOUTS: dict[str, EdgeReadout] = {
     "regions": region_edges,
     "combined": combined_edges,
     "render-gradient": render_edges,
-    "closed-regions": partial(region_edges, damping=CLOSED_DAMPING),
+    "closed-regions": _closed_regions,
+    "regions-and-photo": _closed_regions,
 }
+WITH_PICTURE = ("regions-and-photo",)
 
 
 def _render(scene: Scene, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
@@ -384,19 +388,18 @@ def _soften(strength: np.ndarray, half: float) -> np.ndarray:
 # --- from joined views to the map that is written and scored -------------------------------------------
 
 
-def join_picture(strength: np.ndarray, picture: np.ndarray, weight: float) -> np.ndarray:
+def join_picture(strength: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """Average the joined map of all views with the edges of the picture itself, before both are outlined together.
 
     Args:
         strength: `[H, W]` in [0, 1].
         picture: uint8 RGB `[H, W, 3]`.
-        weight: of the picture's edges (`histograms.histogram_gradient`), 0 to 1.
 
     Returns:
         float32 `[H, W]` in [0, 1].
     """
     own = histogram_gradient(picture)
-    return ((1 - weight) * strength + weight * own).astype(np.float32)
+    return ((1 - PICTURE_WEIGHT) * strength + PICTURE_WEIGHT * own).astype(np.float32)
 
 
 def outline(strength: np.ndarray) -> np.ndarray:

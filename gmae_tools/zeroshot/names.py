@@ -10,6 +10,7 @@ EDGE_READOUTS = (
     "combined",
     "render-gradient",
     "closed-regions",
+    "regions-and-photo",
 )
 FOREGROUND_METHODS = ("grouped", "depth")
 

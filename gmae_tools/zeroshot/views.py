@@ -149,7 +149,7 @@ class Views:
     def edges(self, readout: str = "layers", layers: Sequence[int] = (LAYERS,)) -> np.ndarray:
         """Compute the edge map that is written and scored: the joined views after `edges.outline`.
 
-        `closed-regions` also looks at the photograph itself, see `edges.join_picture`.
+        `regions-and-photo` also looks at the photograph itself, see `edges.join_picture`.
 
         Args:
             readout: one of `names.EDGE_READOUTS`.
@@ -162,20 +162,18 @@ class Views:
             GmaeToolsError: there is no such readout, or `layers` does not fit the Gaussians.
         """
         # These load scipy, which layers do not need.
-        from gmae_tools.zeroshot.edges import PICTURE_WEIGHTS, READOUTS, join_picture, outline
+        from gmae_tools.zeroshot.edges import READOUTS, WITH_PICTURE, join_picture, outline
 
         if readout not in READOUTS:
             raise GmaeToolsError(f"there is no edge readout {readout!r}: use {', '.join(READOUTS)}")
         if readout == "layers" and not layers:
             raise GmaeToolsError("l@N needs at least one number of layers")
         groups = [(count,) for count in layers] if readout == "layers" else [()]
-        maps = [
-            self.read(partial(READOUTS[readout], layers=own, backend=self.backend), ("edges", readout, own))
-            for own in groups
-        ]
+        read = READOUTS[readout]
+        maps = [self.read(partial(read, layers=own, backend=self.backend), (read, own)) for own in groups]
         joined = np.mean(maps, axis=0)
-        if weight := PICTURE_WEIGHTS.get(readout):
-            joined = join_picture(joined, self.picture(), weight)
+        if readout in WITH_PICTURE:
+            joined = join_picture(joined, self.picture())
         return outline(joined)
 
     def foreground(self, method: str = "grouped") -> np.ndarray:

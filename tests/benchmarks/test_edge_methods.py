@@ -19,7 +19,6 @@ from gmae_tools.benchmarks.pipeline import ModelSource, maps
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.zeroshot.edges import (
     CLOSED_DAMPING,
-    PICTURE_WEIGHTS,
     READOUTS,
     close,
     finish,
@@ -28,6 +27,7 @@ from gmae_tools.zeroshot.edges import (
     outline,
     region_edges,
 )
+from gmae_tools.zeroshot.histograms import histogram_gradient
 from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks, look
 
@@ -47,7 +47,11 @@ def test_every_name_has_a_readout_or_a_detector() -> None:
     assert set(EDGES) == set(SUPPRESSION) == {*READOUTS, *CLASSICAL}
 
 
-@pytest.mark.parametrize("name", CLASSICAL)
+def test_histograms_are_outlined_as_readouts_are(square: np.ndarray) -> None:
+    np.testing.assert_array_equal(CLASSICAL["histograms"](square), outline(histogram_gradient(square)))
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSICAL if name != "histograms"])  # which has a plateau of 6 px
 def test_the_strongest_edges_are_the_outline(name: str, square: np.ndarray) -> None:
     strength = CLASSICAL[name](square)
     assert strength.shape == square.shape[:2]
@@ -146,14 +150,14 @@ def test_an_outline_is_closed_and_stands_out_from_texture() -> None:
     assert not outline(np.zeros((20, 30))).any()
 
 
-def test_closed_regions_are_damped_regions_and_edges_of_the_photograph(square: np.ndarray, checkpoint: Path) -> None:
+def test_closed_regions_are_damped_and_joined_with_the_photograph(square: np.ndarray, checkpoint: Path) -> None:
     source = ModelSource(str(checkpoint))
     (view,) = look(source.model, square, Looks((1,)))
-    regions = region_edges(view.scene, damping=CLOSED_DAMPING)
-    wanted = outline(join_picture(regions, square, PICTURE_WEIGHTS["closed-regions"]))
-    methods = [EdgeMethod.named(name, source, Looks((1,))) for name in ("closed-regions", "regions")]
-    closed, regions = maps(methods, square)
-    np.testing.assert_allclose(closed, wanted, atol=1e-6)
+    damped = region_edges(view.scene, damping=CLOSED_DAMPING)
+    names = ("regions-and-photo", "closed-regions", "regions")
+    joined, closed, regions = maps([EdgeMethod.named(name, source, Looks((1,))) for name in names], square)
+    np.testing.assert_allclose(closed, outline(damped), atol=1e-6)
+    np.testing.assert_allclose(joined, outline(join_picture(damped, square)), atol=1e-6)
     assert (closed != regions).any()
 
 

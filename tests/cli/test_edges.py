@@ -71,13 +71,13 @@ def test_writes_maps_and_a_sheet(root: Path, checkpoint: Path, tmp_path: Path) -
     assert result.stdout == f"{tmp_path / 'out' / 'sheet.png'}\n"
     for name in ("12", "34"):
         maps = {path.name: read_soft_map(path) for path in sorted((tmp_path / "out" / name).iterdir())}
-        assert list(maps) == ["closed-regions.png", "l2.png", "l8.png"]
+        assert list(maps) == ["closed-regions.png", "l2.png", "l8.png", "regions-and-photo.png"]
         assert all(strength.shape == SHAPE and strength.max() > 0.1 for strength in maps.values())
         assert not np.array_equal(maps["l2.png"], maps["l8.png"])
     sheet = read_image(tmp_path / "out" / "sheet.png")
-    # Two rows of photograph, ground truth, and three maps.
+    # Two rows of photograph, ground truth, and four maps.
     assert sheet.shape[0] > 2 * 264 * SHAPE[0] / SHAPE[1]
-    assert sheet.shape[1] > 5 * 264
+    assert sheet.shape[1] > 6 * 264
 
 
 def test_without_ground_truth_and_with_several_readouts(checkpoint: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_layers_are_of_one_look_and_closed_regions_of_tiles(checkpoint: Path, tm
         return {path.name: path.read_bytes() for path in (out / "photo").iterdir()}
 
     found = run("both")
-    assert sorted(found) == ["closed-regions.png", "l8.png"]
+    assert sorted(found) == ["closed-regions.png", "l8.png", "regions-and-photo.png"]
     layers, regions = ("--readout", "layers", "--scales"), ("--readout", "closed-regions", "--scales")
     assert found["l8.png"] == run("layers", *layers, "1")["l8.png"] != run("tiled", *layers, "2")["l8.png"]
     expected, other = run("regions", *regions, "1,2,3,4"), run("whole", *regions, "1")

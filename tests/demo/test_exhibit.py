@@ -61,7 +61,7 @@ def test_shows_what_the_readouts_say(exhibit: Exhibit) -> None:
 
 
 def test_every_edge_map_that_can_be_chosen_is_there(exhibit: Exhibit) -> None:
-    assert EDGES[0] == "closed-regions" and {"l@32", "l@4", "render-gradient"} <= set(EDGES)
+    assert EDGES[0] == "regions-and-photo" and {"l@32", "l@4", "render-gradient"} <= set(EDGES)
     assert {exhibit.edges(name).shape for name in EDGES} == {(HEIGHT, WIDTH, 3)}
 
 

@@ -114,7 +114,7 @@ def test_a_readout_is_read_once(model: GMAE, photo: np.ndarray) -> None:
 def test_a_scene_is_its_own_only_view(model: GMAE, photo: np.ndarray) -> None:
     seen = look(model, photo, Looks((1,)))
     own = Views.of(seen.views[0].scene)
-    for readout in ("layers", "closed-regions"):
+    for readout in ("layers", "closed-regions", "regions-and-photo"):
         np.testing.assert_array_equal(own.edges(readout, (4,)), seen.edges(readout, (4,)))
     with pytest.raises(GmaeToolsError, match="at least one number"):
         own.edges("layers", ())
@@ -128,15 +128,15 @@ def test_the_photograph_is_put_together_from_its_views(model: GMAE, photo: np.nd
 def test_without_a_photograph_the_picture_is_rendered(model: GMAE, photo: np.ndarray) -> None:
     scene = replace(look(model, photo, Looks((1,))).views[0].scene, photo=None)
     np.testing.assert_array_equal(Views.of(scene).picture(), scene.picture())
-    assert Views.of(scene).edges("closed-regions").shape == photo.shape[:2]
+    assert Views.of(scene).edges("regions-and-photo").shape == photo.shape[:2]
 
 
-def test_only_closed_regions_look_at_the_photograph(model: GMAE, photo: np.ndarray) -> None:
+def test_only_one_readout_looks_at_the_photograph(model: GMAE, photo: np.ndarray) -> None:
     scene = look(model, photo, Looks((1,))).views[0].scene
     bare = replace(scene, photo=None)
     for readout in EDGE_READOUTS:
         same = np.array_equal(Views.of(scene).edges(readout, (4,)), Views.of(bare).edges(readout, (4,)))
-        assert same == (readout != "closed-regions")
+        assert same == (readout != "regions-and-photo")
 
 
 @pytest.mark.parametrize("scales", [(), (0,), (2, 2)])
