@@ -1,9 +1,9 @@
 """The choices behind `gmae-tools edges`, one changed at a time, on every 4th image of BSDS500 val.
 
 Protocol: as `bsds500.py` (33 thresholds); the first row of each group is the default. `layers` means l@16. The groups
-`significance` and `depth` look at the whole photograph, `outlines` at the default looks, the others at 3 x 3 and 4 x 4
-tiles, with the lines thinned (closed for closed-regions) as before there were outlines. `difference` is that to the
-first row of the group, and `deviation` its standard deviation when the images are drawn anew, 1,000 times.
+`significance` and `depth` look at the whole photograph, `outlines` and `picture` at the default looks, the others at
+3 x 3 and 4 x 4 tiles, with the lines thinned (closed for closed-regions) as before there were outlines. `difference` is
+that to the first row of the group, and `deviation` its standard deviation when the images are drawn anew, 1,000 times.
 
     python -m evals.studies.edge_choices --root DATA
     python -m evals.studies.edge_choices --root DATA --group closing --group agreement
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import product
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from gmae_tools.scene import Scene
 from gmae_tools.splatting import rasterize
 from gmae_tools.zeroshot import contours, edges
 from gmae_tools.zeroshot.edges import READOUTS, RIDGE_SIGMA, Measure, Order, Significance, close, finish, outline
+from gmae_tools.zeroshot.histograms import histogram_gradient
 from gmae_tools.zeroshot.names import EDGE_SCALES, LAYERS
 from gmae_tools.zeroshot.views import Looks, Readout, Views, look
 
@@ -55,11 +56,17 @@ Finish = Callable[[Array], Array]  # joined views -> soft map of thin lines
 
 
 class Seen:
-    """All views of a photograph; what was read from the views of a scale is kept."""
+    """All views of a photograph, and itself; what was read from the views of a scale is kept."""
 
     def __init__(self, views: Views) -> None:
         self.views = views
+        self.picture = views.picture()
         self._maps: dict[tuple[Readout, int, bool], Array] = {}
+
+    @cached_property
+    def own(self) -> Array:
+        """What `regions-and-photo` adds of the photograph."""
+        return histogram_gradient(self.picture)
 
     def scale(self, readout: Readout, scale: int, mirrored: bool = False) -> Array:
         """The views of one scale, mirrored or not, joined."""
@@ -376,6 +383,48 @@ def outlines() -> Iterator[tuple[str, str, Choice]]:
             yield group, f"outline, looks {','.join(map(str, scales))}", seen(readout, scales, end=outline)
 
 
+def pictures() -> Iterator[tuple[str, str, Choice]]:
+    """What the photograph adds to the Gaussians of closed-regions, and they to it."""
+    readout, weight = named("closed-regions"), edges.PICTURE_WEIGHT
+
+    def joined(own: Callable[[Seen], Array], share: float = weight, flip: bool = False) -> Choice:
+        return lambda photo: outline((1 - share) * photo.joined(readout, EDGE_SCALES, flip) + share * own(photo))
+
+    def own(photo: Seen) -> Array:
+        return photo.own
+
+    def without(**sigmas: tuple[float, ...]) -> Choice:
+        return joined(lambda photo: histogram_gradient(photo.picture, **sigmas))
+
+    def slope(photo: Seen) -> Array:
+        change = contours.gradient(rgb2lab(photo.picture) / 100, 2.0).magnitude
+        return change / (change + 0.1)
+
+    def render(photo: Seen) -> Array:
+        colors = [photo.joined(partial(rendered, channel=channel), EDGE_SCALES) for channel in range(3)]
+        return histogram_gradient((255 * np.stack(colors, -1)).round().astype(np.uint8))
+
+    group = "picture, regions-and-photo"
+    yield group, "Gaussians and photograph", joined(own)
+    yield group, "... mirrored looks too", joined(own, flip=True)
+    yield group, "Gaussians alone", seen(readout, EDGE_SCALES, end=outline)
+    yield group, "photograph alone, nothing of the model", joined(own, 1)
+    yield group, "Gaussians and their render", joined(render)
+    yield group, "Gaussians and the photograph's gradient in CIELAB", joined(slope, 0.5)
+    yield group, "that gradient alone, nothing of the model", joined(slope, 1)
+    for share in (0.5, 0.7):
+        yield group, f"weight of the photograph {share}", joined(own, share)
+    yield group, "colours only", without(texture_sigmas=())
+    yield group, "texture only", without(color_sigmas=())
+    yield group, "windows for colour of 2 and 4 px", without(color_sigmas=(2, 4))
+    yield group, "windows for texture of 4.5 px", without(texture_sigmas=(4.5,))
+
+
+def rendered(scene: Scene, channel: int) -> Array:
+    """One channel of what a scene renders, in [0, 1]."""
+    return scene.render()[0, channel].clamp(0, 1).numpy()
+
+
 GROUPS: dict[str, Callable[[], Iterator[tuple[str, str, Choice]]]] = {
     "significance": significances,
     "depth": depths,
@@ -386,6 +435,7 @@ GROUPS: dict[str, Callable[[], Iterator[tuple[str, str, Choice]]]] = {
     "closing": closings,
     "agreement": agreements,
     "outlines": outlines,
+    "picture": pictures,
 }
 
 

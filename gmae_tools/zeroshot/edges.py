@@ -391,6 +391,8 @@ def _soften(strength: np.ndarray, half: float) -> np.ndarray:
 def join_picture(strength: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """Average the joined map of all views with the edges of the picture itself, before both are outlined together.
 
+    The group `picture` of evals/studies/edge_choices.py measures what each of them brings.
+
     Args:
         strength: `[H, W]` in [0, 1].
         picture: uint8 RGB `[H, W, 3]`.
