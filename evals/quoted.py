@@ -112,7 +112,7 @@ def edge_label(row: Row) -> str:
     looks = str(row.get("looks") or "")
     if looks == "1":
         label += ", one look"
-    return f"{label}, mirrored looks too" if "mirrored" in looks else label
+    return label
 
 
 def best_edges(results: Path, readout: str | None = None) -> Row:

@@ -2,8 +2,7 @@
 
 Protocol: the official benchmark with exact matching (`gmae_tools.metrics.boundaries`), 33 thresholds, soft maps of 8
 bits in the photographs' own size. `layers` is l@N (several N: what persists over them). `looks` is how the photograph
-was shown to the model: 1 as a whole, 3 as 3 x 3 overlapping tiles, several: their mean; mirrored: every tile a second
-time. All defaults were chosen on val; test is only reported.
+was shown to the model: 1 as a whole, 3 as 3 x 3 overlapping tiles, several: their mean. All defaults were chosen on val; test is only reported.
 
 `difference` compares a readout of the Gaussians with `render-gradient` at the same looks: ODS minus ODS, and its
 standard deviation over 1,000 bootstrap samples of the images. Depth layers beat the render's own gradient where it is
@@ -36,7 +35,7 @@ from gmae_tools.zeroshot.names import EDGE_READOUTS
 from gmae_tools.zeroshot.views import Looks
 
 LAYERS = ((32,), (16,), (8,), (4,), (32, 16, 8, 4))
-TILES, MIRRORED, WHOLE = Looks(), Looks(flip=True), Looks((1,))
+TILES, WHOLE = Looks(), Looks((1,))
 COLUMNS = {
     "readout": None, "layers": None, "looks": None, "ods": 3, "ois": 3, "ap": 3, "r50": 3, "recall": 3, "precision": 3,
     "threshold": 2, "difference": 3, "deviation": 3,
@@ -45,7 +44,7 @@ BASELINE = "render-gradient"
 
 
 def all_methods(checkpoint: str) -> dict[str, EdgeMethod]:
-    """All readouts of the joined tiles, some mirrored too or of the whole photograph, then the classical detectors.
+    """All readouts of the joined tiles, some of the whole photograph, then the classical detectors.
 
     Returns:
         The methods by the names of their folders.
@@ -55,7 +54,6 @@ def all_methods(checkpoint: str) -> dict[str, EdgeMethod]:
     methods = [
         *(EdgeMethod.named("layers", source, TILES, n) for n in LAYERS),
         *(EdgeMethod.named(name, source, TILES) for name in others),
-        *(EdgeMethod.named(name, source, MIRRORED) for name in ("closed-regions", "regions-and-photo", BASELINE)),
         *(EdgeMethod.named("layers", source, WHOLE, n) for n in LAYERS[1:2]),
         *(EdgeMethod.named(name, source, WHOLE) for name in ("layer-changes", "combined", BASELINE)),
         *(EdgeMethod(name) for name in EDGE_DETECTORS),
@@ -67,7 +65,7 @@ def folder_of(method: EdgeMethod) -> str:
     """Name of the folder of a method's maps, such as `layers-16-looks-3-4`."""
     parts = [method.name, *(method.layers or ())]
     if method.looks:
-        parts += ["looks", *method.looks.scales, *(["mirrored"] if method.looks.flip else [])]
+        parts += ["looks", *method.looks.scales]
     return "-".join(map(str, parts))
 
 
@@ -103,7 +101,7 @@ def tabulate(found: EdgeResults) -> list[Row]:
 
 
 def in_words(looks: Looks) -> str:
-    return ",".join(map(str, looks.scales)) + (" mirrored" if looks.flip else "")
+    return ",".join(map(str, looks.scales))
 
 
 def plot_curves(path: Path, found: EdgeResults, caption: str) -> None:
