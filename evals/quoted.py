@@ -109,10 +109,7 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def edge_label(row: Row) -> str:
     """What a row of the edge tables measured, in words."""
     label = EDGES.get(str(row["readout"]), str(row["readout"])).format(layers=row.get("layers"))
-    looks = str(row.get("looks") or "")
-    if looks == "1":
-        label += ", one look"
-    return label
+    return f"{label}, one look" if str(row.get("looks")) == "1" else label
 
 
 def best_edges(results: Path, readout: str | None = None) -> Row:

@@ -2,7 +2,8 @@
 
 Protocol: the official benchmark with exact matching (`gmae_tools.metrics.boundaries`), 33 thresholds, soft maps of 8
 bits in the photographs' own size. `layers` is l@N (several N: what persists over them). `looks` is how the photograph
-was shown to the model: 1 as a whole, 3 as 3 x 3 overlapping tiles, several: their mean. All defaults were chosen on val; test is only reported.
+was shown to the model: 1 as a whole, 3 as 3 x 3 overlapping tiles, several: their mean. All defaults were chosen on
+val; test is only reported.
 
 `difference` compares a readout of the Gaussians with `render-gradient` at the same looks: ODS minus ODS, and its
 standard deviation over 1,000 bootstrap samples of the images. Depth layers beat the render's own gradient where it is
