@@ -57,6 +57,9 @@ def _run(
     there: Connection, environment: dict[str, str], function: Callable[..., T], arguments: tuple[Any, ...]
 ) -> None:
     os.environ.update(environment)
+    from gmae_tools.cli import _progress
+
+    _progress.PATIENCE = 3600.0  # what the fixture `unhurried` patches does not reach this process
     there.send(function(*arguments))
 
 
