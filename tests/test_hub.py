@@ -76,7 +76,7 @@ def test_the_card_says_what_it_is_told_and_is_not_replaced(tmp_path: Path) -> No
 
 def test_embedded_checkpoints_go_by_name() -> None:
     model = GMAE.from_pretrained("gmae-tiny")
-    assert model.config.k == 1024 and model.provenance is not None and model.provenance["samples"] == 27808
+    assert model.config.k == 1024 and model.provenance is not None and model.provenance["samples"] == 39712
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
