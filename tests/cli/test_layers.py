@@ -267,7 +267,7 @@ def test_the_embedded_checkpoint_on_the_bundled_photograph(tmp_path: Path) -> No
     np.testing.assert_allclose(
         [row["ssim"] for row in rows], [0.3542, 0.3623, 0.3495, 0.274, 0.2447, 0.7086], atol=0.005
     )
-    coverage = [0.0107, 0.0304, 0.0731, 0.1673, 0.3942, 0.9989]
+    coverage = [0.0123, 0.0336, 0.073, 0.1749, 0.3993, 0.9988]
     np.testing.assert_allclose([row["coverage"] for row in rows], coverage, atol=0.005)
 
 
