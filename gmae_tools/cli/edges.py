@@ -90,8 +90,8 @@ def command(
     Readouts of the Gaussians are layers (l@N), layer-changes (where depth groups begin to change the picture),
     expected-depth (the gradient of the expected depth), regions (regions of the strongest Gaussian, merged step by
     step), render-gradient (the gradient of the rendered picture, without depth), combined (the mean of the last two),
-    closed-regions (regions, of which small ones are merged earlier) and regions-and-photo (the mean of closed-regions
-    and histograms). Detectors on the photograph are sobel, sobel-nms, canny, soft-canny and histograms (how colours
+    closed-regions (regions, of which small ones are merged earlier) and regions-and-photo (closed-regions averaged
+    with histograms). Detectors on the photograph are sobel, sobel-nms, canny, soft-canny and histograms (how colours
     and texture differ on two sides of a pixel).
     """
     if bool(inputs.images) == bool(data.dataset):

@@ -267,6 +267,24 @@ def _borders(regions: Array, count: int, barrier: Array) -> _Borders:
     return _Borders(pairs, *sizes)
 
 
+class _Links(NamedTuple):
+    """The neighbours of each region as a linked list of links to them.
+
+    Attributes:
+        head, tail: the first and the last link of each region, -1 for none, int64 `[2 n - 1]`.
+        following: the next link after each, -1 for none, int64 `[2 E]`.
+        neighbour: the region that each link leads to, int64 `[2 E]`.
+        lengths, heights: of the border with that region, as in `_Borders`, float64 `[2 E]`.
+    """
+
+    head: Array
+    tail: Array
+    following: Array
+    neighbour: Array
+    lengths: Array
+    heights: Array
+
+
 @kernel()
 def _dissimilarity(a: int, b: int, barrier: float, means: Array, areas: Array, damping: float) -> float:
     squared = 0.0
@@ -281,11 +299,7 @@ def _dissimilarity(a: int, b: int, barrier: float, means: Array, areas: Array, d
 def _merge(
     pairs: Array, border_lengths: Array, border_heights: Array, leaf_means: Array, leaf_areas: Array, damping: float
 ) -> tuple[Array, Array]:
-    """Merge n regions until one is left, and return `parents` and `levels` of `MergeTree`.
-
-    The neighbours of a region are a linked list: link l leads to region `neighbour[l]` and on to link `following[l]`,
-    and `lengths[l]` and `heights[l]` describe the border with that region.
-    """
+    """Merge n regions until one is left, and return `parents` and `levels` of `MergeTree`."""
     count, channels = leaf_means.shape
     total = 2 * count - 1
     parents, roots, met = np.arange(total), np.arange(total), np.full(total, -1)
@@ -294,6 +308,7 @@ def _merge(
     head, tail = np.full(total, -1), np.full(total, -1)
     following, neighbour = np.full(2 * len(pairs), -1), np.zeros(2 * len(pairs), np.int64)
     lengths, heights = np.repeat(border_lengths, 2), np.repeat(border_heights, 2)
+    links = _Links(head, tail, following, neighbour, lengths, heights)
     heap = [(0.0, 0, 0) for _ in range(0)]
     for index in range(len(pairs)):
         a, b = pairs[index]
@@ -316,7 +331,7 @@ def _merge(
         means[node] = (means[a] * areas[a] + means[b] * areas[b]) / areas[node]
         following[tail[a]] = head[b]
         head[node], tail[node] = head[a], tail[b]
-        for link in _tidy_links(node, head, tail, following, neighbour, lengths, heights, roots, met):
+        for link in _tidy_links(node, links, roots, met):
             other, barrier = neighbour[link], heights[link] / lengths[link]
             heapq.heappush(heap, (_dissimilarity(node, other, barrier, means, areas, damping), other, node))
         node += 1
@@ -324,23 +339,14 @@ def _merge(
 
 
 @kernel()
-def _tidy_links(
-    node: int,
-    head: Array,
-    tail: Array,
-    following: Array,
-    neighbour: Array,
-    lengths: Array,
-    heights: Array,
-    roots: Array,
-    met: Array,
-) -> list[int]:
+def _tidy_links(node: int, links: _Links, roots: Array, met: Array) -> list[int]:
     """Keep one link from a new region to each of its neighbours, and remove the links to its own parts.
 
     The link that is kept describes the whole border. `roots` leads from a region to the one it is part of by now, and
     is shortened on the way. `met`, -1 everywhere before and after the call, has the link that is kept to each region.
     Returns the links that are kept.
     """
+    head, tail, following, neighbour, lengths, heights = links
     left = [0 for _ in range(0)]
     before, link = -1, int(head[node])
     while link >= 0:

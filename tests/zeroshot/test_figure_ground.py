@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csgraph
 
 from gmae_tools.camera import Camera, project
 from gmae_tools.errors import GmaeToolsError
@@ -17,6 +18,7 @@ from gmae_tools.zeroshot.figure_ground import (
     GRAPH_PIXELS,
     METHODS,
     Groups,
+    _shortest_paths,
     balance_colors,
     build_graph,
     calibrate,
@@ -395,3 +397,13 @@ def test_figure_and_ground_change_places_with_the_border() -> None:
     )
     assert saliency(groups).tolist() == [0, 1]
     assert saliency(replace(groups, border=groups.border[::-1])).tolist() == [1, 0]
+
+
+def test_shortest_paths_are_scipys() -> None:
+    generator = np.random.default_rng(0)
+    for share in (0.02, 0.3):  # of the pairs that are neighbours; at 0.02 some groups cannot be reached
+        lengths = np.where(generator.random((40, 40)) < share, generator.uniform(1, 9, (40, 40)), np.inf)
+        lengths = np.minimum(lengths, lengths.T)
+        expected = csgraph.floyd_warshall(csgraph.csgraph_from_dense(lengths, null_value=np.inf))
+        np.testing.assert_allclose(_shortest_paths(lengths), expected, rtol=1e-12)
+        assert np.isinf(expected).any() == (share < 0.1)
