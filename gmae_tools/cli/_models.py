@@ -23,7 +23,7 @@ from gmae_tools.cli._options import (
     refine_option,
     unchecked_checkpoint_option,
 )
-from gmae_tools.cli._progress import busy, look_progress
+from gmae_tools.cli._progress import loading, look_progress
 from gmae_tools.cli._scores import progress
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ModelOptions:
 
     def open(self) -> ModelSource:
         """Load the model; see `ModelSource.model`."""
-        with busy(f"loading {self.checkpoint}"):
+        with loading(self.checkpoint):
             from gmae_tools.benchmarks.pipeline import ModelSource
 
             source = ModelSource(self.checkpoint, self.device, self.backend, self.precision)

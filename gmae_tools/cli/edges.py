@@ -18,7 +18,7 @@ from gmae_tools.cli._models import (
     run_options,
 )
 from gmae_tools.cli._options import DataOptions, OutputOptions, data_options, numbers, output_options
-from gmae_tools.cli._progress import busy
+from gmae_tools.cli._progress import loading
 from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
 from gmae_tools.cli._scores import render, render_beside
 from gmae_tools.cli._work import Work
@@ -107,7 +107,7 @@ def command(
         return
     paths, failures = inputs.find(output.out)
     inputs.check(paths, model.refine)
-    with busy("loading torch"):
+    with loading("torch"):
         from gmae_tools.benchmarks.edge_methods import EdgeMethod
     uses_gaussians = not set(names).isdisjoint(EDGE_READOUTS)
     scenes = inputs.open(paths, model, needed=uses_gaussians)
@@ -190,7 +190,7 @@ def benchmark(
 
     photos = BSDS500(data.root)
     photos.images(data.split)  # reports missing photographs before torch is loaded
-    with busy("loading torch"):
+    with loading("torch"):
         from gmae_tools.benchmarks import edges
         from gmae_tools.benchmarks.edge_methods import EdgeMethod
         from gmae_tools.benchmarks.predictions import MAPS

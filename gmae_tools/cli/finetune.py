@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from gmae_tools.cli._inputs import LabelledInputs, labelled_options
 from gmae_tools.cli._options import OutputOptions, checkpoints_option, device_option, output_options, overwrite_option
-from gmae_tools.cli._progress import busy
+from gmae_tools.cli._progress import loading
 from gmae_tools.cli._scores import report_accuracies
 
 METHOD = "fine-tuned"
@@ -72,7 +72,7 @@ def command(
 
     photos = labelled.find()  # before torch is loaded, in case there is nothing
 
-    with busy("loading torch"):
+    with loading("torch"):
         from gmae_tools.encoder.features import distinct_names
         from gmae_tools.encoder.finetune import FinetuneConfig, Machine, finetune, open_classifier
         from gmae_tools.encoder.probe import Answers
@@ -83,7 +83,7 @@ def command(
     folder = output.folder("*")
     click.echo(describe(photos), err=True)
     names = list(dict.fromkeys(checkpoints))
-    with busy("loading the models"):  # a wrong name is refused now
+    with loading("the models"):  # a wrong name is refused now
         models = [open_classifier(name, len(photos.classes), config) for name in names]
     truth = photos.labels[photos.is_validation]
     answers = []

@@ -17,7 +17,7 @@ from gmae_tools.cli._options import (
     output_options,
     print_failure,
 )
-from gmae_tools.cli._progress import busy, progress_over
+from gmae_tools.cli._progress import loading, progress_over
 from gmae_tools.errors import GmaeToolsError
 from gmae_tools.system.files import write_text
 
@@ -61,7 +61,7 @@ def command(
     A picture that cannot be read is reported on stderr, the others are processed, and the exit code is 1.
     """
     paths, failures = inputs.find(output.out)
-    with busy("loading the models"):
+    with loading("the models"):
         from gmae_tools.encoder.features import distinct_names, load_autoencoder
         from gmae_tools.images import read_image
         from gmae_tools.prediction import resolve_device

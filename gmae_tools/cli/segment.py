@@ -20,7 +20,7 @@ from gmae_tools.cli._models import (
     run_options,
 )
 from gmae_tools.cli._options import DataOptions, OutputOptions, data_options, gathered, output_options
-from gmae_tools.cli._progress import busy
+from gmae_tools.cli._progress import loading
 from gmae_tools.cli._scenes import ONE_LOOK, SceneInputs, Scenes, scene_options
 from gmae_tools.cli._scores import mask_threshold, min_max_option, render_beside, render_regions
 from gmae_tools.cli._work import Work
@@ -130,7 +130,7 @@ def command(
         return
     paths, failures = inputs.find(output.out)
     inputs.check(paths, model.refine)
-    with busy("loading torch"):
+    with loading("torch"):
         from gmae_tools.benchmarks.figure_methods import RegionMethod
     uses_gaussians = names[0] in FOREGROUND_METHODS
     scenes = inputs.open(paths, model, needed=uses_gaussians)
@@ -236,7 +236,7 @@ def benchmark(
 
     photos = open_dataset(str(data.dataset), data.root)
     photos.pairs(data.split)  # reports missing files before torch is loaded
-    with busy("loading torch"):
+    with loading("torch"):
         from gmae_tools.benchmarks import boxes, regions
         from gmae_tools.benchmarks.figure_methods import RegionMethod
         from gmae_tools.benchmarks.predictions import MAPS

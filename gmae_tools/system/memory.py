@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt; see its manual page
 _MOST = 1 << 30
@@ -20,3 +24,22 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, _MOST)
         library.mallopt(_TRIM_THRESHOLD, _MOST)
+
+
+@contextmanager
+def imports_not_collected() -> Iterator[None]:
+    """Import modules inside this context without any search for cyclic garbage, and spare them later searches.
+
+    The import of torch makes hundreds of thousands of objects that stay. The collector of garbage looks at them again
+    and again, which took a tenth of the time of the import, and most of a second when the process ended. The setting
+    applies to the whole process, therefore only a command line should use this.
+    """
+    modules, enabled = len(sys.modules), gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if len(sys.modules) > modules:  # a program that runs several commands does not keep the garbage of earlier ones
+            gc.freeze()
+        if enabled:
+            gc.enable()

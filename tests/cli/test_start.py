@@ -70,3 +70,23 @@ def test_the_model_imports_nothing_heavy_but_the_hub(tmp_path: Path, repository:
 def test_the_command_line_itself_imports_not_even_torch(tmp_path: Path, repository: Path) -> None:
     code = "import gmae_tools.cli, sys; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     assert not imported(code, tmp_path, repository)
+
+
+@pytest.mark.parametrize("command", ["layers", "segment", "edges", "reconstruct"])
+def test_what_torch_makes_is_spared_by_the_collector_of_garbage(
+    command: str, checkpoint: Path, tmp_path: Path, repository: Path
+) -> None:
+    photo = repository / "gmae_tools" / "assets" / "demo.jpg"
+    arguments = [command, str(photo), "-o", "out", "--checkpoint", str(checkpoint)]
+    code = f"""
+import gc, sys
+seen = []
+def watch(phase, info):
+    seen.append("torch" in sys.modules and "torch._meta_registrations" not in sys.modules)
+gc.callbacks.append(watch)
+from gmae_tools.cli import main
+main({arguments!r}, standalone_mode=False)
+assert gc.isenabled() and gc.get_freeze_count() > 50_000
+assert seen and not any(seen), "garbage was collected while torch was imported"
+"""
+    imported(code, tmp_path, repository)
