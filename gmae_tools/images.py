@@ -149,16 +149,22 @@ def _recognised(encoded: IO[bytes]) -> Image.Image:
     if brands.intersection(_AVIF_BRANDS) and not ("avif" in features.modules and features.check("avif")):
         raise GmaeToolsError("an AVIF picture, which this Pillow cannot read; run pip install --upgrade pillow")
     # What `Image.open` does, without its bound on the number of pixels, which would be that of the whole process.
-    Image.init()
-    for image_format in IMAGE_FORMATS:
-        opener, accepts = Image.OPEN.get(image_format, (None, None))
-        accepted = opener and (accepts is None or accepts(head[:_PREFIX]))
-        if opener and accepted and not isinstance(accepted, str):  # a text says why Pillow cannot read it
-            encoded.seek(0)
-            try:
-                return opener(encoded, "")
-            except (SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open` does: it is of another format
-                continue
+    for load in (Image.preinit, Image.init):  # the decoders of common formats, and only then the many others
+        load()
+        for image_format in IMAGE_FORMATS:
+            opener, accepts = Image.OPEN.get(image_format, (None, None))
+            accepted = opener and (accepts is None or accepts(head[:_PREFIX]))
+            if opener and accepted and not isinstance(accepted, str):  # a text says why Pillow cannot read it
+                encoded.seek(0)
+                try:
+                    return opener(encoded, "")
+                except (
+                    SyntaxError,
+                    IndexError,
+                    TypeError,
+                    struct.error,
+                ):  # as in `Image.open`: it is of another format
+                    continue
     raise UnidentifiedImageError
 
 
