@@ -75,8 +75,9 @@ class StreamingSimilarity:
 
     def update(self, a: np.ndarray, b: np.ndarray) -> None:
         """Add the next rows of both pictures, uint8 `[h, W, 3]`; the first strip has at least 7 rows or all rows."""
-        difference = np.subtract(a, b, dtype=np.float32).ravel()
-        self._squares += float(np.vdot(difference, difference.astype(np.float64))) / _LEVELS**2
+        from gmae_tools.metrics.windows import squared_difference  # needs numba, without which much else works
+
+        self._squares += squared_difference(a.ravel(), b.ravel()) / _LEVELS**2
         self._samples += a.size
         if self._window < 3:  # no structure to compare
             return

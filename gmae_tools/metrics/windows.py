@@ -1,4 +1,4 @@
-"""Structural similarity of all windows of two pictures, compiled."""
+"""Sums over two pictures, compiled: of squared differences, and of the structural similarity of all windows."""
 
 from __future__ import annotations
 
@@ -65,3 +65,13 @@ def similarity_sum(a: np.ndarray, b: np.ndarray, channels: int, window: int, c1:
                 variances, covariance = unbiased * (square - of_means), unbiased * (product - both)
                 similarity[i] += (2 * both + c1) * (2 * covariance + c2) / ((of_means + c1) * (variances + c2))
     return similarity.sum()
+
+
+@kernel()
+def squared_difference(a: np.ndarray, b: np.ndarray) -> int:
+    """Sum of the squared differences of two pictures, uint8 `[N]`."""
+    total = 0
+    for i in range(len(a)):
+        difference = np.int64(a[i]) - np.int64(b[i])
+        total += difference * difference
+    return total

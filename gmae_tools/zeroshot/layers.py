@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -134,9 +135,19 @@ def _render_prefixes(
     """
     splats = replace(splats, colors=torch.cat([splats.colors, splats.depths[..., None]], -1))
     groups = rasterize_groups(splats, height, width, sizes, backend=backend)
-    images, alphas = groups.images[0].cumsum(0), groups.alphas[0].cumsum(0)
+    images, alphas = _running_sums(groups.images[0]), _running_sums(groups.alphas[0])
     depth = images[-1, 3] / alphas[-1, 0].clamp_min(1e-10)
-    return images[wanted[:-1], :3], alphas[wanted], depth
+    every = wanted[:-1] == list(range(len(wanted) - 1))  # then a view does, and nothing is copied
+    return images[slice(len(wanted) - 1) if every else wanted[:-1], :3], alphas[wanted], depth
+
+
+def _running_sums(parts: Tensor) -> Tensor:
+    """Return `parts.cumsum(0)`, which takes the place of the parts unless a gradient needs them."""
+    if parts.requires_grad:
+        return parts.cumsum(0)
+    for nearer, part in pairwise(parts):
+        part += nearer
+    return parts
 
 
 def _groups_as_batch(splats: Splats, sizes: Sequence[int]) -> Splats:
