@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 from scipy import ndimage
 
-from gmae_tools.images import resize
 from gmae_tools.report.contact_sheet import Panel, Section, common_box, contact_sheet, in_box, panel_size
 from gmae_tools.report.figures import PALETTE, PAPER
 
@@ -66,7 +65,8 @@ def foreground_sheet(title: str, subtitle: str, rows: Sequence[ForegroundRow]) -
 
 def _thumbnail(picture: np.ndarray) -> np.ndarray:
     """A small copy, uint8 RGB `[H, W, 3]`; transparent pixels show a chequered page."""
-    small = resize(picture, *panel_size(*picture.shape[:2], side=_PANEL))
+    height, width = panel_size(*picture.shape[:2], side=_PANEL)
+    small = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.HAMMING))  # quick
     if small.ndim == 2:
         return np.repeat(small[..., None], 3, 2)
     if small.shape[2] == 3:
