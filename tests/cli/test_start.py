@@ -72,6 +72,17 @@ def test_the_command_line_itself_imports_not_even_torch(tmp_path: Path, reposito
     assert not imported(code, tmp_path, repository)
 
 
+@pytest.mark.parametrize("chosen", [None, "2"])
+def test_small_matrices_take_one_thread_unless_the_user_wants_more(
+    chosen: str | None, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", chosen)
+    code = f"import gmae_tools.cli, os; assert os.environ['OPENBLAS_NUM_THREADS'] == {chosen or '1'!r}"
+    imported(code, tmp_path, repository)
+
+
 @pytest.mark.parametrize("command", ["layers", "segment", "edges", "reconstruct"])
 def test_what_torch_makes_is_spared_by_the_collector_of_garbage(
     command: str, checkpoint: Path, tmp_path: Path, repository: Path
