@@ -14,7 +14,7 @@ machine slows both sides alike.
 - `dense`: the reference, every pixel against every splat; only at the smallest size and in fewer rounds.
 
 A second table has `order`: `cpu` with the occlusion gradient, which depths get in the backward pass. Its ratio says how
-many times longer that takes.
+many times longer that takes, for both passes together and for the backward pass alone.
 """
 
 from __future__ import annotations
@@ -113,19 +113,35 @@ def forward_call(renderer: Renderer, splats: Splats, size: int) -> Callable[[], 
 
 def training_call(renderer: Renderer, splats: Splats, size: int, order: bool = False) -> Callable[[], None]:
     """A forward and a backward pass; with `order`, depths are given a gradient, too."""
-    wanted = (splats.means, splats.conics, splats.colors, splats.opacities, splats.depths)
-    means, conics, colors, opacities, depths = leaves = [tensor.clone().requires_grad_() for tensor in wanted]
-    if not order:
-        depths = leaves.pop().detach()
-    scene = Splats(means, conics, depths, colors, opacities)
-    shape = (len(means), colors.shape[-1], size, size)
-    target = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    scene, leaves, target = with_leaves(splats, size, order)
 
     def call() -> None:
         loss = torch.nn.functional.mse_loss(renderer(scene, size, size), target)
         torch.autograd.grad(loss, leaves)
 
     return call
+
+
+def backward_call(renderer: Renderer, splats: Splats, size: int, order: bool = False) -> Callable[[], None]:
+    """The backward pass of `training_call` alone."""
+    scene, leaves, target = with_leaves(splats, size, order)
+    loss = torch.nn.functional.mse_loss(renderer(scene, size, size), target)
+
+    def call() -> None:
+        torch.autograd.grad(loss, leaves, retain_graph=True)
+
+    return call
+
+
+def with_leaves(splats: Splats, size: int, order: bool) -> tuple[Splats, list[Tensor], Tensor]:
+    """The splats as leaves of a graph; those that get a gradient, depths only with `order`; and a random picture."""
+    wanted = (splats.means, splats.conics, splats.colors, splats.opacities, splats.depths)
+    means, conics, colors, opacities, depths = leaves = [tensor.clone().requires_grad_() for tensor in wanted]
+    if not order:
+        depths = leaves.pop().detach()
+    shape = (len(means), colors.shape[-1], size, size)
+    target = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    return Splats(means, conics, depths, colors, opacities), leaves, target
 
 
 MEASURES = {"forward": forward_call, "forward+backward": training_call}
@@ -157,14 +173,15 @@ def speed_rows(batches: list[int], ks: list[int], threads: list[int], size: int,
 
 
 def occlusion_rows(batches: list[int], ks: list[int], threads: list[int], size: int, rounds: int) -> Iterator[Row]:
-    """What the gradient of the order costs: forward and backward with it, relative to those without."""
-    for count, batch, k in itertools.product(threads, batches, ks):
-        click.echo(f"occlusion gradient: threads {count}, batch {batch}, K {k}", err=True)
+    """What the gradient of the order costs: passes with it, relative to those without."""
+    measures = {"forward+backward": training_call, "backward": backward_call}
+    for count, batch, k, measure in itertools.product(threads, batches, ks, measures):
+        click.echo(f"occlusion gradient, {measure}: threads {count}, batch {batch}, K {k}", err=True)
         torch.set_num_threads(count)
         splats = workload(batch, k, size)
-        without = training_call(render_cpu, splats, size)
-        row = compare({"cpu": without, "order": training_call(render_with_order, splats, size, order=True)}, rounds)
-        yield {"measure": "forward+backward", "threads": count, "batch": batch, "k": k, **row}
+        without = measures[measure](render_cpu, splats, size)
+        row = compare({"cpu": without, "order": measures[measure](render_with_order, splats, size, order=True)}, rounds)
+        yield {"measure": measure, "threads": count, "batch": batch, "k": k, **row}
 
 
 def small_scene(size: int, rounds: int) -> Row:
