@@ -19,13 +19,16 @@ class Cost(NamedTuple):
     megabytes: float
 
 
-def cost_of(arguments: list[str], root: Path, folder: Path) -> Cost:
-    """The cost of Python with these arguments, the package of a checkout, and one thread.
+def cost_of(arguments: list[str], root: Path, folder: Path, *, one_thread: bool = True) -> Cost:
+    """The cost of Python with these arguments and the package of a checkout, with one thread or with its own defaults.
 
     Raises:
         RuntimeError: it fails; the message is what it said.
     """
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment.pop("OMP_NUM_THREADS", None)
+    if one_thread:
+        environment["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryFile("w+") as said:
         start = time.perf_counter()
         process = subprocess.Popen(
