@@ -70,8 +70,8 @@ def similarity_sum(a: np.ndarray, b: np.ndarray, channels: int, window: int, c1:
 @kernel()
 def squared_difference(a: np.ndarray, b: np.ndarray) -> int:
     """Sum of the squared differences of two pictures, uint8 `[N]`."""
-    total = 0
+    total = np.int64(0)
     for i in range(len(a)):
         difference = np.int64(a[i]) - np.int64(b[i])
         total += difference * difference
-    return total
+    return int(total)
