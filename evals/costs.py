@@ -20,7 +20,7 @@ class Cost(NamedTuple):
 
 
 def cost_of(arguments: list[str], root: Path, folder: Path, *, one_thread: bool = True) -> Cost:
-    """The cost of Python with these arguments and the package of a checkout, with one thread or with its own defaults.
+    """The cost of Python with the package of a checkout; OMP_NUM_THREADS is 1 with `one_thread`, else not set.
 
     Raises:
         RuntimeError: it fails; the message is what it said.

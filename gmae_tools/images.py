@@ -158,12 +158,7 @@ def _recognised(encoded: IO[bytes]) -> Image.Image:
                 encoded.seek(0)
                 try:
                     return opener(encoded, "")
-                except (
-                    SyntaxError,
-                    IndexError,
-                    TypeError,
-                    struct.error,
-                ):  # as in `Image.open`: it is of another format
+                except (SyntaxError, IndexError, TypeError, struct.error):  # it is of another format
                     continue
     raise UnidentifiedImageError
 

@@ -28,7 +28,7 @@ INTERRUPTED = "gmae_tools.interrupted"  # key of the message after Ctrl-C in the
 EXIT_INTERRUPTED = 130  # what shells use for a program ended by Ctrl-C (128 + SIGINT)
 
 # The matrices of NumPy and SciPy are small here, and further threads for them only spin: segment took half as much
-# processor time again. To be set before NumPy is imported; torch has threads of its own.
+# processor time again. To be set before NumPy is imported. OMP_NUM_THREADS is for torch, which has threads of its own.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 atexit.register(gc.freeze)  # a process that ends need not search what it leaves behind for cycles: that took a second
 

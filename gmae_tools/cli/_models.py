@@ -23,7 +23,7 @@ from gmae_tools.cli._options import (
     refine_option,
     unchecked_checkpoint_option,
 )
-from gmae_tools.cli._progress import loading, look_progress
+from gmae_tools.cli._progress import busy, loading, look_progress
 from gmae_tools.cli._scores import progress
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ModelOptions:
         """Load the model; see `ModelSource.model`."""
         with loading(self.checkpoint):
             from gmae_tools.benchmarks.pipeline import ModelSource
-
+        with busy(f"loading {self.checkpoint}"):
             source = ModelSource(self.checkpoint, self.device, self.backend, self.precision)
             _ = source.model  # loaded now
             return source

@@ -120,7 +120,7 @@ def busy(label: str) -> Iterator[None]:
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Import slow modules and load models inside this context, faster than elsewhere; see `imports_not_collected`."""
+    """Import slow modules inside this context, faster than elsewhere; see `imports_not_collected`."""
     with busy(f"loading {what}"), imports_not_collected():
         yield
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from gmae_tools.cli._inputs import LabelledInputs, labelled_options
 from gmae_tools.cli._options import OutputOptions, checkpoints_option, device_option, output_options, overwrite_option
-from gmae_tools.cli._progress import loading
+from gmae_tools.cli._progress import busy, loading
 from gmae_tools.cli._scores import report_accuracies
 
 METHOD = "fine-tuned"
@@ -83,7 +83,7 @@ def command(
     folder = output.folder("*")
     click.echo(describe(photos), err=True)
     names = list(dict.fromkeys(checkpoints))
-    with loading("the models"):  # a wrong name is refused now
+    with busy("loading the models"):  # a wrong name is refused now
         models = [open_classifier(name, len(photos.classes), config) for name in names]
     truth = photos.labels[photos.is_validation]
     answers = []

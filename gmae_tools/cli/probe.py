@@ -9,7 +9,7 @@ import click
 
 from gmae_tools.cli._inputs import LabelledInputs, labelled_options
 from gmae_tools.cli._options import OutputOptions, checkpoints_option, device_option, numbers, output_options
-from gmae_tools.cli._progress import chunk_progress, loading, progress
+from gmae_tools.cli._progress import busy, chunk_progress, progress
 from gmae_tools.cli._scores import report_accuracies
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def command(
     config = LinearConfig() if linear else None
     answers: list[Answers] = []
     preparations: dict[str, str] = {}
-    with loading("the models"):  # a wrong name is refused now
+    with busy("loading the models"):  # a wrong name is refused now
         extractors = [open_extractor(name, where) for name in dict.fromkeys(checkpoints)]
     for extractor in extractors:
         preparations[extractor.name] = extractor.preparation

@@ -74,9 +74,15 @@ class StreamingSimilarity:
         self._ssim, self._windows = 0.0, 0
 
     def update(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Add the next rows of both pictures, uint8 `[h, W, 3]`; the first strip has at least 7 rows or all rows."""
+        """Add the next rows of both pictures, uint8 `[h, W, 3]`; the first strip has at least 7 rows or all rows.
+
+        Raises:
+            ValueError: The strips are not of one shape, or not uint8.
+        """
         from gmae_tools.metrics.windows import squared_difference  # needs numba, without which much else works
 
+        if a.shape != b.shape or not a.dtype == b.dtype == np.uint8:
+            raise ValueError(f"strips must be uint8, both alike, not {a.dtype} {a.shape} and {b.dtype} {b.shape}")
         self._squares += squared_difference(a.ravel(), b.ravel()) / _LEVELS**2
         self._samples += a.size
         if self._window < 3:  # no structure to compare

@@ -28,18 +28,19 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def imports_not_collected() -> Iterator[None]:
-    """Import modules inside this context without any search for cyclic garbage, and spare them later searches.
+    """Import modules inside this context without any search for cyclic garbage, and spare torch's objects later ones.
 
     The import of torch makes hundreds of thousands of objects that stay. The collector of garbage looks at them again
     and again, which took a tenth of the time of the import, and most of a second when the process ended. The setting
-    applies to the whole process, therefore only a command line should use this.
+    applies to the whole process, therefore only a command line should use this, and only for imports: what is alive
+    when torch has been imported for the first time is never collected.
     """
-    modules, enabled = len(sys.modules), gc.isenabled()
-    gc.disable()
+    enabled, known = gc.isenabled(), "torch" in sys.modules
     try:
+        gc.disable()
         yield
     finally:
-        if len(sys.modules) > modules:  # a program that runs several commands does not keep the garbage of earlier ones
-            gc.freeze()
         if enabled:
             gc.enable()
+        if not known and "torch" in sys.modules:
+            gc.freeze()

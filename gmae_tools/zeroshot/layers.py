@@ -137,8 +137,7 @@ def _render_prefixes(
     groups = rasterize_groups(splats, height, width, sizes, backend=backend)
     images, alphas = _running_sums(groups.images[0]), _running_sums(groups.alphas[0])
     depth = images[-1, 3] / alphas[-1, 0].clamp_min(1e-10)
-    every = wanted[:-1] == list(range(len(wanted) - 1))  # then a view does, and nothing is copied
-    return images[slice(len(wanted) - 1) if every else wanted[:-1], :3], alphas[wanted], depth
+    return images[wanted[:-1], :3], alphas[wanted], depth
 
 
 def _running_sums(parts: Tensor) -> Tensor:

@@ -46,3 +46,9 @@ def test_no_structure_in_a_single_pixel() -> None:
     psnr, ssim = measure(np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8), [])
     assert psnr == pytest.approx(0.0)
     assert math.isnan(ssim)
+
+
+@pytest.mark.parametrize("other", [np.zeros((9, 20, 3), np.uint8), np.zeros((10, 20, 3))])
+def test_strips_that_do_not_fit_are_refused(other: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="both alike"):
+        StreamingSimilarity(10, 20).update(np.zeros((10, 20, 3), np.uint8), other)
