@@ -10,4 +10,4 @@ from gmae_tools.formats.torch_files import reads_safely
 def safe_torch() -> None:
     """Skip the test where torch is too old for the package to read a `.pth` or `.ckpt` file."""
     if not reads_safely():
-        pytest.skip("needs a version of torch that reads a .pth or .ckpt safely")
+        pytest.skip("needs torch 2.10, which reads a .pth or .ckpt safely")

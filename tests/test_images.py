@@ -453,9 +453,9 @@ def gradient(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("form", ["AVIF", "HEIF"])
 def test_pictures_of_phones_are_read_upright(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if form == "HEIF":
-        heif = pytest.importorskip("pillow_heif")
+        heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install 'gmae-tools[heif]'")
     elif not ("avif" in features.modules and features.check("avif")):
-        pytest.skip("needs a Pillow with AVIF")
+        pytest.skip("needs a Pillow with AVIF: 11.3 or newer")
     picture = gradient(48, 80)
     path = tmp_path / f"photo.{form.lower()}"
     exif = Image.Exif()

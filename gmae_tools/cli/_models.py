@@ -23,8 +23,9 @@ from gmae_tools.cli._options import (
     refine_option,
     unchecked_checkpoint_option,
 )
-from gmae_tools.cli._progress import busy, loading, look_progress
+from gmae_tools.cli._progress import busy, look_progress
 from gmae_tools.cli._scores import progress
+from gmae_tools.system.memory import imports_not_collected
 
 if TYPE_CHECKING:
     from gmae_tools.benchmarks.pipeline import ModelSource, RunOptions
@@ -66,9 +67,10 @@ class ModelOptions:
 
     def open(self) -> ModelSource:
         """Load the model; see `ModelSource.model`."""
-        with loading(self.checkpoint):
-            from gmae_tools.benchmarks.pipeline import ModelSource
         with busy(f"loading {self.checkpoint}"):
+            with imports_not_collected():  # the model itself is not to outlive its use
+                from gmae_tools.benchmarks.pipeline import ModelSource
+
             source = ModelSource(self.checkpoint, self.device, self.backend, self.precision)
             _ = source.model  # loaded now
             return source

@@ -146,7 +146,7 @@ def test_names_of_files_may_be_of_any_bytes(command: str, name: bytes, checkpoin
     try:
         Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(photo)
     except OSError:
-        pytest.skip("this file system takes no such names")
+        pytest.skip("needs a file system that takes such names")
     arguments = [command, str(photo), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
     result = CliRunner().invoke(cli.main, arguments)
     assert result.exit_code == 0, result.output

@@ -118,7 +118,7 @@ def test_nothing_readable_prints_nothing(command: str, checkpoint: Path, tmp_pat
 
 def test_a_phones_folder(checkpoint: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HEIC and AVIF are read; without pillow-heif, it is said what to install, and the rest is done."""
-    heif = pytest.importorskip("pillow_heif")
+    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install 'gmae-tools[heif]'")
     picture = Image.open(photo)
     heif.from_pillow(picture).save(photo.parent / "IMG_1.HEIC", quality=90)
     others = 1

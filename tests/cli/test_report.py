@@ -447,7 +447,9 @@ def test_one_of_config_and_all(config: Path, checkpoint: Path) -> None:
     assert report(config.parent / "none.toml", checkpoint).stderr.startswith(f"error: {config.parent / 'none.toml'}: ")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="needs a user other than root, who may write everywhere"
+)
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(config: Path, checkpoint: Path) -> None:
     (config.parent / "out").mkdir(mode=0o500)
     assert "cannot write there" in report(config, checkpoint).stderr

@@ -60,7 +60,7 @@ def test_viewer_sees_the_picture(camera: Camera, height: int, width: int, fov: f
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_gsplat_sees_the_same_splats_from_where_the_json_says(height: int, width: int) -> None:
-    pytest.importorskip("gsplat", reason="gsplat is an oracle of this test only")
+    pytest.importorskip("gsplat", reason="needs gsplat, an oracle of this test only")
     from gsplat.cuda import _torch_impl
 
     camera, view = Camera(), PerspectiveView(height, width, 60.0)

@@ -123,7 +123,7 @@ def test_it_is_what_viewers_read(gaussians: Gaussians, tmp_path: Path) -> None:
 
 def test_it_agrees_with_gsplats_writer(gaussians: Gaussians, tmp_path: Path) -> None:
     """Theirs has further harmonics and another order of properties."""
-    exporter = pytest.importorskip("gsplat.exporter", reason="gsplat is an oracle of this test only")
+    exporter = pytest.importorskip("gsplat.exporter", reason="needs gsplat, an oracle of this test only")
     means, scales, quats, colors, opacities = (tensor[0] for tensor in vars(gaussians).values())
     data = exporter.export_splats(
         means, scales.log(), quats, torch.logit(opacities), (colors[:, None] - 0.5) / SH_0, torch.ones(K, 15, 3),

@@ -126,7 +126,7 @@ def test_moments_are_spread(crashes: ModuleType) -> None:
 
 def test_read_only_folders_are_read_only(crashes: ModuleType, tmp_path: Path) -> None:
     if not crashes.can_be_read_only(tmp_path / "trial"):
-        pytest.skip("no way to make a folder read-only for this user")
+        pytest.skip("needs a user for whom a folder can be made read-only")
     (tmp_path / "folder").mkdir()
     with crashes.read_only(tmp_path / "folder"), pytest.raises(PermissionError):
         (tmp_path / "folder" / "file").touch()

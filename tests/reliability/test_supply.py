@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-Requirement = pytest.importorskip("packaging.requirements").Requirement
+Requirement = pytest.importorskip("packaging.requirements", reason="needs packaging").Requirement
 
 
 @pytest.fixture(scope="module")

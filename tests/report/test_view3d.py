@@ -52,7 +52,7 @@ def port() -> int:
 @pytest.fixture
 def browser() -> Iterator[object]:
     """Headless Chromium with a window of the size of the picture."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="drives the browser")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, which drives the browser")
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not binary or not driver:
         pytest.skip("needs chromium and chromedriver")

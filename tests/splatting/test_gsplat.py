@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("gsplat", reason="an extra")
+pytest.importorskip("gsplat", reason="needs gsplat: pip install 'gmae-tools[cuda]'")
 
 from gmae_tools import splatting
 from gmae_tools.camera import Splats

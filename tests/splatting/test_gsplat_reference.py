@@ -10,7 +10,7 @@ from gmae_tools.camera import Camera, Splats, project
 from gmae_tools.gaussians import Gaussians
 from gmae_tools.splatting import rasterize
 
-pytest.importorskip("gsplat", reason="gsplat is an oracle of this test only")
+pytest.importorskip("gsplat", reason="needs gsplat, an oracle of this test only")
 from gsplat.cuda import _torch_impl
 
 from tests.oracles import gsplat_cpu

@@ -36,7 +36,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def draw_with_gsplat_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("gsplat", reason="an extra")
+    pytest.importorskip("gsplat", reason="needs gsplat: pip install 'gmae-tools[cuda]'")
     from tests.oracles import gsplat_cpu
 
     gsplat_cpu.install(monkeypatch)

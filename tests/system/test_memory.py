@@ -28,7 +28,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the GNU C library alone can be told to")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs the GNU C library, which alone can be told to")
 def test_freed_memory_is_kept() -> None:
     faults = {}
     for how in ("keep", "return"):
