@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -48,6 +50,18 @@ def test_prefixes_are_the_nearest_gaussians_in_the_order_asked_for() -> None:
     for index, k in enumerate([7, 30, 1, 7]):
         found = torch.cat([pictures.firsts[index], pictures.first_alphas[index]])
         torch.testing.assert_close(found, draw(gaussians, slice(k)), atol=1e-5, rtol=0)
+
+
+def test_gradients_of_prefixes_are_those_of_the_reference() -> None:
+    """Pictures are added up in place only where no gradient needs the parts."""
+    colors = some().colors.requires_grad_()
+    gaussians = replace(some(), colors=colors)
+    weights = torch.rand(2, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+    (found,) = torch.autograd.grad((render_layers(seen(gaussians), [7, 20], 2).firsts * weights).sum(), colors)
+    drawn = torch.stack([draw(gaussians, slice(k))[:3] for k in (7, 20)])
+    (expected,) = torch.autograd.grad((drawn * weights).sum(), colors)
+    assert (expected.abs().sum(-1) > 0).sum() == 20
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 4, 7, 30])
